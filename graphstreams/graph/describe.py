@@ -1,0 +1,279 @@
+"""What a scheduler node does, in the terms of `Kernel`: name, kind, bytes, FLOPs, parameters.
+
+Everything here asks Inductor about nodes of one lowered graph, inside `V.set_graph_handler` of that graph.
+Read in torch 2.15.0: `_inductor/scheduler.py`, `_inductor/dependencies.py`, `_inductor/ir.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+from torch import fx
+from torch._inductor import ir
+from torch._inductor.dependencies import MemoryDep, WeakDep
+from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
+from torch._inductor.utils import get_dtype_size, get_fused_kernel_name
+from torch._inductor.virtualized import V
+
+from graphstreams.graph.kernels import Access, Kernel
+from graphstreams.graph.lowering import Lowered
+from graphstreams.graph.storages import Storages
+
+if TYPE_CHECKING:
+    from graphstreams.graph.reading import Region
+
+_GEMMS = {"mm", "bmm", "addmm", "baddbmm", "_scaled_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm"}
+_TRUSTED = {"aten", "prims", "inductor", "quantized", "_quantized", "higher_order"}
+
+
+def leaves(node: Any) -> list[Any]:
+    """The scheduler nodes that were fused into `node`."""
+    return list(node.get_nodes())
+
+
+def origins(node: Any) -> Iterator[fx.Node]:
+    """FX nodes that went into a scheduler node."""
+    for leaf in leaves(node):
+        if leaf.node is not None:
+            yield from leaf.node.get_origins()
+
+
+def ordered_origins(nodes: Iterable[Any]) -> list[fx.Node]:
+    """FX nodes that went into some scheduler nodes, in graph order, without repeats."""
+    found = {origin for node in nodes for origin in origins(node)}
+    return sorted(found)
+
+
+def launch_names(node: Any) -> list[str]:
+    """What the wrapper launches for a scheduler node; empty where it launches nothing."""
+    if isinstance(node, NopKernelSchedulerNode) or not _launches(node):
+        return []
+    if isinstance(node, ExternKernelSchedulerNode):
+        return [node.node.get_kernel_name() if hasattr(node.node, "get_kernel_name") else str(node.node.op_overload)]
+    category = "red" if any(leaf.is_reduction() for leaf in leaves(node)) else "poi"
+    return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
+
+
+def _launches(node: Any) -> bool:
+    inner = node.node if isinstance(node, ExternKernelSchedulerNode) else None
+    return not isinstance(inner, ir.MultiOutput | ir.OrderingBarrier)
+
+
+def launch_count(node: Any) -> int:
+    """How many kernels of the model the wrapper launches for a scheduler node."""
+    return 0 if is_stream_operation(node) else len(launch_names(node))
+
+
+def is_stream_operation(node: Any) -> bool:
+    """Whether the scheduler node records, waits for or ties a lifetime to an event."""
+    operation = getattr(node.node, "op_overload", None) if isinstance(node, ExternKernelSchedulerNode) else None
+    return isinstance(operation, torch._ops.OpOverload) and operation.namespace == "streams"
+
+
+def kind(nodes: Sequence[Any]) -> str:
+    """"gemm", "reduction", "pointwise", "template", "triton" or "extern"."""
+    kinds = Counter(_kind(node) for node in nodes if launch_names(node))
+    for candidate in ("gemm", "extern", "triton", "template", "reduction", "pointwise"):
+        if kinds[candidate]:
+            return candidate
+    return "none"
+
+
+def _kind(node: Any) -> str:
+    if isinstance(node, ExternKernelSchedulerNode):
+        if isinstance(node.node, ir.UserDefinedTritonKernel):
+            return "triton"
+        return "gemm" if _operation_name(node) in _GEMMS else "extern"
+    if node.is_template():
+        return "template"
+    return "reduction" if any(leaf.is_reduction() for leaf in leaves(node)) else "pointwise"
+
+
+def _operation_name(node: Any) -> str:
+    operation = getattr(node.node, "op_overload", None)
+    if isinstance(operation, torch._ops.OpOverload):
+        return operation._opname
+    return str(getattr(node.node, "python_kernel_name", "")).rsplit(".", 1)[-1]
+
+
+def is_exclusive(nodes: Sequence[Any]) -> bool:
+    """Whether a launch promises nothing about what else it touches: a collective, a custom op, a random generator."""
+    return any(_exclusive(node) for node in nodes if isinstance(node, ExternKernelSchedulerNode))
+
+
+def _exclusive(node: Any) -> bool:
+    operation = getattr(node.node, "op_overload", None)
+    if not isinstance(operation, torch._ops.OpOverload):
+        return False
+    return operation.namespace not in _TRUSTED or torch.Tag.nondeterministic_seeded in operation.tags
+
+
+def accesses(
+    nodes: Sequence[Any], lowered: Lowered, storages: Storages
+) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+    """Storages that the nodes together read and write, with bytes; what stays inside them does not count as read."""
+    graph = lowered.graph
+    made = {buffer for node in nodes for buffer in node.get_buffer_names()}
+    reads: dict[str, sympy.Expr] = {}
+    writes: dict[str, sympy.Expr] = {}
+    for node in nodes:
+        for dep in node.read_writes.reads:
+            if not isinstance(dep, WeakDep) and dep.name not in made:
+                _add(reads, storages.storage(dep.name), _bytes(dep, graph))
+        for dep in node.read_writes.writes:
+            _add(writes, storages.storage(dep.name), _bytes(dep, graph))
+        for output in node.get_outputs():
+            writes.setdefault(storages.storage(output.get_name()), sympy.S.Zero)
+    return _sorted(reads), _sorted(writes)
+
+
+def _sorted(found: dict[str, sympy.Expr]) -> tuple[Access, ...]:
+    return tuple(Access(storage, size) for storage, size in sorted(found.items()))
+
+
+def _add(found: dict[str, sympy.Expr], storage: str, size: sympy.Expr) -> None:
+    before = found.get(storage, sympy.S.Zero)
+    # Two reads of one storage by one kernel mostly hit the same bytes.
+    found[storage] = size if _hint(size) > _hint(before) else before
+
+
+def _bytes(dep: Any, graph: Any) -> sympy.Expr:
+    try:
+        whole = sympy.sympify(graph.get_numel(dep.name))
+        item = get_dtype_size(graph.get_dtype(dep.name))
+    except (NotImplementedError, KeyError, AttributeError):
+        return sympy.S.Zero  # outputs without a layout, such as a mutation's
+    touched = whole
+    if isinstance(dep, MemoryDep):
+        touched = sympy.prod(dep.size) if dep.is_indirect() else sympy.sympify(dep.get_numel())
+    return (touched if _hint(touched) < _hint(whole) else whole) * item
+
+
+def _hint(expression: sympy.Expr) -> float:
+    return float(V.graph.sizevars.optimization_hint(expression, fallback=8192))
+
+
+def size_hints(lowered: Lowered) -> dict[str, int]:
+    """Example value of each dynamic size of the graph."""
+    graph = lowered.graph
+    symbols = {s for value in graph.graph_inputs.values() for s in _symbols(value)}
+    return {str(s): int(_hint(s)) for s in sorted(symbols, key=str)}
+
+
+def _symbols(value: Any) -> set[sympy.Symbol]:
+    sizes = [value] if isinstance(value, sympy.Expr) else value.get_size() if hasattr(value, "get_size") else []
+    return {s for size in sizes if isinstance(size, sympy.Expr) for s in size.free_symbols}
+
+
+def _expression(size: Any) -> sympy.Expr:
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(int(size))
+
+
+def flops(nodes: Sequence[fx.Node]) -> sympy.Expr:
+    """Floating-point operations of the matrix products among the nodes (2 M N K each); all else is bound by memory."""
+    return sum((_gemm_flops(node) for node in nodes), sympy.S.Zero)
+
+
+def _gemm_flops(node: fx.Node) -> sympy.Expr:
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._opname not in _GEMMS:
+        return sympy.S.Zero
+    left = next((a for a in node.all_input_nodes if _rank(a) >= 2), None)
+    result = node.meta.get("val")
+    if left is None or not isinstance(result, torch.Tensor):
+        return sympy.S.Zero
+    factors = node.args[1 if node.target._opname in ("addmm", "baddbmm") else 0]
+    inner = factors.meta["val"].shape[-1] if isinstance(factors, fx.Node) else left.meta["val"].shape[-1]
+    return 2 * math.prod((_expression(s) for s in result.shape), start=_expression(inner))
+
+
+def _rank(node: fx.Node) -> int:
+    value = node.meta.get("val")
+    return value.dim() if isinstance(value, torch.Tensor) else -1
+
+
+def arithmetic_dtype(nodes: Sequence[Any], lowered: Lowered) -> str:
+    """Dtype of the largest operand, which decides the rate of a matrix product."""
+    largest, name = -1.0, ""
+    for node in nodes:
+        for dep in node.read_writes.reads:
+            size = _hint(_bytes(dep, lowered.graph)) if not isinstance(dep, WeakDep) else 0
+            if size > largest:
+                largest, name = size, dep.name
+    return str(lowered.graph.get_dtype(name)).removeprefix("torch.") if name and largest > 0 else ""
+
+
+def operations(nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+    """Names of the ATen operations, sorted."""
+    return tuple(sorted({n.target._opname for n in nodes if isinstance(n.target, torch._ops.OpOverload)}))
+
+
+def source_name(region: Region, nodes: Sequence[fx.Node]) -> str:
+    """Where a kernel comes from: the path of the innermost module that most of its work belongs to, and what it does."""
+    chosen = [*region.targets, *reversed(nodes)]
+    for node in chosen:
+        path = _module_path(node)
+        if path:
+            return path
+    for node in chosen:
+        function = _function(node)
+        if function:
+            return f"{function}.{_what(chosen)}"
+    return _what(chosen)
+
+
+def _what(nodes: Sequence[fx.Node]) -> str:
+    named = [n.target._opname.rstrip("_") for n in nodes if isinstance(n.target, torch._ops.OpOverload)]
+    return named[0] if named else "output"
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path, _ = list(stack.values())[-1]
+    return _clean(path)
+
+
+def _clean(path: str) -> str:
+    """`L['self']._modules['a']._parameters['weight']` and `L['self'].a` as `a.weight` and `a`."""
+    path = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", path)
+    path = re.sub(r"\['([^']+)'\]", r".\1", path)
+    path = path.removeprefix("L.").removeprefix("G.")
+    parts = path.replace("slf", "self").split(".")
+    return ".".join(parts[1:]) if len(parts) > 1 else ""
+
+
+def _function(node: fx.Node) -> str:
+    frames = re.findall(r'line \d+, in (\w+)', node.meta.get("stack_trace") or "")
+    return frames[-1] if frames else ""
+
+
+def parameters(region: Region, input_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the graph inputs that a region reads, as the source calls them where that is known."""
+    return tuple(_input_name(node, input_names) for node in region.inputs if node.op in ("placeholder", "get_attr"))
+
+
+def _input_name(node: fx.Node, names: Sequence[str]) -> str:
+    index = getattr(node.meta.get("desc"), "idx", None)
+    if index is not None and index < len(names):
+        return _clean(names[index]) or names[index]
+    users = [path for user in node.users if (path := _module_path(user))]
+    return f"{users[0]}:{node.name}" if users else node.name
+
+
+def unique_names(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The kernels with a number behind each name that occurs before."""
+    seen: Counter[str] = Counter()
+    result = []
+    for kernel in kernels:
+        seen[kernel.name] += 1
+        name = kernel.name if seen[kernel.name] == 1 else f"{kernel.name}#{seen[kernel.name]}"
+        result.append(replace(kernel, name=name))
+    return result

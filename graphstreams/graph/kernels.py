@@ -1,0 +1,95 @@
+"""The plain data that every stage after reading works on: which kernels one compiled graph launches.
+
+No torch here: planning, pricing and reporting work on these types alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import sympy
+
+
+class EdgeKind(str, Enum):
+    """Why one kernel has to run after another."""
+
+    RAW = "RAW"  # reads what the earlier kernel wrote
+    WAR = "WAR"  # overwrites what the earlier kernel read
+    WAW = "WAW"  # overwrites what the earlier kernel wrote
+    ORDER = "order"  # no storage in common, but the program order has to stay
+
+
+@dataclass(frozen=True)
+class Access:
+    """One storage that a kernel touches and how many bytes of it, as a sympy expression in the dynamic sizes."""
+
+    storage: str
+    bytes: sympy.Expr
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What one unit of planning does: almost always one launch.
+
+    Several launches are one unit where only a buffer that no value of the graph stands for joins them
+    (the two halves of a split reduction, the pieces of a concatenation).
+    """
+
+    id: int  # its position in the serial graph's program order
+    name: str  # the module it comes from, such as "indexer.wq_b", made unique
+    kind: str  # "gemm", "pointwise", "reduction", "template", "extern" or "profile"
+    nodes: tuple[str, ...] = ()  # names of the FX nodes whose values it realises, in program order
+    launches: tuple[str, ...] = ()  # what the serial wrapper launches for it, in order
+    reads: tuple[Access, ...] = ()
+    writes: tuple[Access, ...] = ()
+    flops: sympy.Expr = sympy.S.Zero
+    dtype: str = ""  # of its arithmetic, such as "bfloat16"
+    ops: tuple[str, ...] = ()  # the ATen operations inside, for pricing those that bandwidth does not describe
+    parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
+    exclusive: bool = False  # keeps its place against every other kernel
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`after` may start only once `before` has ended; both are kernel ids, before < after."""
+
+    before: int
+    after: int
+    kind: EdgeKind
+    storage: str = ""
+
+
+@dataclass(frozen=True)
+class KernelGraph:
+    """The kernels of one graph in program order (kernels[i].id == i), and every dependence between them."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    edges: tuple[Edge, ...]
+    sizes: dict[str, int] = field(default_factory=dict)  # example values of the dynamic sizes
+
+    def predecessors(self) -> list[list[int]]:
+        """Kernel ids that each kernel directly depends on, ascending, without repeats."""
+        return _adjacency(len(self.kernels), ((e.after, e.before) for e in self.edges))
+
+    def successors(self) -> list[list[int]]:
+        """Kernel ids that directly depend on each kernel, ascending, without repeats."""
+        return _adjacency(len(self.kernels), ((e.before, e.after) for e in self.edges))
+
+
+def _adjacency(count: int, pairs: object) -> list[list[int]]:
+    found: list[set[int]] = [set() for _ in range(count)]
+    for source, target in pairs:  # type: ignore[attr-defined]
+        found[source].add(target)
+    return [sorted(targets) for targets in found]
+
+
+def check_costs(graph: KernelGraph, us: Sequence[float]) -> None:
+    """Raise ValueError unless `us` has one finite, non-negative time for each kernel."""
+    if len(us) != len(graph.kernels):
+        raise ValueError(f"{len(graph.kernels)} kernels need as many times, got {len(us)}")
+    for kernel, time in zip(graph.kernels, us, strict=True):
+        if not 0 <= time < float("inf"):
+            raise ValueError(f"kernel {kernel.name!r} has the time {time} us; a finite time of at least 0 is needed")

@@ -1,0 +1,138 @@
+"""Inductor's lowering of a copy of a graph: the named place for what reading needs of Inductor's internals.
+
+Read in torch 2.15.0: `_inductor/graph.py` (GraphLowering), `_inductor/scheduler.py` (Scheduler),
+`_inductor/fx_passes/post_grad.py` (post_grad_passes), `_inductor/compile_fx.py` (codegen_and_compile).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+from torch._inductor import config, ir
+from torch._inductor.debug import DebugContext
+from torch._inductor.fx_passes import post_grad, reinplace
+from torch._inductor.fx_utils import FakeTensorUpdater
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A lowered graph: Inductor's own object with its scheduler, and the IR value of each FX node."""
+
+    graph: GraphLowering
+    values: dict[fx.Node, Any]
+    source: str = ""  # the wrapper, where code was generated
+
+    @property
+    def nodes(self) -> list[Any]:
+        """Fused scheduler nodes in the order in which code is generated for them."""
+        return self.graph.scheduler.nodes
+
+
+def copy_graph(gm: fx.GraphModule) -> fx.GraphModule:
+    """A copy whose nodes and metadata can change while tensors and submodules are shared."""
+    graph = fx.Graph()
+    copied: dict[fx.Node, fx.Node] = {}
+    result = graph.graph_copy(gm.graph, copied)
+    output = graph.output(result)
+    output.meta = dict(gm.graph.output_node().meta)
+    copy = fx.GraphModule(gm, graph)
+    copy.meta = dict(gm.meta)
+    return copy
+
+
+def replace_graph(graph: fx.Graph, new: fx.Graph) -> None:
+    """Make `graph` equal to `new` in place, so that whoever holds `graph` sees the change."""
+    for node in reversed(list(graph.nodes)):
+        graph.erase_node(node)
+    result = graph.graph_copy(new, {})
+    graph.output(result).meta = dict(new.output_node().meta)
+
+
+def finish_post_grad_passes(gm: fx.GraphModule) -> None:
+    """Run, on `gm`, what Inductor runs after the custom post-grad pass and before it lowers.
+
+    Re-inplacing and the decomposition of functionalised mutations take graph order for time order, so they must see the
+    serial order. Once they have run, running them again finds nothing to do.
+    """
+    updater = FakeTensorUpdater(gm)
+    graph = gm.graph
+    for step in (
+        post_grad.stable_topological_sort,
+        post_grad.move_constructors_to_gpu,
+        lambda _: updater.incremental_update(),
+        functools.partial(reinplace.reinplace_inplaceable_ops, updater),
+        post_grad.fix_auto_functionalized_dtype_views,
+        post_grad.decompose_triton_kernel_wrapper_functional,
+        post_grad.decompose_auto_functionalized,
+    ):
+        step(graph)
+    graph.eliminate_dead_code()
+    gm.recompile()
+    graph.lint()
+
+
+class _Recorder(GraphLowering):
+    """GraphLowering that keeps the value of every node of the top-level graph."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.recorded: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if n.graph is self.module.graph:
+            self.recorded[n] = value
+        return value
+
+
+def lower(gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None) -> Lowered:
+    """Lower `gm` as Inductor would and build its scheduler; with `generate_code`, the wrapper's source too.
+
+    Nothing is compiled or run. `settings` are Inductor settings for this lowering alone.
+    """
+    inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
+    with _scoped(settings or {}):
+        graph = _Recorder(gm, example_inputs=inputs, shape_env=_shape_env(), is_inference=True)
+        with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
+            graph.run(*inputs)
+            source = ""
+            if generate_code:
+                source = graph.codegen()[0].value
+            else:
+                graph.init_wrapper_code()
+                graph._update_scheduler()
+    return Lowered(graph, graph.recorded, source)
+
+
+def _shape_env() -> Any:
+    return getattr(V.fake_mode, "shape_env", None)
+
+
+@contextlib.contextmanager
+def _scoped(settings: dict[str, Any]) -> Iterator[None]:
+    counters = torch._dynamo.utils.counters["inductor"]
+    before = counters.copy()
+    # Debug dumps belong to the graph that Inductor compiles, not to copies of it.
+    with config.patch({**settings, "trace.enabled": False}), V.set_debug_handler(DebugContext()):
+        yield
+    counters.clear()
+    counters.update(before)
+
+
+def storage_name(value: Any) -> str | None:
+    """The buffer that holds exactly this IR value, seen through views; None where it has not been realised."""
+    while True:
+        if isinstance(value, ir.MutableBox | ir.BaseView):
+            value = value.data
+        elif isinstance(value, ir.Buffer):
+            return value.get_name()
+        else:
+            return None

@@ -1,0 +1,185 @@
+"""Compile for a GPU that this machine lacks: the one place that replaces functions of torch.
+
+`offline(device)` answers the device queries of Dynamo, AOTAutograd and Inductor with the description of a GPU, for as
+long as the context lasts. Inside it, fake CUDA tensors go through torch.compile up to the generated wrapper; nothing
+can run. Read in torch 2.15.0: `_dynamo/device_interface.py`, `_inductor/runtime/hints.py`, `utils/_triton.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+from graphstreams.costs.devices import Device
+
+
+def has_gpu() -> bool:
+    """Whether a real CUDA device can be used, also inside `offline`."""
+    return torch._C._cuda_getDeviceCount() > 0 if hasattr(torch._C, "_cuda_getDeviceCount") else False
+
+
+@contextlib.contextmanager
+def offline(device: Device) -> Iterator[None]:
+    """Within this context torch believes that `device` is there as cuda:0. For tracing and lowering only.
+
+    Raises RuntimeError where torch was built without CUDA, whose code generation is then missing too.
+    """
+    if torch.version.cuda is None:
+        raise RuntimeError("planning for a GPU needs a CUDA build of torch; this one is CPU-only (pip install torch)")
+    with contextlib.ExitStack() as stack:
+        _warm_pattern_tables()
+        for owner, name, value in _replacements(device):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        stack.enter_context(_inductor_settings())
+        _clear_device_caches()
+        stack.callback(_clear_device_caches)
+        yield
+
+
+def _properties(device: Device) -> Any:
+    return SimpleNamespace(
+        name=device.name,
+        major=device.capability[0],
+        minor=device.capability[1],
+        multi_processor_count=device.sm_count,
+        total_memory=device.memory,
+        L2_cache_size=device.l2,
+        regs_per_multiprocessor=65536,
+        max_threads_per_multi_processor=2048 if device.capability != (8, 9) else 1536,
+        max_threads_per_block=1024,
+        shared_memory_per_block=48 * 1024,
+        shared_memory_per_block_optin=227 * 1024,
+        shared_memory_per_multiprocessor=228 * 1024,
+        warp_size=32,
+        gcnArchName="",
+        uuid="offline",
+    )
+
+
+def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
+    from torch._dynamo import device_interface
+    from torch._inductor.fx_passes import joint_graph, post_grad
+    from torch._inductor.runtime.hints import DeviceProperties
+
+    properties = _properties(device)
+    capability = device.capability[0] * 10 + device.capability[1]
+
+    def constant(value: Any) -> Callable[..., Any]:
+        return lambda *args, **kwargs: value
+
+    hints = DeviceProperties(
+        "cuda", 0, device.sm_count, capability, device.capability[0], 65536, properties.max_threads_per_multi_processor,
+        1024, 32,
+    )  # fmt: skip
+    interface = device_interface.CudaInterface
+    return [
+        (torch.cuda, "is_available", constant(True)),
+        (torch.cuda, "device_count", constant(1)),
+        (torch.cuda, "current_device", constant(0)),
+        (torch.cuda, "set_device", constant(None)),
+        (torch.cuda, "synchronize", constant(None)),
+        (torch.cuda, "get_device_properties", constant(properties)),
+        (torch.cuda, "get_device_capability", constant(device.capability)),
+        (torch.cuda, "get_device_name", constant(device.name)),
+        (torch.cuda, "_lazy_init", constant(None)),
+        (torch.cuda, "_exchange_device", constant(0)),
+        (torch.cuda, "_maybe_exchange_device", constant(0)),
+        (torch.cuda, "is_bf16_supported", constant(True)),
+        (torch.cuda, "is_current_stream_capturing", constant(False)),
+        (torch.cuda, "get_rng_state", constant(torch.zeros(16, dtype=torch.uint8))),
+        (torch.cuda, "set_rng_state", constant(None)),
+        (torch._C, "_cuda_getDeviceCount", constant(1)),
+        (torch.accelerator, "is_available", constant(False)),
+        (DeviceProperties, "create", constant(hints)),
+        (interface, "device_count", constant(1)),
+        (interface, "current_device", constant(0)),
+        (interface, "get_device_properties", constant(properties)),
+        (interface, "get_compute_capability", constant(capability)),
+        (interface.Worker, "get_device_properties", constant(properties)),
+        (interface.Worker, "current_device", constant(0)),
+        *_triton_replacements(device),
+        *((module, "lazy_init", constant(None)) for module in (joint_graph, post_grad)),
+        (joint_graph, "constant_fold_uniform_value", _on_cpu(joint_graph.constant_fold_uniform_value)),
+    ]
+
+
+def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.GraphModule], Any]:
+    """Inductor folds constants by running the operators that make them, which here only the CPU can."""
+
+    def run(module: torch.fx.GraphModule) -> Any:
+        made = [(n, n.kwargs) for n in module.graph.nodes if isinstance(n.kwargs.get("device"), torch.device)]
+        for node, kwargs in made:
+            node.kwargs = {**kwargs, "device": torch.device("cpu")}
+        try:
+            return fold(module)
+        finally:
+            for node, kwargs in made:
+                if not node._erased:
+                    node.kwargs = kwargs
+
+    return run
+
+
+def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
+    import torch.utils._triton as triton_utils
+
+    backend = SimpleNamespace(hash=lambda: f"offline-{device.name}", binary_ext="cubin")
+    return [
+        (triton_utils, "triton_backend", lambda: backend),
+        (triton_utils, "triton_hash_with_backend", lambda: f"offline-{device.name}"),
+        (triton_utils, "has_triton", lambda *args, **kwargs: True),
+    ]
+
+
+@contextlib.contextmanager
+def _inductor_settings() -> Iterator[None]:
+    from torch._inductor import config
+
+    # Padding and autotuning time kernels; caches must not keep what was made for a device that is not there.
+    with config.patch(shape_padding=False, max_autotune=False, force_disable_caches=True, compile_threads=1):
+        yield
+
+
+def _warm_pattern_tables() -> None:
+    from torch._inductor.fx_passes import joint_graph, post_grad
+
+    # Both tables trace their patterns on the device that torch reports; without a GPU they must be made on the CPU.
+    cpu = torch.device("cpu")
+    joint_graph.lazy_init(cpu)
+    post_grad.lazy_init(cpu)
+
+
+def _clear_device_caches() -> None:
+    from torch._inductor.runtime.hints import DeviceProperties
+    from torch._inductor import utils
+    import torch.utils._triton as triton_utils
+
+    for module in (utils, triton_utils):
+        for value in vars(module).values():
+            clear = getattr(value, "cache_clear", None)
+            if callable(clear):
+                clear()
+    if hasattr(DeviceProperties.create, "cache_clear"):
+        DeviceProperties.create.cache_clear()
+
+
+def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:
+    """A fake CUDA tensor of the same size, stride and dtype as `value`, which holds no memory."""
+    with mode:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")  # type: ignore[return-value]
+
+
+def fake_cuda_module(module: torch.nn.Module, mode: FakeTensorMode) -> None:
+    """Replace every parameter and buffer of `module` by a fake CUDA tensor, in place."""
+    for child in module.modules():
+        for name, parameter in list(child.named_parameters(recurse=False)):
+            fake = fake_cuda(parameter, mode)
+            child._parameters[name] = torch.nn.Parameter(fake, requires_grad=parameter.requires_grad)
+        for name, buffer in list(child.named_buffers(recurse=False)):
+            child._buffers[name] = fake_cuda(buffer, mode)

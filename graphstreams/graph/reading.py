@@ -1,0 +1,248 @@
+"""Read the kernels of a post-grad graph from Inductor's own scheduler.
+
+`read` lowers the graph, takes the fused scheduler nodes as kernels, and finds for each the region of FX nodes that computes
+it: the backward slice from the values it realises to the values that other kernels realise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx
+from torch._inductor.dependencies import WeakDep
+from torch._inductor.scheduler import NopKernelSchedulerNode
+from torch._inductor.virtualized import V
+
+from graphstreams.graph import describe
+from graphstreams.graph.dependences import Touched, dependences
+from graphstreams.graph.grouping import Groups, acyclic_groups
+from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.graph.lowering import Lowered, lower, storage_name
+from graphstreams.graph.storages import Storages
+from graphstreams.graph.support import Unsupported, check_graph, check_nodes, is_host_value, mutates
+
+
+@dataclass(frozen=True)
+class Region:
+    """The FX nodes of one kernel. `nodes` are in graph order; `inputs` come from elsewhere; `targets` are what others use."""
+
+    kernel: int
+    nodes: tuple[fx.Node, ...]
+    inputs: tuple[fx.Node, ...]
+    targets: tuple[fx.Node, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A graph as kernels: the plain data, and which FX nodes of `module` stand behind each kernel."""
+
+    module: fx.GraphModule
+    kernels: KernelGraph
+    regions: tuple[Region, ...]
+    host: tuple[fx.Node, ...]  # numbers that the host computes from sizes
+    epilogue: tuple[fx.Node, ...]  # what stands between the regions' values and the graph's outputs
+    launches: int  # how many launches the scheduler will make
+
+
+def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None) -> Reading:
+    """The kernels that Inductor will launch for `module`, a post-grad graph on which its last passes have run.
+
+    `input_names` are the names of the graph's inputs in the source, by the position that AOTAutograd gives them.
+    Raises Unsupported, with the reason, for a graph that has to stay serial.
+    """
+    check_graph(module)
+    lowered = lower(module, settings=settings)
+    check_nodes(lowered.nodes)
+    with V.set_graph_handler(lowered.graph):
+        return _read(module, lowered, name, input_names)
+
+
+def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequence[str]) -> Reading:
+    values = _Values(lowered)
+    storages = _storages(lowered)
+    groups = _group(lowered, values, storages)
+    regions = _regions(module, values, groups)
+    kernels = [
+        _kernel(index, region, groups, lowered, storages, input_names) for index, region in enumerate(regions)
+    ]
+    named = describe.unique_names(kernels)
+    edges = dependences([Touched(*(tuple(a.storage for a in part) for part in (k.reads, k.writes)), k.exclusive) for k in named])
+    graph = KernelGraph(name, tuple(named), edges, describe.size_hints(lowered))
+    host = tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n))
+    last = tuple(sorted(epilogue(module, values, groups)[0], key=values.order.__getitem__))
+    return Reading(module, graph, tuple(regions), host, last, sum(describe.launch_count(n) for n in lowered.nodes))
+
+
+class _Values:
+    """Where the value of each FX node lives once the graph is lowered."""
+
+    def __init__(self, lowered: Lowered) -> None:
+        self.owner: dict[str, int] = {}  # buffer -> scheduler node that makes it
+        for position, node in enumerate(lowered.nodes):
+            for buffer in node.get_buffer_names():
+                self.owner[buffer] = position
+        self.order = {node: i for i, node in enumerate(lowered.values)}
+        self.buffer: dict[fx.Node, str] = {}  # node -> the buffer that holds its value, through views
+        self.root: dict[str, fx.Node] = {}  # buffer -> the first node whose value it holds
+        for node, value in lowered.values.items():
+            stored = None if isinstance(value, list | tuple) else storage_name(value)
+            if stored is not None:
+                self.buffer[node] = stored
+                self.root.setdefault(stored, node)
+        self.mutators = _mutators(lowered)
+        self.reads = [_read_names(node) for node in lowered.nodes]
+
+
+def _touched(node: Any, storages: Storages) -> Touched:
+    reads = {storages.storage(name) for name in _read_names(node)}
+    writes = {storages.storage(name) for name in node.get_buffer_names()}
+    return Touched(tuple(sorted(reads)), tuple(sorted(writes)))
+
+
+def _read_names(node: Any) -> frozenset[str]:
+    return frozenset(dep.name for dep in node.read_writes.reads if not isinstance(dep, WeakDep))
+
+
+def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:
+    """The scheduler nodes that carry out each mutating FX node."""
+    found: dict[fx.Node, list[int]] = {n: [] for n in lowered.values if mutates(n)}
+    for position, node in enumerate(lowered.nodes):
+        for origin in describe.origins(node):
+            if origin in found:
+                found[origin].append(position)
+    missing = [n.name for n, positions in found.items() if not positions]
+    if missing:
+        raise Unsupported(f"no kernel carries out the mutation {missing[0]!r}")
+    return found
+
+
+def _group(lowered: Lowered, values: _Values, storages: Storages) -> Groups:
+    """Scheduler nodes that have to stay together, because no FX value stands for a buffer between them."""
+    together: list[tuple[int, int]] = []
+    readers: dict[str, list[int]] = {}
+    for position, names in enumerate(values.reads):
+        for name in names:
+            readers.setdefault(name, []).append(position)
+    standing = set(values.root) | _mutation_buffers(lowered, values)
+    for position, node in enumerate(lowered.nodes):
+        for buffer in node.get_buffer_names():
+            if buffer not in standing:
+                together.extend((position, reader) for reader in readers.get(buffer, ()))
+        if isinstance(node, NopKernelSchedulerNode):
+            together.extend(_with_pieces(position, node, values, readers))
+    for positions in values.mutators.values():
+        together.extend((positions[0], other) for other in positions[1:])
+    links = [(e.before, e.after) for e in dependences([_touched(n, storages) for n in lowered.nodes])]
+    return acyclic_groups(len(lowered.nodes), together, links)
+
+
+def _mutation_buffers(lowered: Lowered, values: _Values) -> set[str]:
+    carried = {p for positions in values.mutators.values() for p in positions}
+    return {
+        output.get_name()
+        for p in carried
+        for output in lowered.nodes[p].get_outputs()
+        if output.get_mutations()
+    }
+
+
+def _with_pieces(position: int, node: Any, values: _Values, readers: dict[str, list[int]]) -> Iterable[tuple[int, int]]:
+    """A node without a launch belongs to what writes its pieces (a concatenation), or else to its first reader."""
+    pieces = [values.owner[name] for name in sorted(values.reads[position]) if name in values.owner]
+    if pieces:
+        return [(position, piece) for piece in pieces]
+    first = [min(readers[b]) for b in node.get_buffer_names() if readers.get(b)]
+    return [(position, min(first))] if first else []
+
+
+def _regions(module: fx.GraphModule, values: _Values, groups: Groups) -> list[Region]:
+    """Each group's slice of the graph, with only those values as targets that another region or the output uses."""
+    seeds: list[list[fx.Node]] = [[] for _ in groups.members]
+    for buffer, root in values.root.items():
+        if buffer in values.owner:
+            seeds[groups.of[values.owner[buffer]]].append(root)
+    always: list[list[fx.Node]] = [[] for _ in groups.members]
+    for node, positions in values.mutators.items():
+        always[groups.of[positions[0]]].append(node)
+    slices = [_slice(g, [*seeds[g], *always[g]], values, groups) for g in range(len(groups.members))]
+    used = set().union(*(inputs for _, inputs in slices), epilogue(module, values, groups)[1])
+    regions = []
+    for group in range(len(groups.members)):
+        targets = {n for n in seeds[group] if n in used} | set(always[group])
+        nodes, inputs = _slice(group, targets, values, groups)
+        regions.append(Region(group, *(tuple(sorted(part, key=values.order.__getitem__)) for part in (nodes, inputs, targets))))
+    return regions
+
+
+def epilogue(module: fx.GraphModule, values: _Values, groups: Groups) -> tuple[set[fx.Node], set[fx.Node]]:
+    """Nodes between the regions' values and the graph's outputs, and the values that they start from."""
+    return _slice(-1, module.graph.output_node().all_input_nodes, values, groups)
+
+
+def _slice(
+    group: int, targets: Iterable[fx.Node], values: _Values, groups: Groups
+) -> tuple[set[fx.Node], set[fx.Node]]:
+    """The nodes that the group computes to get `targets`, and the values that it takes from elsewhere."""
+    read = frozenset().union(*(values.reads[m] for m in groups.members[group])) if group >= 0 else None
+    nodes: set[fx.Node] = set()
+    inputs: set[fx.Node] = set()
+    pending = list(targets)
+    while pending:
+        node = pending.pop()
+        if node in nodes or node in inputs:
+            continue
+        if _comes_from_elsewhere(node, group, read, values, groups):
+            inputs.add(node)
+        else:
+            nodes.add(node)
+            pending.extend(node.all_input_nodes)
+    return nodes, inputs
+
+
+def _comes_from_elsewhere(
+    node: fx.Node, group: int, read: frozenset[str] | None, values: _Values, groups: Groups
+) -> bool:
+    if node.op in ("placeholder", "get_attr") or is_host_value(node):
+        return True
+    if node in values.mutators:
+        return groups.of[values.mutators[node][0]] != group
+    buffer = values.buffer.get(node)
+    position = values.owner.get(buffer) if buffer is not None else None
+    if position is None or groups.of[position] == group:
+        return False
+    # A view is computed again where it is used; a value that this kernel does not read was inlined into it.
+    return values.root[buffer] is node and (read is None or buffer in read)  # type: ignore[index]
+
+
+def _storages(lowered: Lowered) -> Storages:
+    storages = Storages(lowered.graph.graph_inputs)
+    for node in lowered.nodes:
+        for output in node.get_outputs():
+            for other in (*output.get_aliases(), *output.get_mutations()):
+                storages.merge(other, output.get_name())
+    return storages
+
+
+def _kernel(
+    index: int, region: Region, groups: Groups, lowered: Lowered, storages: Storages, input_names: Sequence[str]
+) -> Kernel:
+    nodes = [lowered.nodes[m] for m in groups.members[index]]
+    reads, writes = describe.accesses(nodes, lowered, storages)
+    origins = describe.ordered_origins(nodes)
+    return Kernel(
+        id=index,
+        name=describe.source_name(region, origins),
+        kind=describe.kind(nodes),
+        nodes=tuple(n.name for n in region.targets),
+        launches=tuple(name for n in nodes for name in describe.launch_names(n)),
+        reads=reads,
+        writes=writes,
+        flops=describe.flops(origins),
+        dtype=describe.arithmetic_dtype(nodes, lowered),
+        ops=describe.operations(origins),
+        parameters=describe.parameters(region, input_names),
+        exclusive=describe.is_exclusive(nodes) or not region.nodes,
+    )
+

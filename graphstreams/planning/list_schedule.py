@@ -1,0 +1,190 @@
+"""List scheduling of kernels over a few streams, by the longest remaining path.
+
+Of the kernels that may start, the one with the longest path still before it goes first, to the stream where it
+starts earliest (Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2), 1969; Adam,
+Chandy and Dickson, CACM 17(12), 1974). No single rule wins on every graph, so a few are tried and the best kept.
+With free events and no exclusive kernels one of them is Graham's own: at most 2 - 1/streams times the optimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import product
+from math import fsum, inf, isfinite
+
+from ..graph.kernels import KernelGraph, check_costs
+from .events import place_events
+from .paths import Assignment, Timing, critical_path, enqueue_order, inputs_ready, longest_remaining, timed
+from .plan import Placement, Plan
+
+
+@dataclass(frozen=True)
+class _Problem:
+    us: Sequence[float]
+    event_us: float
+    exclusive: frozenset[int]
+    predecessors: Sequence[Sequence[int]]
+    successors: Sequence[Sequence[int]]
+    remaining: Sequence[float]
+    path: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    streams: int
+    pin_path: bool  # the critical path stays on stream 0
+    look_ahead: bool  # hold a stream for the most urgent kernel, even before that may start
+    follow: bool  # at equal starts stay on the stream of the predecessor that ends last, which saves an event
+
+
+def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, event_us: float = 0.0) -> Plan:
+    """A short plan of `graph` on at most `streams` streams, the caller's included; `us` has the us of each kernel.
+
+    A wait across streams, the fork and the join included, adds `event_us` us. Raises ValueError where `streams` is
+    below 1, `event_us` negative or not finite, or `us` not one finite non-negative time for each kernel.
+    """
+    _check_arguments(graph, us, streams, event_us)
+    problem = _problem(graph, us, event_us)
+    best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams)])
+    order = enqueue_order(best, timing.start, problem.predecessors)
+    serial, longest = fsum(us), max(problem.remaining, default=0.0)
+    return Plan(
+        name=graph.name,
+        streams=_used(best),
+        placements=tuple(
+            Placement(k, graph.kernels[k].name, best.stream[k], timing.start[k], timing.end[k]) for k in order
+        ),
+        events=place_events(graph, order, dict(enumerate(best.stream))),
+        serial_us=serial,
+        streamed_us=timing.makespan,
+        # Event costs stay out of the bound: a plan that has all on one stream pays none.
+        # Nor may the rounding of sums taken in another order lift it above the plan.
+        lower_bound_us=min(max(longest, serial / streams), timing.makespan),
+        critical_path_us=longest,
+        critical_path=problem.path,
+        event_us=event_us,
+    )
+
+
+def _check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
+    check_costs(graph, us)
+    if streams < 1:
+        raise ValueError(f"streams is {streams}; it has to be 1 or more")
+    if not (event_us >= 0 and isfinite(event_us)):
+        raise ValueError(f"event_us is {event_us}; it has to be finite and 0 us or more")
+
+
+def _problem(graph: KernelGraph, us: Sequence[float], event_us: float) -> _Problem:
+    successors = graph.successors()
+    remaining = longest_remaining(successors, us)
+    return _Problem(
+        us=us,
+        event_us=event_us,
+        exclusive=frozenset(k.id for k in graph.kernels if k.exclusive),
+        predecessors=graph.predecessors(),
+        successors=successors,
+        remaining=remaining,
+        path=critical_path(successors, remaining),
+    )
+
+
+def _rules(streams: int) -> Iterator[_Rule]:
+    yield _Rule(1, pin_path=False, look_ahead=False, follow=False)
+    for count in range(2, streams + 1):
+        # Beyond a few, one stream more or less hardly matters: powers of two keep the planning time in bounds.
+        if count <= 4 or count == streams or count.bit_count() == 1:
+            for pin_path, look_ahead, follow in product((False, True), repeat=3):
+                yield _Rule(count, pin_path, look_ahead, follow)
+
+
+def _best(graph: KernelGraph, problem: _Problem, candidates: Sequence[Assignment]) -> tuple[Assignment, Timing]:
+    """The candidate that ends first, of equals the one with the fewest events, then with the fewest streams."""
+    timings = [timed(c, problem.predecessors, problem.us, problem.event_us) for c in candidates]
+    shortest = min(round(t.makespan, 9) for t in timings)
+    tied = [(c, t) for c, t in zip(candidates, timings, strict=True) if round(t.makespan, 9) == shortest]
+    return min(tied, key=lambda pair: (_event_count(graph, pair[0]), _used(pair[0]))) if len(tied) > 1 else tied[0]
+
+
+def _event_count(graph: KernelGraph, assignment: Assignment) -> int:
+    return len(place_events(graph, assignment.order, dict(enumerate(assignment.stream))))
+
+
+def _used(assignment: Assignment) -> int:
+    return 1 + max(assignment.stream, default=0)
+
+
+def _greedy(problem: _Problem, rule: _Rule) -> Assignment:
+    """The assignment that `rule` gives, its streams numbered without gaps."""
+    dispatch = _Dispatch(problem, rule)
+    while (kernel := dispatch.next_kernel()) is not None:
+        dispatch.place(kernel)
+    return _relabelled(problem, Assignment(dispatch.order, dispatch.stream))
+
+
+def _relabelled(problem: _Problem, assignment: Assignment) -> Assignment:
+    """The same with the stream that has most of the critical path as stream 0, unless exclusive kernels hold that."""
+    busy = [0.0] * _used(assignment)
+    for kernel in problem.path:
+        busy[assignment.stream[kernel]] += problem.us[kernel]
+    main = 0 if problem.exclusive else busy.index(max(busy))
+    number = {main: 0}
+    for kernel in assignment.order:
+        number.setdefault(assignment.stream[kernel], len(number))
+    return Assignment(assignment.order, [number[s] for s in assignment.stream])
+
+
+class _Dispatch:
+    """The clock of a list schedule: which streams are free from when, which kernels are ready."""
+
+    def __init__(self, problem: _Problem, rule: _Rule) -> None:
+        self._problem, self._rule = problem, rule
+        self._pinned = problem.exclusive | (set(problem.path) if rule.pin_path else set())
+        self._missing = [len(p) for p in problem.predecessors]
+        self._ready: list[tuple[float, int]] = []  # may start now: most urgent first
+        self._later: list[tuple[float, int]] = []  # may start once their predecessors have ended: earliest first
+        self._free = [0.0] + [problem.event_us] * (rule.streams - 1)
+        self._end = [0.0] * len(problem.us)
+        self.stream = [0] * len(problem.us)
+        self.order: list[int] = []
+        for kernel, missing in enumerate(self._missing):
+            if not missing:
+                heappush(self._later, (0.0, kernel))
+
+    def next_kernel(self) -> int | None:
+        """The kernel to place next, None at the end."""
+        now = inf if self._rule.look_ahead else min(self._free)
+        if not self._ready and self._later:
+            now = max(now, self._later[0][0])
+        while self._later and self._later[0][0] <= now:
+            _, kernel = heappop(self._later)
+            heappush(self._ready, (-self._problem.remaining[kernel], kernel))
+        return heappop(self._ready)[1] if self._ready else None
+
+    def place(self, kernel: int) -> None:
+        """Put `kernel` where it starts earliest."""
+        predecessors = self._problem.predecessors[kernel]
+        last = max(predecessors, key=self._end.__getitem__, default=0)
+        home = self.stream[last] if self._rule.follow and predecessors else 0
+        streams = range(1 if kernel in self._pinned else self._rule.streams)
+        starts = self._starts(predecessors, streams)
+        start, _, stream = min((starts[s], s != home, s) for s in streams)
+        self.stream[kernel] = stream
+        self._end[kernel] = self._free[stream] = start + self._problem.us[kernel]
+        self.order.append(kernel)
+        for successor in self._problem.successors[kernel]:
+            self._missing[successor] -= 1
+            if not self._missing[successor]:
+                ready = max(self._end[p] for p in self._problem.predecessors[successor])
+                heappush(self._later, (ready, successor))
+
+    def _starts(self, predecessors: Sequence[int], streams: Sequence[int]) -> list[float]:
+        event_us = self._problem.event_us
+        after_wait = max((self._end[p] for p in predecessors), default=-event_us) + event_us
+        starts = [max(self._free[s], after_wait) for s in streams]
+        # Only where a predecessor ran may a kernel start without waiting for the last of them.
+        for stream in {self.stream[p] for p in predecessors}.intersection(streams) if event_us else ():
+            inputs = inputs_ready(predecessors, stream, self.stream, self._end, event_us)
+            starts[stream] = max(self._free[stream], inputs)
+        return starts

@@ -1,0 +1,83 @@
+"""The plan: which stream runs each kernel, in which order, and which events order them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+FORK = -1  # stands for "what the caller's stream did before the graph" where a kernel id is expected
+JOIN = -2  # stands for "what the caller's stream does after the graph"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One kernel on a stream, with its predicted times in us from the start of the graph."""
+
+    kernel: int
+    name: str
+    stream: int  # 0 is the caller's stream
+    start_us: float
+    end_us: float
+
+
+@dataclass(frozen=True)
+class Wait:
+    """`stream` waits for an event right before `kernel` (a kernel id on that stream, or JOIN on stream 0)."""
+
+    stream: int
+    kernel: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """Recorded on `stream` right behind `after` (a kernel id on that stream, or FORK on stream 0)."""
+
+    id: int
+    stream: int
+    after: int
+    waits: tuple[Wait, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stream, order and events of every kernel of one graph. Plain data: `loads(dumps(plan)) == plan`.
+
+    `placements` stand in the order in which the host enqueues them. Times are in us.
+    """
+
+    name: str
+    streams: int  # how many in all, the caller's included
+    placements: tuple[Placement, ...]
+    events: tuple[Event, ...]
+    serial_us: float  # the sum of all kernels: one stream
+    streamed_us: float  # the predicted end of the join
+    lower_bound_us: float  # no plan on so many streams can be shorter
+    critical_path_us: float
+    critical_path: tuple[int, ...]  # kernel ids of one longest path, first to last
+    event_us: float = 0.0  # what a wait across streams adds
+
+    def stream_of(self) -> dict[int, int]:
+        """Stream of each kernel id."""
+        return {p.kernel: p.stream for p in self.placements}
+
+    def dumps(self) -> str:
+        """The plan as indented JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def loads(text: str) -> Plan:
+        """The plan that `dumps` wrote. Raises ValueError where the text is not one."""
+        try:
+            return _plan_from(json.loads(text))
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a plan: {error}") from error
+
+
+def _plan_from(data: dict[str, Any]) -> Plan:
+    placements = tuple(Placement(**p) for p in data.pop("placements"))
+    events = tuple(
+        Event(e["id"], e["stream"], e["after"], tuple(Wait(**w) for w in e["waits"])) for e in data.pop("events")
+    )
+    path = tuple(data.pop("critical_path"))
+    return Plan(placements=placements, events=events, critical_path=path, **data)

@@ -1,0 +1,61 @@
+"""A plan as text: a table with one row for each kernel, and a summary of a few lines."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from tabulate import tabulate
+
+from ..graph.kernels import KernelGraph
+from ..planning.plan import FORK, JOIN, Plan
+
+_HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
+
+
+def plan_table(plan: Plan, graph: KernelGraph) -> str:
+    """The kernels in the order in which the host enqueues them; times in us from the start of the graph.
+
+    The last column names the kernels whose events a kernel waits for, each with its stream, and "fork" for what
+    the caller's stream did before. Raises IndexError where an event of `plan` follows a kernel unknown to `graph`.
+    """
+    waits = waited_for(plan, graph)
+    rows = [
+        (p.name, p.stream, us_text(p.start_us), us_text(p.end_us), us_text(p.end_us - p.start_us), waits[p.kernel])
+        for p in plan.placements
+    ]
+    if JOIN in waits:
+        rows.append(("join", 0, us_text(plan.streamed_us), us_text(plan.streamed_us), "", waits[JOIN]))
+    text = [(*row[:-1], ", ".join(row[-1])) for row in rows]
+    align = ("left", "right", "right", "right", "right", "left")
+    return tabulate(text, headers=_HEADERS, colalign=align if text else None, disable_numparse=True)
+
+
+def summary(plan: Plan) -> str:
+    """What the plan is predicted to gain, in two lines; times in us."""
+    faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
+    waits = sum(len(event.waits) for event in plan.events)
+    return (
+        f"predicted: {us_text(plan.streamed_us)} us on {_counted(plan.streams, 'stream')}, "
+        f"{us_text(plan.serial_us)} us on one; speed-up {faster:.2f}\n"
+        f"lower bound {us_text(plan.lower_bound_us)} us, critical path {us_text(plan.critical_path_us)} us; "
+        f"{_counted(len(plan.events), 'event')}, {_counted(waits, 'wait')} of {us_text(plan.event_us)} us each"
+    )
+
+
+def waited_for(plan: Plan, graph: KernelGraph) -> defaultdict[int, list[str]]:
+    """What each kernel, and JOIN, waits for across streams, such as ["fork", "wq_b (stream 1)"]."""
+    waits: defaultdict[int, list[str]] = defaultdict(list)
+    for event in plan.events:
+        name = "fork" if event.after == FORK else f"{graph.kernels[event.after].name} (stream {event.stream})"
+        for wait in event.waits:
+            waits[wait.kernel].append(name)
+    return waits
+
+
+def us_text(us: float) -> str:
+    """A time in us with one decimal, with two below 1 us."""
+    return f"{us:.1f}" if us >= 1 or us == 0 else f"{us:.2f}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,87 @@
+"""A plan as a trace for Perfetto or chrome://tracing, in the Trace Event Format; times in us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+from ..graph.kernels import Kernel, KernelGraph
+from ..planning.plan import FORK, JOIN, Plan
+from .tables import waited_for
+
+_Record = dict[str, Any]
+
+_STREAMED, _SERIAL = 1, 2  # process ids
+_LEAST_US = 0.001  # the resolution of Perfetto
+
+
+def timeline(plan: Plan, graph: KernelGraph) -> dict[str, Any]:
+    """Two processes: the plan with a row for each stream and an arrow for each wait, and the kernels one by one.
+
+    `json.dump` writes the result. Raises IndexError where `plan` names a kernel unknown to `graph`.
+    """
+    waits = waited_for(plan, graph)
+    streams = sorted({0} | {p.stream for p in plan.placements})
+    records = [
+        *_named(_STREAMED, "streamed (predicted)", {s: f"stream {s}" + " (the caller's)" * (s == 0) for s in streams}),
+        *_named(_SERIAL, "serial (predicted)", {0: "one stream"}),
+        *_streamed(plan, graph, waits),
+        *_serial(plan, graph),
+        *_arrows(plan),
+    ]
+    return {"displayTimeUnit": "ns", "otherData": {"graph": plan.name}, "traceEvents": records}
+
+
+def _named(process: int, name: str, rows: Mapping[int, str]) -> Iterator[_Record]:
+    yield _metadata(process, 0, "process_name", {"name": name})
+    yield _metadata(process, 0, "process_sort_index", {"sort_index": process})
+    for row, label in rows.items():
+        yield _metadata(process, row, "thread_name", {"name": label})
+        yield _metadata(process, row, "thread_sort_index", {"sort_index": row})
+
+
+def _metadata(process: int, row: int, kind: str, args: _Record) -> _Record:
+    return {"ph": "M", "pid": process, "tid": row, "name": kind, "args": args}
+
+
+def _streamed(plan: Plan, graph: KernelGraph, waits: Mapping[int, Sequence[str]]) -> Iterator[_Record]:
+    for p in plan.placements:
+        args = _args(graph.kernels[p.kernel]) | {"waits": list(waits.get(p.kernel, ()))}
+        yield _slice(_STREAMED, p.stream, p.name, p.start_us, p.end_us, args)
+    if JOIN in waits:
+        yield _slice(_STREAMED, 0, "join", plan.streamed_us, plan.streamed_us, {"waits": list(waits[JOIN])})
+
+
+def _serial(plan: Plan, graph: KernelGraph) -> Iterator[_Record]:
+    in_order = sorted(plan.placements, key=lambda p: p.kernel)
+    ends = list(accumulate((p.end_us - p.start_us for p in in_order), initial=0.0))
+    for p, start, end in zip(in_order, ends, ends[1:], strict=False):
+        yield _slice(_SERIAL, 0, p.name, start, end, _args(graph.kernels[p.kernel]))
+
+
+def _args(kernel: Kernel) -> _Record:
+    return {"kernel": kernel.id, "launches": list(kernel.launches), "parameters": list(kernel.parameters)}
+
+
+def _slice(process: int, row: int, name: str, start: float, end: float, args: _Record) -> _Record:
+    ts, dur = round(start, 6), round(end - start, 6)
+    return {"ph": "X", "pid": process, "tid": row, "name": name, "cat": "kernel", "ts": ts, "dur": dur, "args": args}
+
+
+def _arrows(plan: Plan) -> Iterator[_Record]:
+    """A flow from slice to slice for each wait, but none from the fork, which has no slice to start from."""
+    placed = {p.kernel: p for p in plan.placements}
+    waits = [(event, wait) for event in plan.events if event.after != FORK for wait in event.waits]
+    for number, (event, wait) in enumerate(waits):
+        source = placed[event.after]
+        # A flow belongs to the slice around its time, and the very end of a slice lies outside it.
+        leaves = source.end_us - min(_LEAST_US, (source.end_us - source.start_us) / 2)
+        arrives = plan.streamed_us if wait.kernel == JOIN else placed[wait.kernel].start_us
+        yield _flow("s", number, event.stream, leaves, f"event {event.id}")
+        yield _flow("f", number, wait.stream, arrives, f"event {event.id}") | {"bp": "e"}
+
+
+def _flow(phase: str, number: int, row: int, time: float, name: str) -> _Record:
+    flow = {"ph": phase, "pid": _STREAMED, "tid": row, "name": name, "cat": "event"}
+    return flow | {"id": number, "ts": round(time, 6)}

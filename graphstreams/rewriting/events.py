@@ -1,0 +1,95 @@
+"""Stream operations as FX nodes: each record, wait and lifetime in a `control_deps` of its own.
+
+`control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies and makes later
+readers of the values that the subgraph returns wait for it. Read in torch 2.15.0:
+`_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+import torch
+from torch import fx
+from torch._inductor.fx_passes.control_dependencies import control_deps
+
+Operation = tuple[torch._ops.OpOverload, tuple[int, ...]]
+
+
+def record(event: int, stream: int) -> Operation:
+    """Record `event` on `stream`; 0 is the caller's stream."""
+    return torch.ops.streams.record_event.default, (event, stream)
+
+
+def wait(event: int, stream: int) -> Operation:
+    """Let `stream` wait for `event`."""
+    return torch.ops.streams.wait_event.default, (event, stream)
+
+
+def set_stream(node: fx.Node, stream: int) -> None:
+    """Annotate a node with its stream; the caller's stream is the absence of an annotation."""
+    custom = {key: value for key, value in node.meta.get("custom", {}).items() if key != "stream"}
+    if stream:
+        custom["stream"] = stream
+    if custom or "custom" in node.meta:
+        node.meta["custom"] = custom
+
+
+def ordered(
+    module: fx.GraphModule, operation: Operation, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
+) -> tuple[fx.Node, list[fx.Node]]:
+    """Append an operation that runs after `dependencies`, and the `values` as they are to be read after it.
+
+    Returns the operation's node and one node for each value. `dependencies` must not be empty.
+    """
+    target, arguments = operation
+    stream = arguments[1]
+    inner = fx.Graph()
+    inside = [_placeholder(inner, value) for value in values]
+    call = inner.call_function(target, arguments)
+    inner.output(tuple(inside) if inside else call)
+    node = _append(module, f"{target._opname}_{arguments[0]}", inner, dependencies, values)
+    for each in (*inside, call, node):
+        set_stream(each, stream)
+    return node, [_element(module.graph, node, i, value, stream) for i, value in enumerate(values)]
+
+
+def hold(
+    module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
+) -> None:
+    """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before."""
+    inner = fx.Graph()
+    inside = [_placeholder(inner, value) for value in values]
+    for value in inside:
+        last = inner.call_function(torch.ops.streams.sync_dealloc.default, (event, stream, value))
+    inner.output(last)
+    set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
+
+
+def _append(
+    module: fx.GraphModule, name: str, inner: fx.Graph, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
+) -> fx.Node:
+    attribute = f"graphstreams_{name}"
+    while hasattr(module, attribute):
+        attribute += "_"
+    setattr(module, attribute, fx.GraphModule(torch.nn.Module(), inner))
+    subgraph = module.graph.get_attr(attribute)
+    node = module.graph.create_node(
+        "call_function", control_deps, (tuple(dependencies), subgraph, *values), name=attribute.removeprefix("graphstreams_")
+    )
+    node.meta["val"] = tuple(value.meta.get("val") for value in values) if values else None
+    return node
+
+
+def _placeholder(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    node = graph.placeholder(value.name)
+    node.meta = {"val": value.meta.get("val")}
+    return node
+
+
+def _element(graph: fx.Graph, node: fx.Node, index: int, value: fx.Node, stream: int) -> fx.Node:
+    element = graph.call_function(operator.getitem, (node, index))
+    element.meta = {key: kept for key, kept in value.meta.items() if key not in ("unbacked_bindings", "custom")}
+    set_stream(element, stream)
+    return element

@@ -1,0 +1,149 @@
+"""Rewrite a graph into one region of FX nodes per kernel, in the plan's order, each on its stream.
+
+Nodes that Inductor inlines are copied into every region that uses them, so that each region lowers to the kernel that the
+serial graph had. Only values that some kernel realises cross regions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import fx
+
+from graphstreams.graph.reading import Reading, Region
+from graphstreams.planning.plan import FORK, JOIN, Event, Plan
+from graphstreams.rewriting import events
+from graphstreams.rewriting.lifetimes import held_values
+from graphstreams.rewriting.wrapper import MARK
+
+KERNEL = "graphstreams_kernel"  # key in node.meta; its value is the id of the kernel whose region the node is in
+
+
+class RewriteError(RuntimeError):
+    """The plan cannot be expressed on this graph; the message says why."""
+
+
+def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
+    """A new module that computes what `reading.module` does, with the plan's streams and events in its graph.
+
+    Raises RewriteError where the plan does not fit the graph.
+    """
+    if sorted(p.kernel for p in plan.placements) != list(range(len(reading.regions))):
+        raise RewriteError("the plan is for other kernels than the graph has")
+    builder = _Builder(reading, plan)
+    builder.prologue()
+    for placement in plan.placements:
+        builder.region(reading.regions[placement.kernel], placement.stream)
+    builder.join()
+    builder.finish()
+    return builder.module
+
+
+class _Builder:
+    """The new graph while it grows. Values of the old graph map to the newest node that stands for them."""
+
+    def __init__(self, reading: Reading, plan: Plan) -> None:
+        self.reading, self.plan = reading, plan
+        self.module = fx.GraphModule(reading.module, fx.Graph())
+        self.module.meta = {**reading.module.meta, MARK: len(plan.events)}
+        self.graph = self.module.graph
+        self.latest: dict[fx.Node, fx.Node] = {}
+        self.ordered: dict[tuple[fx.Node, int], fx.Node] = {}  # as read on one stream, behind its waits
+        self.recorded: dict[int, fx.Node] = {}
+        self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
+        self.behind: dict[int, Event] = {e.after: e for e in plan.events}
+        self.before: dict[int, list[Event]] = {}
+        for event in plan.events:
+            for wait in event.waits:
+                self.before.setdefault(wait.kernel, []).append(event)
+
+    def prologue(self) -> None:
+        """Inputs, numbers that the host computes, and the fork."""
+        for node in self.reading.module.graph.find_nodes(op="placeholder"):
+            self._copy(node, 0)
+        for node in self.reading.host:
+            self._copy(node, 0)
+        if FORK in self.behind:
+            first = next((n for n in self._tensors(self.latest.values()) if n.op == "placeholder"), None)
+            if first is None:
+                raise RewriteError("the graph has no tensor input to fork from")
+            self._record(self.behind[FORK], [first], {})
+
+    def region(self, region: Region, stream: int) -> None:
+        """Waits, then the region's nodes, then the record behind it."""
+        for event in self.before.get(region.kernel, ()):
+            self._wait(event, region, stream)
+        inside: dict[fx.Node, fx.Node] = {}
+        for node in region.nodes:
+            self._copy(node, stream, inside, self._raw(region), region.kernel)
+        made = {old: inside[old] for old in region.targets}
+        self.latest.update(made)
+        if region.kernel in self.behind:
+            if not made:
+                raise RewriteError(f"kernel {self.reading.kernels.kernels[region.kernel].name!r} has no value to record behind")
+            self._record(self.behind[region.kernel], list(made.values()), made)
+
+    def join(self) -> None:
+        """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
+        joins = [events.ordered(self.module, events.wait(e.id, 0), [self.recorded[e.id]], [])[0] for e in self.before.get(JOIN, ())]
+        values = [self.latest[v] for v in held_values(self.reading, self.plan)]
+        if values:
+            last = [self.latest[n] for region in self.reading.regions for n in region.targets]
+            event = self.plan.events[-1].id
+            events.hold(self.module, event, 0, [*joins, *self._tensors(last)], self._tensors(values))
+
+    def finish(self) -> None:
+        """What stands between the regions' values and the outputs, and the outputs."""
+        inside: dict[fx.Node, fx.Node] = {}
+        for node in self.reading.epilogue:
+            self._copy(node, 0, inside)
+        old = self.reading.module.graph.output_node()
+        result = fx.map_arg(old.args[0], lambda n: inside.get(n) or self._value(n, 0))
+        self.graph.output(result).meta = dict(old.meta)
+        self.graph.lint()
+        self.module.recompile()
+
+    def _wait(self, event: Event, region: Region, stream: int) -> None:
+        inputs = [n for n in region.inputs if n not in self._raw(region)] or list(region.inputs)
+        inputs = [n for n in inputs if isinstance(n.meta.get("val"), torch.Tensor)]
+        values = [self._value(n, stream) for n in inputs]
+        _, passed = events.ordered(self.module, events.wait(event.id, stream), [self.recorded[event.id], *values], values)
+        self.ordered.update({(old, stream): new for old, new in zip(inputs, passed, strict=True)})
+
+    def _record(self, event: Event, dependencies: list[fx.Node], made: dict[fx.Node, fx.Node]) -> None:
+        values = self._tensors(made.values())
+        node, passed = events.ordered(self.module, events.record(event.id, event.stream), dependencies, values)
+        self.recorded[event.id] = node
+        renamed = dict(zip(values, passed, strict=True))
+        self.latest.update({old: renamed.get(new, new) for old, new in made.items()})
+
+    def _raw(self, region: Region) -> set[fx.Node]:
+        """Inputs of the graph that the region writes: Inductor knows a mutated input by its placeholder."""
+        kernel = self.reading.kernels.kernels[region.kernel]
+        written = {a.storage for a in kernel.writes}
+        return {n for n in region.inputs if n.op == "placeholder" and n.name in written}
+
+    def _copy(
+        self, node: fx.Node, stream: int, inside: dict[fx.Node, fx.Node] | None = None,
+        raw: set[fx.Node] | None = None, kernel: int | None = None,
+    ) -> None:  # fmt: skip
+        def argument(old: fx.Node) -> fx.Node:
+            if inside is not None and old in inside:
+                return inside[old]
+            return self.latest[old] if raw and old in raw else self._value(old, stream)
+
+        new = self.graph.node_copy(node, argument)
+        new.meta = dict(node.meta)
+        events.set_stream(new, stream)
+        if kernel is not None:
+            new.meta[KERNEL] = kernel
+        (self.latest if inside is None else inside)[node] = new
+
+    def _value(self, old: fx.Node, stream: int) -> fx.Node:
+        if old not in self.latest and old.op == "get_attr":
+            self._copy(old, 0)
+        return self.ordered.get((old, stream)) or self.latest[old]
+
+    def _tensors(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
+        return [n for n in dict.fromkeys(nodes) if isinstance(n.meta.get("val"), torch.Tensor)]

@@ -1,0 +1,48 @@
+"""Streams and events of rewritten graphs, made once and shared by role.
+
+The generated wrappers call `acquire` with the stream that their caller is on. Aux streams belong to that stream: work of
+two callers on different streams never meets on an aux stream, so a block freed by one is never handed to the other there.
+Each thread has its own, since an event re-recorded by a second thread would change what a wait of the first means.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+
+_pools = threading.local()
+
+
+class _Pool:
+    """Aux streams and events that belong to one caller's stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.streams: list[torch.cuda.Stream] = []
+        self.events: list[torch.cuda.Event] = []
+        self.taken: dict[tuple[int, int], tuple[Any, ...]] = {}
+
+    def take(self, streams: int, events: int) -> tuple[Any, ...]:
+        while len(self.streams) < streams:
+            self.streams.append(torch.cuda.Stream(self.device))
+        while len(self.events) < events:
+            self.events.append(torch.cuda.Event())
+        return (*self.streams[:streams], *self.events[:events])
+
+
+def acquire(caller: torch.cuda.Stream, streams: int, events: int) -> tuple[Any, ...]:
+    """`streams` aux streams followed by `events` events, for work forked from the stream `caller`.
+
+    The same objects come back for the same thread and caller's stream; nothing is made after the first call.
+    """
+    pools = _pools.__dict__
+    key = (caller.device_index, caller.cuda_stream)
+    pool = pools.get(key)
+    if pool is None:
+        pool = pools[key] = _Pool(caller.device)
+    taken = pool.taken.get((streams, events))
+    if taken is None:
+        taken = pool.taken[streams, events] = pool.take(streams, events)
+    return taken
