@@ -6,7 +6,8 @@ parallelism, without the all-reduce after ``o_proj``; RoPE is plain, because YaR
 """
 
 import argparse
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -296,6 +297,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--context", type=int, help="slots of each sequence's cache")
     parser.add_argument("--tiny", action="store_true", help="a layer small enough for a CPU")
     parser.add_argument("--fp8", action="store_true", help="fp8 weights and GEMMs; weights_proj stays bfloat16")
+    parser.add_argument("--streams", type=int, default=3, help="streams in all, the caller's included")
+    parser.add_argument("--target", default="h200", help="the GPU to plan for where none is here")
+    parser.add_argument("--dump", help="directory for the report's files")
     return parser.parse_args(argv)
 
 
@@ -303,3 +307,45 @@ def config_from(args: argparse.Namespace) -> Config:
     """The Config that ``parse_args`` describes."""
     changes = {name: value for name in ("tp", "tokens", "context", "fp8") if (value := getattr(args, name)) is not None}
     return Config.tiny(**changes) if args.tiny else Config(**changes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plans the layer, shows the plan, checks the rewritten graph on the CPU, and on a GPU compares bits and times."""
+    from graphstreams import explain
+    from graphstreams.explaining import equal_on_cpu
+
+    args = parse_args(argv)
+    config, options = config_from(args), {"streams": args.streams}
+    gpu = torch.cuda.is_available()
+    started = time.perf_counter()
+    report = explain(build(config, "meta"), example_inputs(config, "meta"), None if gpu else args.target, options)
+    print(report)
+    print(f"planned for {report.device} in {time.perf_counter() - started:.1f} s")
+    if args.dump:
+        print(f"report: {report.save(args.dump)}")
+    small = Config.tiny(fp8=config.fp8)
+    # On a tiny layer nothing is to be gained: rewrite it all the same.
+    same = equal_on_cpu(build(small, "cpu"), example_inputs(small, "cpu"), args.target, {**options, "min_gain": 0.0})
+    print(f"tiny layer on the CPU: the rewritten graph has {'the same bits' if all(same) else 'OTHER BITS'} as the serial one")
+    equal = all(same) and report.verdict == "clean"
+    return int(not (equal and (not gpu or _measure(config, options))))
+
+
+def _measure(config: Config, options: dict[str, Any]) -> bool:
+    from graphstreams.bench import compare
+    from graphstreams.reports.comparison import comparison_table
+
+    name = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"
+    done = compare(name, build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed), options)
+    print(comparison_table([done]))
+    return done.equal
+
+
+def bench(tokens: int) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
+    """The full-size layer on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
+    config = Config(tokens=tokens)
+    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,37 @@
+"""graphstreams puts independent kernels of a compiled graph on parallel CUDA streams.
+
+Importing it is cheap: the parts that need torch are loaded when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from graphstreams.api import plan, verify
+    from graphstreams.backend import GraphstreamsError, StreamPass, graphstreams
+    from graphstreams.explaining import explain
+    from graphstreams.options import OptionError, Options
+
+_PLACES = {
+    "GraphstreamsError": "backend",
+    "OptionError": "options",
+    "Options": "options",
+    "StreamPass": "backend",
+    "explain": "explaining",
+    "graphstreams": "backend",
+    "plan": "api",
+    "verify": "api",
+}
+
+__all__ = ["GraphstreamsError", "OptionError", "Options", "StreamPass", "explain", "graphstreams", "plan", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)

@@ -38,6 +38,35 @@ DEVICES: dict[str, Device] = {
 }
 
 
+def device_at_hand() -> Device:
+    """The current CUDA device: from the table where it is listed, else from what the driver says.
+
+    Rates of an unlisted device are those of the listed device of its capability, scaled by the number of SMs; its bandwidth
+    is from memory clock and bus width where the driver tells them. Raises RuntimeError where there is no CUDA device.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("no CUDA device here; name one to plan for, such as target='h200'")
+    name = torch.cuda.get_device_name(0)
+    for device in DEVICES.values():
+        if name == device.name:
+            return device
+    properties = torch.cuda.get_device_properties(0)
+    nearest = min(DEVICES.values(), key=lambda d: abs(d.capability[0] * 10 + d.capability[1] - properties.major * 10 - properties.minor))
+    scale = properties.multi_processor_count / nearest.sm_count
+    clock, width = getattr(properties, "memory_clock_rate", 0), getattr(properties, "memory_bus_width", 0)
+    return Device(
+        name=name,
+        capability=(properties.major, properties.minor),
+        sm_count=properties.multi_processor_count,
+        bandwidth=clock * 1e3 * 2 * width / 8 if clock and width else nearest.bandwidth * scale,
+        flops={dtype: rate * scale for dtype, rate in nearest.flops.items()},
+        memory=properties.total_memory,
+        l2=getattr(properties, "L2_cache_size", nearest.l2),
+    )
+
+
 def device_by_name(name: str) -> Device:
     """The device that a short name ("h200") or a driver's name ("NVIDIA H200") stands for.
 

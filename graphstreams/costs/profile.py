@@ -16,7 +16,7 @@ from pathlib import Path
 from sys import float_info
 from typing import Any
 
-from ..graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 
 
 class ProfileError(ValueError):
@@ -145,3 +145,17 @@ def _json_type(value: object) -> str:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def price_from_profile(graph: KernelGraph, source: str | PathLike[str]) -> list[float]:
+    """The time of each kernel of `graph` in us from a profile that names its kernels.
+
+    Raises ProfileError where the profile lacks one, with the nearest name that it has.
+    """
+    profile, us = load_profile(source)
+    times = {kernel.name: time for kernel, time in zip(profile.kernels, us, strict=True)}
+    for kernel in graph.kernels:
+        if kernel.name not in times:
+            near = get_close_matches(kernel.name, times, n=1, cutoff=0.0)[0]
+            raise ProfileError(f"the profile has no time for kernel {kernel.name!r}; the nearest name it has is {near!r}")
+    return [times[kernel.name] for kernel in graph.kernels]

@@ -17,7 +17,7 @@ import sympy
 import torch
 from torch import fx
 from torch._inductor import ir
-from torch._inductor.dependencies import MemoryDep, WeakDep
+from torch._inductor.dependencies import MemoryDep, StarDep, WeakDep
 from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
 from torch._inductor.utils import get_dtype_size, get_fused_kernel_name
 from torch._inductor.virtualized import V
@@ -123,10 +123,14 @@ def accesses(
     made = {buffer for node in nodes for buffer in node.get_buffer_names()}
     reads: dict[str, sympy.Expr] = {}
     writes: dict[str, sympy.Expr] = {}
+    mutated = {storages.storage(name) for node in nodes for output in node.get_outputs() for name in output.get_mutations()}
     for node in nodes:
         for dep in node.read_writes.reads:
             if not isinstance(dep, WeakDep) and dep.name not in made:
-                _add(reads, storages.storage(dep.name), _bytes(dep, graph))
+                storage = storages.storage(dep.name)
+                # For order alone, Inductor lets a mutation read the whole buffer that it changes a part of.
+                only_order = isinstance(dep, StarDep) and storage in mutated
+                _add(reads, storage, sympy.S.Zero if only_order else _bytes(dep, graph))
         for dep in node.read_writes.writes:
             _add(writes, storages.storage(dep.name), _bytes(dep, graph))
         for output in node.get_outputs():
@@ -214,18 +218,16 @@ def operations(nodes: Sequence[fx.Node]) -> tuple[str, ...]:
     return tuple(sorted({n.target._opname for n in nodes if isinstance(n.target, torch._ops.OpOverload)}))
 
 
-def source_name(region: Region, nodes: Sequence[fx.Node]) -> str:
-    """Where a kernel comes from: the path of the innermost module that most of its work belongs to, and what it does."""
-    chosen = [*region.targets, *reversed(nodes)]
-    for node in chosen:
-        path = _module_path(node)
-        if path:
-            return path
-    for node in chosen:
-        function = _function(node)
-        if function:
-            return f"{function}.{_what(chosen)}"
-    return _what(chosen)
+def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -> str:
+    """Where a kernel comes from: the module whose parameter it reads, or the module and function of its last operation."""
+    owners = [name.rpartition(".")[0] for name in read if "." in name and ":" not in name]
+    if owners:
+        return owners[0]
+    chosen = [*reversed(region.targets), *reversed(nodes)]
+    path = next((path for node in chosen if (path := _module_path(node))), "")
+    function = next((name for node in chosen if (name := _function(node))), "").strip("_")
+    parts = [path, function if function not in ("", "forward") else "", _what(chosen)]
+    return ".".join(part for part in parts if part)
 
 
 def _what(nodes: Sequence[fx.Node]) -> str:
@@ -245,9 +247,9 @@ def _clean(path: str) -> str:
     """`L['self']._modules['a']._parameters['weight']` and `L['self'].a` as `a.weight` and `a`."""
     path = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", path)
     path = re.sub(r"\['([^']+)'\]", r".\1", path)
-    path = path.removeprefix("L.").removeprefix("G.")
-    parts = path.replace("slf", "self").split(".")
-    return ".".join(parts[1:]) if len(parts) > 1 else ""
+    path = path.removeprefix("L.").removeprefix("L").removeprefix(".")
+    head, _, rest = path.partition(".")
+    return rest if head in ("self", "mod", "module", "model") or rest else head
 
 
 def _function(node: fx.Node) -> str:

@@ -30,6 +30,10 @@ class Lowered:
     values: dict[fx.Node, Any]
     source: str = ""  # the wrapper, where code was generated
 
+    def active(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which Inductor answers questions about this graph's nodes."""
+        return V.set_graph_handler(self.graph)
+
     @property
     def nodes(self) -> list[Any]:
         """Fused scheduler nodes in the order in which code is generated for them."""

@@ -20,8 +20,8 @@ from graphstreams.costs.devices import Device
 
 
 def has_gpu() -> bool:
-    """Whether a real CUDA device can be used, also inside `offline`."""
-    return torch._C._cuda_getDeviceCount() > 0 if hasattr(torch._C, "_cuda_getDeviceCount") else False
+    """Whether a real CUDA device can be used."""
+    return torch.cuda.is_available()
 
 
 @contextlib.contextmanager
@@ -139,10 +139,12 @@ def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
 
 @contextlib.contextmanager
 def _inductor_settings() -> Iterator[None]:
+    from torch._functorch import config as functorch_config
     from torch._inductor import config
 
     # Padding and autotuning time kernels; caches must not keep what was made for a device that is not there.
-    with config.patch(shape_padding=False, max_autotune=False, force_disable_caches=True, compile_threads=1):
+    inductor = {"shape_padding": False, "max_autotune": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
+    with config.patch(inductor), functorch_config.patch(enable_autograd_cache=False):
         yield
 
 
@@ -175,11 +177,22 @@ def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")  # type: ignore[return-value]
 
 
-def fake_cuda_module(module: torch.nn.Module, mode: FakeTensorMode) -> None:
-    """Replace every parameter and buffer of `module` by a fake CUDA tensor, in place."""
-    for child in module.modules():
-        for name, parameter in list(child.named_parameters(recurse=False)):
-            fake = fake_cuda(parameter, mode)
-            child._parameters[name] = torch.nn.Parameter(fake, requires_grad=parameter.requires_grad)
-        for name, buffer in list(child.named_buffers(recurse=False)):
-            child._buffers[name] = fake_cuda(buffer, mode)
+@contextlib.contextmanager
+def faked_parameters(module: torch.nn.Module, mode: FakeTensorMode) -> Iterator[None]:
+    """Within this context every parameter and buffer of `module` is a fake CUDA tensor; tied ones stay tied."""
+    fakes: dict[int, torch.Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for child in module.modules():
+            for table in (child._parameters, child._buffers):
+                stack.callback(table.update, dict(table))
+                for name, tensor in table.items():
+                    if tensor is not None:
+                        if id(tensor) not in fakes:
+                            fakes[id(tensor)] = _fake_like(tensor, mode)
+                        table[name] = fakes[id(tensor)]  # type: ignore[assignment]
+        yield
+
+
+def _fake_like(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    fake = fake_cuda(tensor, mode)
+    return torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake

@@ -13,7 +13,6 @@ from typing import Any
 from torch import fx
 from torch._inductor.dependencies import WeakDep
 from torch._inductor.scheduler import NopKernelSchedulerNode
-from torch._inductor.virtualized import V
 
 from graphstreams.graph import describe
 from graphstreams.graph.dependences import Touched, dependences
@@ -55,7 +54,7 @@ def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str]
     check_graph(module)
     lowered = lower(module, settings=settings)
     check_nodes(lowered.nodes)
-    with V.set_graph_handler(lowered.graph):
+    with lowered.active():
         return _read(module, lowered, name, input_names)
 
 
@@ -231,9 +230,10 @@ def _kernel(
     nodes = [lowered.nodes[m] for m in groups.members[index]]
     reads, writes = describe.accesses(nodes, lowered, storages)
     origins = describe.ordered_origins(nodes)
+    parameters = describe.parameters(region, input_names)
     return Kernel(
         id=index,
-        name=describe.source_name(region, origins),
+        name=describe.source_name(region, origins, parameters),
         kind=describe.kind(nodes),
         nodes=tuple(n.name for n in region.targets),
         launches=tuple(name for n in nodes for name in describe.launch_names(n)),
@@ -242,7 +242,7 @@ def _kernel(
         flops=describe.flops(origins),
         dtype=describe.arithmetic_dtype(nodes, lowered),
         ops=describe.operations(origins),
-        parameters=describe.parameters(region, input_names),
+        parameters=parameters,
         exclusive=describe.is_exclusive(nodes) or not region.nodes,
     )
 

@@ -15,6 +15,8 @@ class Unsupported(Exception):
 
 def check_graph(module: fx.GraphModule) -> None:
     """Raise Unsupported for a graph that cannot be rewritten whatever its kernels are."""
+    if not any(_on_gpu(node.meta.get("val")) for node in module.graph.nodes):
+        raise Unsupported("it has no CUDA tensors")
     for node in module.graph.nodes:
         if node.meta.get("custom", {}).get("stream") is not None or _namespace(node) == "streams":
             raise Unsupported("the model places work on streams itself")
@@ -53,6 +55,10 @@ def mutates(node: fx.Node) -> bool:
     return node.target is torch.ops.higher_order.triton_kernel_wrapper_mutation
 
 
+def _on_gpu(value: Any) -> bool:
+    return any(v.device.type == "cuda" for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor))
+
+
 def _namespace(node: fx.Node) -> str:
     return node.target.namespace if isinstance(node.target, torch._ops.OpOverload) else ""
 
@@ -68,3 +74,15 @@ def _check_host_value(node: fx.Node) -> None:
     for argument in node.all_input_nodes:
         if not is_host_value(argument) and argument.op != "placeholder":
             raise Unsupported(f"the number {node.name!r} comes from the computed tensor {argument.name!r}")
+
+
+def token_count(module: fx.GraphModule) -> Any:
+    """Rows of the graph's first matrix product, which for a language model are its tokens; None where there is none.
+
+    An int, or a SymInt whose comparison adds a guard to the graph.
+    """
+    for node in module.graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            if node.target._opname in ("mm", "addmm", "_scaled_mm"):
+                return node.meta["val"].shape[0]
+    return None

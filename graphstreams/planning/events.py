@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..graph.kernels import KernelGraph
-from .plan import FORK, JOIN, Event, Placement, Plan, Wait
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.plan import FORK, JOIN, Event, Placement, Plan, Wait
 
 
 def place_events(graph: KernelGraph, order: Sequence[int], stream_of: Mapping[int, int]) -> tuple[Event, ...]:

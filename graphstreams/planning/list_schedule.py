@@ -14,10 +14,10 @@ from heapq import heappop, heappush
 from itertools import product
 from math import fsum, inf, isfinite
 
-from ..graph.kernels import KernelGraph, check_costs
-from .events import place_events
-from .paths import Assignment, Timing, critical_path, enqueue_order, inputs_ready, longest_remaining, timed
-from .plan import Placement, Plan
+from graphstreams.graph.kernels import KernelGraph, check_costs
+from graphstreams.planning.events import place_events
+from graphstreams.planning.paths import Assignment, Timing, critical_path, enqueue_order, inputs_ready, longest_remaining, timed
+from graphstreams.planning.plan import Placement, Plan
 
 
 @dataclass(frozen=True)

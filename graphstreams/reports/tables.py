@@ -6,8 +6,8 @@ from collections import defaultdict
 
 from tabulate import tabulate
 
-from ..graph.kernels import KernelGraph
-from ..planning.plan import FORK, JOIN, Plan
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.plan import FORK, JOIN, Plan
 
 _HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from ..graph.kernels import Kernel, KernelGraph
-from ..planning.plan import FORK, JOIN, Plan
-from .tables import waited_for
+from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.planning.plan import FORK, JOIN, Plan
+from graphstreams.reports.tables import waited_for
 
 _Record = dict[str, Any]
 

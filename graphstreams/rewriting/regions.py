@@ -51,6 +51,7 @@ class _Builder:
         self.latest: dict[fx.Node, fx.Node] = {}
         self.ordered: dict[tuple[fx.Node, int], fx.Node] = {}  # as read on one stream, behind its waits
         self.recorded: dict[int, fx.Node] = {}
+        self.joined: list[fx.Node] = []  # waits of the caller's stream
         self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
         self.behind: dict[int, Event] = {e.after: e for e in plan.events}
         self.before: dict[int, list[Event]] = {}
@@ -86,12 +87,13 @@ class _Builder:
 
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
-        joins = [events.ordered(self.module, events.wait(e.id, 0), [self.recorded[e.id]], [])[0] for e in self.before.get(JOIN, ())]
+        for event in self.before.get(JOIN, ()):
+            node, _ = events.ordered(self.module, events.wait(event.id, 0), [self.recorded[event.id]], [])
+            self.joined.append(node)
         values = [self.latest[v] for v in held_values(self.reading, self.plan)]
         if values:
-            last = [self.latest[n] for region in self.reading.regions for n in region.targets]
-            event = self.plan.events[-1].id
-            events.hold(self.module, event, 0, [*joins, *self._tensors(last)], self._tensors(values))
+            # The waits and nothing else: as a dependency a buffer would count one more use, and lose its in-place kernel.
+            events.hold(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
 
     def finish(self) -> None:
         """What stands between the regions' values and the outputs, and the outputs."""
@@ -108,7 +110,11 @@ class _Builder:
         inputs = [n for n in region.inputs if n not in self._raw(region)] or list(region.inputs)
         inputs = [n for n in inputs if isinstance(n.meta.get("val"), torch.Tensor)]
         values = [self._value(n, stream) for n in inputs]
-        _, passed = events.ordered(self.module, events.wait(event.id, stream), [self.recorded[event.id], *values], values)
+        # As dependencies the values are realised in front of the wait, which is where the plan has their kernels.
+        dependencies = [self.recorded[event.id], *values]
+        node, passed = events.ordered(self.module, events.wait(event.id, stream), dependencies, values)
+        if stream == 0:
+            self.joined.append(node)
         self.ordered.update({(old, stream): new for old, new in zip(inputs, passed, strict=True)})
 
     def _record(self, event: Event, dependencies: list[fx.Node], made: dict[fx.Node, fx.Node]) -> None:

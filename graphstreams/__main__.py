@@ -1,0 +1,128 @@
+"""The command line: graphstreams plan | explain | verify | bench | demo."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 races found, 2 bad input or a graph that had to stay serial
+    where `--strict` asks for more."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"graphstreams {arguments.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="graphstreams", description="Independent kernels on parallel CUDA streams.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    plan = commands.add_parser("plan", help="plan a profile (JSON) and print the predicted timeline")
+    plan.add_argument("profile", type=Path)
+    plan.add_argument("--streams", type=int, default=2, help="streams in all, the caller's included (default 2)")
+    plan.add_argument("--event-us", type=float, default=0.0, help="cost of a wait for another stream in us (default 0)")
+    plan.add_argument("--json", action="store_true", help="print the plan as JSON")
+    plan.set_defaults(run=_plan)
+    explain = commands.add_parser("explain", help="plan a module for a GPU, which need not be here")
+    explain.add_argument("function", metavar="MODULE:FUNCTION", help="a function that returns (module, example inputs)")
+    explain.add_argument("--target", help="the GPU to plan for, such as h200; default: the one at hand")
+    explain.add_argument("--streams", type=int, default=3, help="streams in all (default 3)")
+    explain.add_argument("--dump", type=Path, metavar="DIR", help="write the report's files there")
+    explain.add_argument("--strict", action="store_true", help="exit with 2 where the graph would run serially")
+    explain.set_defaults(run=_explain)
+    verify = commands.add_parser("verify", help="look for races in the source of an Inductor wrapper")
+    verify.add_argument("wrapper", type=Path)
+    verify.set_defaults(run=_verify)
+    bench = commands.add_parser("bench", help="on a GPU: serial against streamed, equal bits and times")
+    bench.add_argument("function", metavar="MODULE:FUNCTION", help="a function tokens -> (module, seed -> inputs)")
+    bench.add_argument("--batch", default="1", help="token counts, such as 1,16,64 (default 1)")
+    bench.add_argument("--streams", type=int, default=3)
+    bench.set_defaults(run=_bench)
+    demo = commands.add_parser("demo", help="the DeepSeek V3.2 attention layer, from compile to report")
+    demo.add_argument("--dump", type=Path, metavar="DIR", default=Path("graphstreams_dump"))
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from graphstreams.api import plan
+    from graphstreams.costs.profile import load_profile
+    from graphstreams.reports.tables import plan_table, summary
+
+    made = plan(arguments.profile, arguments.streams, arguments.event_us)
+    if arguments.json:
+        predicted = {"serial": made.serial_us, "streamed": made.streamed_us, "lower_bound": made.lower_bound_us}
+        print(json.dumps({"predicted_us": predicted, **json.loads(made.dumps())}, indent=1))
+        return 0
+    graph, _ = load_profile(arguments.profile)
+    print(f"{graph.name}\n\n{plan_table(made, graph)}\n\n{summary(made)}")
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from graphstreams.explaining import explain
+
+    module, inputs = _module_and_inputs(arguments.function)
+    report = explain(module, inputs, target=arguments.target, options={"streams": arguments.streams})
+    print(report)
+    if arguments.dump:
+        print(f"report: {report.save(arguments.dump)}")
+    return 2 if arguments.strict and report.verdict != "clean" else 0
+
+
+def _module_and_inputs(name: str) -> tuple[Any, Any]:
+    from graphstreams.loading import load_function
+
+    result = load_function(name)()
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"{name} has to return (module, example inputs)")
+    return result
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from graphstreams.api import verify
+    from graphstreams.verification.wrapper import UnreadableWrapper
+
+    try:
+        races = verify(arguments.wrapper.read_text(encoding="utf-8"))
+    except (UnreadableWrapper, UnicodeDecodeError) as error:
+        raise ValueError(f"{arguments.wrapper}: {error}") from None
+    for race in races:
+        print(race)
+    print(f"{arguments.wrapper}: {len(races)} races" if races else f"{arguments.wrapper}: no races")
+    return 1 if races else 0
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    from graphstreams.bench import compare
+    from graphstreams.loading import load_function
+    from graphstreams.reports.comparison import comparison_table
+
+    make = load_function(arguments.function)
+    done = []
+    for tokens in (int(text) for text in arguments.batch.split(",")):
+        module, inputs = make(tokens)
+        done.append(compare(f"{tokens} tokens", module, inputs, {"streams": arguments.streams}))
+        print(comparison_table(done[-1:]), flush=True)
+    print(comparison_table(done))
+    return 0 if all(each.equal for each in done) else 1
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from graphstreams.loading import load_function
+
+    example = Path(__file__).parent.parent / "examples" / "deepseek_v32.py"
+    if not example.is_file():
+        raise ValueError("the demo is in the project's repository; run it in a checkout (make demo)")
+    return int(load_function(f"{example}:main")(["--dump", str(arguments.dump)]) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

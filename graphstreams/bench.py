@@ -1,0 +1,190 @@
+"""Serial Inductor against the streamed graph on a GPU: equal bits first, then times, both in one run and in turns."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphstreams.rewriting.execution import equal_bits
+
+Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
+
+
+@dataclass(frozen=True)
+class Times:
+    """Microseconds of one call: the median over rounds, and the first and third quartile."""
+
+    median: float
+    first_quartile: float
+    third_quartile: float
+
+    @staticmethod
+    def of(samples: Sequence[float]) -> Times:
+        """From one sample a round, in us."""
+        low, middle, high = statistics.quantiles(samples, n=4)
+        return Times(middle, low, high)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One workload, serial and streamed, in one run."""
+
+    name: str
+    verdict: str
+    reason: str
+    wrong: dict[str, int] = field(default_factory=dict)  # way of running -> runs whose bits differ from serial's
+    runs: dict[str, int] = field(default_factory=dict)  # way of running -> runs compared
+    graph: tuple[Times, Times] | None = None  # CUDA-graph replay: serial, streamed
+    direct: tuple[Times, Times] | None = None  # launched by the host: serial, streamed
+
+    @property
+    def speedup(self) -> float:
+        """Serial over streamed time under CUDA-graph replay."""
+        return self.graph[0].median / self.graph[1].median if self.graph else float("nan")
+
+    @property
+    def equal(self) -> bool:
+        """Whether every compared run had serial's bits."""
+        return not any(self.wrong.values())
+
+
+def compare(
+    name: str,
+    module: torch.nn.Module,
+    inputs: Inputs,
+    options: Mapping[str, Any] | None = None,
+    replays: int = 1000,
+    direct_runs: int = 20,
+    rounds: int = 40,
+    reduce_overhead: bool = True,
+) -> Comparison:
+    """Compile `module` twice and compare bits and times over fresh random inputs.
+
+    Ways of running: "direct" (launched by the host), "graph" (a hand-captured CUDA graph, replayed `replays` times with new
+    inputs each) and "reduce-overhead" (Inductor's own CUDA graphs). Raises RuntimeError without a GPU.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("comparing times needs a CUDA device")
+    torch._dynamo.reset()
+    with torch.no_grad(), tempfile.TemporaryDirectory() as directory:
+        serial = torch.compile(module)
+        streamed = torch.compile(module, backend="graphstreams", options={**(options or {}), "dump": directory})
+        wrong, runs = {}, {"direct": direct_runs, "graph": replays}
+        wrong["direct"] = _wrong_runs(serial, streamed, inputs, direct_runs)
+        verdict, reason = _verdict(Path(directory))
+        pair = [_Graph(function, inputs(0)) for function in (serial, streamed)]
+        wrong["graph"] = sum(not _replay_equal(*pair, inputs(seed)) for seed in range(1, replays + 1))
+        if reduce_overhead:
+            runs["reduce-overhead"] = direct_runs
+            # What mode="reduce-overhead" means; torch.compile takes no mode beside options.
+            quick = torch.compile(
+                module,
+                backend="graphstreams",
+                options={**(options or {}), "inductor": torch._inductor.list_mode_options("reduce-overhead")},
+            )
+            wrong["reduce-overhead"] = _wrong_with_static_inputs(serial, quick, inputs, direct_runs)
+        graph = _in_turns([g.replay for g in pair], rounds, 20)
+        static = [list(inputs(0)) for _ in range(2)]
+        direct = _in_turns([lambda: serial(*static[0]), lambda: streamed(*static[1])], rounds, 5)
+    return Comparison(name, verdict, reason, wrong, runs, graph, direct)
+
+
+def _verdict(directory: Path) -> tuple[str, str]:
+    import json
+
+    reports = [json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))]
+    if not reports:
+        return "serial", "no graph was compiled"
+    largest = max(reports, key=lambda report: report["kernels_serial"])
+    return largest["verdict"], largest["reason"]
+
+
+def _clone(values: Sequence[Any]) -> list[Any]:
+    return [v.clone() if isinstance(v, torch.Tensor) else v for v in values]
+
+
+def _leaves(result: Any) -> list[Any]:
+    return list(torch.utils._pytree.tree_leaves(result))
+
+
+def _wrong_runs(serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int) -> int:
+    wrong = 0
+    for seed in range(count):
+        first, second = list(inputs(seed)), []
+        second = _clone(first)
+        results = [_leaves(serial(*first)), _leaves(streamed(*second))]
+        wrong += not (equal_bits(*results) and equal_bits(first, second))
+    return wrong
+
+
+def _wrong_with_static_inputs(
+    serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int
+) -> int:
+    """As above with inputs that stay where they are: Inductor's CUDA graphs take a mutated input only so."""
+    static = _clone(inputs(0))
+    for value in static:
+        if isinstance(value, torch.Tensor):
+            torch._dynamo.mark_static_address(value, guard=False)
+    wrong = 0
+    for seed in range(count):
+        fresh = list(inputs(seed))
+        _copy_into(static, fresh)
+        torch.compiler.cudagraph_mark_step_begin()
+        results = [_leaves(serial(*fresh)), _clone(_leaves(streamed(*static)))]
+        wrong += not (equal_bits(*results) and equal_bits(fresh, static))
+    return wrong
+
+
+def _copy_into(targets: Sequence[Any], values: Sequence[Any]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        if isinstance(target, torch.Tensor):
+            target.copy_(value)
+
+
+class _Graph:
+    """A function captured in a CUDA graph by hand, with inputs of its own."""
+
+    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
+        self.inputs = _clone(values)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function(*self.inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = _leaves(function(*self.inputs))
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+def _replay_equal(serial: _Graph, streamed: _Graph, fresh: Sequence[Any]) -> bool:
+    for graph in (serial, streamed):
+        _copy_into(graph.inputs, fresh)
+        graph.replay()
+    return equal_bits(serial.outputs, streamed.outputs) and equal_bits(serial.inputs, streamed.inputs)
+
+
+def _in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> tuple[Times, Times]:
+    """Time of one call of each function, measured in turns with CUDA events."""
+    samples: list[list[float]] = [[] for _ in functions]
+    for current in range(rounds + 3):
+        for function, own in zip(functions, samples, strict=True):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            for _ in range(repeats):
+                function()
+            end.record()
+            end.synchronize()
+            if current >= 3:
+                own.append(start.elapsed_time(end) * 1000 / repeats)
+    first, second = (Times.of(own) for own in samples)
+    return first, second

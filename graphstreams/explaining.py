@@ -1,0 +1,145 @@
+"""Plan a module's graph without running it, with or without a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from graphstreams.backend import _graph_name, _input_names
+from graphstreams.costs.devices import Device, device_at_hand, device_by_name
+from graphstreams.graph.offline import fake_cuda, faked_parameters, has_gpu, offline
+from graphstreams.options import Options
+from graphstreams.pipeline import Outcome, run_stages
+from graphstreams.reports.report import Report
+from graphstreams.rewriting.execution import equal_bits, run_on_cpu
+
+
+def explain(
+    module: torch.nn.Module,
+    inputs: Sequence[Any],
+    target: str | Device | None = None,
+    options: Options | Mapping[str, Any] | None = None,
+    dynamic: bool | None = None,
+) -> Report:
+    """What the backend would do with `module(*inputs)`: the plan, the rewritten graph, the proof, and why.
+
+    Nothing runs: tensors may be on any device, "meta" included, and only their shapes, strides and dtypes count. `target` is
+    the GPU to plan for ("h200"), by default the one at hand. Of several graphs the report is on the one with most kernels.
+    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU.
+    """
+    outcomes = capture(module, inputs, target, options, dynamic)
+    if not outcomes:
+        raise ValueError("the module compiles to no graph: it computes nothing on tensors")
+    return max(outcomes, key=lambda outcome: outcome.report.kernels_serial).report
+
+
+def capture(
+    module: torch.nn.Module,
+    inputs: Sequence[Any],
+    target: str | Device | None = None,
+    options: Options | Mapping[str, Any] | None = None,
+    dynamic: bool | None = None,
+) -> list[Outcome]:
+    """As `explain`, with every graph's Outcome: its report, the rewritten module and what was read."""
+    chosen = options if isinstance(options, Options) else Options.from_dict(options)
+    device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
+    outcomes: list[Outcome] = []
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    at_hand = has_gpu() and device.name == torch.cuda.get_device_name(0)
+    with contextlib.nullcontext() if at_hand else offline(device), faked_parameters(module, mode):
+        fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]
+        backend = _Planning(chosen, device, outcomes)
+        with mode, torch.no_grad(), _fresh_dynamo():
+            torch.compile(module, backend=backend, dynamic=dynamic)(*fakes)
+    return outcomes
+
+
+class _Planning:
+    """A backend that goes as far as the rewritten graph's wrapper and then computes with fake tensors."""
+
+    def __init__(self, options: Options, device: Device, outcomes: list[Outcome]) -> None:
+        self.options, self.device, self.outcomes = options, device, outcomes
+
+    def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        from torch._inductor.compile_fx import compile_fx
+
+        names = _input_names(gm)
+
+        def inner(graph: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
+            return self._plan(graph, inputs, names)
+
+        return compile_fx(gm, example_inputs, inner_compile=inner)
+
+    def _plan(self, gm: fx.GraphModule, inputs: Sequence[Any], names: Sequence[str]) -> Any:
+        from torch._dynamo.utils import detect_fake_mode
+        from torch._inductor import compile_fx
+        from torch._inductor.virtualized import V
+
+        eager = copy.copy(gm.graph)
+        module = fx.GraphModule(gm, eager)
+        # As codegen_and_compile of _inductor/compile_fx.py does, up to its custom post-grad pass.
+        compile_fx.view_to_reshape(gm)
+        with torch.no_grad(), V.set_fake_mode(detect_fake_mode(inputs) or compile_fx.fake_tensor_prop(gm, inputs)):
+            compile_fx.fake_tensor_prop(gm, inputs)
+            compile_fx._recursive_record_original_output_strides(gm)
+            compile_fx._recursive_post_grad_passes(gm, is_inference=True)
+            self.outcomes.append(run_stages(gm, self.options, _graph_name(), names, self.device, texts=True))
+
+        def run(arguments: list[Any]) -> Any:
+            return module.forward(*arguments)
+
+        run._boxed_call = True  # type: ignore[attr-defined]
+        return run
+
+
+@contextlib.contextmanager
+def _fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    try:
+        yield
+    finally:
+        torch._dynamo.reset()
+
+
+def equal_on_cpu(
+    module: torch.nn.Module,
+    inputs: Sequence[Any],
+    target: str | Device = "h200",
+    options: Options | Mapping[str, Any] | None = None,
+) -> list[bool]:
+    """Whether each graph of `module(*inputs)`, rewritten for `target`, computes on the CPU what it computed before.
+
+    `module` and `inputs` are real, on the CPU. Outputs and mutated inputs are compared bit by bit. A graph that is not
+    rewritten does not count. Raises ValueError where none is.
+    """
+    recorded: list[Sequence[Any]] = []
+
+    def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        recorded.append([v.clone() if isinstance(v, torch.Tensor) else v for v in example_inputs])
+        return gm.forward
+
+    copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in inputs]
+    with torch.no_grad(), _fresh_dynamo():
+        torch.compile(module, backend=record)(*copies)
+    outcomes = capture(module, inputs, target, options)
+    if len(outcomes) != len(recorded):
+        raise ValueError(f"{len(recorded)} graphs on the CPU, {len(outcomes)} on the GPU: they cannot be compared")
+    results = [
+        _same_numbers(outcome, values) for outcome, values in zip(outcomes, recorded, strict=True) if outcome.module
+    ]
+    if not results:
+        raise ValueError(f"nothing was rewritten: {outcomes[0].report.reason}")
+    return results
+
+
+def _same_numbers(outcome: Outcome, values: Sequence[Any]) -> bool:
+    assert outcome.module is not None and outcome.reading is not None
+    serial, streamed = (run_on_cpu(m, values) for m in (outcome.reading.module, outcome.module))
+    return all(equal_bits(one, other) for one, other in zip(serial, streamed, strict=True))

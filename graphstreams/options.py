@@ -1,0 +1,124 @@
+"""Everything a user can set, in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PREFIX = "GRAPHSTREAMS_"
+
+
+class OptionError(ValueError):
+    """A name or value that is not an option; the message says what would be."""
+
+
+def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"kind": kind, "limits": limits, "text": text})
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the backend, of `StreamPass` and of `explain`.
+
+    Each can be set in `torch.compile(..., options={name: value})` or in the environment as GRAPHSTREAMS_<NAME>, which the
+    former overrides. Raises OptionError for a value out of range.
+    """
+
+    streams: int = _field(3, int, (1, 8), "streams in all, the caller's included; 1 turns the rewriting off")
+    costs: str = _field(
+        "roofline", str, None, "where kernel times come from: 'roofline', or the path of a profile file (JSON, us)"
+    )
+    min_gain: float = _field(
+        0.02, float, (0.0, 1.0), "share of the serial time that a plan has to be predicted to save to be used"
+    )
+    max_tokens: int | None = _field(
+        None, int, (1, 2**31), "a graph whose first matrix product has more rows than this stays serial; None: no limit"
+    )
+    event_us: float | None = _field(
+        None, float, (0.0, 1000.0), "what a wait for another stream adds, in us; None: the device's own figure"
+    )
+    dump: str | None = _field(None, str, None, "directory for the report of every graph, one folder a graph; None: no report")
+    strict: bool = _field(False, bool, None, "raise where the graph would otherwise run serially because a stage failed")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Options:
+        """Options from a mapping, then from the environment, then the defaults.
+
+        Raises OptionError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        for name in given or {}:
+            if name not in fields:
+                near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
+                raise OptionError(f"unknown option {name!r}; did you mean {near!r}? Known: {', '.join(fields)}")
+        values = _from_environment(fields, os.environ if environment is None else environment)
+        return cls(**{**values, **(given or {})})
+
+    @classmethod
+    def help(cls) -> str:
+        """One line for each option: name, default, range, meaning."""
+        return "\n".join(
+            f"{field.name} (default {field.default!r}{_range(field)}): {field.metadata['text']}"
+            for field in dataclasses.fields(cls)
+        )
+
+
+def disabled(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether GRAPHSTREAMS_DISABLE turns everything off. Raises OptionError where it is neither 0 nor 1."""
+    text = (os.environ if environment is None else environment).get(PREFIX + "DISABLE", "")
+    return _boolean(PREFIX + "DISABLE", text) if text else False
+
+
+def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in fields.items():
+        variable = PREFIX + name.upper()
+        text = environment.get(variable)
+        if text:
+            found[name] = _parsed(variable, field.metadata["kind"], text)
+    return found
+
+
+def _parsed(variable: str, kind: type, text: str) -> Any:
+    if kind is bool:
+        return _boolean(variable, text)
+    try:
+        return kind(text)
+    except ValueError:
+        raise OptionError(f"{variable}={text!r} is not a number") from None
+
+
+def _boolean(variable: str, text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise OptionError(f"{variable}={text!r} is neither 0 nor 1")
+
+
+def _checked(field: Any, value: Any) -> Any:
+    kind, limits = field.metadata["kind"], field.metadata["limits"]
+    if value is None and field.default is None:
+        return None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is str and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise OptionError(f"option {field.name!r} takes {kind.__name__}{_range(field)}, not {value!r}")
+    if limits is not None and not limits[0] <= value <= limits[1]:
+        raise OptionError(f"option {field.name!r} is {value!r}; it has to be from {limits[0]} to {limits[1]}")
+    return value
+
+
+def _range(field: Any) -> str:
+    limits = field.metadata["limits"]
+    return f", from {limits[0]} to {limits[1]}" if limits else ""

@@ -1,0 +1,51 @@
+"""Readable FX code: a graph as Python, each region headed by its stream, kernel, cost and what it waits for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import fx
+
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.plan import Plan
+from graphstreams.reports.tables import us_text, waited_for
+from graphstreams.rewriting.regions import KERNEL
+
+
+def readable(module: fx.GraphModule) -> str:
+    """The code of a graph with shapes, dtypes and source lines."""
+    return module.print_readable(print_output=False)
+
+
+def readable_regions(module: fx.GraphModule, graph: KernelGraph, plan: Plan) -> str:
+    """The code of a rewritten graph, a heading above each region."""
+    headings = _headings(graph, plan)
+    kernels = {node.name: node.meta.get(KERNEL) for node in module.graph.nodes}
+    lines = []
+    for line in readable(module).splitlines():
+        kernel = _kernel_of(line, kernels)
+        if kernel in headings:
+            lines += ["", *(f"        # {text}" for text in headings.pop(kernel))]
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _headings(graph: KernelGraph, plan: Plan) -> dict[int | None, list[str]]:
+    waits = defaultdict(list, waited_for(plan, graph))
+    headings: dict[int | None, list[str]] = {}
+    for place in plan.placements:
+        kernel = graph.kernels[place.kernel]
+        text = [f"==== {kernel.name}: stream {place.stream}, {us_text(place.end_us - place.start_us)} us"]
+        text.append(f"     launches {', '.join(kernel.launches) or 'nothing'}")
+        if kernel.parameters:
+            text.append(f"     reads {', '.join(kernel.parameters)}")
+        if waits[kernel.id]:
+            text.append(f"     waits for {', '.join(waits[kernel.id])}")
+        headings[kernel.id] = text
+    return headings
+
+
+def _kernel_of(line: str, kernels: dict[str, int | None]) -> int | None:
+    """The kernel whose region a line of code belongs to, from the name that it assigns."""
+    name = line.strip().split(":", 1)[0].split(" ", 1)[0]
+    return kernels.get(name) if line.startswith("        ") else None

@@ -1,0 +1,100 @@
+"""The report of one graph: what was read, planned, rewritten and proved, and why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.plan import Plan
+from graphstreams.reports.tables import plan_table, summary
+from graphstreams.reports.timeline import timeline
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything there is to say about one compiled graph. Stages that were not reached leave their fields empty."""
+
+    name: str
+    verdict: str  # "clean": runs on streams; "serial": no gain or nothing to do; "refused": a stage failed or a proof did
+    reason: str = ""  # why the verdict is not "clean"
+    stage: str = ""  # the stage that decided
+    device: str = ""
+    kernels: KernelGraph | None = None
+    us: tuple[float, ...] = ()  # price of each kernel
+    plan: Plan | None = None
+    graph_serial: str = ""  # readable FX code before and after
+    graph_streams: str = ""
+    wrapper: str = ""  # Inductor's code for the rewritten graph
+    kernels_serial: int = 0  # launches
+    kernels_streamed: int = 0
+    order_kept: bool | None = None  # whether every stream launches, records and waits in the plan's order
+    races: tuple[str, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `report.json` holds."""
+        return {
+            "name": self.name,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "stage": self.stage,
+            "device": self.device,
+            "kernels_serial": self.kernels_serial,
+            "kernels_streamed": self.kernels_streamed,
+            "order_kept": self.order_kept,
+            "races": list(self.races),
+            "events": len(self.plan.events) if self.plan else 0,
+            "streams": self.plan.streams if self.plan else 1,
+            "predicted_us": self._predicted(),
+            "seconds": {stage: round(s, 4) for stage, s in self.seconds.items()},
+            "regions": self._regions(),
+        }
+
+    def save(self, directory: str | Path) -> Path:
+        """Write all files of the report into `directory`, which is made if it is missing, and return it."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        for name, text in self._files().items():
+            (path / name).write_text(text, encoding="utf-8")
+        return path
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
+        if self.plan and self.kernels:
+            lines += ["", plan_table(self.plan, self.kernels), summary(self.plan)]
+        if self.kernels_serial:
+            lines.append(f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams")
+        return "\n".join([*lines, *self.races])
+
+    def _predicted(self) -> dict[str, float] | None:
+        if self.plan is None:
+            return None
+        plan = self.plan
+        values = {"serial": plan.serial_us, "streamed": plan.streamed_us, "lower_bound": plan.lower_bound_us}
+        return {name: round(us, 3) for name, us in values.items()}
+
+    def _regions(self) -> list[dict[str, Any]]:
+        if self.plan is None or self.kernels is None:
+            return []
+        regions = []
+        for place in self.plan.placements:
+            kernel = self.kernels.kernels[place.kernel]
+            regions.append({
+                "name": kernel.name, "kernel": kernel.id, "stream": place.stream, "start_us": round(place.start_us, 3),
+                "end_us": round(place.end_us, 3), "kind": kernel.kind, "launches": list(kernel.launches),
+                "parameters": list(kernel.parameters), "nodes": list(kernel.nodes), "exclusive": kernel.exclusive,
+            })  # fmt: skip
+        return regions
+
+    def _files(self) -> dict[str, str]:
+        files = {"report.json": json.dumps(self.as_dict(), indent=1) + "\n"}
+        texts = {"graph_serial.py": self.graph_serial, "graph_streams.py": self.graph_streams, "wrapper.py": self.wrapper}
+        files.update({name: text for name, text in texts.items() if text})
+        if self.plan and self.kernels:
+            files["plan.json"] = self.plan.dumps() + "\n"
+            files["table.txt"] = f"{plan_table(self.plan, self.kernels)}\n\n{summary(self.plan)}\n"
+            files["timeline.json"] = json.dumps(timeline(self.plan, self.kernels)) + "\n"
+        return files

@@ -1,0 +1,282 @@
+"""Races of a trace, by vector clocks: two accesses to one storage, one of them a write, that nothing orders.
+
+"Happens before" is Lamport's ("Time, Clocks, and the Ordering of Events in a Distributed System", CACM 1978); vector
+clocks are Fidge's and Mattern's (1988); keeping only the last write and the last read of each stream, as epochs, is
+FastTrack's (Flanagan and Freund, PLDI 2009). Linear in steps times streams.
+
+Memory follows CUDA's caching allocator. A free hands the block, at the time the host runs it, to the pool of the stream
+that allocated it, and the next allocation on that stream may get it. So each later allocation there must be ordered
+after every access to the block that the stream had not waited for by then. Blocks of aux streams that outlive the
+trace are safe because aux streams belong to one caller's stream (`runtime/streams.py`): all work is joined into that
+stream at the end, and the next trace forks from it. An allocation is taken to use its block at once, which is strict
+where a wait stands between an allocation and its first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+
+from graphstreams.verification.trace import (
+    CALLER,
+    Allocate,
+    Free,
+    Launch,
+    Record,
+    Step,
+    Synchronize,
+    Trace,
+    Wait,
+    stream_name,
+)
+
+Clock = dict[int, int]  # per stream, how many of its launches have happened before; a missing stream counts as 0
+
+UNORDERED = "unordered accesses"
+FREED_EARLY = "freed too early"
+AFTER_FREE = "used after free"
+UNKNOWN_STORAGE = "never allocated"
+UNFORKED = "not forked"
+UNJOINED = "not joined"
+UNRECORDED = "event never recorded"
+
+_VERBS = {"read": "reads", "write": "writes", "free": "frees", "allocate": "allocates"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """One place of the trace that touches a storage, or where streams meet. `action` is read, write, free, ..."""
+
+    line: int
+    kernel: str
+    stream: int
+    storage: str
+    action: str
+
+    def __str__(self) -> str:
+        who = f"{self.kernel} on {stream_name(self.stream)}" if self.kernel else stream_name(self.stream)
+        return f"line {self.line}: {who} {_VERBS.get(self.action, self.action)} {self.storage}".rstrip()
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two accesses that may happen in either order. `missing` says which order nothing enforces."""
+
+    kind: str
+    first: Access
+    second: Access
+    missing: str
+    allocation: Access | None = None  # freed too early: what may get the memory
+
+    def __str__(self) -> str:
+        first, second = self.first, self.second
+        if self.kind == FREED_EARLY and self.allocation is not None:
+            return (
+                f"{first}, which line {second.line} on {stream_name(second.stream)} frees; {self.missing}, "
+                f"so the memory can be overwritten while it is in use (line {self.allocation.line} allocates "
+                f"{self.allocation.storage} and may get it)"
+            )
+        if self.kind == UNORDERED:
+            verb = _VERBS[second.action]
+            return (
+                f"{first}, which line {second.line}: {second.kernel} on {stream_name(second.stream)} {verb}; "
+                f"{self.missing}, so it is left to chance which comes first"
+            )
+        return f"{first}; {self.missing}"
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An access and its time: the number of the launch on its own stream."""
+
+    access: Access
+    time: int
+
+    def before(self, clock: Clock) -> bool:
+        return clock.get(self.access.stream, 0) >= self.time
+
+
+@dataclass
+class _History:
+    """Of one storage: its last write, and the last read of each stream since."""
+
+    stream: int  # that allocated it
+    write: _Epoch | None = None
+    reads: dict[int, _Epoch] = field(default_factory=dict)
+    freed: Access | None = None
+
+    def epochs(self) -> Iterable[_Epoch]:
+        return (*self.reads.values(), self.write) if self.write else self.reads.values()
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """An access to a freed block that the pool's stream had not waited for at the free."""
+
+    epoch: _Epoch
+    free: Access
+
+
+def find_races(trace: Trace) -> list[Race]:
+    """All races of the trace in the order in which they show; an empty list is the proof that there is none.
+
+    Of several accesses that race with one later access, the last write and the last read of each stream are named.
+    """
+    replay = _Replay(trace)
+    for step in trace.steps:
+        replay.do(step)
+    replay.finish()
+    return replay.races
+
+
+class _Replay:
+    """The state of one walk over a trace."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.races: list[Race] = []
+        self._clocks: dict[int, Clock] = {CALLER: {CALLER: 1}}  # time 1: what the caller enqueued before the graph
+        self._host: Clock = {}
+        self._events: dict[str, Clock] = {}
+        self._storages = {name: _History(CALLER) for name in trace.inputs}
+        self._pools: dict[int, list[_Pending]] = {}
+        self._last: dict[int, _Epoch] = {}
+        self._unforked: set[int] = set()
+        self._end = max((step.line for step in trace.steps), default=0)
+
+    def _clock(self, stream: int) -> Clock:
+        if stream not in self._clocks:
+            self._clocks[stream] = dict(self._host)
+        return self._clocks[stream]
+
+    @singledispatchmethod
+    def do(self, step: Step) -> None:
+        raise TypeError(f"not a step of a trace: {step!r}")
+
+    @do.register
+    def _(self, step: Launch) -> None:
+        clock = self._clock(step.stream)
+        self._check_fork(step, clock)
+        clock[step.stream] = time = clock.get(step.stream, 0) + 1
+        for storage in step.reads:
+            self._read(_Epoch(Access(step.line, step.name, step.stream, storage, "read"), time), clock)
+        for storage in step.writes:
+            self._write(_Epoch(Access(step.line, step.name, step.stream, storage, "write"), time), clock)
+        self._last[step.stream] = _Epoch(Access(step.line, step.name, step.stream, "", "runs"), time)
+
+    @do.register
+    def _(self, step: Record) -> None:
+        self._events[step.event] = dict(self._clock(step.stream))
+
+    @do.register
+    def _(self, step: Wait) -> None:
+        if step.event in self._events:
+            _join(self._clock(step.stream), self._events[step.event])
+        else:
+            self._unrecorded(step, step.event)
+
+    @do.register
+    def _(self, step: Synchronize) -> None:
+        if step.event is not None and step.event not in self._events:
+            self._unrecorded(step, step.event)
+            return
+        done = list(self._clocks.values()) if step.event is None else [self._events[step.event]]
+        for clock in done:
+            _join(self._host, clock)
+        for clock in self._clocks.values():
+            _join(clock, self._host)
+
+    @do.register
+    def _(self, step: Allocate) -> None:
+        clock = self._clock(step.stream)
+        self._storages[step.storage] = _History(step.stream)
+        allocation = Access(step.line, "", step.stream, step.storage, "allocate")
+        for pending in self._pools.pop(step.stream, ()):
+            # Ordered now means ordered for every later allocation on this stream too, so nothing is kept.
+            if not pending.epoch.before(clock):
+                self._report_early_free(pending, allocation)
+
+    @do.register
+    def _(self, step: Free) -> None:
+        history = self._storages.get(step.storage)
+        if history is None or history.freed:
+            self._report_dead(Access(step.line, "", step.stream, step.storage, "free"), history)
+            return
+        free = Access(step.line, "", history.stream, step.storage, "free")
+        clock = self._clock(history.stream)
+        pending = [_Pending(epoch, free) for epoch in history.epochs() if not epoch.before(clock)]
+        if pending:
+            self._pools.setdefault(history.stream, []).extend(pending)
+        history.freed = free
+
+    def finish(self) -> None:
+        """Everything on an aux stream must have been joined into the caller's stream."""
+        clock = self._clocks[CALLER]
+        for stream, epoch in self._last.items():
+            if not epoch.before(clock):
+                end = Access(self._end, "", CALLER, "", "returns")
+                missing = f"the caller's stream does not wait for {stream_name(stream)} before the graph returns"
+                self.races.append(Race(UNJOINED, epoch.access, end, missing))
+
+    def _read(self, epoch: _Epoch, clock: Clock) -> None:
+        history = self._alive(epoch.access)
+        if history is None:
+            return
+        if history.write is not None and not history.write.before(clock):
+            self._report_unordered(history.write.access, epoch.access)
+        history.reads[epoch.access.stream] = epoch
+
+    def _write(self, epoch: _Epoch, clock: Clock) -> None:
+        history = self._alive(epoch.access)
+        if history is None:
+            return
+        for earlier in history.epochs():
+            if not earlier.before(clock):
+                self._report_unordered(earlier.access, epoch.access)
+        history.write = epoch
+        history.reads = {}
+
+    def _alive(self, access: Access) -> _History | None:
+        history = self._storages.get(access.storage)
+        if history is None or history.freed:
+            self._report_dead(access, history)
+            return None
+        return history
+
+    def _check_fork(self, step: Launch, clock: Clock) -> None:
+        if clock.get(CALLER, 0) or step.stream in self._unforked:
+            return
+        self._unforked.add(step.stream)
+        start = Access(0, "", CALLER, "", "starts")
+        missing = (
+            f"nothing makes {stream_name(step.stream)} wait for the caller's stream before its first kernel, "
+            "so the inputs may not be ready"
+        )
+        self.races.append(Race(UNFORKED, Access(step.line, step.name, step.stream, "", "runs"), start, missing))
+
+    def _unrecorded(self, step: Step, event: str) -> None:
+        wait = Access(step.line, "", step.stream, event, "waits for")
+        missing = "nothing in this graph records the event before, so the wait orders nothing"
+        self.races.append(Race(UNRECORDED, wait, wait, missing))
+
+    def _report_unordered(self, first: Access, second: Access) -> None:
+        missing = f"nothing makes {stream_name(second.stream)} wait for {stream_name(first.stream)} in between"
+        self.races.append(Race(UNORDERED, first, second, missing))
+
+    def _report_early_free(self, pending: _Pending, allocation: Access) -> None:
+        access, free = pending.epoch.access, pending.free
+        missing = f"nothing makes {stream_name(free.stream)} wait for {stream_name(access.stream)} before the free"
+        self.races.append(Race(FREED_EARLY, access, free, missing, allocation))
+
+    def _report_dead(self, access: Access, history: _History | None) -> None:
+        if history is None or history.freed is None:
+            self.races.append(Race(UNKNOWN_STORAGE, access, access, "nothing allocates it before"))
+        else:
+            missing = f"line {history.freed.line} has freed it before"
+            self.races.append(Race(AFTER_FREE, access, history.freed, missing))
+
+
+def _join(clock: Clock, other: Clock) -> None:
+    for stream, time in other.items():
+        if clock.get(stream, 0) < time:
+            clock[stream] = time

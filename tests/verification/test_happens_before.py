@@ -1,0 +1,296 @@
+"""Hand-worked traces, and random ones against reachability in a graph."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphstreams.verification import happens_before as hb
+from graphstreams.verification.happens_before import Race, find_races
+from graphstreams.verification.trace import (
+    Allocate,
+    Free,
+    Launch,
+    Record,
+    Step,
+    Synchronize,
+    Trace,
+    Wait,
+    launch_order,
+)
+
+
+def launch(stream: int, name: str, reads: str = "", writes: str = "") -> Launch:
+    return Launch(stream, 0, name, tuple(reads.split()), tuple(writes.split()))
+
+
+def rec(stream: int, event: str) -> Record:
+    return Record(stream, 0, event)
+
+
+def wait(stream: int, event: str) -> Wait:
+    return Wait(stream, 0, event)
+
+
+def alloc(stream: int, storage: str) -> Allocate:
+    return Allocate(stream, 0, storage)
+
+
+def free(storage: str) -> Free:
+    return Free(0, 0, storage)
+
+
+def trace(*steps: Step, inputs: str = "x") -> Trace:
+    """The steps with their positions, from 1, as lines."""
+    numbered = tuple(type(s)(**{**vars(s), "line": i}) for i, s in enumerate(steps, 1))
+    return Trace(numbered, tuple(inputs.split()))
+
+
+FORK = (rec(0, "fork"), wait(1, "fork"))
+JOIN = (rec(1, "join"), wait(0, "join"))
+
+
+def kinds(races: list[Race]) -> list[str]:
+    return [race.kind for race in races]
+
+
+def test_ordered_by_events() -> None:
+    t = trace(
+        alloc(0, "a"), launch(0, "make", "x", "a"), *FORK, alloc(1, "b"), launch(1, "side", "a", "b"), *JOIN,
+        launch(0, "use", "b"), free("a"), free("b"),
+    )  # fmt: skip
+    assert find_races(t) == []
+    assert launch_order(t) == {
+        0: ["launch make", "record fork", "wait join", "launch use"],
+        1: ["wait fork", "launch side", "record join"],
+    }
+
+
+def test_missing_wait_names_both_accesses() -> None:
+    t = trace(*FORK, alloc(0, "a"), launch(0, "make", "x", "a"), launch(1, "side", "a"), *JOIN)
+    (race,) = find_races(t)
+    assert (race.kind, race.first.kernel, race.second.kernel) == (hb.UNORDERED, "make", "side")
+    assert (race.first.line, race.second.line, race.first.storage) == (4, 5, "a")
+    assert "nothing makes stream1 wait for the caller's stream" in str(race)
+
+
+def test_write_after_read() -> None:
+    t = trace(*FORK, launch(1, "reader", "x"), launch(0, "writer", "", "x"), *JOIN)
+    (race,) = find_races(t)
+    assert (race.kind, race.first.action, race.second.action) == (hb.UNORDERED, "read", "write")
+
+
+def test_two_reads_need_no_order() -> None:
+    assert find_races(trace(*FORK, launch(1, "one", "x"), launch(0, "two", "x"), *JOIN)) == []
+
+
+def early_free(*before_allocation: Step, pool: int = 0) -> Trace:
+    """A buffer that the other stream still reads is freed, then its pool is asked for more."""
+    reader = 1 - pool
+    handover = (rec(pool, "made"), wait(reader, "made"))
+    return trace(
+        *FORK, alloc(pool, "a"), launch(pool, "make", "x", "a"), *handover, launch(reader, "side", "a"), free("a"),
+        *before_allocation, alloc(pool, "b"), launch(pool, "next", "x", "b"), free("b"), *JOIN,
+    )  # fmt: skip
+
+
+def test_freed_too_early() -> None:
+    (race,) = find_races(early_free())
+    assert race.kind == hb.FREED_EARLY
+    assert race.allocation is not None
+    assert race.allocation.storage == "b"
+    text = str(race)
+    assert "side on stream1 reads a, which line 8 on the caller's stream frees" in text
+    assert "nothing makes the caller's stream wait for stream1 before the free" in text
+
+
+def test_freed_early_on_an_aux_stream() -> None:
+    assert kinds(find_races(early_free(pool=1))) == [hb.FREED_EARLY]
+
+
+def test_free_before_a_wait_is_safe_if_the_allocation_is_behind_it() -> None:
+    assert find_races(early_free(rec(1, "read"), wait(0, "read"))) == []
+    assert find_races(early_free(rec(0, "read"), wait(1, "read"), pool=1)) == []
+
+
+def test_early_free_without_a_later_allocation_is_safe() -> None:
+    t = trace(*FORK, alloc(0, "a"), launch(0, "make", "", "a"), rec(0, "e"), wait(1, "e"), launch(1, "side", "a"),
+              free("a"), alloc(1, "b"), launch(1, "other", "", "b"), *JOIN)  # fmt: skip
+    assert find_races(t) == []
+
+
+def test_input_freed_early() -> None:
+    t = trace(*FORK, launch(1, "side", "x"), free("x"), alloc(0, "b"), launch(0, "next", "", "b"), *JOIN)
+    assert kinds(find_races(t)) == [hb.FREED_EARLY]
+
+
+def test_unjoined() -> None:
+    (race,) = find_races(trace(*FORK, launch(1, "side", "x")))
+    assert race.kind == hb.UNJOINED
+    assert "before the graph returns" in str(race)
+
+
+def test_work_behind_the_join_is_unjoined() -> None:
+    assert kinds(find_races(trace(*FORK, launch(1, "a"), *JOIN, launch(1, "b")))) == [hb.UNJOINED]
+
+
+def test_unforked() -> None:
+    (race,) = find_races(trace(launch(1, "side", "x"), launch(1, "again", "x"), *JOIN))
+    assert race.kind == hb.UNFORKED
+    assert "the inputs may not be ready" in str(race)
+
+
+def test_aux_streams_ordered_through_two_events() -> None:
+    steps = [*FORK, wait(2, "fork"), alloc(1, "a"), launch(1, "make", "x", "a"), rec(1, "e"), wait(0, "e"),
+             rec(0, "f"), wait(2, "f"), launch(2, "use", "a"), rec(2, "g"), wait(0, "g"), free("a")]  # fmt: skip
+    assert find_races(trace(*steps)) == []
+    without = [s for s in steps if s != wait(2, "f")]
+    assert kinds(find_races(trace(*without))) == [hb.UNORDERED]
+
+
+def test_record_again_replaces_and_waits_keep_what_they_saw() -> None:
+    make, use = launch(1, "make", "", "x"), launch(0, "use", "x")
+    assert kinds(find_races(trace(*FORK, rec(1, "e"), make, wait(0, "e"), use, *JOIN))) == [hb.UNORDERED]
+    assert find_races(trace(*FORK, rec(1, "e"), make, rec(1, "e"), wait(0, "e"), use)) == []
+    seen = trace(*FORK, make, rec(1, "e"), wait(0, "e"), use, launch(1, "late"), rec(1, "e"))
+    assert kinds(find_races(seen)) == [hb.UNJOINED]
+
+
+def test_event_never_recorded() -> None:
+    (race,) = find_races(trace(wait(0, "e")))
+    assert race.kind == hb.UNRECORDED
+    assert kinds(find_races(trace(Synchronize(0, 0, "e")))) == [hb.UNRECORDED]
+
+
+def test_use_after_free_and_unknown_storage() -> None:
+    t = trace(alloc(0, "a"), free("a"), launch(0, "use", "a"), launch(0, "use", "nowhere"), free("a"))
+    assert kinds(find_races(t)) == [hb.AFTER_FREE, hb.UNKNOWN_STORAGE, hb.AFTER_FREE]
+    assert all(str(race) for race in find_races(t))
+
+
+def test_synchronising_the_host_orders_all_that_follows() -> None:
+    t = trace(*FORK, launch(1, "make", "", "x"), Synchronize(0, 0), launch(0, "use", "x"), launch(2, "use", "x"))
+    assert kinds(find_races(t)) == [hb.UNJOINED]  # stream 2 only
+    late = trace(*FORK, launch(1, "make", "", "x"), rec(1, "e"), Synchronize(0, 0, "e"), launch(0, "use", "x"))
+    assert find_races(late) == []
+
+
+def test_linear_in_the_length_of_the_trace() -> None:
+    steps: list[Step] = [*FORK]
+    for i in range(20_000):
+        steps += [alloc(0, f"s{i}"), launch(0, "k", "x", f"s{i}"), free(f"s{i}")]
+    assert find_races(trace(*steps)) == []
+
+
+# --- random traces
+
+STREAMS, EVENTS = 3, 3
+_step = st.one_of(
+    st.builds(
+        lambda s, r, w: Launch(s, 0, "k", tuple(r), tuple(w)),
+        st.integers(0, STREAMS - 1), st.sets(st.integers(0, 3), max_size=2), st.sets(st.integers(0, 3), max_size=1),
+    ),
+    st.builds(lambda s, e: rec(s, f"e{e}"), st.integers(0, STREAMS - 1), st.integers(0, EVENTS - 1)),
+    st.builds(lambda s, e: wait(s, f"e{e}"), st.integers(0, STREAMS - 1), st.integers(0, EVENTS - 1)),
+    st.builds(lambda s, n: alloc(s, f"new{n}"), st.integers(0, STREAMS - 1), st.integers(0, 3)),
+    st.builds(lambda s, n: Free(s, 0, f"new{n}"), st.integers(0, STREAMS - 1), st.integers(0, 3)),
+)  # fmt: skip
+
+
+def _sound(steps: list[Step]) -> list[Step]:
+    """Made well-formed: storages live when used, none allocated twice, and no event waited for before its record."""
+    slots: dict[str, str] = {}
+    recorded: set[str] = set()
+    kept: list[Step] = []
+    for number, step in enumerate(steps):
+        if isinstance(step, Allocate):
+            if step.storage in slots:
+                continue
+            slots[step.storage] = f"{step.storage}.{number}"
+            step = alloc(step.stream, slots[step.storage])
+        elif isinstance(step, Free):
+            if step.storage not in slots:
+                continue
+            step = Free(step.stream, 0, slots.pop(step.storage))
+        elif isinstance(step, Launch):
+            pool = ["x", *slots.values()]
+            step = Launch(
+                step.stream, 0, "k", tuple({pool[int(i) % len(pool)] for i in step.reads}),
+                tuple({pool[int(i) % len(pool)] for i in step.writes}),
+            )  # fmt: skip
+        elif isinstance(step, Record):
+            recorded.add(step.event)
+        elif isinstance(step, Wait) and step.event not in recorded:
+            continue
+        kept.append(step)
+    return kept
+
+
+class _Oracle:
+    """Reachability over steps: program order per stream, and from each record to the waits that it serves."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        graph = nx.DiGraph()
+        graph.add_nodes_from(range(len(steps)))
+        graph.add_node("start")
+        last: dict[int, object] = {0: "start"}
+        records: dict[str, int] = {}
+        for i, step in enumerate(steps):
+            if isinstance(step, Free):
+                continue
+            if step.stream in last:
+                graph.add_edge(last[step.stream], i)
+            last[step.stream] = i
+            if isinstance(step, Record):
+                records[step.event] = i
+            elif isinstance(step, Wait):
+                graph.add_edge(records[step.event], i)
+        graph.add_node("end")
+        graph.add_edge(last[0], "end")
+        self.reach = {node: nx.descendants(graph, node) for node in graph}
+
+    def racy(self) -> set[str]:
+        launches = [i for i, s in enumerate(self.steps) if isinstance(s, Launch)]
+        found = set()
+        if any(i not in self.reach["start"] for i in launches):
+            found.add(hb.UNFORKED)
+        if any("end" not in self.reach[i] for i in launches):
+            found.add(hb.UNJOINED)
+        if any(self._conflict(i, j) for i in launches for j in launches if i < j):
+            found.add(hb.UNORDERED)
+        if any(self._early(i) for i, s in enumerate(self.steps) if isinstance(s, Free)):
+            found.add(hb.FREED_EARLY)
+        return found
+
+    def _conflict(self, i: int, j: int) -> bool:
+        one, two = self.steps[i], self.steps[j]
+        assert isinstance(one, Launch)
+        assert isinstance(two, Launch)
+        clash = set(one.writes) & {*two.reads, *two.writes} or set(two.writes) & set(one.reads)
+        return bool(clash) and j not in self.reach[i]
+
+    def _early(self, position: int) -> bool:
+        storage = self.steps[position].storage  # type: ignore[attr-defined]
+        pool = next(s.stream for s in self.steps if isinstance(s, Allocate) and s.storage == storage)
+        users = [
+            i for i, s in enumerate(self.steps[:position]) if isinstance(s, Launch) and storage in (*s.reads, *s.writes)
+        ]
+        after = [
+            i for i, s in enumerate(self.steps) if i > position and isinstance(s, Allocate) and s.stream == pool
+        ]
+        return any(later not in self.reach[user] for later in after for user in users)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(_step, max_size=30))
+def test_agrees_with_reachability(steps: list[Step]) -> None:
+    sound = _sound(steps)
+    assert set(kinds(find_races(trace(*sound)))) == _Oracle(sound).racy()
+
+
+def test_step_of_no_kind() -> None:
+    with pytest.raises(TypeError, match="not a step"):
+        find_races(Trace((Step(0, 1),)))
