@@ -9,6 +9,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,11 @@ from torch import fx
 from torch._inductor import config
 from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
 
-from graphstreams.graph.lowering import copy_graph, replace_graph
+from graphstreams.graph.lowering import Lowered, copy_graph, replace_graph
 from graphstreams.options import OptionError, Options, disabled
-from graphstreams.pipeline import run_stages
+from graphstreams.pipeline import Outcome, prove, run_stages
 from graphstreams.reports.report import Report
-from graphstreams.rewriting.wrapper import MARK
-from graphstreams.verification.happens_before import find_races
-from graphstreams.verification.wrapper import UnreadableWrapper, launch_order, read_wrapper
+from graphstreams.rewriting.wrapper import MARK, register
 
 log = logging.getLogger("graphstreams")
 
@@ -32,16 +31,27 @@ class GraphstreamsError(RuntimeError):
     """Raised with `strict=True` where a graph would run serially; the message names the stage and the reason."""
 
 
+class Unproved(RuntimeError):
+    """Stops Inductor from using code that was not proved; the backend then compiles the graph serially."""
+
+
 class StreamPass(CustomInferenceAwareGraphPass):
     """Puts the kernels of a post-grad graph on streams: Inductor's `post_grad_custom_post_pass`.
 
     A graph that cannot be helped, or proved, is left as it is. `reports` holds one Report for each graph seen.
     """
 
-    def __init__(self, options: Options | Mapping[str, Any] | None = None, input_names: Sequence[str] = ()) -> None:
-        """`options` as for the backend; `input_names` are the source names of the graph's inputs, where known."""
+    def __init__(
+        self, options: Options | Mapping[str, Any] | None = None, input_names: Sequence[str] = (), proof: bool = True
+    ) -> None:
+        """`options` as for the backend; `input_names` are the source names of the graph's inputs, where known.
+
+        With `proof` the pass generates code for the rewritten graph and checks it before it changes anything. Without, the
+        check comes when Inductor generates its code, and raises there; the caller has to compile again, without the pass.
+        """
         self.options = options if isinstance(options, Options) else Options.from_dict(options)
         self.input_names = tuple(input_names)
+        self.proof = proof
         self.reports: list[Report] = []
 
     def __call__(self, graph: fx.Graph, is_inference: bool = True) -> None:
@@ -49,13 +59,26 @@ class StreamPass(CustomInferenceAwareGraphPass):
         if disabled():
             return
         gm = graph.owning_module
+        assert gm is not None
+        name = _graph_name()
         if not is_inference:
-            self._done(Report(_graph_name(), "serial", "it belongs to training, whose backward graph is not planned yet"))
+            self._done(Report(name, "serial", "it belongs to training, whose backward graph is not planned yet", "read"))
             return
-        outcome = run_stages(gm, self.options, _graph_name(), self.input_names, texts=self.options.dump is not None)
+        texts = self.options.dump is not None
+        outcome = run_stages(gm, self.options, name, self.input_names, texts=texts, proof=self.proof)
         if outcome.module is not None:
-            _install(gm, outcome.module)
-        self._done(outcome.report)
+            _install(gm, outcome.module, None if self.proof else self._proof_of(outcome))
+        if self.proof or outcome.module is None:
+            self._done(outcome.report)
+
+    def _proof_of(self, outcome: Outcome) -> Callable[[Any, str], None]:
+        def check(graph: Any, source: str) -> None:
+            report = prove(outcome, Lowered(graph, {}, source), self.options).report
+            self._done(report)
+            if report.verdict != "clean":
+                raise Unproved(report.reason)
+
+        return check
 
     def uuid(self) -> str:
         """Identifies the options, the profile's content and this package's source in Inductor's cache keys."""
@@ -83,7 +106,7 @@ def graphstreams(
     *,
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
-) -> Callable[..., Any]:
+) -> Any:
     """The backend of `torch.compile(model, backend="graphstreams", mode=..., options=...)`.
 
     `options` holds fields of `Options`, and Inductor's own under "inductor". Raises OptionError for others.
@@ -95,68 +118,51 @@ def graphstreams(
     chosen = Options.from_dict(own)
     if disabled() or chosen.streams == 1:
         return compile_fx(gm, example_inputs, config_patches=settings)
-    stream_pass = StreamPass(chosen, _input_names(gm))
+    stream_pass = StreamPass(chosen, _input_names(gm), proof=False)
     patches = {**settings, "post_grad_custom_post_pass": [*_user_passes(settings), stream_pass]}
     cudagraphs = settings.get("triton.cudagraphs", config.triton.cudagraphs)
     if cudagraphs:
         # Cutting a graph into partitions would separate a record from its wait.
         patches["graph_partition"] = False
-    compiled = compile_fx(
-        gm, example_inputs, inner_compile=_ProvedCompile(stream_pass), config_patches=patches
-    )
+    compiled = compile_fx(gm, example_inputs, inner_compile=_ProvedCompile(stream_pass, settings), config_patches=patches)
     if cudagraphs and any(report.verdict != "clean" for report in stream_pass.reports):
         return compile_fx(gm, example_inputs, config_patches=settings)
     return compiled
 
 
 class _ProvedCompile:
-    """Inductor's compile of one graph, after which the wrapper that will run is compared with the one that was proved."""
+    """Inductor's compile of one graph; once more without the pass where the streamed code was not proved."""
 
-    def __init__(self, stream_pass: StreamPass) -> None:
-        self.stream_pass = stream_pass
+    def __init__(self, stream_pass: StreamPass, settings: Mapping[str, Any]) -> None:
+        self.stream_pass, self.settings = stream_pass, settings
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
         from torch._inductor.compile_fx import compile_fx_inner
 
         before = copy_graph(gm)
         seen = len(self.stream_pass.reports)
-        compiled = compile_fx_inner(gm, example_inputs, *args, **kwargs)
-        proved = self.stream_pass.reports[seen].wrapper if len(self.stream_pass.reports) > seen else None
-        reason = _doubt(getattr(compiled, "source_code", ""), proved)
-        if not reason:
-            return compiled
-        if self.stream_pass.options.strict:
-            raise GraphstreamsError(reason)
-        log.warning("a graph runs serially: verify: %s", reason)
-        passes = [p for p in _user_passes({}) if p is not self.stream_pass]
-        with config.patch(post_grad_custom_post_pass=passes or None):
+        try:
+            return compile_fx_inner(gm, example_inputs, *args, **kwargs)
+        except Exception:
+            if self.stream_pass.options.strict or not _unproved(self.stream_pass.reports[seen:]):
+                raise
+        with config.patch(post_grad_custom_post_pass=_user_passes(self.settings) or None):
             return compile_fx_inner(before, example_inputs, *args, **kwargs)
 
 
-def _doubt(source: str, proved: str | None) -> str:
-    """Why a compiled wrapper must not run; an empty string where it is proved or has no streams."""
-    if "_acquire_streams(" not in source:
-        return ""
-    try:
-        trace = read_wrapper(source)
-        races = find_races(trace)
-        if races:
-            return f"the compiled wrapper has {len(races)} races, the first: {races[0]}"
-        if proved and launch_order(trace) != launch_order(read_wrapper(proved)):
-            return "the compiled wrapper launches in another order than the one that was planned"
-    except UnreadableWrapper as error:
-        return f"the compiled wrapper cannot be read: {error}"
-    return ""
+def _unproved(reports: Sequence[Report]) -> bool:
+    return any(report.stage == "verify" and report.verdict != "clean" for report in reports)
 
 
-def _install(gm: fx.GraphModule, module: fx.GraphModule) -> None:
+def _install(gm: fx.GraphModule, module: fx.GraphModule, proof: Callable[[Any, str], None] | None) -> None:
     """Make `gm`, which Inductor is about to lower, the rewritten module."""
     for node in module.graph.find_nodes(op="get_attr"):
         value = getattr(module, node.target, None)
         if isinstance(value, fx.GraphModule):
             setattr(gm, node.target, value)
     replace_graph(gm.graph, module.graph)
-    gm.meta[MARK] = module.meta[MARK]
+    register()
+    gm.meta[MARK] = replace(module.meta[MARK], proof=proof)
     gm.recompile()
 
 
@@ -205,4 +211,3 @@ def _user_passes(settings: Mapping[str, Any]) -> list[Any]:
 def _source_hash() -> str:
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
-

@@ -78,18 +78,18 @@ def compare(
         wrong, runs = {}, {"direct": direct_runs, "graph": replays}
         wrong["direct"] = _wrong_runs(serial, streamed, inputs, direct_runs)
         verdict, reason = _verdict(Path(directory))
-        pair = [_Graph(function, inputs(0)) for function in (serial, streamed)]
-        wrong["graph"] = sum(not _replay_equal(*pair, inputs(seed)) for seed in range(1, replays + 1))
+        first, second = (_Graph(function, inputs(0)) for function in (serial, streamed))
+        wrong["graph"] = sum(not _replay_equal(first, second, inputs(seed)) for seed in range(1, replays + 1))
         if reduce_overhead:
             runs["reduce-overhead"] = direct_runs
             # What mode="reduce-overhead" means; torch.compile takes no mode beside options.
             quick = torch.compile(
                 module,
                 backend="graphstreams",
-                options={**(options or {}), "inductor": torch._inductor.list_mode_options("reduce-overhead")},
+                options={**(options or {}), "inductor": torch._inductor.list_mode_options("reduce-overhead")},  # type: ignore[dict-item]
             )
             wrong["reduce-overhead"] = _wrong_with_static_inputs(serial, quick, inputs, direct_runs)
-        graph = _in_turns([g.replay for g in pair], rounds, 20)
+        graph = _in_turns([first.replay, second.replay], rounds, 20)
         static = [list(inputs(0)) for _ in range(2)]
         direct = _in_turns([lambda: serial(*static[0]), lambda: streamed(*static[1])], rounds, 5)
     return Comparison(name, verdict, reason, wrong, runs, graph, direct)
@@ -116,16 +116,14 @@ def _leaves(result: Any) -> list[Any]:
 def _wrong_runs(serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int) -> int:
     wrong = 0
     for seed in range(count):
-        first, second = list(inputs(seed)), []
+        first = list(inputs(seed))
         second = _clone(first)
         results = [_leaves(serial(*first)), _leaves(streamed(*second))]
         wrong += not (equal_bits(*results) and equal_bits(first, second))
     return wrong
 
 
-def _wrong_with_static_inputs(
-    serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int
-) -> int:
+def _wrong_with_static_inputs(serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int) -> int:
     """As above with inputs that stay where they are: Inductor's CUDA graphs take a mutated input only so."""
     static = _clone(inputs(0))
     for value in static:

@@ -131,9 +131,7 @@ def equal_on_cpu(
     outcomes = capture(module, inputs, target, options)
     if len(outcomes) != len(recorded):
         raise ValueError(f"{len(recorded)} graphs on the CPU, {len(outcomes)} on the GPU: they cannot be compared")
-    results = [
-        _same_numbers(outcome, values) for outcome, values in zip(outcomes, recorded, strict=True) if outcome.module
-    ]
+    results = [_same_numbers(outcome, values) for outcome, values in zip(outcomes, recorded, strict=True) if outcome.module]
     if not results:
         raise ValueError(f"nothing was rewritten: {outcomes[0].report.reason}")
     return results

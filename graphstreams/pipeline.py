@@ -13,7 +13,7 @@ from torch import fx
 from graphstreams.costs.devices import Device, device_at_hand
 from graphstreams.costs.profile import price_from_profile
 from graphstreams.costs.roofline import price
-from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes, lower
+from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.reading import Reading, read
 from graphstreams.graph.support import Unsupported, token_count
 from graphstreams.options import Options
@@ -40,26 +40,51 @@ class Serial(Exception):
 
 @dataclass
 class Outcome:
-    """The report of a graph and, where its verdict is "clean", the rewritten module to run in its place."""
+    """The report of a graph and, unless it stays serial, the rewritten module to run in its place."""
 
     report: Report
     module: fx.GraphModule | None = None
     reading: Reading | None = None
+    device: Device | None = None
     _stage: str = field(default="", repr=False)
 
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
-    device: Device | None = None, texts: bool = False,
+    device: Device | None = None, texts: bool = False, proof: bool = True,
 ) -> Outcome:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
-    With `texts` the report holds readable code. Never raises for a graph that has to stay serial: the report says why.
+    With `texts` the report holds readable code. Without `proof` the last stage is left to `prove`, on the code that Inductor
+    generates anyway; until then the rewritten module must not run. Never raises for a graph that has to stay serial: the
+    report says why.
     """
-    outcome = Outcome(Report(name, "serial"))
+    outcome = Outcome(Report(name, "serial"), device=device)
+    with _guarded(outcome):
+        _stages(outcome, gm, options, input_names, texts)
+        if proof:
+            assert outcome.module is not None
+            wrapper.register()
+            with _stage(outcome, "verify"):
+                lowered = lower(copy_graph(outcome.module), generate_code=True)
+            _prove(outcome, lowered, options)
+    return outcome
+
+
+def prove(outcome: Outcome, lowered: Lowered, options: Options) -> Outcome:
+    """The last stage for an outcome without proof: check the generated code. The verdict of its report is final."""
+    with _guarded(outcome):
+        _prove(outcome, lowered, options)
+    return outcome
+
+
+@contextlib.contextmanager
+def _guarded(outcome: Outcome) -> Iterator[None]:
+    """Turn whatever stops a stage into the report's verdict."""
     try:
-        _stages(outcome, gm, options, input_names, device, texts)
+        yield
+        return
     except (Serial, Unsupported) as stop:
         verdict = getattr(stop, "verdict", "serial")
         outcome.report = replace(outcome.report, verdict=verdict, reason=str(stop), stage=outcome._stage)
@@ -67,24 +92,22 @@ def run_stages(
         log.debug("stage %s failed", outcome._stage, exc_info=True)
         reason = f"{type(error).__name__}: {error}"
         outcome.report = replace(outcome.report, verdict="refused", reason=reason, stage=outcome._stage)
-    if outcome.report.verdict != "clean":
-        outcome.module = None
-    return outcome
+    outcome.module = None
 
 
-def _stages(
-    outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], device: Device | None, texts: bool
-) -> None:
+def _stages(outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool) -> None:
     with _stage(outcome, "read"):
         reading = outcome.reading = _read(gm, outcome.report.name, input_names)
         serial = readable(reading.module) if texts else ""
-        outcome.report = replace(
-            outcome.report, kernels=reading.kernels, kernels_serial=reading.launches, graph_serial=serial
-        )
+        outcome.report = replace(outcome.report, kernels=reading.kernels, kernels_serial=reading.launches, graph_serial=serial)
         _check_tokens(gm, options)
     with _stage(outcome, "price"):
-        device = device or device_at_hand()
-        us = price(reading.kernels, device) if options.costs == "roofline" else price_from_profile(reading.kernels, options.costs)
+        device = outcome.device = outcome.device or device_at_hand()
+        us = (
+            price(reading.kernels, device)
+            if options.costs == "roofline"
+            else price_from_profile(reading.kernels, options.costs)
+        )
         outcome.report = replace(outcome.report, device=device.name, us=tuple(us))
     with _stage(outcome, "plan"):
         event_us = device.event_us if options.event_us is None else options.event_us
@@ -96,10 +119,6 @@ def _stages(
         module = outcome.module = rewrite(reading, plan)
         streams = readable_regions(module, reading.kernels, plan) if texts else ""
         outcome.report = replace(outcome.report, graph_streams=streams)
-    with _stage(outcome, "verify"):
-        _verify(outcome, module, reading, plan)
-        _check_gain(plan, options, outcome.report.kernels_streamed - outcome.report.kernels_serial, device)
-        outcome.report = replace(outcome.report, verdict="clean")
 
 
 @contextlib.contextmanager
@@ -109,9 +128,10 @@ def _stage(outcome: Outcome, stage: str) -> Iterator[None]:
     try:
         yield
     finally:
-        seconds = {**outcome.report.seconds, stage: time.perf_counter() - started}
-        outcome.report = replace(outcome.report, seconds=seconds)
-    log.debug("%s: %s took %.3f s", outcome.report.name, stage, seconds[stage])
+        before = outcome.report.seconds
+        taken = before.get(stage, 0.0) + time.perf_counter() - started
+        outcome.report = replace(outcome.report, seconds={**before, stage: taken})
+    log.debug("%s: %s took %.3f s", outcome.report.name, stage, time.perf_counter() - started)
 
 
 def _read(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
@@ -139,20 +159,24 @@ def _check_gain(plan: Plan, options: Options, lost_fusions: int, device: Device)
         raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
 
 
-def _verify(outcome: Outcome, module: fx.GraphModule, reading: Reading, plan: Plan) -> None:
-    """Prove the code that Inductor generates for the rewritten graph. Raises Serial where it cannot be proved."""
-    wrapper.register()
-    lowered = lower(copy_graph(module), generate_code=True)
-    with lowered.active():
-        launches, named, unnamed = order.launch_count(lowered), order.lowered_steps(lowered), order.unnamed_steps(lowered)
-    outcome.report = replace(outcome.report, wrapper=lowered.source, kernels_streamed=launches)
-    trace = read_wrapper(lowered.source)
-    in_wrapper = order.without_names(launch_order(trace))
-    difference = order.first_difference(order.planned_steps(plan, reading.kernels), named)
-    difference = difference or order.first_difference(unnamed, in_wrapper)
-    races = tuple(str(race) for race in find_races(trace))
-    outcome.report = replace(outcome.report, order_kept=not difference, races=races)
-    if races:
-        raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
-    if difference:
-        raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
+def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
+    """Check the code generated for the rewritten graph. Raises Serial where it is not proved, or not worth its launches."""
+    reading, plan, device = outcome.reading, outcome.report.plan, outcome.device
+    assert reading is not None and plan is not None and device is not None
+    with _stage(outcome, "verify"):
+        with lowered.active():
+            launches = order.launch_count(lowered)
+            named, unnamed = order.lowered_steps(lowered), order.unnamed_steps(lowered)
+        outcome.report = replace(outcome.report, wrapper=lowered.source, kernels_streamed=launches)
+        trace = read_wrapper(lowered.source)
+        in_wrapper = order.without_names(launch_order(trace))
+        difference = order.first_difference(order.planned_steps(plan, reading.kernels), named)
+        difference = difference or order.first_difference(unnamed, in_wrapper)
+        races = tuple(str(race) for race in find_races(trace))
+        outcome.report = replace(outcome.report, order_kept=not difference, races=races)
+        if races:
+            raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
+        if difference:
+            raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
+        _check_gain(plan, options, launches - reading.launches, device)
+    outcome.report = replace(outcome.report, verdict="clean")

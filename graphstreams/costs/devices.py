@@ -24,7 +24,14 @@ class Device:
     l2: int = 50 * 2**20  # bytes
 
 
-_HOPPER = {"float64": 67e12, "float32": 67e12, "bfloat16": 989e12, "float16": 989e12, "float8": 1979e12, "int8": 1979e12}
+_HOPPER = {
+    "float64": 67e12,
+    "float32": 67e12,
+    "bfloat16": 989e12,
+    "float16": 989e12,
+    "float8": 1979e12,
+    "int8": 1979e12,
+}
 _BLACKWELL = {"float64": 37e12, "float32": 75e12, "bfloat16": 2250e12, "float16": 2250e12, "float8": 4500e12}
 _AMPERE = {"float64": 19.5e12, "float32": 19.5e12, "bfloat16": 312e12, "float16": 312e12, "int8": 624e12}
 _ADA = {"float64": 1.4e12, "float32": 91.6e12, "bfloat16": 362e12, "float16": 362e12, "float8": 733e12, "int8": 733e12}
@@ -53,7 +60,10 @@ def device_at_hand() -> Device:
         if name == device.name:
             return device
     properties = torch.cuda.get_device_properties(0)
-    nearest = min(DEVICES.values(), key=lambda d: abs(d.capability[0] * 10 + d.capability[1] - properties.major * 10 - properties.minor))
+    nearest = min(
+        DEVICES.values(),
+        key=lambda d: abs(d.capability[0] * 10 + d.capability[1] - properties.major * 10 - properties.minor),
+    )
     scale = properties.multi_processor_count / nearest.sm_count
     clock, width = getattr(properties, "memory_clock_rate", 0), getattr(properties, "memory_bus_width", 0)
     return Device(

@@ -38,9 +38,7 @@ def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[Kerne
     order = _program_order(after, list(ids))
     position = {index: kernel for kernel, index in enumerate(order)}
     kernels = tuple(_kernel(position[i], entries[i]) for i in order)
-    edges = tuple(
-        Edge(before, position[i], EdgeKind.RAW) for i in order for before in sorted(position[b] for b in after[i])
-    )
+    edges = tuple(Edge(before, position[i], EdgeKind.RAW) for i in order for before in sorted(position[b] for b in after[i]))
     return KernelGraph(str(data.get("name", "profile")), kernels, edges), [us[i] for i in order]
 
 

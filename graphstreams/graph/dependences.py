@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphstreams.graph.kernels import Edge, EdgeKind
@@ -24,30 +23,43 @@ def dependences(kernels: Sequence[Touched]) -> tuple[Edge, ...]:
     An exclusive kernel is ordered after every kernel before it and before every kernel after it.
     """
     edges: dict[tuple[int, int, EdgeKind, str], None] = {}
-    writer: dict[str, int] = {}
-    readers: dict[str, list[int]] = {}
-    since_barrier: list[int] = []
+    last = _LastAccesses()
     barrier: int | None = None
     for position, kernel in enumerate(kernels):
-        for storage in kernel.reads:
-            if storage in writer:
-                edges[writer[storage], position, EdgeKind.RAW, storage] = None
-        for storage in kernel.writes:
-            for reader in readers.get(storage, ()):
-                edges[reader, position, EdgeKind.WAR, storage] = None
-            if storage in writer:
-                edges[writer[storage], position, EdgeKind.WAW, storage] = None
-        if barrier is not None:
-            edges[barrier, position, EdgeKind.ORDER, ""] = None
+        for before, kind, storage in last.conflicts(kernel):
+            edges[before, position, kind, storage] = None
         if kernel.exclusive:
-            for earlier in since_barrier:
-                edges[earlier, position, EdgeKind.ORDER, ""] = None
-            barrier, since_barrier = position, []
-        else:
-            since_barrier.append(position)
+            for before in range(0 if barrier is None else barrier, position):
+                edges[before, position, EdgeKind.ORDER, ""] = None
+            barrier = position
+        elif barrier is not None:
+            edges[barrier, position, EdgeKind.ORDER, ""] = None
+        last.add(position, kernel)
+    return tuple(Edge(*key) for key in edges)
+
+
+class _LastAccesses:
+    """Who wrote each storage last, and who has read it since."""
+
+    def __init__(self) -> None:
+        self._writer: dict[str, int] = {}
+        self._readers: dict[str, list[int]] = {}
+
+    def conflicts(self, kernel: Touched) -> Iterator[tuple[int, EdgeKind, str]]:
+        """What the kernel has to come after."""
+        for storage in kernel.reads:
+            if storage in self._writer:
+                yield self._writer[storage], EdgeKind.RAW, storage
         for storage in kernel.writes:
-            writer[storage], readers[storage] = position, []
+            for reader in self._readers.get(storage, ()):
+                yield reader, EdgeKind.WAR, storage
+            if storage in self._writer:
+                yield self._writer[storage], EdgeKind.WAW, storage
+
+    def add(self, position: int, kernel: Touched) -> None:
+        """Let the kernel's accesses happen."""
+        for storage in kernel.writes:
+            self._writer[storage], self._readers[storage] = position, []
         for storage in kernel.reads:
             if storage not in kernel.writes:
-                readers.setdefault(storage, []).append(position)
-    return tuple(Edge(*key) for key in edges)
+                self._readers.setdefault(storage, []).append(position)

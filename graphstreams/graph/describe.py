@@ -56,7 +56,8 @@ def launch_names(node: Any) -> list[str]:
     if isinstance(node, NopKernelSchedulerNode) or not _launches(node):
         return []
     if isinstance(node, ExternKernelSchedulerNode):
-        return [node.node.get_kernel_name() if hasattr(node.node, "get_kernel_name") else str(node.node.op_overload)]
+        inner: Any = node.node
+        return [inner.get_kernel_name() if hasattr(inner, "get_kernel_name") else str(inner.op_overload)]
     category = "red" if any(leaf.is_reduction() for leaf in leaves(node)) else "poi"
     return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
 
@@ -78,7 +79,7 @@ def is_stream_operation(node: Any) -> bool:
 
 
 def kind(nodes: Sequence[Any]) -> str:
-    """"gemm", "reduction", "pointwise", "template", "triton" or "extern"."""
+    """ "gemm", "reduction", "pointwise", "template", "triton" or "extern"."""
     kinds = Counter(_kind(node) for node in nodes if launch_names(node))
     for candidate in ("gemm", "extern", "triton", "template", "reduction", "pointwise"):
         if kinds[candidate]:
@@ -115,9 +116,7 @@ def _exclusive(node: Any) -> bool:
     return operation.namespace not in _TRUSTED or torch.Tag.nondeterministic_seeded in operation.tags
 
 
-def accesses(
-    nodes: Sequence[Any], lowered: Lowered, storages: Storages
-) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+def accesses(nodes: Sequence[Any], lowered: Lowered, storages: Storages) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
     """Storages that the nodes together read and write, with bytes; what stays inside them does not count as read."""
     graph = lowered.graph
     made = {buffer for node in nodes for buffer in node.get_buffer_names()}
@@ -253,7 +252,7 @@ def _clean(path: str) -> str:
 
 
 def _function(node: fx.Node) -> str:
-    frames = re.findall(r'line \d+, in (\w+)', node.meta.get("stack_trace") or "")
+    frames = re.findall(r"line \d+, in (\w+)", node.meta.get("stack_trace") or "")
     return frames[-1] if frames else ""
 
 

@@ -158,9 +158,9 @@ def _warm_pattern_tables() -> None:
 
 
 def _clear_device_caches() -> None:
-    from torch._inductor.runtime.hints import DeviceProperties
-    from torch._inductor import utils
     import torch.utils._triton as triton_utils
+    from torch._inductor import utils
+    from torch._inductor.runtime.hints import DeviceProperties
 
     for module in (utils, triton_utils):
         for value in vars(module).values():
@@ -183,13 +183,14 @@ def faked_parameters(module: torch.nn.Module, mode: FakeTensorMode) -> Iterator[
     fakes: dict[int, torch.Tensor] = {}
     with contextlib.ExitStack() as stack:
         for child in module.modules():
-            for table in (child._parameters, child._buffers):
+            tables: tuple[dict[str, Any], ...] = (child._parameters, child._buffers)
+            for table in tables:
                 stack.callback(table.update, dict(table))
                 for name, tensor in table.items():
                     if tensor is not None:
                         if id(tensor) not in fakes:
                             fakes[id(tensor)] = _fake_like(tensor, mode)
-                        table[name] = fakes[id(tensor)]  # type: ignore[assignment]
+                        table[name] = fakes[id(tensor)]
         yield
 
 

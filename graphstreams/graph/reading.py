@@ -63,11 +63,9 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     storages = _storages(lowered)
     groups = _group(lowered, values, storages)
     regions = _regions(module, values, groups)
-    kernels = [
-        _kernel(index, region, groups, lowered, storages, input_names) for index, region in enumerate(regions)
-    ]
+    kernels = [_kernel(index, region, groups, lowered, storages, input_names) for index, region in enumerate(regions)]
     named = describe.unique_names(kernels)
-    edges = dependences([Touched(*(tuple(a.storage for a in part) for part in (k.reads, k.writes)), k.exclusive) for k in named])
+    edges = dependences([_touched_by(kernel) for kernel in named])
     graph = KernelGraph(name, tuple(named), edges, describe.size_hints(lowered))
     host = tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n))
     last = tuple(sorted(epilogue(module, values, groups)[0], key=values.order.__getitem__))
@@ -98,6 +96,11 @@ def _touched(node: Any, storages: Storages) -> Touched:
     reads = {storages.storage(name) for name in _read_names(node)}
     writes = {storages.storage(name) for name in node.get_buffer_names()}
     return Touched(tuple(sorted(reads)), tuple(sorted(writes)))
+
+
+def _touched_by(kernel: Kernel) -> Touched:
+    reads, writes = (tuple(access.storage for access in part) for part in (kernel.reads, kernel.writes))
+    return Touched(reads, writes, kernel.exclusive)
 
 
 def _read_names(node: Any) -> frozenset[str]:
@@ -139,12 +142,7 @@ def _group(lowered: Lowered, values: _Values, storages: Storages) -> Groups:
 
 def _mutation_buffers(lowered: Lowered, values: _Values) -> set[str]:
     carried = {p for positions in values.mutators.values() for p in positions}
-    return {
-        output.get_name()
-        for p in carried
-        for output in lowered.nodes[p].get_outputs()
-        if output.get_mutations()
-    }
+    return {output.get_name() for p in carried for output in lowered.nodes[p].get_outputs() if output.get_mutations()}
 
 
 def _with_pieces(position: int, node: Any, values: _Values, readers: dict[str, list[int]]) -> Iterable[tuple[int, int]]:
@@ -180,9 +178,7 @@ def epilogue(module: fx.GraphModule, values: _Values, groups: Groups) -> tuple[s
     return _slice(-1, module.graph.output_node().all_input_nodes, values, groups)
 
 
-def _slice(
-    group: int, targets: Iterable[fx.Node], values: _Values, groups: Groups
-) -> tuple[set[fx.Node], set[fx.Node]]:
+def _slice(group: int, targets: Iterable[fx.Node], values: _Values, groups: Groups) -> tuple[set[fx.Node], set[fx.Node]]:
     """The nodes that the group computes to get `targets`, and the values that it takes from elsewhere."""
     read = frozenset().union(*(values.reads[m] for m in groups.members[group])) if group >= 0 else None
     nodes: set[fx.Node] = set()
@@ -200,9 +196,7 @@ def _slice(
     return nodes, inputs
 
 
-def _comes_from_elsewhere(
-    node: fx.Node, group: int, read: frozenset[str] | None, values: _Values, groups: Groups
-) -> bool:
+def _comes_from_elsewhere(node: fx.Node, group: int, read: frozenset[str] | None, values: _Values, groups: Groups) -> bool:
     if node.op in ("placeholder", "get_attr") or is_host_value(node):
         return True
     if node in values.mutators:
@@ -245,4 +239,3 @@ def _kernel(
         parameters=parameters,
         exclusive=describe.is_exclusive(nodes) or not region.nodes,
     )
-

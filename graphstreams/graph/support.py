@@ -82,7 +82,6 @@ def token_count(module: fx.GraphModule) -> Any:
     An int, or a SymInt whose comparison adds a guard to the graph.
     """
     for node in module.graph.nodes:
-        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
-            if node.target._opname in ("mm", "addmm", "_scaled_mm"):
-                return node.meta["val"].shape[0]
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._opname in ("mm", "addmm", "_scaled_mm"):
+            return node.meta["val"].shape[0]
     return None

@@ -16,7 +16,15 @@ from math import fsum, inf, isfinite
 
 from graphstreams.graph.kernels import KernelGraph, check_costs
 from graphstreams.planning.events import place_events
-from graphstreams.planning.paths import Assignment, Timing, critical_path, enqueue_order, inputs_ready, longest_remaining, timed
+from graphstreams.planning.paths import (
+    Assignment,
+    Timing,
+    critical_path,
+    enqueue_order,
+    inputs_ready,
+    longest_remaining,
+    timed,
+)
 from graphstreams.planning.plan import Placement, Plan
 
 
@@ -53,9 +61,7 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     return Plan(
         name=graph.name,
         streams=_used(best),
-        placements=tuple(
-            Placement(k, graph.kernels[k].name, best.stream[k], timing.start[k], timing.end[k]) for k in order
-        ),
+        placements=tuple(Placement(k, graph.kernels[k].name, best.stream[k], timing.start[k], timing.end[k]) for k in order),
         events=place_events(graph, order, dict(enumerate(best.stream))),
         serial_us=serial,
         streamed_us=timing.makespan,

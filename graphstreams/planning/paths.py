@@ -59,9 +59,7 @@ def inputs_ready(
     return max((end[p] + (event_us if stream_of[p] != stream else 0.0) for p in predecessors), default=0.0)
 
 
-def timed(
-    assignment: Assignment, predecessors: Sequence[Sequence[int]], us: Sequence[float], event_us: float
-) -> Timing:
+def timed(assignment: Assignment, predecessors: Sequence[Sequence[int]], us: Sequence[float], event_us: float) -> Timing:
     """The longest paths through the edges and the order of the streams: fork at 0 us, each wait adds `event_us` us."""
     start, end = [0.0] * len(us), [0.0] * len(us)
     free = {0: 0.0}

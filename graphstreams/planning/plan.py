@@ -76,8 +76,6 @@ class Plan:
 
 def _plan_from(data: dict[str, Any]) -> Plan:
     placements = tuple(Placement(**p) for p in data.pop("placements"))
-    events = tuple(
-        Event(e["id"], e["stream"], e["after"], tuple(Wait(**w) for w in e["waits"])) for e in data.pop("events")
-    )
+    events = tuple(Event(e["id"], e["stream"], e["after"], tuple(Wait(**w) for w in e["waits"])) for e in data.pop("events"))
     path = tuple(data.pop("critical_path"))
     return Plan(placements=placements, events=events, critical_path=path, **data)

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """One row a workload: verdict, runs whose bits were wrong, and times in us (median, quartiles)."""
-    headers = ["workload", "verdict", "wrong / runs", "graph serial", "graph streamed", "speed-up", "direct serial", "direct streamed"]
+    headers = [
+        "workload",
+        "verdict",
+        "wrong / runs",
+        "graph serial",
+        "graph streamed",
+        "speed-up",
+        "direct serial",
+        "direct streamed",
+    ]
     rows = []
     for each in comparisons:
         wrong = ", ".join(f"{way} {each.wrong[way]}/{each.runs[way]}" for way in each.runs)

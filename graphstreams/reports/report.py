@@ -91,7 +91,11 @@ class Report:
 
     def _files(self) -> dict[str, str]:
         files = {"report.json": json.dumps(self.as_dict(), indent=1) + "\n"}
-        texts = {"graph_serial.py": self.graph_serial, "graph_streams.py": self.graph_streams, "wrapper.py": self.wrapper}
+        texts = {
+            "graph_serial.py": self.graph_serial,
+            "graph_streams.py": self.graph_streams,
+            "wrapper.py": self.wrapper,
+        }
         files.update({name: text for name, text in texts.items() if text})
         if self.plan and self.kernels:
             files["plan.json"] = self.plan.dumps() + "\n"

@@ -55,9 +55,7 @@ def ordered(
     return node, [_element(module.graph, node, i, value, stream) for i, value in enumerate(values)]
 
 
-def hold(
-    module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
-) -> None:
+def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]) -> None:
     """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before."""
     inner = fx.Graph()
     inside = [_placeholder(inner, value) for value in values]
@@ -76,7 +74,10 @@ def _append(
     setattr(module, attribute, fx.GraphModule(torch.nn.Module(), inner))
     subgraph = module.graph.get_attr(attribute)
     node = module.graph.create_node(
-        "call_function", control_deps, (tuple(dependencies), subgraph, *values), name=attribute.removeprefix("graphstreams_")
+        "call_function",
+        control_deps,
+        (tuple(dependencies), subgraph, *values),
+        name=attribute.removeprefix("graphstreams_"),
     )
     node.meta["val"] = tuple(value.meta.get("val") for value in values) if values else None
     return node

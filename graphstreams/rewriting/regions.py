@@ -15,7 +15,7 @@ from graphstreams.graph.reading import Reading, Region
 from graphstreams.planning.plan import FORK, JOIN, Event, Plan
 from graphstreams.rewriting import events
 from graphstreams.rewriting.lifetimes import held_values
-from graphstreams.rewriting.wrapper import MARK
+from graphstreams.rewriting.wrapper import MARK, Mark
 
 KERNEL = "graphstreams_kernel"  # key in node.meta; its value is the id of the kernel whose region the node is in
 
@@ -46,7 +46,7 @@ class _Builder:
     def __init__(self, reading: Reading, plan: Plan) -> None:
         self.reading, self.plan = reading, plan
         self.module = fx.GraphModule(reading.module, fx.Graph())
-        self.module.meta = {**reading.module.meta, MARK: len(plan.events)}
+        self.module.meta = {**reading.module.meta, MARK: Mark(len(plan.events))}
         self.graph = self.module.graph
         self.latest: dict[fx.Node, fx.Node] = {}
         self.ordered: dict[tuple[fx.Node, int], fx.Node] = {}  # as read on one stream, behind its waits

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,16 @@ from torch._inductor import config
 from torch._inductor.codegen import common, wrapper
 from torch._inductor.virtualized import V
 
-MARK = "graphstreams"  # key in GraphModule.meta; its value is the number of events
+MARK = "graphstreams"  # key in GraphModule.meta; its value is a Mark
 RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire as _acquire_streams"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """Says that a module was rewritten: how many events it has, and who checks the code that is generated for it."""
+
+    events: int
+    proof: Callable[[Any, str], None] | None = None  # gets the GraphLowering and the wrapper's source; raises to refuse
 
 
 def register() -> None:
@@ -26,7 +35,7 @@ def register() -> None:
     common.init_backend_registration()
     registered = common.device_codegens["cuda"]
     if not isinstance(registered.wrapper_codegen, _Selector):
-        registered.wrapper_codegen = _Selector(registered.wrapper_codegen)
+        registered.wrapper_codegen = _Selector(registered.wrapper_codegen)  # type: ignore[assignment]
 
 
 class _Selector:
@@ -42,10 +51,11 @@ class _Selector:
         return self.before(*args, **kwargs)
 
     def create(self, is_subgraph: bool, *args: Any, **kwargs: Any) -> Any:
-        events = V.graph.module.meta.get(MARK)
-        if events is None or is_subgraph or self.before is not wrapper.PythonWrapperCodegen:
+        meta: dict[str, Any] = V.graph.module.meta  # type: ignore[assignment]
+        mark = meta.get(MARK)
+        if mark is None or is_subgraph or self.before is not wrapper.PythonWrapperCodegen:
             return self.before.create(is_subgraph, *args, **kwargs)
-        return StreamWrapperCodegen(events)
+        return StreamWrapperCodegen(mark)
 
 
 @dataclasses.dataclass
@@ -65,17 +75,20 @@ class _EnterDeviceLine(wrapper.EnterDeviceContextManagerLine):
 class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
     """Emits `event3.record(stream1)` and `stream2.wait_event(event3)` for the stream operations of a rewritten graph."""
 
-    def __init__(self, events: int) -> None:
+    def __init__(self, mark: Mark) -> None:
         # The plan fixes the order of the kernels; Inductor's later orderings must not undo it. They are read between
         # here and `generate`, and belong to this graph alone.
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(config.patch(plan_settings()))
-        self._event_count = events
+        self._mark = mark
         super().__init__()
 
     def generate(self, is_inference: bool) -> Any:
         with self._settings:
-            return super().generate(is_inference)
+            generated = super().generate(is_inference)
+        if self._mark.proof is not None:
+            self._mark.proof(V.graph, generated[0].value)
+        return generated
 
     def codegen_device_guard_enter(
         self, device_idx: int, num_streams: int = 1, stream_idx_to_user_obj_idx: dict[int, int] | None = None
@@ -87,7 +100,7 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
             self.imports.writeline(RUNTIME_IMPORT)
         self._own_index = stream_idx_to_user_obj_idx
         streams = max(stream_idx_to_user_obj_idx.values())
-        self.writeline(_EnterDeviceLine(device_idx, self.last_seen_device_guard_index, streams, self._event_count))
+        self.writeline(_EnterDeviceLine(device_idx, self.last_seen_device_guard_index, streams, self._mark.events))
         self.last_seen_device_guard_index = device_idx
         self._num_streams = 1
 

@@ -12,7 +12,15 @@ from typing import Any
 
 import torch
 
-_pools = threading.local()
+
+class _PoolsOfThread(threading.local):
+    """The pools that one thread has made, by device index and stream handle of the caller."""
+
+    def __init__(self) -> None:
+        self.by_stream: dict[tuple[int, int], _Pool] = {}
+
+
+_pools = _PoolsOfThread()
 
 
 class _Pool:
@@ -37,11 +45,10 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int) -> tuple[Any, 
 
     The same objects come back for the same thread and caller's stream; nothing is made after the first call.
     """
-    pools = _pools.__dict__
     key = (caller.device_index, caller.cuda_stream)
-    pool = pools.get(key)
+    pool = _pools.by_stream.get(key)
     if pool is None:
-        pool = pools[key] = _Pool(caller.device)
+        pool = _pools.by_stream[key] = _Pool(caller.device)
     taken = pool.taken.get((streams, events))
     if taken is None:
         taken = pool.taken[streams, events] = pool.take(streams, events)

@@ -101,9 +101,7 @@ class Machine:
             # Any memory of the pool may become an operator's scratch space (sort, topk, cuBLASLt), as a later
             # allocation's may.
             written.append(self.allocate(f"scratch memory of {name}"))
-        self._emit(
-            Launch(self.stream if stream is None else stream, self.line, name, _keys(reads), _keys(written))
-        )
+        self._emit(Launch(self.stream if stream is None else stream, self.line, name, _keys(reads), _keys(written)))
 
     def record(self, event: str, stream: int) -> None:
         self._emit(Record(stream, self.line, event))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class UnreadableWrapper(ValueError):  # noqa: N818  - named for what the source is
+class UnreadableWrapper(ValueError):
     """The source holds a construct whose effect on memory or streams is not known, so nothing is proved about it."""
 
     def __init__(self, line: int, construct: str) -> None:

@@ -1,0 +1,59 @@
+"""A race, in words that somebody who writes models understands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphstreams.verification.trace import stream_name
+
+UNORDERED = "unordered accesses"
+FREED_EARLY = "freed too early"
+AFTER_FREE = "used after free"
+UNKNOWN_STORAGE = "never allocated"
+UNFORKED = "not forked"
+UNJOINED = "not joined"
+UNRECORDED = "event never recorded"
+
+_VERBS = {"read": "reads", "write": "writes", "free": "frees", "allocate": "allocates"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """One place of the trace that touches a storage, or where streams meet. `action` is read, write, free, ..."""
+
+    line: int
+    kernel: str
+    stream: int
+    storage: str
+    action: str
+
+    def __str__(self) -> str:
+        who = f"{self.kernel} on {stream_name(self.stream)}" if self.kernel else stream_name(self.stream)
+        return f"line {self.line}: {who} {_VERBS.get(self.action, self.action)} {self.storage}".rstrip()
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two accesses that may happen in either order. `missing` says which order nothing enforces."""
+
+    kind: str
+    first: Access
+    second: Access
+    missing: str
+    allocation: Access | None = None  # freed too early: what may get the memory
+
+    def __str__(self) -> str:
+        first, second = self.first, self.second
+        if self.kind == FREED_EARLY and self.allocation is not None:
+            return (
+                f"{first}, which line {second.line} on {stream_name(second.stream)} frees; {self.missing}, "
+                f"so the memory can be overwritten while it is in use (line {self.allocation.line} allocates "
+                f"{self.allocation.storage} and may get it)"
+            )
+        if self.kind == UNORDERED:
+            verb = _VERBS[second.action]
+            return (
+                f"{first}, which line {second.line}: {second.kernel} on {stream_name(second.stream)} {verb}; "
+                f"{self.missing}, so it is left to chance which comes first"
+            )
+        return f"{first}; {self.missing}"
