@@ -92,9 +92,7 @@ def test_names_the_members_of_a_cycle_and_no_others():
     assert "a b c a b c".find(" ".join(members[:-1])) >= 0
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("{", "is not JSON"), ("[]", "not a profile.*not a list"), ("", "is not JSON")]
-)
+@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "not a profile.*not a list"), ("", "is not JSON")])
 def test_a_file_that_is_no_profile(tmp_path, text, message):
     path = tmp_path / "broken.json"
     path.write_text(text)

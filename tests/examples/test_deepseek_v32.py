@@ -62,9 +62,7 @@ def halves(size: int) -> list[tuple[int, int]]:
 
 def index_logits(weights, config, hidden, q_c, position, index_cache):
     """Writes the new index key; returns the logit of every slot up to ``position``."""
-    key, head_weights = (weights["indexer.wk_weights_proj.weight"] @ hidden).split(
-        [config.index_dim, config.index_heads]
-    )
+    key, head_weights = (weights["indexer.wk_weights_proj.weight"] @ hidden).split([config.index_dim, config.index_heads])
     key = (key - key.mean()) / (key.var(unbiased=False) + 1e-6).sqrt()
     key = key * weights["indexer.k_norm.weight"] + weights["indexer.k_norm.bias"]
     index_cache[position] = rotate(key, position, halves(config.rope))

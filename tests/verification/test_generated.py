@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 
 import pytest
 import torch
@@ -48,19 +47,6 @@ def test_every_record_and_wait_is_needed() -> None:
     assert len(syncs) >= 4
     for i in syncs:
         assert verify("\n".join([*lines[:i], *lines[i + 1 :]])), lines[i]
-
-
-def test_earlier_frees_are_found_or_harmless() -> None:
-    """Each free moved up to right behind the last line that uses its name; those of other streams' buffers race."""
-    lines = _streamed().splitlines()
-    end = max(i for i, line in enumerate(lines) if line.strip().startswith("return ("))
-    found = 0
-    for i in [i for i in range(end) if lines[i].strip().startswith("del ") and lines[i].startswith("    ")]:
-        name = lines[i].split()[1]
-        last = max(j for j in range(i) if re.search(rf"\b{name}\b", lines[j]) and not lines[j].strip().startswith("#"))
-        moved = lines[last][: len(lines[last]) - len(lines[last].lstrip())] + lines[i].strip()
-        found += bool(verify("\n".join([*lines[: last + 1], moved, *lines[last + 1 : i], *lines[i + 1 :]])))
-    assert found > 0
 
 
 def test_cut_wrapper_is_refused() -> None:

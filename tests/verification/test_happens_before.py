@@ -275,12 +275,8 @@ class _Oracle:
     def _early(self, position: int) -> bool:
         storage = self.steps[position].storage  # type: ignore[attr-defined]
         pool = next(s.stream for s in self.steps if isinstance(s, Allocate) and s.storage == storage)
-        users = [
-            i for i, s in enumerate(self.steps[:position]) if isinstance(s, Launch) and storage in (*s.reads, *s.writes)
-        ]
-        after = [
-            i for i, s in enumerate(self.steps) if i > position and isinstance(s, Allocate) and s.stream == pool
-        ]
+        users = [i for i, s in enumerate(self.steps[:position]) if isinstance(s, Launch) and storage in (*s.reads, *s.writes)]
+        after = [i for i, s in enumerate(self.steps) if i > position and isinstance(s, Allocate) and s.stream == pool]
         return any(later not in self.reach[user] for later in after for user in users)
 
 

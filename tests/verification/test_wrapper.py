@@ -11,7 +11,7 @@ from graphstreams.verification import happens_before as hb
 from graphstreams.verification.trace import Launch
 from graphstreams.verification.wrapper import UnreadableWrapper, launch_order, read_wrapper, verify
 
-HEADER = '''
+HEADER = """
 from torch import device, empty_strided
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.select_algorithm import extern_kernels
@@ -27,7 +27,7 @@ assert_size_stride = torch._C._dynamo.guards.assert_size_stride
 empty_strided_cuda = torch._C._dynamo.guards._empty_strided_cuda
 reinterpret_tensor = torch._C._dynamo.guards._reinterpret_tensor
 async_compile = AsyncCompile()
-'''
+"""
 
 
 def kernel(name: str, pointers: str, body: str, heuristic: str = "pointwise", mutated: tuple[str, ...] = ()) -> str:
@@ -345,7 +345,8 @@ return (buf0, )"""
         ("x, y = arg0_1\nreturn ()", "2 names for what is not a tuple"),
         ("del nothing\nreturn ()", "del nothing"),
         ("stream1, event0 = _acquire_streams(arg0_1, 1, 1)\nreturn ()", "not acquired for the caller's stream"),
-        ("extern_kernels.mm_(arg0_1)\nreturn ()", "may write its arguments"),
+        ("extern_kernels.relu_(arg0_1)\nreturn ()", "may write its arguments"),
+        ("extern_kernels.own(arg0_1)\nreturn ()", "without out="),
         ("buf0 = arg0_1 + 1\nreturn ()", "where a number is expected"),
         ("buf0 = f(*args)\nreturn ()", "the name f"),
         ("pass", "ends without a return"),

@@ -1,0 +1,111 @@
+"""Streams, caches and passes on a real GPU."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import graphstreams
+from graphstreams.runtime.streams import acquire
+
+pytestmark = pytest.mark.gpu
+
+
+class Branches(torch.nn.Module):
+    """Two long chains from one input, joined at the end; the second also updates a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.ModuleList(torch.nn.Linear(1024, 1024, bias=False) for _ in range(4))
+        self.second = torch.nn.ModuleList(torch.nn.Linear(1024, 1024, bias=False) for _ in range(4))
+
+    def forward(self, x: torch.Tensor, cache: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        left, right = x, x
+        for one, other in zip(self.first, self.second, strict=True):
+            left, right = torch.relu(one(left)), torch.nn.functional.silu(other(right))
+        cache[position] = right
+        return left + right + cache.sum(0)
+
+
+def make() -> tuple[torch.nn.Module, list[torch.Tensor]]:
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        module = Branches().requires_grad_(False)
+        return module, [torch.randn(4, 1024), torch.randn(16, 1024), torch.arange(4)]
+
+
+def check(compiled: object, module: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
+    torch._dynamo.reset()
+    serial = torch.compile(module)
+    with torch.no_grad():
+        first, second = ([value.clone() for value in inputs] for _ in range(2))
+        assert torch.equal(serial(*first), compiled(*second))  # type: ignore[operator]
+        assert torch.equal(first[1], second[1])
+
+
+def test_the_pass_in_plain_inductor_gives_the_same_rewriting() -> None:
+    module, inputs = make()
+    stream_pass = graphstreams.StreamPass({"strict": True, "min_gain": 0.0})
+    check(torch.compile(module, options={"post_grad_custom_post_pass": stream_pass}), module, inputs)
+    assert [report.verdict for report in stream_pass.reports] == ["clean"]
+
+
+def test_a_second_process_finds_the_streamed_graph_in_the_cache(tmp_path: Path) -> None:
+    program = f"""
+import sys, torch, torch._inductor.config as config
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from torch._dynamo.utils import counters
+import test_runtime
+module, inputs = test_runtime.make()
+compiled = torch.compile(module, backend="graphstreams", options={{"min_gain": 0.0}})
+with torch.no_grad():
+    print(float(compiled(*inputs).double().sum()), counters["inductor"]["fxgraph_cache_hit"],
+          counters["aot_autograd"]["autograd_cache_hit"])
+"""
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    results = [_run(program, environment).split() for _ in range(2)]
+    assert results[0][0] == results[1][0]
+    assert results[0][1:] == ["0", "0"]
+    assert "1" in results[1][1:]
+
+
+def _run(program: str, environment: dict[str, str]) -> str:
+    import os
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def test_streams_and_events_are_made_once_for_each_caller() -> None:
+    current, other = torch.cuda.current_stream(), torch.cuda.Stream()
+    assert acquire(current, 2, 5) is acquire(current, 2, 5)
+    assert acquire(current, 1, 3)[0] is acquire(current, 2, 5)[0]
+    assert acquire(other, 1, 1)[0].cuda_stream != acquire(current, 1, 1)[0].cuda_stream
+
+
+def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    with torch.no_grad():
+        expected = torch.compile(module)(*[value.clone() for value in inputs])
+        streamed(*[value.clone() for value in inputs])
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(50):
+                late = [torch.zeros_like(value) for value in inputs]
+                torch.cuda._sleep(100_000)
+                for target, value in zip(late, inputs, strict=True):
+                    target.copy_(value)
+                result = streamed(*late)
+                kept = result.clone()
+                del result
+                torch.full_like(kept, float("nan"))
+        torch.cuda.current_stream().wait_stream(side)
+        assert torch.equal(kept, expected)
