@@ -41,6 +41,10 @@ class Options:
     event_us: float | None = _field(
         None, float, (0.0, 1000.0), "what a wait for another stream adds, in us; None: the device's own figure"
     )
+    max_extra_memory: float = _field(
+        0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
+    )
+    priority: int = _field(0, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first, 0 is the default")
     dump: str | None = _field(None, str, None, "directory for the report of every graph, one folder a graph; None: no report")
     strict: bool = _field(False, bool, None, "raise where the graph would otherwise run serially because a stage failed")
 

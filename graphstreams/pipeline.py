@@ -14,6 +14,7 @@ from graphstreams.costs.devices import Device, device_at_hand
 from graphstreams.costs.profile import price_from_profile
 from graphstreams.costs.roofline import price
 from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.reading import Reading, read
 from graphstreams.graph.support import Unsupported, token_count
 from graphstreams.options import Options
@@ -28,6 +29,8 @@ from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.wrapper import launch_order, read_wrapper
 
 log = logging.getLogger("graphstreams")
+
+ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
 
 
 class Serial(Exception):
@@ -84,30 +87,36 @@ def _guarded(outcome: Outcome) -> Iterator[None]:
     """Turn whatever stops a stage into the report's verdict."""
     try:
         yield
-        return
     except (Serial, Unsupported) as stop:
         verdict = getattr(stop, "verdict", "serial")
-        outcome.report = replace(outcome.report, verdict=verdict, reason=str(stop), stage=outcome._stage)
+        _stop(outcome, verdict, str(stop))
     except Exception as error:
         log.debug("stage %s failed", outcome._stage, exc_info=True)
-        reason = f"{type(error).__name__}: {error}"
-        outcome.report = replace(outcome.report, verdict="refused", reason=reason, stage=outcome._stage)
+        _stop(outcome, "refused", f"{type(error).__name__}: {error}")
+
+
+def _stop(outcome: Outcome, verdict: str, reason: str) -> None:
+    outcome.report = replace(outcome.report, verdict=verdict, reason=reason, stage=outcome._stage)
     outcome.module = None
 
 
 def _stages(outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool) -> None:
     with _stage(outcome, "read"):
         reading = outcome.reading = _read(gm, outcome.report.name, input_names)
-        serial = readable(reading.module) if texts else ""
-        outcome.report = replace(outcome.report, kernels=reading.kernels, kernels_serial=reading.launches, graph_serial=serial)
+        outcome.report = replace(
+            outcome.report,
+            kernels=reading.kernels,
+            kernels_serial=reading.launches,
+            memory_serial=reading.peak_memory,
+        )
         _check_tokens(gm, options)
+    if texts:
+        with _stage(outcome, "report"):
+            outcome.report = replace(outcome.report, graph_serial=readable(reading.module))
     with _stage(outcome, "price"):
         device = outcome.device = outcome.device or device_at_hand()
-        us = (
-            price(reading.kernels, device)
-            if options.costs == "roofline"
-            else price_from_profile(reading.kernels, options.costs)
-        )
+        profile = None if options.costs == "roofline" else options.costs
+        us = price_from_profile(reading.kernels, profile) if profile else price(reading.kernels, device)
         outcome.report = replace(outcome.report, device=device.name, us=tuple(us))
     with _stage(outcome, "plan"):
         event_us = device.event_us if options.event_us is None else options.event_us
@@ -116,9 +125,10 @@ def _stages(outcome: Outcome, gm: fx.GraphModule, options: Options, input_names:
         check_plan(reading.kernels, plan)
         _check_gain(plan, options, 0, device)
     with _stage(outcome, "rewrite"):
-        module = outcome.module = rewrite(reading, plan)
-        streams = readable_regions(module, reading.kernels, plan) if texts else ""
-        outcome.report = replace(outcome.report, graph_streams=streams)
+        module = outcome.module = rewrite(reading, plan, options.priority)
+    if texts:
+        with _stage(outcome, "report"):
+            outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
 
 
 @contextlib.contextmanager
@@ -159,15 +169,22 @@ def _check_gain(plan: Plan, options: Options, lost_fusions: int, device: Device)
         raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
 
 
+def _check_memory(serial: int, streamed: int, options: Options) -> None:
+    allowed = max(options.max_extra_memory * serial, ALLOWED_MEMORY)
+    if streamed - serial > allowed:
+        extra = (streamed - serial) / 2**20
+        raise Serial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")
+
+
 def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
     """Check the code generated for the rewritten graph. Raises Serial where it is not proved, or not worth its launches."""
     reading, plan, device = outcome.reading, outcome.report.plan, outcome.device
     assert reading is not None and plan is not None and device is not None
     with _stage(outcome, "verify"):
         with lowered.active():
-            launches = order.launch_count(lowered)
+            launches, memory = order.launch_count(lowered), peak_memory(lowered)
             named, unnamed = order.lowered_steps(lowered), order.unnamed_steps(lowered)
-        outcome.report = replace(outcome.report, wrapper=lowered.source, kernels_streamed=launches)
+        outcome.report = replace(outcome.report, wrapper=lowered.source, kernels_streamed=launches, memory_streamed=memory)
         trace = read_wrapper(lowered.source)
         in_wrapper = order.without_names(launch_order(trace))
         difference = order.first_difference(order.planned_steps(plan, reading.kernels), named)
@@ -179,4 +196,5 @@ def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
         _check_gain(plan, options, launches - reading.launches, device)
+        _check_memory(reading.peak_memory, memory, options)
     outcome.report = replace(outcome.report, verdict="clean")

@@ -19,6 +19,7 @@ from graphstreams.graph.dependences import Touched, dependences
 from graphstreams.graph.grouping import Groups, acyclic_groups
 from graphstreams.graph.kernels import Kernel, KernelGraph
 from graphstreams.graph.lowering import Lowered, lower, storage_name
+from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.storages import Storages
 from graphstreams.graph.support import Unsupported, check_graph, check_nodes, is_host_value, mutates
 
@@ -43,6 +44,7 @@ class Reading:
     host: tuple[fx.Node, ...]  # numbers that the host computes from sizes
     epilogue: tuple[fx.Node, ...]  # what stands between the regions' values and the graph's outputs
     launches: int  # how many launches the scheduler will make
+    peak_memory: int  # bytes of buffers alive at once
 
 
 def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None) -> Reading:
@@ -69,7 +71,8 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     graph = KernelGraph(name, tuple(named), edges, describe.size_hints(lowered))
     host = tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n))
     last = tuple(sorted(epilogue(module, values, groups)[0], key=values.order.__getitem__))
-    return Reading(module, graph, tuple(regions), host, last, sum(describe.launch_count(n) for n in lowered.nodes))
+    launches = sum(describe.launch_count(node) for node in lowered.nodes)
+    return Reading(module, graph, tuple(regions), host, last, launches, peak_memory(lowered))
 
 
 class _Values:

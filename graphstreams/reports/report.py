@@ -30,6 +30,8 @@ class Report:
     wrapper: str = ""  # Inductor's code for the rewritten graph
     kernels_serial: int = 0  # launches
     kernels_streamed: int = 0
+    memory_serial: int = 0  # bytes of buffers alive at once, by Inductor's estimate
+    memory_streamed: int = 0
     order_kept: bool | None = None  # whether every stream launches, records and waits in the plan's order
     races: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
@@ -44,6 +46,7 @@ class Report:
             "device": self.device,
             "kernels_serial": self.kernels_serial,
             "kernels_streamed": self.kernels_streamed,
+            "peak_memory_bytes": {"serial": self.memory_serial, "streamed": self.memory_streamed},
             "order_kept": self.order_kept,
             "races": list(self.races),
             "events": len(self.plan.events) if self.plan else 0,

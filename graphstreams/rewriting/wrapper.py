@@ -24,9 +24,10 @@ RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire as _acquire_s
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """Says that a module was rewritten: how many events it has, and who checks the code that is generated for it."""
+    """Says that a module was rewritten: what its wrapper needs, and who checks the code that is generated for it."""
 
     events: int
+    priority: int = 0  # CUDA priority of the aux streams
     proof: Callable[[Any, str], None] | None = None  # gets the GraphLowering and the wrapper's source; raises to refuse
 
 
@@ -64,12 +65,14 @@ class _EnterDeviceLine(wrapper.EnterDeviceContextManagerLine):
 
     streams: int = 0
     events: int = 0
+    priority: int = 0
 
     def codegen(self, code: Any) -> None:
         super().codegen(code)
         code.writeline(f"default_stream = {V.graph.device_ops.current_stream()}")
         names = [f"stream{i}" for i in range(1, self.streams + 1)] + [f"event{i}" for i in range(self.events)]
-        code.writeline(f"{', '.join(names)}, = _acquire_streams(default_stream, {self.streams}, {self.events})")
+        priority = f", {self.priority}" if self.priority else ""
+        code.writeline(f"{', '.join(names)}, = _acquire_streams(default_stream, {self.streams}, {self.events}{priority})")
 
 
 class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
@@ -100,7 +103,9 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
             self.imports.writeline(RUNTIME_IMPORT)
         self._own_index = stream_idx_to_user_obj_idx
         streams = max(stream_idx_to_user_obj_idx.values())
-        self.writeline(_EnterDeviceLine(device_idx, self.last_seen_device_guard_index, streams, self._mark.events))
+        enter = _EnterDeviceLine(device_idx, self.last_seen_device_guard_index)
+        enter.streams, enter.events, enter.priority = streams, self._mark.events, self._mark.priority
+        self.writeline(enter)
         self.last_seen_device_guard_index = device_idx
         self._num_streams = 1
 

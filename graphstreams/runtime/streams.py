@@ -14,41 +14,41 @@ import torch
 
 
 class _PoolsOfThread(threading.local):
-    """The pools that one thread has made, by device index and stream handle of the caller."""
+    """The pools that one thread has made, by device index and stream handle of the caller, and priority."""
 
     def __init__(self) -> None:
-        self.by_stream: dict[tuple[int, int], _Pool] = {}
+        self.by_stream: dict[tuple[int, int, int], _Pool] = {}
 
 
 _pools = _PoolsOfThread()
 
 
 class _Pool:
-    """Aux streams and events that belong to one caller's stream."""
+    """Aux streams of one priority, and events, that belong to one caller's stream."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, priority: int) -> None:
+        self.device, self.priority = device, priority
         self.streams: list[torch.cuda.Stream] = []
         self.events: list[torch.cuda.Event] = []
         self.taken: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def take(self, streams: int, events: int) -> tuple[Any, ...]:
         while len(self.streams) < streams:
-            self.streams.append(torch.cuda.Stream(self.device))
+            self.streams.append(torch.cuda.Stream(self.device, priority=self.priority))
         while len(self.events) < events:
             self.events.append(torch.cuda.Event())
         return (*self.streams[:streams], *self.events[:events])
 
 
-def acquire(caller: torch.cuda.Stream, streams: int, events: int) -> tuple[Any, ...]:
-    """`streams` aux streams followed by `events` events, for work forked from the stream `caller`.
+def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:
+    """`streams` aux streams of a CUDA priority followed by `events` events, for work forked from the stream `caller`.
 
     The same objects come back for the same thread and caller's stream; nothing is made after the first call.
     """
-    key = (caller.device_index, caller.cuda_stream)
+    key = (caller.device_index, caller.cuda_stream, priority)
     pool = _pools.by_stream.get(key)
     if pool is None:
-        pool = _pools.by_stream[key] = _Pool(caller.device)
+        pool = _pools.by_stream[key] = _Pool(caller.device, priority)
     taken = pool.taken.get((streams, events))
     if taken is None:
         taken = pool.taken[streams, events] = pool.take(streams, events)
