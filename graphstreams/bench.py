@@ -63,18 +63,23 @@ def compare(
     direct_runs: int = 20,
     rounds: int = 40,
     reduce_overhead: bool = True,
+    deterministic: bool = True,
 ) -> Comparison:
     """Compile `module` twice and compare bits and times over fresh random inputs.
 
     Ways of running: "direct" (launched by the host), "graph" (a hand-captured CUDA graph, replayed `replays` times with new
-    inputs each) and "reduce-overhead" (Inductor's own CUDA graphs). Raises RuntimeError without a GPU.
+    inputs each) and "reduce-overhead" (Inductor's own CUDA graphs). With `deterministic` both sides are compiled with the
+    setting of Inductor of that name: else a reduction that each side tunes by itself may come out with another block size, so
+    that sums round differently. Raises RuntimeError without a GPU.
     """
     if not torch.cuda.is_available():
         raise RuntimeError("comparing times needs a CUDA device")
     torch._dynamo.reset()
     with torch.no_grad(), tempfile.TemporaryDirectory() as directory:
-        serial = torch.compile(module)
-        streamed = torch.compile(module, backend="graphstreams", options={**(options or {}), "dump": directory})
+        settings = {"deterministic": deterministic}
+        own = {**(options or {}), "inductor": settings}
+        serial = torch.compile(module, options=settings)
+        streamed = torch.compile(module, backend="graphstreams", options={**own, "dump": directory})
         wrong, runs = {}, {"direct": direct_runs, "graph": replays}
         wrong["direct"] = _wrong_runs(serial, streamed, inputs, direct_runs)
         verdict, reason = _verdict(Path(directory))
@@ -83,11 +88,8 @@ def compare(
         if reduce_overhead:
             runs["reduce-overhead"] = direct_runs
             # What mode="reduce-overhead" means; torch.compile takes no mode beside options.
-            quick = torch.compile(
-                module,
-                backend="graphstreams",
-                options={**(options or {}), "inductor": torch._inductor.list_mode_options("reduce-overhead")},  # type: ignore[dict-item]
-            )
+            own["inductor"] = {**settings, **torch._inductor.list_mode_options("reduce-overhead")}
+            quick = torch.compile(module, backend="graphstreams", options=own)
             wrong["reduce-overhead"] = _wrong_with_static_inputs(serial, quick, inputs, direct_runs)
         graph = _in_turns([first.replay, second.replay], rounds, 20)
         static = [list(inputs(0)) for _ in range(2)]

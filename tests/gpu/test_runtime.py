@@ -1,14 +1,16 @@
 """Streams, caches and passes on a real GPU."""
 
+import gc
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 import graphstreams
-from graphstreams.runtime.streams import acquire
+from graphstreams.runtime.streams import _pools, acquire
 
 pytestmark = pytest.mark.gpu
 
@@ -109,3 +111,89 @@ def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
                 torch.full_like(kept, float("nan"))
         torch.cuda.current_stream().wait_stream(side)
         assert torch.equal(kept, expected)
+
+
+def test_ten_thousand_calls_make_nothing_new() -> None:
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    with torch.no_grad():
+        for _ in range(100):
+            streamed(*inputs)
+        torch.cuda.synchronize()
+        pools = len(_pools.by_stream)
+        gc.collect()
+        objects, memory = len(gc.get_objects()), torch.cuda.memory_allocated()
+        for _ in range(10_000):
+            streamed(*inputs)
+        torch.cuda.synchronize()
+    gc.collect()
+    assert len(_pools.by_stream) == pools
+    assert torch.cuda.memory_allocated() == memory
+    assert len(gc.get_objects()) < objects + 100
+
+
+def test_two_threads_on_streams_of_their_own_get_serial_bits() -> None:
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    with torch.no_grad():
+        expected = torch.compile(module)(*[value.clone() for value in inputs])
+        streamed(*[value.clone() for value in inputs])
+        torch.cuda.synchronize()
+
+        def work(_: int) -> bool:
+            stream = torch.cuda.Stream()
+            with torch.no_grad(), torch.cuda.stream(stream):
+                own = [value.clone() for value in inputs]
+                stream.synchronize()
+                return all(torch.equal(streamed(*own), expected) for _ in range(300))
+
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(work, range(8)))
+
+
+def test_graphed_callables_replay_serial_bits() -> None:
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    with torch.no_grad():
+        serial = torch.compile(module)
+        graphed = torch.cuda.make_graphed_callables(streamed, tuple(value.clone() for value in inputs))
+        for scale in range(1, 20):
+            fresh = [inputs[0] * scale, inputs[1] + scale, inputs[2]]
+            assert torch.equal(graphed(*[value.clone() for value in fresh]), serial(*[value.clone() for value in fresh]))
+
+
+def test_reduce_overhead_captures_several_shapes_and_again() -> None:
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", mode="reduce-overhead")
+    with torch.no_grad():
+        serial = torch.compile(module)
+        for rows in (4, 8, 4, 2, 8, 4) * 3:
+            x, position = torch.randn(rows, 1024, device="cuda"), torch.arange(rows, device="cuda")
+            first, second = inputs[1].clone(), inputs[1].clone()
+            torch.compiler.cudagraph_mark_step_begin()
+            assert torch.equal(streamed(x, first, position), serial(x, second, position))
+            assert torch.equal(first, second)
+
+
+def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    with torch.no_grad():
+        serial = torch.compile(module)
+        streamed(*[value.clone() for value in inputs])
+        for _ in range(3):
+            stream, static = torch.cuda.Stream(), [value.clone() for value in inputs]
+            stream.wait_stream(torch.cuda.current_stream())
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                result = streamed(*static)
+            for scale in range(1, 5):
+                static[0].copy_(inputs[0] * scale)
+                static[1].copy_(inputs[1])
+                graph.replay()
+                assert torch.equal(result, serial(inputs[0] * scale, inputs[1].clone(), inputs[2]))

@@ -1,0 +1,69 @@
+"""What planning adds to the compile of the DeepSeek V3.2 layer: stages of graphstreams against Inductor's own compile, cold.
+
+    python examples/compile_time.py
+
+Needs a GPU. Each compile is the first of a fresh process with an empty cache of its own.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+
+
+def compile_once(streamed: bool) -> dict[str, Any]:
+    """Compiles and runs the layer once in this process; host seconds in all, and of each stage where it is streamed."""
+    sys.path.insert(0, str(HERE))
+    import deepseek_v32
+
+    config = deepseek_v32.Config()
+    module, inputs = deepseek_v32.build(config, "cuda"), deepseek_v32.example_inputs(config, "cuda")
+    with tempfile.TemporaryDirectory() as directory, torch.no_grad():
+        chosen: dict[str, Any] = {"backend": "graphstreams", "options": {"dump": directory}} if streamed else {}
+        started = time.perf_counter()
+        torch.compile(module, **chosen)(*inputs)
+        torch.cuda.synchronize()
+        seconds = time.perf_counter() - started
+        reports = [json.loads(path.read_text()) for path in Path(directory).glob("*/report.json")]
+    stages = {stage: s for stage, s in reports[0]["seconds"].items() if stage != "report"} if reports else {}
+    return {"seconds": seconds, "stages": stages}
+
+
+def in_fresh_process(streamed: bool) -> dict[str, Any]:
+    """The same in a process and a cache of its own."""
+    import os
+
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, __file__, "streamed" if streamed else "serial"]
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compiles in turns, three times each, and prints planning's share."""
+    if argv:
+        print(json.dumps(compile_once(argv[0] == "streamed")))
+        return 0
+    for _ in range(3):
+        serial, streamed = in_fresh_process(False), in_fresh_process(True)
+        planning = sum(streamed["stages"].values())
+        stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in streamed["stages"].items())
+        print(
+            f"serial {serial['seconds']:.2f} s, graphstreams {streamed['seconds']:.2f} s, planning {planning:.2f} s "
+            f"({planning / serial['seconds']:.1%} of serial): {stages}",
+            flush=True,
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
