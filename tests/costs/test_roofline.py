@@ -1,0 +1,99 @@
+"""Times worked out by hand from bytes, FLOPs and floors."""
+
+import pytest
+import sympy
+
+from graphstreams.costs.devices import DEVICES, device_at_hand, device_by_name
+from graphstreams.costs.roofline import BANDWIDTH_SHARE, FLOORS, LATENCY, OTHER_LATENCY, SERIAL_OPERATIONS, Roofline, price
+from graphstreams.graph.kernels import Access, Kernel, KernelGraph
+
+H200 = DEVICES["h200"]
+TOKENS = sympy.Symbol("s0", integer=True, positive=True)
+
+
+def kernel(kind: str, size: object = 0, **changes: object) -> Kernel:
+    return Kernel(0, "k", kind, reads=(Access("a", sympy.sympify(size)),), **changes)
+
+
+def test_a_large_gemm_of_few_rows_is_bound_by_bandwidth() -> None:
+    # 16384 x 7168 in bf16: 235 MB at 80 % of 4.8 TB/s take 61.2 us, its 235 MFLOP at 989 TFLOP/s a quarter of one.
+    size, flops = 16384 * 7168 * 2, 2 * 16384 * 7168
+    us = Roofline(H200).us(kernel("gemm", size, flops=sympy.Integer(flops), dtype="bfloat16"))
+    assert us == pytest.approx(LATENCY["gemm"] + 61.17, abs=0.01)
+
+
+def test_a_gemm_of_many_rows_is_bound_by_arithmetic() -> None:
+    flops = 2 * 8192**3
+    us = Roofline(H200).us(kernel("gemm", 3 * 8192**2 * 2, flops=sympy.Integer(flops), dtype="bfloat16"))
+    assert us == pytest.approx(LATENCY["gemm"] + flops / 989e12 * 1e6, abs=0.01)
+
+
+def test_fp8_has_twice_the_rate_of_bf16() -> None:
+    flops = sympy.Integer(2 * 8192**3)
+    times = [Roofline(H200).us(kernel("gemm", 0, flops=flops, dtype=d)) for d in ("bfloat16", "float8_e4m3fn")]
+    assert (times[0] - LATENCY["gemm"]) / (times[1] - LATENCY["gemm"]) == pytest.approx(1979 / 989)
+
+
+@pytest.mark.parametrize("kind", ["gemm", "reduction", "pointwise", "extern"])
+def test_a_tiny_kernel_takes_its_floor(kind: str) -> None:
+    assert Roofline(H200).us(kernel(kind, 64)) == FLOORS[kind]
+
+
+def test_each_launch_of_a_unit_has_its_floor() -> None:
+    assert Roofline(H200).us(kernel("pointwise", 64, launches=("a", "b", "c"))) == pytest.approx(3 * FLOORS["pointwise"])
+
+
+def test_an_operation_that_one_block_does_takes_longer_than_its_bytes_say() -> None:
+    assert Roofline(H200).us(kernel("extern", 16384, ops=("topk",))) == SERIAL_OPERATIONS["topk"]
+
+
+def test_what_launches_nothing_costs_nothing() -> None:
+    assert Roofline(H200).us(kernel("none", 10**9)) == 0
+
+
+def test_the_time_is_an_expression_in_the_dynamic_size() -> None:
+    model, dynamic = Roofline(H200), kernel("pointwise", TOKENS * 2**20)
+    assert model.expression(dynamic).free_symbols == {TOKENS}
+    share = BANDWIDTH_SHARE * H200.bandwidth
+    assert model.us(dynamic, {"s0": 1000}) == pytest.approx(OTHER_LATENCY + 1000 * 2**20 / share * 1e6)
+    assert model.us(dynamic, {"s0": 1}) == FLOORS["pointwise"]
+
+
+def test_a_size_without_a_value_is_named() -> None:
+    with pytest.raises(ValueError, match="'s0'"):
+        Roofline(H200).us(kernel("pointwise", TOKENS))
+
+
+def test_a_graph_is_priced_at_its_example_sizes() -> None:
+    graph = KernelGraph("g", (kernel("pointwise", TOKENS * 2**20),), (), {"s0": 64})
+    assert price(graph, H200) == [Roofline(H200).us(graph.kernels[0], {"s0": 64})]
+
+
+@pytest.mark.parametrize("name", ["h200", "H200", "NVIDIA H200", "nvidia h200"])
+def test_a_device_is_found_by_either_name(name: str) -> None:
+    assert device_by_name(name) is H200
+
+
+def test_an_unknown_device_gets_the_nearest_name() -> None:
+    with pytest.raises(ValueError, match="did you mean 'h200'"):
+        device_by_name("h2000")
+
+
+def test_no_device_here_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="target='h200'"):
+        device_at_hand()
+
+
+def test_a_device_that_is_not_listed_is_described_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    properties = SimpleNamespace(
+        major=9, minor=0, multi_processor_count=66, total_memory=2**36, memory_clock_rate=2_619_000, memory_bus_width=5120
+    )
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "NVIDIA Something")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda *_: properties)
+    found = device_at_hand()
+    assert found.bandwidth == pytest.approx(2_619_000e3 * 2 * 5120 / 8)  # 3.35 TB/s, the H100's
+    assert found.flops["bfloat16"] == pytest.approx(989e12 / 2)
