@@ -2,10 +2,11 @@
 
     python examples/compile_time.py
 
-Needs a GPU. Each compile is the first of a fresh process with an empty cache of its own.
+Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, last, the cache of the one before.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -29,22 +30,19 @@ def compile_once(streamed: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory, torch.no_grad():
         chosen: dict[str, Any] = {"backend": "graphstreams", "options": {"dump": directory}} if streamed else {}
         started = time.perf_counter()
-        torch.compile(module, **chosen)(*inputs)
+        output = torch.compile(module, **chosen)(*inputs)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started
         reports = [json.loads(path.read_text()) for path in Path(directory).glob("*/report.json")]
     stages = {stage: s for stage, s in reports[0]["seconds"].items() if stage != "report"} if reports else {}
-    return {"seconds": seconds, "stages": stages}
+    return {"seconds": seconds, "stages": stages, "output": float(output.double().sum())}
 
 
-def in_fresh_process(streamed: bool) -> dict[str, Any]:
-    """The same in a process and a cache of its own."""
-    import os
-
-    with tempfile.TemporaryDirectory() as cache:
-        command = [sys.executable, __file__, "streamed" if streamed else "serial"]
-        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+def in_fresh_process(streamed: bool, cache: str) -> dict[str, Any]:
+    """The same in a process of its own, with the caches of a directory."""
+    command = [sys.executable, __file__, "streamed" if streamed else "serial"]
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -54,12 +52,15 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(compile_once(argv[0] == "streamed")))
         return 0
     for _ in range(3):
-        serial, streamed = in_fresh_process(False), in_fresh_process(True)
+        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+            serial, streamed = in_fresh_process(False, one), in_fresh_process(True, other)
+            warm = in_fresh_process(True, other)
         planning = sum(streamed["stages"].values())
         stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in streamed["stages"].items())
         print(
             f"serial {serial['seconds']:.2f} s, graphstreams {streamed['seconds']:.2f} s, planning {planning:.2f} s "
-            f"({planning / serial['seconds']:.1%} of serial): {stages}",
+            f"({planning / serial['seconds']:.1%} of serial): {stages}; with a warm cache {warm['seconds']:.2f} s, output "
+            f"{'equal' if warm['output'] == streamed['output'] else 'DIFFERENT'}",
             flush=True,
         )
     return 0

@@ -76,8 +76,8 @@ def compare(
         raise RuntimeError("comparing times needs a CUDA device")
     torch._dynamo.reset()
     with torch.no_grad(), tempfile.TemporaryDirectory() as directory:
-        settings = {"deterministic": deterministic}
-        own = {**(options or {}), "inductor": settings}
+        settings: dict[str, Any] = {"deterministic": deterministic}
+        own: dict[str, Any] = {**(options or {}), "inductor": settings}
         serial = torch.compile(module, options=settings)
         streamed = torch.compile(module, backend="graphstreams", options={**own, "dump": directory})
         wrong, runs = {}, {"direct": direct_runs, "graph": replays}
