@@ -1,11 +1,12 @@
 # make demo: everything from nothing to the main job. make test: the whole suite. Both need only Python 3.10 or later.
 PYTHON ?= python3
 TORCH ?= 2.15.0
-VENV ?= .venv
+# Another torch gets an environment of its own: make test TORCH=2.14.1
+VENV ?= $(if $(filter 2.15.0,$(TORCH)),.venv,.venv-$(TORCH))
 READY := $(VENV)/ready-$(TORCH)
 JOBS ?= 2
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test soak lint venv clean
 .DEFAULT_GOAL := demo
 
 venv: $(READY)
@@ -28,5 +29,9 @@ lint: venv
 test: lint
 	$(VENV)/bin/python -m pytest -n $(JOBS)
 
+# 20,000 random graphs and plans, 5 interleavings each; about an hour
+soak: venv
+	$(VENV)/bin/python tests/verification/soak.py --cases 20000 --interleavings 5 --jobs $(JOBS)
+
 clean:
-	rm -rf $(VENV) graphstreams_dump build *.egg-info
+	rm -rf .venv .venv-* graphstreams_dump build *.egg-info

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sympy
 import torch
 from torch import fx
+from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._inductor import ir
 from torch._inductor.dependencies import MemoryDep, StarDep, WeakDep
 from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
@@ -57,9 +58,17 @@ def launch_names(node: Any) -> list[str]:
         return []
     if isinstance(node, ExternKernelSchedulerNode):
         inner: Any = node.node
+        if isinstance(inner, ir.UserDefinedTritonKernel):
+            return [_triton_name(inner)]
         return [inner.get_kernel_name() if hasattr(inner, "get_kernel_name") else str(inner.op_overload)]
     category = "red" if any(leaf.is_reduction() for leaf in leaves(node)) else "poi"
     return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
+
+
+def _triton_name(kernel: Any) -> str:
+    """The name of the function that a user wrote in Triton."""
+    function = kernel_side_table.get_kernel(kernel.kernel_idx)
+    return str(getattr(getattr(function, "fn", function), "__name__", "triton_kernel"))
 
 
 def _launches(node: Any) -> bool:

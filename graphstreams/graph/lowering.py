@@ -78,7 +78,6 @@ def finish_post_grad_passes(gm: fx.GraphModule) -> None:
         post_grad.decompose_auto_functionalized,
     ):
         step(graph)
-    graph.eliminate_dead_code()
     gm.recompile()
     graph.lint()
 

@@ -34,6 +34,9 @@ def offline(device: Device) -> Iterator[None]:
         raise RuntimeError("planning for a GPU needs a CUDA build of torch; this one is CPU-only (pip install torch)")
     with contextlib.ExitStack() as stack:
         _warm_pattern_tables()
+        # Other modules hold some of these functions by name, with what they found out when there was no device.
+        _clear_device_caches()
+        stack.callback(_clear_device_caches)
         for owner, name, value in _replacements(device):
             stack.enter_context(mock.patch.object(owner, name, value))
         stack.enter_context(_inductor_settings())
@@ -128,9 +131,13 @@ def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.G
 
 def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
     import torch.utils._triton as triton_utils
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
 
+    target = GPUTarget("cuda", device.capability[0] * 10 + device.capability[1], 32)
     backend = SimpleNamespace(hash=lambda: f"offline-{device.name}", binary_ext="cubin")
     return [
+        (driver, "_active", SimpleNamespace(get_current_target=lambda: target)),
         (triton_utils, "triton_backend", lambda: backend),
         (triton_utils, "triton_hash_with_backend", lambda: f"offline-{device.name}"),
         (triton_utils, "has_triton", lambda *args, **kwargs: True),
@@ -151,10 +158,10 @@ def _inductor_settings() -> Iterator[None]:
 def _warm_pattern_tables() -> None:
     from torch._inductor.fx_passes import joint_graph, post_grad
 
-    # Both tables trace their patterns on the device that torch reports; without a GPU they must be made on the CPU.
-    cpu = torch.device("cpu")
-    joint_graph.lazy_init(cpu)
-    post_grad.lazy_init(cpu)
+    # Both tables trace their patterns on the device that torch reports; without a GPU they must be made on the CPU. They are
+    # made once for each list of arguments, so these have to be the ones that Inductor itself gives.
+    joint_graph.lazy_init(torch.device("cpu"))
+    post_grad.lazy_init()
 
 
 def _clear_device_caches() -> None:

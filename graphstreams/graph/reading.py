@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx
 from torch._inductor.dependencies import WeakDep
 from torch._inductor.scheduler import NopKernelSchedulerNode
@@ -92,11 +93,11 @@ class _Values:
                 self.buffer[node] = stored
                 self.root.setdefault(stored, node)
         self.mutators = _mutators(lowered)
-        self.reads = [_read_names(node) for node in lowered.nodes]
+        self.reads = [_read_names(node, lowered) for node in lowered.nodes]
 
 
-def _touched(node: Any, storages: Storages) -> Touched:
-    reads = {storages.storage(name) for name in _read_names(node)}
+def _touched(node: Any, storages: Storages, lowered: Lowered) -> Touched:
+    reads = {storages.storage(name) for name in _read_names(node, lowered)}
     writes = {storages.storage(name) for name in node.get_buffer_names()}
     return Touched(tuple(sorted(reads)), tuple(sorted(writes)))
 
@@ -106,8 +107,10 @@ def _touched_by(kernel: Kernel) -> Touched:
     return Touched(reads, writes, kernel.exclusive)
 
 
-def _read_names(node: Any) -> frozenset[str]:
-    return frozenset(dep.name for dep in node.read_writes.reads if not isinstance(dep, WeakDep))
+def _read_names(node: Any, lowered: Lowered) -> frozenset[str]:
+    """Buffers that a scheduler node reads; a mutated one by the name it was made with, which is the one FX values have."""
+    made = lowered.graph.scheduler.mutation_real_name
+    return frozenset(made.get(dep.name, dep.name) for dep in node.read_writes.reads if not isinstance(dep, WeakDep))
 
 
 def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:
@@ -117,10 +120,19 @@ def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:
         for origin in describe.origins(node):
             if origin in found:
                 found[origin].append(position)
-    missing = [n.name for n, positions in found.items() if not positions]
-    if missing:
-        raise Unsupported(f"no kernel carries out the mutation {missing[0]!r}")
+    for node in [n for n, positions in found.items() if not positions]:
+        if not _copies_itself(node, lowered):
+            raise Unsupported(f"no kernel carries out the mutation {node.name!r}")
+        del found[node]
     return found
+
+
+def _copies_itself(node: fx.Node, lowered: Lowered) -> bool:
+    """Whether the node copies a buffer onto itself, which is left of a mutation that was made in place."""
+    if node.target is not torch.ops.aten.copy_.default:
+        return False
+    target, source = (storage_name(lowered.values[n]) if isinstance(n, fx.Node) else None for n in node.args[:2])
+    return target is not None and target == source
 
 
 def _group(lowered: Lowered, values: _Values, storages: Storages) -> Groups:
@@ -130,22 +142,21 @@ def _group(lowered: Lowered, values: _Values, storages: Storages) -> Groups:
     for position, names in enumerate(values.reads):
         for name in names:
             readers.setdefault(name, []).append(position)
-    standing = set(values.root) | _mutation_buffers(lowered, values)
+    carried = {p for positions in values.mutators.values() for p in positions}
     for position, node in enumerate(lowered.nodes):
-        for buffer in node.get_buffer_names():
-            if buffer not in standing:
-                together.extend((position, reader) for reader in readers.get(buffer, ()))
+        for output in node.get_outputs():
+            name = output.get_name()
+            if name not in values.root and not output.get_mutations():
+                together.extend((position, reader) for reader in readers.get(name, ()))
+            if position not in carried:
+                # A step of one operator, such as the atomic additions of a scatter to the copy that it makes.
+                together.extend((position, values.owner[m]) for m in output.get_mutations() if m in values.owner)
         if isinstance(node, NopKernelSchedulerNode):
             together.extend(_with_pieces(position, node, values, readers))
     for positions in values.mutators.values():
         together.extend((positions[0], other) for other in positions[1:])
-    links = [(e.before, e.after) for e in dependences([_touched(n, storages) for n in lowered.nodes])]
+    links = [(e.before, e.after) for e in dependences([_touched(n, storages, lowered) for n in lowered.nodes])]
     return acyclic_groups(len(lowered.nodes), together, links)
-
-
-def _mutation_buffers(lowered: Lowered, values: _Values) -> set[str]:
-    carried = {p for positions in values.mutators.values() for p in positions}
-    return {output.get_name() for p in carried for output in lowered.nodes[p].get_outputs() if output.get_mutations()}
 
 
 def _with_pieces(position: int, node: Any, values: _Values, readers: dict[str, list[int]]) -> Iterable[tuple[int, int]]:

@@ -38,8 +38,8 @@ def equal_bits(first: Sequence[Any], second: Sequence[Any]) -> bool:
 
 
 def _equal(first: Any, second: Any) -> bool:
-    if not isinstance(first, torch.Tensor):
-        return first == second
+    if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
+        return type(first) is type(second) and first == second
     if first.shape != second.shape or first.dtype != second.dtype:
         return False
     as_bytes = [t.detach().contiguous().reshape(-1).view(torch.uint8) for t in (first, second)]

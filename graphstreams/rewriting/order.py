@@ -52,8 +52,14 @@ def _steps(node: Any) -> Iterator[str]:
         if name in ("record_event", "wait_event"):
             yield f"{name.removesuffix('_event')} {node.node.constant_args[0]}"
     elif describe.launch_names(node):
-        kernels = sorted({o.meta[KERNEL] for o in describe.origins(node) if KERNEL in o.meta})
-        yield from (f"launch {kernel}" for kernel in kernels)
+        yield from (f"launch {kernel}" for kernel in sorted({k for leaf in describe.leaves(node) for k in _kernel(leaf)}))
+
+
+def _kernel(leaf: Any) -> Iterator[int]:
+    """The kernel whose region a lowered node is in: its last origin's, for origins hold those of its operands too."""
+    origins = [origin for origin in describe.origins(leaf) if KERNEL in origin.meta]
+    if origins:
+        yield max(origins).meta[KERNEL]
 
 
 def first_difference(planned: Steps, found: Steps) -> str:

@@ -1,0 +1,70 @@
+"""Kernels that the model's author wrote in Triton. The driver is a stand-in: tracing asks it for the target alone."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from sample_modules import FREE_EVENTS, named_edges, short_names
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+from graphstreams.explaining import capture
+
+
+@triton.jit
+def _add_kernel(x, y, out, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(out + i, tl.load(x + i, i < n) + tl.load(y + i, i < n), i < n)
+
+
+@triton.jit
+def _increment_kernel(x, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(x + i, tl.load(x + i, i < n) + 1, i < n)
+
+
+class _Adding(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wa, self.wb = (torch.nn.Linear(64, 64, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        a = self.wa(x)
+        out = torch.empty_like(a)
+        _add_kernel[(1,)](a, x, out, 256, block=256)
+        return out * 2, self.wb(x)
+
+
+class _Incrementing(_Adding):
+    def forward(self, x, cache):
+        y = self.wa(cache)
+        _increment_kernel[(1,)](cache, 256, block=256)
+        return y, self.wb(cache), self.wb(x)
+
+
+@pytest.fixture
+def h200_driver(monkeypatch):
+    stand_in = SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", 90, 32))
+    monkeypatch.setattr(driver, "_active", stand_in)
+
+
+def read(module, *inputs):
+    (outcome,) = capture(module, inputs, "h200", FREE_EVENTS)
+    assert outcome.reading is not None, f"{outcome.report.stage}: {outcome.report.reason}"
+    return outcome.reading.kernels
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_a_triton_kernel_that_fills_a_temporary_is_read():
+    graph = read(_Adding(), torch.empty(4, 64))
+    written = short_names(graph)[[k.kind for k in graph.kernels].index("triton")]
+    assert {("wa", written, "RAW"), (written, "mul", "RAW")} <= named_edges(graph)
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_a_triton_kernel_that_writes_an_input_is_ordered_with_its_readers():
+    graph = read(_Incrementing(), torch.empty(4, 64), torch.empty(4, 64))
+    written = short_names(graph)[[k.kind for k in graph.kernels].index("triton")]
+    assert {("wa", written, "WAR"), (written, "wb", "RAW")} <= named_edges(graph)

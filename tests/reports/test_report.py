@@ -1,0 +1,160 @@
+"""The files of a report, and what its text says."""
+
+import functools
+import json
+
+import pytest
+import torch
+from sample_modules import FREE_EVENTS, captured
+
+from graphstreams.explaining import capture, explain
+from graphstreams.planning.plan import Plan
+from graphstreams.verification.wrapper import verify
+
+FILES = {"graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json"}
+
+
+class _Indexer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wk, self.wq = (torch.nn.Linear(64, 64, bias=False) for _ in range(2))
+
+    def forward(self, hidden, cache, position):
+        cache[position] = self.wk(hidden)
+        return self.wq(hidden) @ cache.t()
+
+
+class _Attention(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.indexer = _Indexer()
+        self.q_b = torch.nn.Linear(64, 64, bias=False)
+
+    def forward(self, hidden, cache, position):
+        return self.indexer(hidden, cache, position), self.q_b(hidden)
+
+
+INPUTS = torch.empty(2, 64), torch.empty(16, 64), torch.tensor([3, 5])
+
+
+@functools.cache
+def report():
+    return explain(_Attention(), INPUTS, target="h200", options=FREE_EVENTS)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return report().save(tmp_path_factory.mktemp("reports") / "deep" / "er")
+
+
+def parsed(saved, name="report.json"):
+    return json.loads((saved / name).read_text())
+
+
+def test_all_files_are_written(saved):
+    assert {path.name for path in saved.iterdir()} >= FILES
+
+
+def test_the_report_says_what_was_proved(saved):
+    data = parsed(saved)
+    assert (data["verdict"], data["reason"], data["order_kept"], data["races"]) == ("clean", "", True, [])
+    assert data["kernels_serial"] == data["kernels_streamed"] == 5
+    assert data["device"] == "NVIDIA H200"
+
+
+def test_the_report_counts_streams_and_events(saved):
+    data, plan = parsed(saved), Plan.loads((saved / "plan.json").read_text())
+    assert data["streams"] == plan.streams > 1
+    assert data["events"] == len(plan.events) > 0
+
+
+def test_predicted_times_are_in_order(saved):
+    predicted = parsed(saved)["predicted_us"]
+    assert 0 < predicted["lower_bound"] <= predicted["streamed"] < predicted["serial"]
+
+
+def test_each_region_names_its_parameters(saved):
+    regions = {region["name"]: region for region in parsed(saved)["regions"]}
+    assert regions.keys() >= {"indexer.wk", "indexer.wq", "q_b"}
+    assert "indexer.wk.weight" in regions["indexer.wk"]["parameters"]
+    assert "q_b.weight" in regions["q_b"]["parameters"]
+    assert all(region["start_us"] <= region["end_us"] for region in regions.values())
+
+
+def test_regions_are_those_of_the_plan(saved):
+    plan = Plan.loads((saved / "plan.json").read_text())
+    placed = [(p.kernel, p.stream) for p in plan.placements]
+    assert [(region["kernel"], region["stream"]) for region in parsed(saved)["regions"]] == placed
+
+
+def test_each_region_of_the_graph_has_a_heading(saved):
+    text = (saved / "graph_streams.py").read_text()
+    plan = Plan.loads((saved / "plan.json").read_text())
+    for place in plan.placements:
+        assert f"==== {place.name}: stream {place.stream}, {place.end_us - place.start_us:.1f} us" in text
+    assert text.count("# ====") == len(plan.placements)
+    assert "reads indexer.wk.weight" in text
+
+
+def test_headings_name_what_a_kernel_waits_for(saved):
+    text = (saved / "graph_streams.py").read_text()
+    plan = Plan.loads((saved / "plan.json").read_text())
+    waits = sum(wait.kernel >= 0 for event in plan.events for wait in event.waits)
+    assert waits > 0
+    assert text.count("#      waits for ") == len({w.kernel for e in plan.events for w in e.waits if w.kernel >= 0})
+    assert "waits for fork" in text
+
+
+def test_the_serial_graph_has_no_headings_and_no_streams(saved):
+    text = (saved / "graph_serial.py").read_text()
+    assert "def forward" in text
+    assert "====" not in text and "record_event" not in text
+
+
+def test_the_wrapper_is_the_one_that_was_proved(saved):
+    assert verify((saved / "wrapper.py").read_text()) == []
+
+
+def test_the_table_has_every_kernel(saved):
+    text = (saved / "table.txt").read_text()
+    assert all(name in text for name in ("indexer.wk", "indexer.wq", "q_b", "predicted:"))
+
+
+def test_the_timeline_has_every_kernel(saved):
+    text = (saved / "timeline.json").read_text()
+    assert all(name in text for name in ("indexer.wk", "indexer.wq", "q_b"))
+
+
+def test_a_report_is_saved_twice_into_one_folder(saved):
+    before = (saved / "report.json").read_text()
+    report().save(saved)
+    assert (saved / "report.json").read_text() == before
+
+
+def test_the_text_has_verdict_table_and_launches():
+    lines = str(report()).splitlines()
+    assert lines[0].endswith(": clean")
+    assert any("speed-up" in line for line in lines)
+    assert any(line == "launches: 5 serial, 5 on streams" for line in lines)
+
+
+def test_a_graph_that_stays_serial_has_its_reason_and_no_empty_files(tmp_path):
+    serial = captured("only_views").report
+    written = {path.name for path in serial.save(tmp_path).iterdir()}
+    assert "report.json" in written
+    assert written.isdisjoint(FILES - {"report.json", "graph_serial.py"})
+    data = parsed(tmp_path)
+    assert (data["verdict"], data["predicted_us"], data["regions"], data["streams"]) == ("serial", None, [], 1)
+    assert data["reason"] in str(serial)
+
+
+def test_of_several_graphs_the_report_is_on_the_one_with_most_kernels():
+    class Broken(torch.nn.Module):
+        def forward(self, x):
+            y = x @ x
+            torch._dynamo.graph_break()
+            return y @ x, y.t() @ x
+
+    inputs = (torch.empty(8, 8),)
+    assert [o.report.kernels_serial for o in capture(Broken(), inputs, "h200", FREE_EVENTS)] == [1, 2]
+    assert explain(Broken(), inputs, "h200", FREE_EVENTS).kernels_serial == 2

@@ -1,0 +1,239 @@
+"""The backend and the pass under torch.compile. On the CPU they change nothing and say why; offline a GPU is described."""
+
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from sample_modules import FREE_EVENTS, captured, module_and_inputs
+
+import graphstreams.pipeline as pipeline
+import graphstreams.rewriting.regions as regions
+from graphstreams import GraphstreamsError, Options, StreamPass
+from graphstreams.explaining import capture
+from graphstreams.rewriting import order, wrapper
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo(monkeypatch):
+    monkeypatch.delenv("GRAPHSTREAMS_DISABLE", raising=False)
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
+
+
+def two_arms(x, y):
+    return (x @ y).relu(), y @ x
+
+
+INPUTS = torch.arange(16.0).reshape(4, 4), torch.eye(4) * 2
+
+
+def compiled(**settings):
+    with torch.no_grad():
+        return torch.compile(two_arms, backend="graphstreams", **settings)(*INPUTS)
+
+
+def assert_right(outputs):
+    for found, expected in zip(outputs, two_arms(*INPUTS), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "graphstreams" and r.levelno >= logging.WARNING]
+
+
+def test_torch_finds_the_backend_by_name_without_an_import():
+    code = "import sys, torch; b = torch._dynamo.list_backends(); print('graphstreams' in b, 'graphstreams' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["True", "False"]
+
+
+def test_a_cpu_graph_runs_serially_with_one_warning_that_says_why(caplog):
+    assert_right(compiled())
+    (message,) = warnings_of(caplog)
+    assert "runs serially: read: it has no CUDA tensors" in message
+
+
+def test_strict_raises_the_stage_and_the_reason():
+    with pytest.raises(Exception, match="read: it has no CUDA tensors") as raised:
+        compiled(options={"strict": True})
+    assert GraphstreamsError.__name__ in f"{type(raised.value)} {raised.value!r} {raised.value.__cause__!r}"
+
+
+def test_disabled_it_is_silent_and_right(monkeypatch, caplog):
+    monkeypatch.setenv("GRAPHSTREAMS_DISABLE", "1")
+    assert_right(compiled(options={"strict": True}))
+    assert warnings_of(caplog) == []
+
+
+def test_one_stream_is_silent_and_right(caplog):
+    assert_right(compiled(options={"streams": 1, "strict": True}))
+    assert warnings_of(caplog) == []
+
+
+def test_inductors_own_options_and_passes_reach_it():
+    seen = []
+    assert_right(compiled(options={"inductor": {"post_grad_custom_post_pass": seen.append}}))
+    assert [type(graph) for graph in seen] == [torch.fx.Graph]
+
+
+def test_an_unknown_option_of_inductors_is_an_error():
+    with pytest.raises(Exception, match="no_such_option"):
+        compiled(options={"inductor": {"no_such_option": 1}})
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune-no-cudagraphs"])
+def test_inductors_modes_are_accepted(mode):
+    assert_right(compiled(mode=mode))
+
+
+def test_an_unknown_mode_names_those_that_there_are():
+    with pytest.raises(Exception, match="reduce-overhead"):
+        compiled(mode="fastest")
+
+
+def test_a_dump_holds_the_reason(tmp_path):
+    compiled(options={"dump": str(tmp_path)})
+    (report,) = tmp_path.rglob("report.json")
+    assert "it has no CUDA tensors" in report.read_text()
+
+
+def test_training_stays_serial_and_right(caplog):
+    x, y = (value.clone().requires_grad_() for value in INPUTS)
+    first, second = torch.compile(two_arms, backend="graphstreams")(x, y)
+    (first.sum() + second.sum()).backward()
+    expected = torch.autograd.grad(sum(value.sum() for value in two_arms(x, y)), [x, y])
+    torch.testing.assert_close([x.grad, y.grad], list(expected))
+    assert all("training" in message for message in warnings_of(caplog))
+
+
+def test_the_pass_in_plain_inductor_leaves_a_cpu_graph_right(caplog):
+    stream_pass = StreamPass()
+    with torch.no_grad():
+        function = torch.compile(two_arms, options={"post_grad_custom_post_pass": stream_pass})
+        assert_right(function(*INPUTS))
+    (report,) = stream_pass.reports
+    assert (report.verdict, report.stage) == ("serial", "read")
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_the_pass_takes_options_as_a_mapping_or_as_options():
+    assert StreamPass({"streams": 2}).options == StreamPass(Options(streams=2)).options
+    assert StreamPass().options == Options()
+
+
+def test_the_uuid_is_stable_and_changes_with_what_decides(monkeypatch, tmp_path):
+    profile = tmp_path / "costs.json"
+    profile.write_text("{}")
+    passes = [StreamPass(), StreamPass({"streams": 2}), StreamPass({"costs": str(profile)}), StreamPass({}, ["x"])]
+    uuids = [p.uuid() for p in passes]
+    assert len(set(uuids)) == len(uuids)
+    assert StreamPass().uuid() == uuids[0]
+    profile.write_text("{ }")
+    assert passes[2].uuid() != uuids[2]
+    monkeypatch.setenv("GRAPHSTREAMS_DISABLE", "1")
+    assert StreamPass().uuid() != uuids[0]
+
+
+def offline(sample="diamond"):
+    (outcome,) = capture(*module_and_inputs(sample), "h200", FREE_EVENTS)
+    return outcome
+
+
+def raising(*_args, **_kwargs):
+    raise KeyError("planted")
+
+
+@pytest.mark.parametrize(
+    ("function", "stage"),
+    [
+        ("read", "read"),
+        ("price", "price"),
+        ("plan_kernels", "plan"),
+        ("check_plan", "plan"),
+        ("rewrite", "rewrite"),
+        ("find_races", "verify"),
+    ],
+)
+def test_a_stage_that_fails_is_named_and_leaves_the_graph_serial(monkeypatch, function, stage):
+    monkeypatch.setattr(pipeline, function, raising)
+    outcome = offline()
+    assert (outcome.report.verdict, outcome.report.stage) == ("refused", stage)
+    assert "KeyError: 'planted'" in outcome.report.reason
+    assert outcome.module is None
+
+
+def test_values_that_are_freed_too_early_are_refused(monkeypatch):
+    monkeypatch.setattr(regions, "held_values", lambda *_: [])
+    report = offline("topk").report
+    assert (report.verdict, report.stage) == ("refused", "verify")
+    assert report.races
+    assert "races" in report.reason
+
+
+def test_a_wait_that_is_lost_is_refused(monkeypatch):
+    def lost(node):
+        text = emit(node)
+        return "" if text and "wait_event" in text else text
+
+    emit = wrapper._emit
+    monkeypatch.setattr(wrapper, "_emit", lost)
+    report = offline().report
+    assert (report.verdict, report.stage) == ("refused", "verify")
+
+
+def test_kernels_in_another_order_than_planned_are_refused(monkeypatch):
+    planned = order.planned_steps
+    monkeypatch.setattr(order, "planned_steps", lambda *a: {s: list(reversed(own)) for s, own in planned(*a).items()})
+    report = offline().report
+    assert (report.verdict, report.order_kept) == ("refused", False)
+    assert "does not keep the plan's order" in report.reason
+
+
+def test_too_small_a_gain_is_serial_and_says_so():
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", {**FREE_EVENTS, "min_gain": 0.9})
+    assert (outcome.report.verdict, outcome.report.stage) == ("serial", "plan")
+    assert "less than min_gain=90.0%" in outcome.report.reason
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(3, "serial"), (4, "clean")])
+def test_more_tokens_than_the_limit_stay_serial(limit, verdict):
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", {**FREE_EVENTS, "max_tokens": limit})
+    assert outcome.report.verdict == verdict
+
+
+def test_a_chain_has_nothing_to_gain():
+    chain = torch.nn.Sequential(*(torch.nn.Linear(8, 8) for _ in range(3)))
+    (outcome,) = capture(chain, (torch.empty(2, 8),), "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "serial"
+    assert "chain" in outcome.report.reason
+
+
+def test_no_plan_has_more_streams_than_allowed():
+    module, inputs = module_and_inputs("three_arms")
+    (outcome,) = capture(module, inputs, "h200", {**FREE_EVENTS, "streams": 2})
+    assert outcome.report.plan.streams == 2
+    assert captured("three_arms").report.plan.streams == 3
+
+
+def test_costs_come_from_a_profile_that_names_the_kernels(tmp_path):
+    names = [k.name for k in captured("diamond").reading.kernels.kernels]
+    profile = tmp_path / "us.json"
+    kernels = [{"id": name, "us": 10.0 + i} for i, name in enumerate(names)]
+    profile.write_text(json.dumps({"unit": "us", "kernels": kernels}))
+    module, inputs = module_and_inputs("diamond")
+    (outcome,) = capture(module, inputs, "h200", replace(Options(**FREE_EVENTS), costs=str(profile)))
+    assert outcome.report.us == tuple(10.0 + i for i in range(len(names)))
+
+
+def test_a_profile_without_a_kernel_is_refused_with_the_nearest_name(tmp_path):
+    profile = tmp_path / "us.json"
+    profile.write_text('{"unit": "us", "kernels": [{"id": "wa", "us": 1.0}]}')
+    module, inputs = module_and_inputs("diamond")
+    (outcome,) = capture(module, inputs, "h200", {**FREE_EVENTS, "costs": str(profile)})
+    assert (outcome.report.verdict, outcome.report.stage) == ("refused", "price")
+    assert "'wa'" in outcome.report.reason

@@ -1,0 +1,162 @@
+"""The command line: what it prints, and its exit status."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sample_modules import captured
+
+from graphstreams.__main__ import main
+
+PROFILE = Path(__file__).parent / "data" / "dsv32_attention_39308.json"
+
+EXAMPLE = """
+import torch
+
+class TwoArms(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wk, self.wq = (torch.nn.Linear(2048, 2048, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        return self.wk(x), self.wq(x)
+
+class OneArm(TwoArms):
+    def forward(self, x):
+        return self.wk(x)
+
+def make():
+    with torch.device("meta"):
+        return TwoArms(), (torch.empty(4, 2048),)
+
+def make_serial():
+    with torch.device("meta"):
+        return OneArm(), (torch.empty(4, 2048),)
+
+def half():
+    return TwoArms()
+"""
+
+
+@pytest.fixture
+def example(tmp_path):
+    path = tmp_path / "example.py"
+    path.write_text(EXAMPLE)
+    return path
+
+
+def run(capsys, *arguments):
+    """Exit status, standard output, standard error."""
+    status = main([str(a) for a in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+@pytest.mark.parametrize(("streams", "limit"), [(2, 36), (3, 31)])
+def test_the_profile_is_planned_well(capsys, streams, limit):
+    status, out, _ = run(capsys, "plan", PROFILE, "--streams", streams, "--json")
+    predicted = json.loads(out)["predicted_us"]
+    assert status == 0
+    assert predicted["lower_bound"] <= predicted["streamed"] <= limit < predicted["serial"]
+
+
+def test_a_plan_as_json_is_a_plan(capsys):
+    data = json.loads(run(capsys, "plan", PROFILE, "--json")[1])
+    assert data["streams"] == 2
+    assert len(data["placements"]) == len(json.loads(PROFILE.read_text())["kernels"])
+
+
+def test_a_plan_as_text(capsys):
+    status, out, err = run(capsys, "plan", PROFILE, "--streams", 3, "--event-us", 1)
+    assert (status, err) == (0, "")
+    assert all(text in out for text in ("DeepSeek", "qkv_a_proj", "speed-up", "lower bound", "1.0 us each"))
+
+
+def test_planning_needs_no_torch():
+    code = (
+        f"import sys; from graphstreams.__main__ import main; main(['plan', {str(PROFILE)!r}]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split()[-1] == "False"
+
+
+def test_explain_a_function_of_a_file(capsys, example, tmp_path):
+    status, out, _ = run(capsys, "explain", f"{example}:make", "--target", "h200", "--dump", tmp_path / "dump")
+    assert status == 0
+    assert ": clean" in out and "wk" in out and "wq" in out
+    assert json.loads((tmp_path / "dump" / "report.json").read_text())["verdict"] == "clean"
+
+
+def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, example):
+    name = f"{example}:make_serial"
+    assert run(capsys, "explain", name, "--target", "h200")[0] == 0
+    status, out, _ = run(capsys, "explain", name, "--target", "h200", "--strict")
+    assert status == 2 and ": serial" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["plan", "nowhere.json"], "nowhere.json"),
+        (["plan", PROFILE, "--streams", "0"], "streams is 0"),
+        (["plan", PROFILE, "--event-us", "-1"], "event_us"),
+        (["plan", __file__], "not JSON"),
+        (["explain", "no colon", "--target", "h200"], "MODULE:FUNCTION"),
+        (["explain", "no_such_module:make", "--target", "h200"], "no module 'no_such_module'"),
+        (["explain", "nowhere.py:make", "--target", "h200"], "no file nowhere.py"),
+        (["explain", "{example}:mak", "--target", "h200"], "did you mean 'make'"),
+        (["explain", "{example}:half", "--target", "h200"], "(module, example inputs)"),
+        (["explain", "{example}:make", "--target", "h20"], "did you mean 'h200'"),
+        (["explain", "{example}:make", "--target", "h200", "--streams", "99"], "from 1 to 8"),
+        (["verify", "nowhere.py"], "nowhere.py"),
+        (["verify", __file__], "test_cli.py"),
+        (["verify", PROFILE], PROFILE.name),
+    ],
+)
+def test_bad_input_is_one_line_and_2(capsys, example, arguments, complaint):
+    status, out, err = run(capsys, *(str(a).replace("{example}", str(example)) for a in arguments))
+    assert (status, out) == (2, "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"graphstreams {arguments[0]}: ")
+    assert complaint in line
+
+
+def test_a_file_that_does_not_import_is_one_line_and_2(capsys, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def make(:\n")
+    status, _, err = run(capsys, "explain", f"{broken}:make", "--target", "h200")
+    assert status == 2
+    assert "broken.py" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["nothing"], ["plan"], ["plan", str(PROFILE), "--streams", "two"]])
+def test_wrong_usage_exits_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_verify_a_clean_wrapper(capsys, tmp_path):
+    path = tmp_path / "wrapper.py"
+    path.write_text(captured("diamond").report.wrapper)
+    assert run(capsys, "verify", path) == (0, f"{path}: no races\n", "")
+
+
+def test_verify_a_racy_wrapper_prints_each_race(capsys, tmp_path):
+    path = tmp_path / "wrapper.py"
+    path.write_text(re.sub(r"default_stream\.wait_event\(event\d+\)", "pass", captured("diamond").report.wrapper))
+    status, out, err = run(capsys, "verify", path)
+    *races, last = out.splitlines()
+    assert (status, err) == (1, "")
+    assert races
+    assert re.fullmatch(rf"{path}: \d+ races", last)
+
+
+def test_the_module_runs_as_a_program():
+    command = [sys.executable, "-m", "graphstreams", "plan", str(PROFILE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and "speed-up" in done.stdout

@@ -1,0 +1,164 @@
+"""Options: names, ranges, environment variables, and which of them wins."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphstreams.options import OptionError, Options, disabled
+
+NAMES = [field.name for field in dataclasses.fields(Options)]
+
+
+def options(given=None, **environment):
+    return Options.from_dict(given, environment)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_documented(name):
+    (line,) = [line for line in Options.help().splitlines() if line.startswith(f"{name} (default ")]
+    assert len(line.partition("): ")[2].split()) >= 4
+
+
+def test_the_help_has_a_line_for_each_option_and_no_other():
+    assert [line.split(" ")[0] for line in Options.help().splitlines()] == NAMES
+
+
+def test_without_anything_the_defaults_hold():
+    assert options() == Options()
+
+
+def test_options_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Options().streams = 2
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("stream", "streams"), ("min_gains", "min_gain"), ("xyz", "")])
+def test_a_wrong_name_gets_the_nearest(wrong, right):
+    with pytest.raises(OptionError, match=f"unknown option '{wrong}'; did you mean '{right}") as raised:
+        options({wrong: 1})
+    assert all(name in str(raised.value) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limits"),
+    [
+        ("streams", 0, "from 1 to 8"),
+        ("streams", 9, "from 1 to 8"),
+        ("min_gain", -0.1, "from 0.0 to 1.0"),
+        ("min_gain", 1.5, "from 0.0 to 1.0"),
+        ("event_us", -1, "from 0.0 to"),
+        ("max_tokens", 0, "from 1 to"),
+    ],
+)
+def test_a_value_out_of_range_gets_the_range(name, value, limits):
+    with pytest.raises(OptionError, match=f"option '{name}' is .*{limits}"):
+        options({name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("streams", "3", "int"),
+        ("streams", 2.0, "int"),
+        ("streams", True, "int"),
+        ("streams", None, "int"),
+        ("min_gain", "0.1", "float"),
+        ("min_gain", True, "float"),
+        ("strict", 1, "bool"),
+        ("costs", 7, "str"),
+        ("dump", True, "str"),
+    ],
+)
+def test_a_value_of_another_type_gets_the_type(name, value, kind):
+    with pytest.raises(OptionError, match=f"option '{name}' takes {kind}.*not {value!r}"):
+        options({name: value})
+
+
+def test_nan_is_out_of_range():
+    with pytest.raises(OptionError):
+        options({"min_gain": float("nan")})
+
+
+def test_integers_stand_for_floats_and_paths_for_strings():
+    chosen = options({"event_us": 2, "dump": Path("a/b")})
+    assert (chosen.event_us, chosen.dump) == (2.0, "a/b")
+    assert isinstance(chosen.event_us, float)
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "event_us", "dump"])
+def test_none_is_a_value_where_it_is_the_default(name):
+    assert getattr(options({name: None}), name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("streams", "2", 2),
+        ("costs", "a.json", "a.json"),
+        ("min_gain", "0.5", 0.5),
+        ("max_tokens", "64", 64),
+        ("event_us", "1.5", 1.5),
+        ("dump", "there", "there"),
+        ("strict", "1", True),
+        ("strict", "off", False),
+    ],
+)
+def test_each_option_is_read_from_the_environment(name, text, value):
+    assert getattr(options(**{f"GRAPHSTREAMS_{name.upper()}": text}), name) == value
+
+
+def test_the_process_environment_is_read(monkeypatch):
+    monkeypatch.setenv("GRAPHSTREAMS_STREAMS", "5")
+    assert Options.from_dict().streams == 5
+
+
+def test_what_is_given_wins_over_the_environment():
+    assert options({"streams": 4}, GRAPHSTREAMS_STREAMS="2").streams == 4
+    assert options({"min_gain": 0.5}, GRAPHSTREAMS_STREAMS="2").streams == 2
+
+
+def test_an_empty_variable_is_not_set():
+    assert options(GRAPHSTREAMS_STREAMS="").streams == Options().streams
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "complaint"),
+    [
+        ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a number"),
+        ("GRAPHSTREAMS_STREAMS", "99", "from 1 to 8"),
+        ("GRAPHSTREAMS_STRICT", "maybe", "neither 0 nor 1"),
+    ],
+)
+def test_a_wrong_variable_is_named(variable, text, complaint):
+    with pytest.raises(OptionError, match=complaint):
+        options(**{variable: text})
+
+
+@pytest.mark.parametrize(("text", "off"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_disabling(text, off):
+    assert disabled({"GRAPHSTREAMS_DISABLE": text}) is off
+
+
+def test_nothing_disables_by_default():
+    assert not disabled({})
+
+
+def test_a_wrong_disable_is_an_error():
+    with pytest.raises(OptionError, match="GRAPHSTREAMS_DISABLE='2'"):
+        disabled({"GRAPHSTREAMS_DISABLE": "2"})
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"stream": 2}, "did you mean 'streams'"),
+        ({"streams": 99}, "from 1 to 8"),
+        ({"inductor": 3}, "takes a dict of Inductor's own options"),
+    ],
+)
+def test_torch_compile_passes_the_complaint_on(given, complaint):
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match=complaint):
+        torch.compile(torch.sin, backend="graphstreams", options=given)(torch.ones(2))
