@@ -46,6 +46,7 @@ class Reading:
     epilogue: tuple[fx.Node, ...]  # what stands between the regions' values and the graph's outputs
     launches: int  # how many launches the scheduler will make
     peak_memory: int  # bytes of buffers alive at once
+    storages: dict[fx.Node, str]  # storage of each input and target, as the kernels' accesses name it
 
 
 def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None) -> Reading:
@@ -73,7 +74,9 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     host = tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n))
     last = tuple(sorted(epilogue(module, values, groups)[0], key=values.order.__getitem__))
     launches = sum(describe.launch_count(node) for node in lowered.nodes)
-    return Reading(module, graph, tuple(regions), host, last, launches, peak_memory(lowered))
+    named_values = [*module.graph.find_nodes(op="placeholder"), *(t for region in regions for t in region.targets)]
+    stored = {node: storages.storage(values.buffer[node]) for node in named_values if node in values.buffer}
+    return Reading(module, graph, tuple(regions), host, last, launches, peak_memory(lowered), stored)
 
 
 class _Values:

@@ -7,6 +7,7 @@ readers of the values that the subgraph returns wait for it. Read in torch 2.15.
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 
@@ -65,12 +66,20 @@ def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence
     set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
 
 
+def realise(module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
+    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use."""
+    inner = fx.Graph()
+    inner.output(None)
+    _append(module, "realise", inner, values, [])
+
+
 def _append(
     module: fx.GraphModule, name: str, inner: fx.Graph, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
 ) -> fx.Node:
-    attribute = f"graphstreams_{name}"
+    attribute = base = f"graphstreams_{name}"
+    number = itertools.count(2)
     while hasattr(module, attribute):
-        attribute += "_"
+        attribute = f"{base}_{next(number)}"
     setattr(module, attribute, fx.GraphModule(torch.nn.Module(), inner))
     subgraph = module.graph.get_attr(attribute)
     node = module.graph.create_node(

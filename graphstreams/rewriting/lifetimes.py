@@ -14,14 +14,16 @@ from graphstreams.planning.plan import Plan
 
 
 def held_values(reading: Reading, plan: Plan) -> list[fx.Node]:
-    """Values, and inputs of the graph, that a stream other than the one that allocates them touches. In graph order."""
+    """Values, and inputs of the graph, in storages that several streams touch. In graph order.
+
+    By storage, not by value: an operator in place gives a second value, made on another stream, to memory that the stream of
+    the first value allocated.
+    """
+    touched = {storage: {0} for node, storage in reading.storages.items() if node.op == "placeholder"}
     stream_of = plan.stream_of()
-    home = {target: stream_of[region.kernel] for region in reading.regions for target in region.targets}
-    held: dict[fx.Node, None] = {}
-    for region in reading.regions:
-        stream = stream_of[region.kernel]
-        for value in region.inputs:
-            if value.op != "get_attr" and home.get(value, 0) != stream:
-                held[value] = None
+    for kernel in reading.kernels.kernels:
+        for access in (*kernel.reads, *kernel.writes):
+            touched.setdefault(access.storage, set()).add(stream_of[kernel.id])
+    held = [node for node, storage in reading.storages.items() if len(touched.get(storage, ())) > 1]
     order = {node: i for i, node in enumerate(reading.module.graph.nodes)}
     return sorted(held, key=order.__getitem__)

@@ -83,10 +83,14 @@ class _Builder:
             self._copy(node, stream, inside, self._raw(region), region.kernel)
         made = {old: inside[old] for old in region.targets}
         self.latest.update(made)
-        if region.kernel in self.behind:
-            if not made:
-                raise RewriteError(f"kernel {self.reading.kernels.kernels[region.kernel].name!r} has no value to record behind")
+        if region.kernel not in self.behind:
+            if values := self._tensors(made.values()):
+                events.realise(self.module, values)
+        elif made:
             self._record(self.behind[region.kernel], list(made.values()), made)
+        else:
+            name = self.reading.kernels.kernels[region.kernel].name
+            raise RewriteError(f"kernel {name!r} has no value to record behind")
 
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""

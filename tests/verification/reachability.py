@@ -1,0 +1,97 @@
+"""A second opinion on a trace, from the definition: which accesses are ordered is reachability in a graph of its steps.
+
+Shares nothing with `find_races` but the names of the kinds of races.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import networkx as nx
+
+from graphstreams.verification import happens_before as hb
+from graphstreams.verification.trace import CALLER, Allocate, Free, Launch, Record, Trace, Wait
+
+
+class Reachability:
+    """Program order per stream, and from each record to the waits that it serves; a free takes no place on a stream.
+
+    For traces without host synchronisation, and in which no storage is used before its allocation or after its free.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.steps = trace.steps
+        self.launches = [i for i, s in enumerate(self.steps) if isinstance(s, Launch)]
+        self._pool = dict.fromkeys(trace.inputs, CALLER) | {s.storage: s.stream for s in self.steps if isinstance(s, Allocate)}
+        graph = nx.DiGraph()
+        graph.add_nodes_from([*range(len(self.steps)), "start", "end"])
+        last: dict[int, object] = {CALLER: "start"}
+        records: dict[str, int] = {}
+        for i, step in enumerate(self.steps):
+            if isinstance(step, Free):
+                continue
+            if step.stream in last:
+                graph.add_edge(last[step.stream], i)
+            last[step.stream] = i
+            if isinstance(step, Record):
+                records[step.event] = i
+            elif isinstance(step, Wait):
+                graph.add_edge(records[step.event], i)
+        graph.add_edge(last[CALLER], "end")
+        self._after = {node: nx.descendants(graph, node) for node in ["start", *self.launches]}
+
+    def kinds(self) -> set[str]:
+        """The kinds of races where an allocation uses its block at once, and gets one that its stream has used before."""
+        found = self._among_launches()
+        if any(self._early(i, at_use=False) for i in self._frees()):
+            found.add(hb.FREED_EARLY)
+        if any(self._before_allocation(i) for i, step in enumerate(self.steps) if isinstance(step, Allocate)):
+            found.add(hb.UNORDERED)
+        return found
+
+    def lost(self) -> set[str]:
+        """The kinds of races by which data can change: only a block that was freed in this call, from its next use on."""
+        found = self._among_launches()
+        if any(self._early(i, at_use=True) for i in self._frees()):
+            found.add(hb.FREED_EARLY)
+        return found
+
+    def _among_launches(self) -> set[str]:
+        found = set()
+        if any(i not in self._after["start"] for i in self.launches):
+            found.add(hb.UNFORKED)
+        if any("end" not in self._after[i] for i in self.launches):
+            found.add(hb.UNJOINED)
+        if any(self._conflict(i, j) for i in self.launches for j in self.launches if i < j):
+            found.add(hb.UNORDERED)
+        return found
+
+    def _frees(self) -> Iterator[int]:
+        return (i for i, step in enumerate(self.steps) if isinstance(step, Free))
+
+    def _conflict(self, i: int, j: int) -> bool:
+        one, two = self.steps[i], self.steps[j]
+        assert isinstance(one, Launch)
+        assert isinstance(two, Launch)
+        clash = set(one.writes) & {*two.reads, *two.writes} or set(two.writes) & set(one.reads)
+        return bool(clash) and j not in self._after[i]
+
+    def _users(self, storage: str) -> list[int]:
+        return [i for i in self.launches if storage in (*self.steps[i].reads, *self.steps[i].writes)]  # type: ignore[attr-defined]
+
+    def _before_allocation(self, position: int) -> bool:
+        """Whether a storage is used by what is not ordered after all that its allocation is ordered after."""
+        before = [after for after in self._after.values() if position in after]
+        users = self._users(self.steps[position].storage)  # type: ignore[attr-defined]
+        return any(user not in after for user in users for after in before)
+
+    def _early(self, position: int, at_use: bool) -> bool:
+        """Whether an allocation behind a free may hand out the block while somebody still uses it."""
+        storage = self.steps[position].storage  # type: ignore[attr-defined]
+        before = [i for i in self._users(storage) if i < position]
+        for i, step in enumerate(self.steps):
+            if i > position and isinstance(step, Allocate) and step.stream == self._pool[storage]:
+                places = self._users(step.storage) if at_use else [i]
+                if any(place not in self._after[user] for place in places for user in before):
+                    return True
+        return False
