@@ -80,8 +80,13 @@ class StreamPass(CustomInferenceAwareGraphPass):
 
         return check
 
-    def uuid(self) -> str:
-        """Identifies the options, the profile's content and this package's source in Inductor's cache keys."""
+    def uuid(self) -> str | None:
+        """Identifies the options, the profile's content and this package's source in Inductor's cache keys.
+
+        None, which means no caching, with `dump`: a graph from a cache would leave no report.
+        """
+        if self.options.dump is not None:
+            return None
         options = "disabled" if disabled() else repr(self.options)
         profile = self.options.costs
         content = Path(profile).read_bytes() if profile != "roofline" else b""
@@ -125,6 +130,8 @@ def graphstreams(
         # Cutting a graph into partitions would separate a record from its wait.
         patches["graph_partition"] = False
     compiled = compile_fx(gm, example_inputs, inner_compile=_ProvedCompile(stream_pass, settings), config_patches=patches)
+    if not stream_pass.reports:
+        log.info("a graph was found in a cache; what was decided when it was compiled still holds")
     if cudagraphs and any(report.verdict != "clean" for report in stream_pass.reports):
         return compile_fx(gm, example_inputs, config_patches=settings)
     return compiled

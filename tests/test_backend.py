@@ -237,3 +237,8 @@ def test_a_profile_without_a_kernel_is_refused_with_the_nearest_name(tmp_path):
     (outcome,) = capture(module, inputs, "h200", {**FREE_EVENTS, "costs": str(profile)})
     assert (outcome.report.verdict, outcome.report.stage) == ("refused", "price")
     assert "'wa'" in outcome.report.reason
+
+
+def test_a_graph_whose_report_is_wanted_is_not_taken_from_a_cache(tmp_path):
+    assert StreamPass({"dump": str(tmp_path)}).uuid() is None
+    assert StreamPass({}).uuid() is not None

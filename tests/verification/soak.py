@@ -57,7 +57,8 @@ def main() -> int:
     with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=50) as pool:
         for number, counts in enumerate(pool.imap_unordered(one_graph, itertools.count(options.seed)), 1):
             total = Counts(total.cases + counts.cases, total.orders + counts.orders, total.differences + counts.differences)
-            print("\n".join(f"DIFFERS: {difference}" for difference in counts.differences), end="", flush=True)
+            for difference in counts.differences:
+                print(f"DIFFERS: {difference}", flush=True)
             if number % 20 == 0:
                 print(f"{total.cases} cases of {number} graphs in {time.monotonic() - started:.0f} s", flush=True)
             if total.cases >= options.cases:
