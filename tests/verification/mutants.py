@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-if __name__ == "__main__":
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import deepseek_v32
 from sample_modules import captured
@@ -61,7 +60,8 @@ def captured_trace(reading: Reading, plan: Plan) -> Trace:
     return read_wrapper(generated(reading, rewrite(reading, plan)).source)
 
 
-def traces(source: str) -> Iterator[Trace]:
+@functools.cache
+def traces(source: str) -> tuple[Trace, ...]:
     """Of the planner's plans of a source on two and three streams, and of random plans on up to four."""
     outcome = outcome_of(source)
     reading, us = outcome.reading, outcome.report.us
@@ -69,7 +69,7 @@ def traces(source: str) -> Iterator[Trace]:
     count = RANDOM_PLANS[source in LAYERS]
     plans = [plan_kernels(reading.kernels, us, streams) for streams in (2, 3)]
     plans += [random_plan(reading.kernels, random.Random(seed)) for seed in range(count)]
-    yield from (captured_trace(reading, plan) for plan in dict.fromkeys(plans))
+    return tuple(captured_trace(reading, plan) for plan in dict.fromkeys(plans))
 
 
 # --- mutants
@@ -177,6 +177,11 @@ def verdict(mutant: Mutant) -> str:
 def tally(source: str) -> Counter[tuple[str, str]]:
     """How many mutants of a source's traces there are of each kind and verdict."""
     return Counter((m.kind, verdict(m)) for trace in traces(source) for m in mutants(trace))
+
+
+def sum_of(verdict: str, counts: Counter[tuple[str, str]], part_of_kind: str = "") -> int:
+    """How many mutants have the verdict, of the kinds whose name has that part."""
+    return sum(n for (kind, v), n in counts.items() if v == verdict and part_of_kind in kind)
 
 
 def table(counts: Counter[tuple[str, str]]) -> str:
