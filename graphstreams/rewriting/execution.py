@@ -10,13 +10,13 @@ from torch import fx
 from torch._inductor.fx_passes.control_dependencies import control_deps
 
 
-class _OnCpu(fx.Interpreter):
+class OnCpu(fx.Interpreter):
     """Interpreter for which the CPU is every device and one host thread every stream."""
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is control_deps:
             _, subgraph, *values = args
-            return _OnCpu(subgraph).run(*values)
+            return OnCpu(subgraph).run(*values)
         if getattr(target, "namespace", None) == "streams":
             return None
         cpu = torch.device("cpu")
@@ -28,7 +28,7 @@ def run_on_cpu(module: fx.GraphModule, inputs: Sequence[Any]) -> tuple[list[Any]
     """Outputs of the graph on copies of `inputs` (CPU tensors and sizes), and those copies as the graph leaves them."""
     copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in inputs]
     with torch.no_grad():
-        outputs = _OnCpu(module).run(*copies)
+        outputs = OnCpu(module).run(*copies)
     return list(outputs), copies
 
 

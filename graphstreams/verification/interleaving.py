@@ -19,7 +19,7 @@ from torch import fx
 from torch.utils._pytree import tree_map_only
 
 from graphstreams.graph.support import mutates
-from graphstreams.rewriting.execution import _OnCpu
+from graphstreams.rewriting.execution import OnCpu
 from graphstreams.verification.enqueuing import Pools, Step, contents, steps, storages, tensors
 
 Choose = Callable[[Sequence[int]], int]  # picks, of the streams that can go on, the one that does
@@ -74,7 +74,7 @@ class Enqueued:
         self._inputs, self._pessimistic = inputs, pessimistic
         self._placeholders = module.graph.find_nodes(op="placeholder")
         self._output = module.graph.output_node()
-        self._cpu = _OnCpu(module, garbage_collect_values=False)
+        self._cpu = OnCpu(module, garbage_collect_values=False)
         copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in inputs]
         with torch.no_grad():
             self._cpu.run(*copies)
