@@ -153,7 +153,7 @@ class _ProvedCompile:
         except Exception:
             if self.stream_pass.options.strict or not _unproved(self.stream_pass.reports[seen:]):
                 raise
-        with config.patch(post_grad_custom_post_pass=_user_passes(self.settings) or None):
+        with config.patch(post_grad_custom_post_pass=_user_passes(self.settings) or None):  # without ours
             return compile_fx_inner(before, example_inputs, *args, **kwargs)
 
 
@@ -210,9 +210,9 @@ def _inductor_settings(given: Any) -> dict[str, Any]:
 
 def _user_passes(settings: Mapping[str, Any]) -> list[Any]:
     given = settings.get("post_grad_custom_post_pass", config.post_grad_custom_post_pass)
-    if given is None:
-        return []
-    return list(given) if isinstance(given, list | tuple) else [given]
+    passes = given if isinstance(given, list | tuple) else [given]
+    # Within a compile of ours the setting holds our pass too.
+    return [each for each in passes if each is not None and not isinstance(each, StreamPass)]
 
 
 def _source_hash() -> str:
