@@ -150,8 +150,9 @@ class _Replay:
     @do.register
     def _(self, step: Allocate) -> None:
         clock = self._clock(step.stream)
-        self._storages[step.storage] = _History(step.stream)
         allocation = Access(step.line, "", step.stream, step.storage, "allocate")
+        # The block may be one that its stream has only just used, so whoever uses it comes after the work enqueued there.
+        self._storages[step.storage] = _History(step.stream, _Epoch(allocation, clock.get(step.stream, 0)))
         for pending in self._pools.pop(step.stream, ()):
             # Ordered now means ordered for every later allocation on this stream too, so nothing is kept.
             if not pending.epoch.before(clock):

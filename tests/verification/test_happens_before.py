@@ -261,6 +261,8 @@ class _Oracle:
             found.add(hb.UNJOINED)
         if any(self._conflict(i, j) for i in launches for j in launches if i < j):
             found.add(hb.UNORDERED)
+        if any(self._used_before_its_block_is_free(i, launches) for i, s in enumerate(self.steps) if isinstance(s, Allocate)):
+            found.add(hb.UNORDERED)
         if any(self._early(i) for i, s in enumerate(self.steps) if isinstance(s, Free)):
             found.add(hb.FREED_EARLY)
         return found
@@ -271,6 +273,14 @@ class _Oracle:
         assert isinstance(two, Launch)
         clash = set(one.writes) & {*two.reads, *two.writes} or set(two.writes) & set(one.reads)
         return bool(clash) and j not in self.reach[i]
+
+    def _used_before_its_block_is_free(self, position: int, launches: list[int]) -> bool:
+        """A block may be one that the allocating stream's last kernel, or the caller before the graph, still uses."""
+        step = self.steps[position]
+        before = [i for i in launches if i < position and self.steps[i].stream == step.stream]
+        last = before[-1] if before else "start" if step.stream == 0 else None
+        users = [i for i in launches if step.storage in (*self.steps[i].reads, *self.steps[i].writes)]  # type: ignore[attr-defined]
+        return last is not None and any(user not in self.reach[last] for user in users)
 
     def _early(self, position: int) -> bool:
         storage = self.steps[position].storage  # type: ignore[attr-defined]
@@ -285,6 +295,15 @@ class _Oracle:
 def test_agrees_with_reachability(steps: list[Step]) -> None:
     sound = _sound(steps)
     assert set(kinds(find_races(trace(*sound)))) == _Oracle(sound).racy()
+
+
+def test_a_block_is_used_on_another_stream_while_its_own_may_still_use_it() -> None:
+    # The scratch block of a on stream1 is free again for the host at once, and y may get it.
+    steps = [rec(0, "fork"), wait(1, "fork"), alloc(1, "scratch"), Launch(1, 1, "a", (), ("scratch",)), Free(1, 2, "scratch")]
+    steps += [alloc(1, "y"), Launch(0, 3, "b", (), ("y",)), rec(1, "join"), wait(0, "join")]
+    assert set(kinds(find_races(trace(*steps)))) == {hb.UNORDERED}
+    ordered = [*steps[:5], rec(1, "a"), wait(0, "a"), *steps[5:]]
+    assert find_races(trace(*ordered)) == []
 
 
 def test_step_of_no_kind() -> None:

@@ -26,8 +26,8 @@ def test_every_harmful_mutant_is_killed_and_no_harmless_one(source: str) -> None
     print(f"\n{source}\n{mutants.table(counts)}")
     assert counts.total() >= AT_LEAST[source]
     assert (sum_of(MISSED, counts), sum_of(WRONG, counts)) == (0, 0), mutants.table(counts)
-    # What the verifier asks for beyond what data needs: less than one in two hundred.
-    assert sum_of(STRICT, counts) <= counts.total() // 200
+    # What the verifier asks for beyond what data needs, by taking an allocation for a use: less than one in fifty.
+    assert sum_of(STRICT, counts) <= max(1, counts.total() // 50)
     # No event is superfluous: without any one of them, data can change.
     assert sum_of(KILLED, counts, "dropped") > 0
     assert sum_of(EQUIVALENT, counts, "dropped") == 0

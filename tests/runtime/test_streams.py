@@ -1,0 +1,149 @@
+"""Streams and events are made once, shared by role, and kept apart by device, caller's stream, priority and thread. No GPU."""
+
+from __future__ import annotations
+
+import threading
+import tracemalloc
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from graphstreams.runtime import streams as runtime
+from graphstreams.runtime.streams import acquire
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What `acquire` looks at of the stream that the caller is on."""
+
+    device_index: int = 0
+    cuda_stream: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda", self.device_index)
+
+
+@dataclass(eq=False)
+class FakeStream:
+    device: torch.device
+    priority: int
+
+
+@dataclass(eq=False)
+class FakeEvent:
+    pass
+
+
+@pytest.fixture(autouse=True)
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every stream and event that is made, in order."""
+    objects: list[Any] = []
+
+    def stream(device: torch.device, priority: int = 0) -> FakeStream:
+        objects.append(FakeStream(device, priority))
+        return objects[-1]
+
+    def event() -> FakeEvent:
+        objects.append(FakeEvent())
+        return objects[-1]
+
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(torch.cuda, "Event", event)
+    monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
+    return objects
+
+
+def test_streams_come_first_then_events() -> None:
+    taken = acquire(Caller(), 2, 3)
+    assert [type(item) for item in taken] == [FakeStream] * 2 + [FakeEvent] * 3
+    assert len(set(map(id, taken))) == 5
+
+
+def test_the_same_objects_come_back(made: list[Any]) -> None:
+    assert acquire(Caller(), 2, 3) == acquire(Caller(), 2, 3)
+    assert len(made) == 5
+
+
+def test_graphs_share_streams_and_events_by_role(made: list[Any]) -> None:
+    small, large = acquire(Caller(), 1, 2), acquire(Caller(), 2, 4)
+    assert large[0] is small[0]
+    assert large[2:4] == small[1:]
+    assert acquire(Caller(), 1, 1) == small[:2]
+    assert len(made) == 6
+
+
+@pytest.mark.parametrize("other", [Caller(device_index=1), Caller(cuda_stream=7)])
+def test_callers_on_another_device_or_stream_share_nothing(other: Caller) -> None:
+    mine, theirs = acquire(Caller(), 2, 2), acquire(other, 2, 2)
+    assert not set(map(id, mine)) & set(map(id, theirs))
+    assert {stream.device for stream in theirs[:2]} == {other.device}
+    assert acquire(Caller(), 2, 2) == mine
+
+
+def test_priorities_have_pools_of_their_own() -> None:
+    normal, urgent = acquire(Caller(), 1, 1), acquire(Caller(), 1, 1, -1)
+    assert (normal[0].priority, urgent[0].priority) == (0, -1)
+    assert normal[1] is not urgent[1]
+
+
+def test_a_new_object_for_the_same_stream_gets_the_same_pool(made: list[Any]) -> None:
+    # torch.cuda.current_stream makes a new object with each call.
+    assert acquire(Caller(cuda_stream=5), 1, 1) == acquire(Caller(cuda_stream=5), 1, 1)
+    assert len(made) == 2
+
+
+def test_threads_share_nothing() -> None:
+    found: dict[int, list[Any]] = {}
+    barrier = threading.Barrier(3)
+
+    def work(number: int) -> None:
+        first = acquire(Caller(), 2, 2)
+        barrier.wait(timeout=10)
+        found[number] = [*first, first == acquire(Caller(), 2, 2)]
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert all(taken.pop() for taken in found.values())
+    everything = [*acquire(Caller(), 2, 2), *(item for taken in found.values() for item in taken)]
+    assert len(everything) == len(set(map(id, everything))) == 16
+
+
+def test_nothing_grows_over_ten_thousand_calls(made: list[Any]) -> None:
+    callers = [Caller(device, stream) for device in (0, 1) for stream in (0, 9)]
+    graphs = [(1, 2), (2, 5), (3, 1)]
+
+    def call(times: int) -> None:
+        for i in range(times):
+            acquire(callers[i % 4], *graphs[i % 3])
+
+    call(12)  # every caller with every graph
+    count = len(made)
+    assert count == len(callers) * (3 + 5)
+    tracemalloc.start()
+    try:
+        call(100)
+        before = tracemalloc.get_traced_memory()[0]
+        call(10_000)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert len(made) == count
+    assert grown < 1000  # bytes: less than one for ten calls
+
+
+def test_a_pool_that_grows_keeps_what_it_gave(made: list[Any]) -> None:
+    before = [acquire(Caller(), streams, 3) for streams in (1, 2)]
+    acquire(Caller(), 3, 9)
+    assert [acquire(Caller(), streams, 3) for streams in (1, 2)] == before
+    assert len(made) == 12
+
+
+def test_no_streams_and_no_events_are_an_empty_tuple(made: list[Any]) -> None:
+    assert acquire(Caller(), 0, 0) == ()
+    assert made == []

@@ -1,0 +1,619 @@
+"""Each trap of native streams that is known: with its defence the graph is sound, and without it the trap is there.
+
+The numbers are those of the table of traps in the project's facts. Traps of the GPU's own run time are in `tests/gpu`.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pre_attention import pre_attention
+from sample_modules import (
+    FREE_EVENTS,
+    STREAMABLE,
+    captured,
+    kernels_of,
+    lowered_with_code,
+    module_and_inputs,
+    plan_by_hand,
+    reading_of,
+    rewritten_by_hand,
+    short_names,
+)
+from torch import Tensor, fx
+from torch._dynamo.utils import detect_fake_mode
+from torch._inductor import config
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.fx_passes.control_dependencies import control_deps
+from torch._inductor.virtualized import V
+
+from graphstreams import Options, backend
+from graphstreams.costs.devices import DEVICES
+from graphstreams.explaining import capture
+from graphstreams.graph import describe
+from graphstreams.graph.kernels import EdgeKind, KernelGraph
+from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes
+from graphstreams.graph.offline import offline
+from graphstreams.graph.reading import Reading
+from graphstreams.pipeline import prove
+from graphstreams.planning import list_schedule
+from graphstreams.planning.events import check_plan
+from graphstreams.planning.plan import JOIN, Plan
+from graphstreams.reports.report import Report
+from graphstreams.rewriting import events, regions, wrapper
+from graphstreams.rewriting.regions import KERNEL, rewrite
+from graphstreams.verification import happens_before as hb
+from graphstreams.verification.happens_before import find_races
+from graphstreams.verification.trace import CALLER, Allocate, Free, Launch, Record, Step, Trace, Wait, launch_order
+from graphstreams.verification.unreadable import UnreadableWrapper
+from graphstreams.verification.wrapper import read_wrapper, verify
+
+SOME = ["diamond", "topk", "norms", "two_writes", "concatenation"]
+HELD_VALUES = regions.held_values
+
+
+class Function(torch.nn.Module):
+    """A function of three projections of 64 features and the inputs."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        for name in ("wa", "wb", "wc"):
+            setattr(self, name, torch.nn.Linear(64, 64, bias=False))
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(self, *inputs)
+
+
+@functools.cache
+def read_function(function: Any, *rows: int) -> Reading:
+    """A function's graph as kernels; its inputs have 64 features."""
+    (outcome,) = capture(Function(function), [torch.empty(n, 64) for n in rows], "h200", FREE_EVENTS)
+    assert outcome.reading is not None, outcome.report.reason
+    return outcome.reading
+
+
+def alternating(graph: KernelGraph, streams: int = 2) -> Plan:
+    order = range(len(graph.kernels))
+    return plan_by_hand(graph, order, {k: k % streams for k in order})
+
+
+def named_plan(graph: KernelGraph, streams: dict[str, int]) -> Plan:
+    """The kernels in the order given, each on its stream."""
+    names = short_names(graph)
+    return plan_by_hand(graph, [names.index(n) for n in streams], {names.index(n): s for n, s in streams.items()})
+
+
+def report_of(reading: Reading, plan: Plan) -> Report:
+    return rewritten_by_hand(reading, plan)[1].report
+
+
+def refused(report: Report, why: str) -> bool:
+    return (report.verdict, report.stage) == ("refused", "verify") and why in report.reason
+
+
+def hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regions, "held_values", lambda *_: [])
+
+
+def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:
+    """Let Inductor do in streamed graphs what the package switches off."""
+    ours = wrapper.plan_settings()
+    monkeypatch.setattr(wrapper, "plan_settings", lambda: {**ours, **settings})
+
+
+def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any, values: Any) -> Any:
+    """A record or a wait as a node by itself, as a pass that knows nothing of `control_deps` would add it."""
+    node = module.graph.call_function(*operation)
+    events.set_stream(node, operation[1][1])
+    return node, list(values)
+
+
+def kinds(trace: Trace) -> set[str]:
+    return {race.kind for race in find_races(trace)}
+
+
+# --- 1, 2: Dynamo's registry of streams and events
+
+
+@pytest.mark.parametrize("sample", STREAMABLE)
+def test_trap_1_and_2_wrappers_know_no_stream_of_dynamo(sample: str) -> None:
+    source = captured(sample).report.wrapper
+    assert wrapper.RUNTIME_IMPORT in source
+    assert not re.search(r"_get_stream_by_index|ops\.streams|torch\._dynamo\.variables|cuda\.Event\(|cuda\.Stream\(", source)
+
+
+def test_trap_1_and_2_without_our_wrapper_class_they_would() -> None:
+    module = copy_graph(captured("diamond").module)
+    del module.meta[wrapper.MARK]
+    source = lowered_with_code(module).source
+    assert wrapper.RUNTIME_IMPORT not in source
+    assert "_get_stream_by_index" in source
+    assert "torch.ops.streams.record_event" in source
+
+
+# --- 3: sync nodes that nothing depends on
+
+
+def ordered_by_data(module: fx.GraphModule, plan: Plan) -> bool:
+    """Whether every order of the nodes that respects data flow has each record behind its producer and each wait behind it.
+
+    Of each wait that a kernel with inputs needs, some node of the kernel is behind the wait.
+    """
+    before: dict[fx.Node, set[fx.Node]] = {}
+    for node in module.graph.nodes:
+        before[node] = set(node.all_input_nodes).union(*(before[n] for n in node.all_input_nodes))
+    syncs = [n for n in module.graph.nodes if "streams" in str(n.target) or n.target is control_deps]
+    named = {n.name: n for n in syncs}
+    for event in plan.events:
+        record = next((n for name, n in named.items() if re.fullmatch(rf"record_event_{event.id}", name)), None)
+        waits = [n for name, n in named.items() if re.fullmatch(rf"wait_event_{event.id}(_\d+|_+)?", name)]
+        if record is None or not all(record in before[w] for w in waits):
+            return False
+        if event.after >= 0 and not any(n.meta.get(KERNEL) == event.after for n in before[record]):
+            return False
+        for kernel in {w.kernel for w in event.waits} - {JOIN}:
+            inside = [n for n in module.graph.nodes if n.meta.get(KERNEL) == kernel]
+            if not any(w in before[n] for w in waits for n in inside):
+                return False
+    return True
+
+
+@pytest.mark.parametrize("sample", SOME)
+def test_trap_3_every_record_and_wait_is_in_a_control_deps_with_dependencies(sample: str) -> None:
+    module = captured(sample).module
+    assert not [n for n in module.graph.nodes if getattr(n.target, "namespace", "") == "streams"]
+    nodes = module.graph.find_nodes(op="call_function", target=control_deps)
+    operations = [n for n in nodes if n.name.startswith(("record_event", "wait_event"))]
+    plan = captured(sample).report.plan
+    assert len(operations) == sum(1 + len(event.waits) for event in plan.events)
+    assert all(n.args[0] for n in operations)
+
+
+def test_trap_3_data_flow_alone_orders_what_the_plan_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, plan = reading_of("diamond"), alternating(kernels_of("diamond"))
+    assert ordered_by_data(rewrite(reading, plan), plan)
+    monkeypatch.setattr(events, "ordered", bare_operation)
+    assert not ordered_by_data(rewrite(reading, plan), plan)
+
+
+# --- 4, 18: Inductor moves kernels after the plan was made
+
+
+def test_trap_4_and_18_kernels_that_inductor_moves_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, plan = reading_of("topk"), alternating(kernels_of("topk"))
+    assert report_of(reading, plan).verdict == "clean"
+    plan_with(monkeypatch, reorder_for_peak_memory=True)
+    moved = report_of(reading, plan)
+    assert (moved.verdict, moved.stage, moved.order_kept) == ("refused", "verify", False)
+
+
+def test_trap_18_memory_order_is_off_inside_streamed_code_generation_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    generate = wrapper.StreamWrapperCodegen.generate
+
+    def spy(self: Any, is_inference: bool) -> Any:
+        seen.append((config.reorder_for_peak_memory, config.allow_buffer_reuse))
+        return generate(self, is_inference)
+
+    monkeypatch.setattr(wrapper.StreamWrapperCodegen, "generate", spy)
+    before = (config.reorder_for_peak_memory, config.allow_buffer_reuse)
+    lowered_with_code(captured("diamond").module)
+    assert before == (True, True)
+    assert seen == [(False, False)]
+    assert (config.reorder_for_peak_memory, config.allow_buffer_reuse) == before
+
+
+# --- 5: a kernel behind the record that ends its stream
+
+
+@pytest.mark.parametrize("sample", SOME)
+def test_trap_5_the_last_record_of_an_aux_stream_is_behind_its_kernels(sample: str) -> None:
+    steps = launch_order(read_wrapper(captured(sample).report.wrapper))
+    for stream in set(steps) - {CALLER}:
+        assert steps[stream][-1].startswith("record"), steps[stream]
+
+
+def test_trap_5_a_join_recorded_too_early_is_refused() -> None:
+    reading = reading_of("three_arms")
+    plan = named_plan(reading.kernels, {"wa": 0, "wb": 1, "wc": 1})
+    (join,) = (e for e in plan.events if any(w.kernel == JOIN for w in e.waits))
+    earlier = replace(join, after=plan.placements[1].kernel)
+    early = replace(plan, events=tuple(earlier if e is join else e for e in plan.events))
+    assert report_of(reading, plan).verdict == "clean"
+    assert refused(report_of(reading, early), "does not wait for stream1 before the graph returns")
+    with pytest.raises(ValueError, match="stream 1 is not joined"):
+        check_plan(reading.kernels, early)
+
+
+# --- 6, 8: a buffer reused, or changed in place, while another stream reads it
+
+
+def test_trap_6_a_buffer_that_inductor_reuses_across_streams_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = reading_of("two_writes")
+    # Inductor gives the buffer of `wa` to `wc`, which the copy on the caller's stream still reads.
+    plan = named_plan(reading.kernels, {"wa": 0, "copy": 0, "wb": 0, "wc": 1, "copy#2": 0})
+    report = report_of(reading, plan)
+    assert report.verdict == "clean"
+    assert "# reuse" not in report.wrapper
+    plan_with(monkeypatch, allow_buffer_reuse=True)
+    report = report_of(reading, plan)
+    assert "# reuse" in report.wrapper
+    assert refused(report, "nothing makes stream1 wait for the caller's stream")
+
+
+def product_and_sine(m: Any, x: Tensor) -> Any:
+    a, b = m.wa(x), m.wb(x)
+    return a @ b.t(), a.sin()
+
+
+def test_trap_8_a_kernel_in_place_of_what_another_stream_reads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = read_function(product_and_sine, 4)
+    plan = named_plan(reading.kernels, {"wa": 0, "wb": 0, "mm": 1, "sin": 0})
+    report = report_of(reading, plan)
+    assert report.verdict == "clean"
+    assert "# reuse" not in report.wrapper
+    # Either of two things keeps the sine out of the product's operand: that the values are held to the join, and that
+    # the waits give them a new name on the other stream.
+    hold_nothing(monkeypatch)
+    assert "# reuse" not in report_of(reading, plan).wrapper
+    monkeypatch.setattr(events, "ordered", bare_operation)
+    report = report_of(reading, plan)
+    assert "# reuse" in report.wrapper
+    assert refused(report, "mm on stream1 reads")
+    assert "triton_poi_fused_sin_0 on the caller's stream writes" in report.reason
+
+
+def in_place(m: Any, x: Tensor) -> Any:
+    return m.wa(x).sin(), m.wb(x)
+
+
+def test_trap_8_kernels_in_place_stay_where_one_stream_has_the_buffer() -> None:
+    reading = read_function(in_place, 4)
+    report = report_of(reading, named_plan(reading.kernels, {"wa": 0, "wb": 1, "sin": 0}))
+    assert report.verdict == "clean"
+    assert "# reuse" in report.wrapper
+
+
+# --- 7, 10: memory given back while another stream uses it
+
+
+def test_trap_7_inputs_freed_behind_the_callers_last_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, plan = reading_of("three_arms"), alternating(kernels_of("three_arms"))
+    assert report_of(reading, plan).verdict == "clean"
+    monkeypatch.setattr(regions, "held_values", lambda *a: [v for v in HELD_VALUES(*a) if v.op != "placeholder"])
+    report = report_of(reading, plan)
+    assert refused(report, "so the memory can be overwritten while it is in use")
+    assert re.search(
+        r"extern_kernels.mm on stream1 reads arg\d_1, which line \d+ on the caller's stream frees", report.races[0]
+    )
+
+
+def test_trap_10_values_freed_behind_the_callers_last_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = read_function(product_and_sine, 4)
+    plan = named_plan(reading.kernels, {"wa": 0, "wb": 0, "mm": 1, "sin": 0})
+    hold_nothing(monkeypatch)
+    report = report_of(reading, plan)
+    assert refused(report, "so the memory can be overwritten while it is in use")
+    both = r"mm on stream1 reads buf\d+, which line \d+ on the caller's stream frees; .* allocates buf\d+ and may get it"
+    assert re.search(both, report.races[0])
+
+
+def twice(trace: Trace, forked: bool) -> Trace:
+    """Two calls; between them the caller reads the outputs of the first and frees them. The second may forget its fork."""
+    outputs = trace.outputs
+    between: list[Step] = [Launch(CALLER, 0, "the caller", outputs), *(Free(CALLER, 0, name) for name in outputs)]
+    second = [_renamed(s, set(trace.inputs)) for s in trace.steps if not isinstance(s, Free) or s.storage not in trace.inputs]
+    if not forked:
+        first = {s.stream: i for i, s in reversed(list(enumerate(second))) if isinstance(s, Wait) and s.stream != CALLER}
+        second = [s for i, s in enumerate(second) if i not in first.values()]
+    first_call = [s for s in trace.steps if not isinstance(s, Free) or s.storage not in trace.inputs]
+    return Trace((*first_call, *between, *second), trace.inputs)
+
+
+def _renamed(step: Step, inputs: set[str]) -> Step:
+    def name(storage: str) -> str:
+        return storage if storage in inputs else f"second {storage}"
+
+    if isinstance(step, Launch):
+        return replace(step, reads=tuple(map(name, step.reads)), writes=tuple(map(name, step.writes)))
+    return replace(step, storage=name(step.storage)) if isinstance(step, Allocate | Free) else step
+
+
+def test_trap_10_outputs_of_an_aux_stream_are_ordered_into_the_callers_and_may_be_freed_by_a_later_call() -> None:
+    trace = read_wrapper(captured("three_arms").report.wrapper)
+    aux = {s.storage for s in trace.steps if isinstance(s, Allocate) and s.stream != CALLER}
+    assert aux & set(trace.outputs)
+    assert kinds(twice(trace, forked=True)) == set()
+    assert hb.FREED_EARLY in kinds(twice(trace, forked=False))
+    unjoined = [s for s in trace.steps if not (isinstance(s, Wait) and s.stream == CALLER)]
+    assert hb.UNJOINED in kinds(replace(trace, steps=tuple(unjoined)))
+
+
+@pytest.fixture(scope="module")
+def block() -> Reading:
+    return capture(*pre_attention(16, 64), "h200", {"min_gain": 0.0})[0].reading
+
+
+@pytest.mark.parametrize("streams", [2, 3])
+def test_the_pre_attention_block_is_clean_and_without_its_lifetimes_refused(
+    block: Reading, monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    """The known failure: 16 heads, 64 tokens; the block of the first GEMM was overwritten while the side stream read it."""
+    plan = alternating(block.kernels, streams)
+    assert report_of(block, plan).verdict == "clean"
+    hold_nothing(monkeypatch)
+    report = report_of(block, plan)
+    assert refused(report, "so the memory can be overwritten while it is in use")
+    assert any(re.search(r"reads buf\d+, which line \d+ .* frees", race) for race in report.races)
+
+
+@pytest.mark.parametrize("streams", [2, 3])
+def test_the_planners_own_plan_of_the_pre_attention_block_needs_its_lifetimes_too(
+    monkeypatch: pytest.MonkeyPatch, streams: int
+) -> None:
+    inputs = pre_attention(16, 64)
+    options = {"min_gain": 0.0, "streams": streams}
+    assert capture(*inputs, "h200", options)[0].report.verdict == "clean"
+    hold_nothing(monkeypatch)
+    assert refused(capture(*inputs, "h200", options)[0].report, "so the memory can be overwritten while it is in use")
+
+
+# --- 9: passes of Inductor's that run after ours
+
+
+class Grab(CustomGraphPass):
+    """Stands where the package's pass stands, and keeps the graph that it would get."""
+
+    graph: fx.GraphModule
+
+    def __call__(self, graph: fx.Graph) -> None:
+        self.graph = copy_graph(graph.owning_module)
+
+    def uuid(self) -> None:
+        return None
+
+
+def at_our_place(sample: str) -> fx.GraphModule:
+    grab = Grab()
+    with config.patch(post_grad_custom_post_pass=grab):
+        capture(*module_and_inputs(sample), "h200", FREE_EVENTS)
+    return grab.graph
+
+
+def on_gpu(module: fx.GraphModule, function: Any, *arguments: Any) -> Any:
+    mode = detect_fake_mode([n.meta["val"] for n in module.graph.find_nodes(op="placeholder")])
+    with offline(DEVICES["h200"]), V.set_fake_mode(mode), torch.no_grad():
+        return function(*arguments)
+
+
+def finished(module: fx.GraphModule) -> fx.GraphModule:
+    """A copy behind the passes of Inductor's that run after ours."""
+    copy = copy_graph(module)
+    on_gpu(module, finish_post_grad_passes, copy)
+    return copy
+
+
+def shape(module: fx.GraphModule) -> list[Any]:
+    """The graph but for its names."""
+    index = {node: i for i, node in enumerate(module.graph.nodes)}
+    arguments = [fx.map_arg((n.args, n.kwargs), index.__getitem__) for n in index]
+    targets = [str(n.target) if n.op == "call_function" else n.op for n in index]
+    return list(zip(targets, arguments, strict=True))
+
+
+REINPLACED = ["buffer_write", "custom_mutation", "ring", "scatter_into_zeros", "two_writes", "write_after_read"]
+
+
+@pytest.mark.parametrize("sample", REINPLACED)
+def test_trap_9_inductors_last_passes_find_nothing_to_do_a_second_time(sample: str) -> None:
+    once = finished(at_our_place(sample))
+    assert shape(finished(once)) == shape(once)
+
+
+@pytest.mark.parametrize("sample", REINPLACED)
+def test_trap_9_inductors_last_passes_leave_a_rewritten_graph_as_it_was_proved(sample: str) -> None:
+    module = at_our_place(sample)
+    outcome = on_gpu(module, functools.partial(backend.run_stages, device=DEVICES["h200"]), module, Options(**FREE_EVENTS))
+    assert outcome.report.verdict == "clean", outcome.report.reason
+    assert shape(finished(outcome.module)) == shape(outcome.module)
+
+
+@pytest.mark.parametrize("sample", ["buffer_write", "scatter_into_zeros", "write_after_read"])
+def test_trap_9_if_they_had_not_run_before_they_would_change_it(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = at_our_place(sample)
+    monkeypatch.setattr("graphstreams.pipeline.finish_post_grad_passes", lambda _: None)
+    outcome = on_gpu(module, functools.partial(backend.run_stages, device=DEVICES["h200"]), module, Options(**FREE_EVENTS))
+    assert shape(finished(outcome.module)) != shape(outcome.module)
+
+
+# --- 11: record_stream
+
+
+@pytest.mark.parametrize("sample", STREAMABLE)
+def test_trap_11_no_wrapper_calls_record_stream(sample: str) -> None:
+    assert "record_stream" not in captured(sample).report.wrapper
+
+
+def test_trap_11_a_wrapper_that_does_is_refused() -> None:
+    source = captured("diamond").report.wrapper
+    line = next(line for line in source.splitlines() if ".record(stream" in line)
+    indent = line[: len(line) - len(line.lstrip())]
+    with pytest.raises(UnreadableWrapper, match="record_stream"):
+        verify(source.replace(line, f"{line}\n{indent}buf0.record_stream(stream1)"))
+
+
+# --- 12: the order in which branches are enqueued
+
+
+def first_stream(sample: str) -> int:
+    graph = kernels_of(sample)
+    plan = list_schedule.plan_kernels(graph, [10.0] * len(graph.kernels), streams=3)
+    assert [p.start_us for p in plan.placements] == [0.0] * len(graph.kernels)
+    report = report_of(reading_of(sample), replace(plan, serial_us=1e9))
+    assert report.verdict == "clean", report.reason
+    return next(s.stream for s in read_wrapper(report.wrapper).steps if isinstance(s, Launch))
+
+
+def test_trap_12_of_equal_starts_the_callers_stream_is_enqueued_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert first_stream("three_arms") == CALLER
+
+    def aux_first(best: Any, start: Any, predecessors: Any) -> list[int]:
+        return sorted(best.order, key=lambda k: (start[k], -best.stream[k]))
+
+    monkeypatch.setattr(list_schedule, "enqueue_order", aux_first)
+    assert first_stream("three_arms") != CALLER
+
+
+# --- 13: events of another capture
+
+
+@pytest.mark.parametrize("sample", STREAMABLE)
+def test_trap_13_one_function_records_each_event_before_anything_waits_for_it(sample: str) -> None:
+    source = captured(sample).report.wrapper
+    functions = [f for f in ast.walk(ast.parse(source)) if isinstance(f, ast.FunctionDef)]
+    syncs = [f.name for f in functions if re.search(r"\.record\(|\.wait_event\(", ast.unparse(f))]
+    assert syncs == ["call"]
+    recorded: set[str] = set()
+    for step in read_wrapper(source).steps:
+        assert not isinstance(step, Wait) or step.event in recorded
+        recorded.update([step.event] if isinstance(step, Record) else [])
+
+
+def test_trap_13_a_wait_for_an_event_of_another_call_is_refused() -> None:
+    source = captured("diamond").report.wrapper
+    for line in [line for line in source.splitlines() if ".record(" in line]:
+        assert hb.UNRECORDED in {race.kind for race in verify(source.replace(line + "\n", ""))}
+
+
+# --- 14: operators that promise nothing
+
+
+@torch.library.custom_op("graphstreams_tests::hidden_write", mutates_args=())
+def hidden_write(cache: Tensor, row: Tensor) -> Tensor:
+    cache[0].copy_(row[0])
+    return row.clone()
+
+
+@hidden_write.register_fake
+def _(cache: Tensor, row: Tensor) -> Tensor:
+    return torch.empty_like(row)
+
+
+def around_hidden_write(m: Any, x: Tensor, cache: Tensor) -> Any:
+    return m.wa(cache), hidden_write(cache, m.wb(x)), m.wc(cache)
+
+
+def neighbours(graph: KernelGraph) -> set[tuple[str, str]]:
+    names = short_names(graph)
+    return {(names[e.before], names[e.after]) for e in graph.edges if e.kind is EdgeKind.ORDER}
+
+
+def test_trap_14_an_opaque_operator_keeps_its_place_on_the_callers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, inputs = Function(around_hidden_write), (torch.empty(4, 64), torch.empty(8, 64))
+    report = capture(module, inputs, "h200", FREE_EVENTS)[0].report
+    (opaque,) = (k for k in report.kernels.kernels if "hidden_write" in k.name)
+    name, others = short_names(report.kernels)[opaque.id], {"wa", "wb", "wc"}
+    assert opaque.exclusive
+    assert {n for pair in neighbours(report.kernels) if name in pair for n in pair} == {name, *others}
+    trace = read_wrapper(report.wrapper)
+    assert [s.stream for s in trace.steps if isinstance(s, Launch) and "hidden_write" in s.name] == [CALLER]
+    # Nothing else can help: the operator's schema says that it writes nothing, so the verifier can't know.
+    monkeypatch.setattr(describe, "is_exclusive", lambda _: False)
+    trusted = capture(module, inputs, "h200", FREE_EVENTS)[0].reading.kernels
+    assert not neighbours(trusted)
+    assert not {e.after for e in trusted.edges if e.before == opaque.id}
+
+
+@pytest.mark.parametrize("namespace", ["_c10d_functional", "symm_mem", "vllm", "graphstreams_tests"])
+def test_trap_14_only_pytorchs_own_computations_are_trusted(namespace: str) -> None:
+    assert namespace not in describe._TRUSTED
+
+
+# --- 15: GEMMs with one row
+
+
+def gemms(sample: str) -> int:
+    module, _ = module_and_inputs(sample)
+    report = capture(module, (torch.empty(1, 64),), "h200", {"streams": 1})[0].report
+    return sum(k.kind == "gemm" for k in report.kernels.kernels)
+
+
+@pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
+def test_trap_15_coordinate_descent_tuning_is_left_alone(mode: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    patches: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "torch._inductor.compile_fx.compile_fx",
+        lambda gm, _, config_patches, **kw: patches.append(config_patches) or gm.forward,
+    )
+    torch._dynamo.reset()
+    torch.compile(lambda x: x + 1, backend="graphstreams", mode=mode)(torch.ones(2))
+    torch._dynamo.reset()
+    assert patches
+    assert not any("coordinate_descent_tuning" in given for given in patches)
+
+
+def test_trap_15_with_it_a_decode_step_loses_its_gemms() -> None:
+    assert not config.coordinate_descent_tuning
+    assert gemms("three_arms") == 3
+    with config.patch(coordinate_descent_tuning=True):
+        assert gemms("three_arms") == 0
+
+
+# --- 16: the arguments of a backend
+
+
+def test_trap_16_the_backend_takes_mode_and_options_as_keywords() -> None:
+    parameters = inspect.signature(backend.graphstreams).parameters
+    assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in ("mode", "options"))
+    torch._dynamo.reset()
+    function = torch.compile(lambda x: x * 2, backend="graphstreams", options={"streams": 2})
+    assert torch.equal(function(torch.ones(2)), torch.full((2,), 2.0))
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="unexpected keyword argument 'options'"):
+        torch.compile(lambda x: x * 2, backend=lambda gm, inputs: gm.forward, options={"streams": 2})(torch.ones(2))
+    torch._dynamo.reset()
+
+
+# --- 17: a record that stands where it is needed
+
+
+def behind_producers(sample: str, source: str) -> bool:
+    """Whether on every stream each record directly follows its producer's launch, or opens the graph."""
+    plan, launched = captured(sample).report.plan, {}
+    for stream, steps in launch_order(read_wrapper(source)).items():
+        own = [p.kernel for p in plan.placements if p.stream == stream]
+        count = 0
+        for step in steps:
+            count += step.startswith("launch")
+            if step.startswith("record"):
+                launched[int(step.removeprefix("record "))] = [-1, *own][count]
+    return launched == {event.id: event.after for event in plan.events}
+
+
+def test_trap_17_each_record_is_right_behind_its_producer_and_elsewhere_refused() -> None:
+    outcome = captured("diamond")
+    lowered = lowered_with_code(outcome.module)
+    assert behind_producers("diamond", lowered.source)
+    late = replace(lowered, source=with_a_late_record(lowered.source))
+    assert not behind_producers("diamond", late.source)
+    assert verify(late.source) == []  # it orders too much, not too little
+    report = prove(
+        Outcome(outcome.report, outcome.module, outcome.reading, outcome.device), late, Options(**FREE_EVENTS)
+    ).report
+    assert (report.verdict, report.order_kept) == ("refused", False)
+
+
+def with_a_late_record(source: str) -> str:
+    """The first record of the caller's stream behind the launch that follows it there."""
+    lines = source.splitlines()
+    record = next(i for i, line in enumerate(lines) if re.fullmatch(r" {8}event\d+\.record\(default_stream\)", line))
+    launch = next(i for i, line in enumerate(lines) if i > record and re.match(r" {8}(extern|triton)\S+\(", line))
+    return "\n".join([*lines[:record], *lines[record + 1 : launch + 1], lines[record], *lines[launch + 1 :]])
