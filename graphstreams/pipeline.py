@@ -70,7 +70,9 @@ def run_stages(
             assert outcome.module is not None
             wrapper.register()
             with _stage(outcome, "verify"):
-                lowered = lower(copy_graph(outcome.module), generate_code=True)
+                copy = copy_graph(outcome.module)
+                finish_post_grad_passes(copy)  # as Inductor will, on what the pass leaves
+                lowered = lower(copy, generate_code=True)
             _prove(outcome, lowered, options)
     return outcome
 

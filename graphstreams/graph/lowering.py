@@ -66,8 +66,18 @@ def finish_post_grad_passes(gm: fx.GraphModule) -> None:
     Re-inplacing and the decomposition of functionalised mutations take graph order for time order, so they must see the
     serial order. Once they have run, running them again finds nothing to do.
     """
+    for _ in range(3):
+        before = str(gm.graph)
+        _last_passes(gm)
+        # A second write to one input is re-inplaced only once the first one is.
+        if str(gm.graph) == before:
+            break
+    gm.recompile()
+    gm.graph.lint()
+
+
+def _last_passes(gm: fx.GraphModule) -> None:
     updater = FakeTensorUpdater(gm)
-    graph = gm.graph
     for step in (
         post_grad.stable_topological_sort,
         post_grad.move_constructors_to_gpu,
@@ -77,9 +87,7 @@ def finish_post_grad_passes(gm: fx.GraphModule) -> None:
         post_grad.decompose_triton_kernel_wrapper_functional,
         post_grad.decompose_auto_functionalized,
     ):
-        step(graph)
-    gm.recompile()
-    graph.lint()
+        step(gm.graph)
 
 
 class _Recorder(GraphLowering):
