@@ -44,9 +44,14 @@ class Reading:
     regions: tuple[Region, ...]
     host: tuple[fx.Node, ...]  # numbers that the host computes from sizes
     epilogue: tuple[fx.Node, ...]  # what stands between the regions' values and the graph's outputs
-    launches: int  # how many launches the scheduler will make
+    order: tuple[int, ...]  # the kernel of each launch of the serial code, in its order
     peak_memory: int  # bytes of buffers alive at once
     storages: dict[fx.Node, str]  # storage of each input and target, as the kernels' accesses name it
+
+    @property
+    def launches(self) -> int:
+        """How many launches the serial code makes."""
+        return len(self.order)
 
 
 def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None) -> Reading:
@@ -73,10 +78,10 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     graph = KernelGraph(name, tuple(named), edges, describe.size_hints(lowered))
     host = tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n))
     last = tuple(sorted(epilogue(module, values, groups)[0], key=values.order.__getitem__))
-    launches = sum(describe.launch_count(node) for node in lowered.nodes)
+    order = tuple(groups.of[i] for i, node in enumerate(lowered.nodes) for _ in range(describe.launch_count(node)))
     named_values = [*module.graph.find_nodes(op="placeholder"), *(t for region in regions for t in region.targets)]
     stored = {node: storages.storage(values.buffer[node]) for node in named_values if node in values.buffer}
-    return Reading(module, graph, tuple(regions), host, last, launches, peak_memory(lowered), stored)
+    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored)
 
 
 class _Values:

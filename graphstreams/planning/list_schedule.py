@@ -12,20 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import product
-from math import fsum, inf, isfinite
+from math import inf, isfinite
 
 from graphstreams.graph.kernels import KernelGraph, check_costs
+from graphstreams.planning.assembly import assemble
 from graphstreams.planning.events import place_events
 from graphstreams.planning.paths import (
     Assignment,
     Timing,
     critical_path,
-    enqueue_order,
     inputs_ready,
     longest_remaining,
     timed,
 )
-from graphstreams.planning.plan import Placement, Plan
+from graphstreams.planning.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -56,22 +56,7 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     _check_arguments(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
     best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams)])
-    order = enqueue_order(best, timing.start, problem.predecessors)
-    serial, longest = fsum(us), max(problem.remaining, default=0.0)
-    return Plan(
-        name=graph.name,
-        streams=_used(best),
-        placements=tuple(Placement(k, graph.kernels[k].name, best.stream[k], timing.start[k], timing.end[k]) for k in order),
-        events=place_events(graph, order, dict(enumerate(best.stream))),
-        serial_us=serial,
-        streamed_us=timing.makespan,
-        # Event costs stay out of the bound: a plan that has all on one stream pays none.
-        # Nor may the rounding of sums taken in another order lift it above the plan.
-        lower_bound_us=min(max(longest, serial / streams), timing.makespan),
-        critical_path_us=longest,
-        critical_path=problem.path,
-        event_us=event_us,
-    )
+    return assemble(graph, best, timing, us, streams, event_us)
 
 
 def _check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:

@@ -1,0 +1,129 @@
+"""From a graph that was read to kernels that can be played: its serial code, loaded and run once on real inputs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphstreams.costs.measured import launch_keys
+from graphstreams.graph import describe
+from graphstreams.graph.lowering import Lowered, copy_graph, lower
+from graphstreams.graph.reading import Reading
+from graphstreams.rewriting.wrapper import plan_settings
+from graphstreams.runtime.launches import record_launches
+from graphstreams.runtime.player import Player
+from graphstreams.verification.trace import PREPARATIONS, Launch
+from graphstreams.verification.wrapper import read_wrapper
+
+log = logging.getLogger("graphstreams")
+
+MEMORY_SHARE = 0.25  # of the free memory of the device, that buffers held for measuring may take
+
+
+class Unmeasurable(Exception):
+    """The graph's kernels cannot be timed here; the message says why."""
+
+
+class SerialCode:
+    """The code that Inductor generates for a graph that was read, with nothing that depends on the order of its kernels."""
+
+    def __init__(self, reading: Reading) -> None:
+        # A buffer that is overwritten in place holds another value in another order.
+        settings = {**plan_settings(), "inplace_buffers": False}
+        self.reading = reading
+        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=settings)
+        self.lines = _launch_lines(self.lowered, reading)
+
+    def keys(self) -> list[str]:
+        """What decides the time of each kernel, by kernel id."""
+        inputs = {node.name: _described(node) for node in self._inputs()}
+        keys: list[list[str]] = [[] for _ in self.reading.kernels.kernels]
+        for kernel, key in zip(self.reading.order, launch_keys(self.lowered.source, self.lines, inputs), strict=True):
+            keys[kernel].append(key)
+        return ["\n".join(own) for own in keys]
+
+    def player(self, values: Mapping[int, Any]) -> Player:
+        """Compile the code and run it once. `values` are the graph's real inputs by position, where they are known.
+
+        Inputs that the graph changes are copied first. Raises Unmeasurable where running it is not safe.
+        """
+        _check_memory(self.reading)
+        arguments = [_argument(node, values.get(i), self.reading) for i, node in enumerate(self._inputs())]
+        with torch.no_grad():
+            launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
+        grouped: list[list[Any]] = [[] for _ in self.reading.kernels.kernels]
+        for kernel, launch in zip(self.reading.order, launches, strict=True):
+            grouped[kernel].append(launch)
+        return Player(grouped)
+
+    def _inputs(self) -> Sequence[fx.Node]:
+        return list(self.reading.module.graph.find_nodes(op="placeholder"))
+
+
+def _launch_lines(lowered: Lowered, reading: Reading) -> list[int]:
+    steps = read_wrapper(lowered.source).steps
+    lines = [step.line for step in steps if isinstance(step, Launch) and step.name not in PREPARATIONS]
+    with lowered.active():
+        count = sum(describe.launch_count(node) for node in lowered.nodes)
+    if not len(lines) == count == reading.launches:
+        raise Unmeasurable(f"the serial code has {len(lines)} launches where {reading.launches} were read")
+    return lines
+
+
+def _described(node: fx.Node) -> str:
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor):
+        return str(_number(value))
+    shape, strides = ([_number(size) for size in sizes] for sizes in (value.shape, value.stride()))
+    return f"{value.dtype} {shape} {strides}"
+
+
+def _number(size: Any) -> Any:
+    return size.node.hint if isinstance(size, torch.SymInt | torch.SymFloat) else size
+
+
+def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:
+    example = node.meta["val"]
+    if not isinstance(example, torch.Tensor):
+        return _number(example)
+    written = {access.storage for kernel in reading.kernels.kernels for access in kernel.writes}
+    changed = reading.storages.get(node) in written
+    if changed and not example.dtype.is_floating_point and example.dtype.itemsize > 1:
+        # Repeated, it might count an index up until that lies behind the end of a tensor.
+        raise Unmeasurable(f"the graph writes its input {node.name!r}, which holds integers")
+    shape, strides = ([_number(size) for size in sizes] for sizes in (example.shape, example.stride()))
+    if isinstance(value, torch.Tensor) and _fits(value, example, shape, strides):
+        return _copy(value.detach(), shape, strides) if changed else value.detach()
+    made = torch.empty_strided(shape, strides, dtype=example.dtype, device=example.device)
+    # Zero is a valid index wherever there is one.
+    return made.normal_() if made.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64) else made.zero_()
+
+
+def _fits(value: torch.Tensor, example: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> bool:
+    same = value.dtype == example.dtype and value.device == example.device
+    return same and list(value.shape) == list(shape) and list(value.stride()) == list(strides)
+
+
+def _copy(value: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
+    return torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def _check_memory(reading: Reading) -> None:
+    """All that the kernels write stays allocated at once, copies of changed inputs included."""
+    sizes = reading.kernels.sizes
+    largest: dict[str, float] = {}
+    for kernel in reading.kernels.kernels:
+        for access in kernel.writes:
+            size = float(access.bytes.subs(sizes))
+            largest[access.storage] = max(size, largest.get(access.storage, 0.0))
+    for node, storage in reading.storages.items():
+        value = node.meta.get("val")
+        if node.op == "placeholder" and storage in largest and isinstance(value, torch.Tensor):
+            largest[storage] = float(_number(value.untyped_storage().nbytes()))
+    needed, free = sum(largest.values()), torch.cuda.mem_get_info()[0]
+    if needed > MEMORY_SHARE * free:
+        raise Unmeasurable(f"its buffers take {needed / 2**20:.0f} MiB, more than {MEMORY_SHARE:.0%} of the free memory")

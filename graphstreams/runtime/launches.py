@@ -1,0 +1,98 @@
+"""The launches of a serial wrapper as functions that can be called again, in any order and on any stream.
+
+The source of the wrapper is changed in three ways before it runs once: every launch goes through a recorder, nothing is
+freed, and a launch asks for the current stream when it is called. What a launch reads and writes therefore stays where
+it is for as long as the launches are held. Read in torch 2.15.0: `_inductor/codegen/wrapper.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+Launch = Callable[[], Any]
+
+_RECORD = "_graphstreams_record"
+
+
+def record_launches(
+    source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any]
+) -> list[Launch]:
+    """Run the wrapper `source` once and return the launches that stand on `lines`, in that order.
+
+    `constants` are the tensors that Inductor puts into the module, `arguments` those of its `call`; inputs that the graph
+    mutates are mutated, now and whenever a launch that does so is called. Raises ValueError where a line holds no launch.
+    """
+    launches: list[Launch] = []
+
+    def record(launch: Launch) -> Any:
+        launches.append(launch)
+        return launch()
+
+    tree = ast.parse(source)
+    found = _Recorder(set(lines))
+    for statement in ast.walk(tree):
+        if isinstance(statement, ast.FunctionDef) and statement.name == "call":
+            found.function(statement)
+    if missing := sorted(set(lines) - found.seen):
+        raise ValueError(f"line {missing[0]} of the wrapper holds no launch that can be repeated")
+    module = ModuleType("graphstreams_serial_wrapper")
+    exec(compile(ast.fix_missing_locations(tree), "<serial wrapper>", "exec"), module.__dict__)
+    vars(module).update(constants)
+    vars(module)[_RECORD] = record
+    module.call(list(arguments))
+    if len(launches) != len(lines):
+        raise ValueError(f"the wrapper made {len(launches)} launches, {len(lines)} were expected")
+    return launches
+
+
+class _Recorder(ast.NodeTransformer):
+    """Rewrites the body of a wrapper's `call`."""
+
+    def __init__(self, lines: set[int]) -> None:
+        self._lines = lines
+        self.seen: set[int] = set()
+        self._raw_streams: dict[str, ast.expr] = {}
+        self._locals: set[str] = set()
+
+    def function(self, function: ast.FunctionDef) -> None:
+        stored = (n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+        self._locals.update(stored)
+        function.body = [self.visit(statement) for statement in function.body]
+
+    def visit_Delete(self, node: ast.Delete) -> ast.stmt:
+        return ast.copy_location(ast.Pass(), node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
+        return self._recorded(node)
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="get_raw_stream"))):
+                self._raw_streams[name] = node.value
+        return self._recorded(node)
+
+    def _recorded(self, node: Any) -> ast.stmt:
+        if node.lineno in self._lines and isinstance(node.value, ast.Call):
+            self.seen.add(node.lineno)
+            node.value = ast.Call(ast.Name(_RECORD, ast.Load()), [self._bound(node.value)], [])
+        return node
+
+    def _bound(self, call: ast.Call) -> ast.Lambda:
+        """`call` as a function that holds the values which its names have now, but asks for the stream when called."""
+        body = _Substitute(self._raw_streams).visit(call)
+        names = sorted({n.id for n in ast.walk(body) if isinstance(n, ast.Name)} & self._locals)
+        arguments = ast.arguments(
+            [], [ast.arg(n) for n in names], None, [], [], None, [ast.Name(n, ast.Load()) for n in names]
+        )
+        return ast.Lambda(arguments, body)
+
+
+class _Substitute(ast.NodeTransformer):
+    def __init__(self, values: Mapping[str, ast.expr]) -> None:
+        self._values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self._values.get(node.id, node)

@@ -1,0 +1,90 @@
+"""How much of a GPU the kernels of a captured CUDA graph fill, asked of the driver.
+
+From the nodes of the graph: every kernel's grid, block and shared memory, those of libraries included, and how many of its
+blocks fit on one SM (`cuOccupancyMaxActiveBlocksPerMultiprocessor`). Structures and attributes: CUDA driver API 12, `cuda.h`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+_KERNEL_NODE = 0  # CU_GRAPH_NODE_TYPE_KERNEL
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The thread blocks of one kernel: how many there are, and how many the whole GPU holds at once."""
+
+    count: int
+    at_once: int
+
+    @property
+    def share(self) -> float:
+        """The part of the GPU that they fill, at most 1."""
+        return min(1.0, self.count / max(1, self.at_once))
+
+
+class _KernelNodeParams(ctypes.Structure):
+    """CUDA_KERNEL_NODE_PARAMS_v2."""
+
+    _fields_ = [
+        ("func", ctypes.c_void_p),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("shared_bytes", ctypes.c_uint),
+        ("kernel_params", ctypes.c_void_p),
+        ("extra", ctypes.c_void_p),
+        ("kern", ctypes.c_void_p),
+        ("ctx", ctypes.c_void_p),
+    ]
+
+
+@cache
+def _driver() -> Any:
+    return ctypes.CDLL("libcuda.so.1")
+
+
+def _check(status: int, what: str) -> None:
+    if status:
+        raise RuntimeError(f"the CUDA driver could not tell {what}: error {status}")
+
+
+def blocks_of_graph(graph: torch.cuda.CUDAGraph) -> list[Blocks]:
+    """The blocks of each kernel of a graph that was captured with `keep_graph=True`, in the order of its nodes.
+
+    Raises RuntimeError where the driver does not tell.
+    """
+    sms = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+    return [_blocks(parameters, sms) for parameters in _kernel_nodes(ctypes.c_void_p(graph.raw_cuda_graph()))]
+
+
+def _kernel_nodes(graph: ctypes.c_void_p) -> Iterator[_KernelNodeParams]:
+    driver, count = _driver(), ctypes.c_size_t()
+    _check(driver.cuGraphGetNodes(graph, None, ctypes.byref(count)), "how many nodes a graph has")
+    nodes = (ctypes.c_void_p * count.value)()
+    _check(driver.cuGraphGetNodes(graph, nodes, ctypes.byref(count)), "the nodes of a graph")
+    for node in nodes:
+        kind, parameters = ctypes.c_int(), _KernelNodeParams()
+        _check(driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)), "the type of a node")
+        if kind.value == _KERNEL_NODE:
+            status = driver.cuGraphKernelNodeGetParams_v2(ctypes.c_void_p(node), ctypes.byref(parameters))
+            _check(status, "what a node launches")
+            yield parameters
+
+
+def _blocks(parameters: _KernelNodeParams, sms: int) -> Blocks:
+    driver, function, per_sm = _driver(), ctypes.c_void_p(parameters.func), ctypes.c_int()
+    if not function.value:
+        _check(driver.cuKernelGetFunction(ctypes.byref(function), ctypes.c_void_p(parameters.kern)), "a kernel's function")
+    threads = parameters.block[0] * parameters.block[1] * parameters.block[2]
+    status = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+        ctypes.byref(per_sm), function, ctypes.c_int(threads), ctypes.c_size_t(parameters.shared_bytes)
+    )
+    _check(status, "how many blocks fit on an SM")
+    return Blocks(parameters.grid[0] * parameters.grid[1] * parameters.grid[2], per_sm.value * sms)

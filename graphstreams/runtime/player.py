@@ -1,0 +1,149 @@
+"""Plays plans: the kernels of a serial graph, already compiled, put on streams and timed as a CUDA graph.
+
+A plan costs a capture and a few replays, milliseconds, where compiling it costs seconds. What a kernel reads stays what
+the first serial run left there, so a plan that orders too little would still touch only memory that is held here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from graphstreams.planning.plan import FORK, JOIN, Plan
+from graphstreams.runtime.launches import Launch
+from graphstreams.runtime.streams import acquire
+
+Graph = torch.cuda.CUDAGraph
+
+SHORTEST_US = 0.5  # what a kernel costs at least
+
+
+class Player:
+    """Captures and times orders of the kernels of one serial graph on the current device."""
+
+    def __init__(self, launches: Sequence[Sequence[Launch]]) -> None:
+        """`launches[k]` are the launches of kernel k, in order."""
+        self._launches = launches
+        self._stream = torch.cuda.Stream()
+        self._warm: set[int] = set()
+        # One pool for all captures: else each would keep a workspace of cuBLAS for every stream.
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def serial(self, order: Sequence[int]) -> Graph:
+        """The kernels `order` on one stream."""
+
+        def enqueue() -> None:
+            for kernel in order:
+                self._launch(kernel)
+
+        return self._captured(enqueue)
+
+    def kernel_times(self, order: Sequence[int], replays: int = 25) -> dict[int, float]:
+        """The time of each kernel in us inside the serial graph `order`, its share of the gaps between kernels included.
+
+        An event is recorded behind every kernel, inside the graph. What the events themselves cost is the same for all, and
+        is taken off so that the sum is the time of the graph without them.
+        """
+        marks = [torch.cuda.Event(enable_timing=True, external=True) for _ in range(len(order) + 1)]
+
+        def enqueue() -> None:
+            marks[0].record(self._stream)
+            for kernel, mark in zip(order, marks[1:], strict=True):
+                self._launch(kernel)
+                mark.record(self._stream)
+
+        marked, serial = self._captured(enqueue), self.serial(order)
+        samples: list[list[float]] = [[] for _ in order]
+        for replay in range(replays + 3):
+            marked.replay()
+            torch.cuda.synchronize()
+            if replay >= 3:
+                for own, earlier, later in zip(samples, marks, marks[1:], strict=False):
+                    own.append(earlier.elapsed_time(later) * 1000)
+        raw = [statistics.median(own) for own in samples]
+        (whole,) = medians_in_turns([serial])
+        event = (sum(raw) - whole) / len(order)
+        return {kernel: max(us - event, SHORTEST_US) for kernel, us in zip(order, raw, strict=True)}
+
+    def play(self, plan: Plan, priority: int = 0) -> Graph:
+        """The kernels as `plan` places them. `priority` is the CUDA priority of its aux streams."""
+        taken = acquire(self._stream, plan.streams - 1, len(plan.events), priority)
+        streams, events = (self._stream, *taken[: plan.streams - 1]), taken[plan.streams - 1 :]
+        self._warm_up(streams[1:])
+        behind = {event.after: event.id for event in plan.events}
+        before: dict[int, list[int]] = {}
+        for event in plan.events:
+            for wait in event.waits:
+                before.setdefault(wait.kernel, []).append(event.id)
+
+        def enqueue() -> None:
+            if FORK in behind:
+                events[behind[FORK]].record(self._stream)
+            for placement in plan.placements:
+                stream = streams[placement.stream]
+                for event in before.get(placement.kernel, ()):
+                    stream.wait_event(events[event])
+                with torch.cuda.stream(stream):
+                    self._launch(placement.kernel)
+                if placement.kernel in behind:
+                    events[behind[placement.kernel]].record(stream)
+            for event in before.get(JOIN, ()):
+                self._stream.wait_event(events[event])
+
+        return self._captured(enqueue)
+
+    def _launch(self, kernel: int) -> None:
+        for launch in self._launches[kernel]:
+            launch()
+
+    def _warm_up(self, streams: Sequence[torch.cuda.Stream]) -> None:
+        """What a library allocates for each stream, such as the workspace of cuBLAS, must not be part of a capture."""
+        for stream in streams:
+            if stream.cuda_stream not in self._warm:
+                self._warm.add(stream.cuda_stream)
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    for kernel in range(len(self._launches)):
+                        self._launch(kernel)
+                torch.cuda.current_stream().wait_stream(stream)
+
+    def _captured(self, enqueue: Callable[[], None]) -> Graph:
+        self._warm_up([self._stream])
+        torch.cuda.synchronize()
+        graph = Graph()
+        with torch.cuda.stream(self._stream):
+            # Other threads of Inductor's compilation may use the device meanwhile.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                enqueue()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # which the interrupted capture raises again
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return graph
+
+
+def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[list[float]]:
+    """Samples of the time of one call of each function in us, one a round, measured in turns with CUDA events."""
+    samples: list[list[float]] = [[] for _ in functions]
+    for current in range(rounds + 2):
+        for function, own in zip(functions, samples, strict=True):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            for _ in range(repeats):
+                function()
+            end.record()
+            end.synchronize()
+            if current >= 2:
+                own.append(start.elapsed_time(end) * 1000 / repeats)
+    return samples
+
+
+def medians_in_turns(graphs: Sequence[Graph], rounds: int = 7, repeats: int = 10) -> list[float]:
+    """The median time of one replay of each graph in us."""
+    return [statistics.median(own) for own in times_in_turns([graph.replay for graph in graphs], rounds, repeats)]
