@@ -42,9 +42,14 @@ class StreamPass(CustomInferenceAwareGraphPass):
     """
 
     def __init__(
-        self, options: Options | Mapping[str, Any] | None = None, input_names: Sequence[str] = (), proof: bool = True
+        self,
+        options: Options | Mapping[str, Any] | None = None,
+        input_names: Sequence[str] = (),
+        proof: bool = True,
+        inputs: Sequence[Any] = (),
     ) -> None:
-        """`options` as for the backend; `input_names` are the source names of the graph's inputs, where known.
+        """`options` as for the backend; `input_names` are the source names of the graph's inputs, where known, `inputs` their
+        values, for kernels that are measured; those that are not known are made up.
 
         With `proof` the pass generates code for the rewritten graph and checks it before it changes anything. Without, the
         check comes when Inductor generates its code, and raises there; the caller has to compile again, without the pass.
@@ -52,6 +57,7 @@ class StreamPass(CustomInferenceAwareGraphPass):
         self.options = options if isinstance(options, Options) else Options.from_dict(options)
         self.input_names = tuple(input_names)
         self.proof = proof
+        self.inputs = tuple(inputs)
         self.reports: list[Report] = []
 
     def __call__(self, graph: fx.Graph, is_inference: bool = True) -> None:
@@ -65,7 +71,8 @@ class StreamPass(CustomInferenceAwareGraphPass):
             self._done(Report(name, "serial", "it belongs to training, whose backward graph is not planned yet", "read"))
             return
         texts = self.options.dump is not None
-        outcome = run_stages(gm, self.options, name, self.input_names, texts=texts, proof=self.proof)
+        names, inputs = self.input_names, self.inputs
+        outcome = run_stages(gm, self.options, name, names, texts=texts, proof=self.proof, inputs=inputs)
         if outcome.module is not None:
             _install(gm, outcome.module, None if self.proof else self._proof_of(outcome))
         if self.proof or outcome.module is None:
@@ -88,8 +95,8 @@ class StreamPass(CustomInferenceAwareGraphPass):
         if self.options.dump is not None:
             return None
         options = "disabled" if disabled() else repr(self.options)
-        profile = self.options.costs
-        content = Path(profile).read_bytes() if profile != "roofline" else b""
+        profile = self.options.profile
+        content = Path(profile).read_bytes() if profile else b""
         return hashlib.sha256(repr((options, _source_hash(), self.input_names)).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
@@ -123,13 +130,16 @@ def graphstreams(
     chosen = Options.from_dict(own)
     if disabled() or chosen.streams == 1:
         return compile_fx(gm, example_inputs, config_patches=settings)
-    stream_pass = StreamPass(chosen, _input_names(gm), proof=False)
+    stream_pass = StreamPass(chosen, _input_names(gm), proof=False, inputs=example_inputs)
     patches = {**settings, "post_grad_custom_post_pass": [*_user_passes(settings), stream_pass]}
     cudagraphs = settings.get("triton.cudagraphs", config.triton.cudagraphs)
     if cudagraphs:
         # Cutting a graph into partitions would separate a record from its wait.
         patches["graph_partition"] = False
-    compiled = compile_fx(gm, example_inputs, inner_compile=_ProvedCompile(stream_pass, settings), config_patches=patches)
+    try:
+        compiled = compile_fx(gm, example_inputs, inner_compile=_ProvedCompile(stream_pass, settings), config_patches=patches)
+    finally:
+        stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
     if not stream_pass.reports:
         log.info("a graph was found in a cache; what was decided when it was compiled still holds")
     if cudagraphs and any(report.verdict != "clean" for report in stream_pass.reports):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import fx
 
 from graphstreams.costs.measured import launch_keys
 from graphstreams.graph import describe
+from graphstreams.graph.kernels import EdgeKind
 from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.reading import Reading
 from graphstreams.rewriting.wrapper import plan_settings
@@ -18,8 +19,6 @@ from graphstreams.runtime.launches import record_launches
 from graphstreams.runtime.player import Player
 from graphstreams.verification.trace import PREPARATIONS, Launch
 from graphstreams.verification.wrapper import read_wrapper
-
-log = logging.getLogger("graphstreams")
 
 MEMORY_SHARE = 0.25  # of the free memory of the device, that buffers held for measuring may take
 
@@ -46,13 +45,17 @@ class SerialCode:
             keys[kernel].append(key)
         return ["\n".join(own) for own in keys]
 
-    def player(self, values: Mapping[int, Any]) -> Player:
-        """Compile the code and run it once. `values` are the graph's real inputs by position, where they are known.
+    def arguments(self, values: Mapping[int, Any]) -> list[Any]:
+        """What to call the code with. `values` are the graph's real inputs by position, where they are known.
 
-        Inputs that the graph changes are copied first. Raises Unmeasurable where running it is not safe.
+        Inputs that the graph changes are copied. Raises Unmeasurable where running it is not safe.
         """
+        _check_repeatable(self.reading)
         _check_memory(self.reading)
-        arguments = [_argument(node, values.get(i), self.reading) for i, node in enumerate(self._inputs())]
+        return [_argument(node, values.get(i), self.reading) for i, node in enumerate(self._inputs())]
+
+    def player(self, arguments: Sequence[Any]) -> Player:
+        """Compile the code, run it once on `arguments`, and keep what it launched."""
         with torch.no_grad():
             launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
         grouped: list[list[Any]] = [[] for _ in self.reading.kernels.kernels]
@@ -62,6 +65,14 @@ class SerialCode:
 
     def _inputs(self) -> Sequence[fx.Node]:
         return list(self.reading.module.graph.find_nodes(op="placeholder"))
+
+
+def load_call(lowered: Lowered) -> Callable[[list[Any]], Any]:
+    """The function of a generated wrapper, compiled and loaded. It takes the list of the graph's inputs and empties it."""
+    module = ModuleType("graphstreams_wrapper")
+    exec(compile(lowered.source, "<wrapper>", "exec"), module.__dict__)
+    vars(module).update(lowered.graph.constants)
+    return module.call  # type: ignore[no-any-return]
 
 
 def _launch_lines(lowered: Lowered, reading: Reading) -> list[int]:
@@ -92,9 +103,6 @@ def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:
         return _number(example)
     written = {access.storage for kernel in reading.kernels.kernels for access in kernel.writes}
     changed = reading.storages.get(node) in written
-    if changed and not example.dtype.is_floating_point and example.dtype.itemsize > 1:
-        # Repeated, it might count an index up until that lies behind the end of a tensor.
-        raise Unmeasurable(f"the graph writes its input {node.name!r}, which holds integers")
     shape, strides = ([_number(size) for size in sizes] for sizes in (example.shape, example.stride()))
     if isinstance(value, torch.Tensor) and _fits(value, example, shape, strides):
         return _copy(value.detach(), shape, strides) if changed else value.detach()
@@ -110,6 +118,29 @@ def _fits(value: torch.Tensor, example: torch.Tensor, shape: Sequence[int], stri
 
 def _copy(value: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
     return torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device).copy_(value)
+
+
+def _check_repeatable(reading: Reading) -> None:
+    """Kernels are run thousands of times: that must change nothing outside, and always do the same."""
+    if torch.cuda.is_current_stream_capturing():
+        raise Unmeasurable("a CUDA graph is being captured")
+    kernels = reading.kernels.kernels
+    for kernel in kernels:
+        if kernel.exclusive:
+            raise Unmeasurable(f"what {kernel.name!r} does when it is repeated is not known")
+    inputs = {storage for node, storage in reading.storages.items() if node.op == "placeholder"}
+    behind: list[set[str]] = []  # inputs that each kernel's results depend on
+    givers: dict[int, list[int]] = {}
+    for edge in reading.kernels.edges:
+        if edge.kind is EdgeKind.RAW:
+            givers.setdefault(edge.after, []).append(edge.before)
+    for kernel in kernels:
+        own = {access.storage for access in kernel.reads if access.bytes != 0} & inputs
+        behind.append(own.union(*(behind[giver] for giver in givers.get(kernel.id, ()))))
+        for access in kernel.writes:
+            if access.storage in behind[-1]:
+                # It might count an index up until that lies behind the end of a tensor.
+                raise Unmeasurable(f"{kernel.name!r} updates an input of the graph from its own value")
 
 
 def _check_memory(reading: Reading) -> None:

@@ -20,6 +20,9 @@ def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: s
     return dataclasses.field(default=default, metadata={"kind": kind, "limits": limits, "text": text})
 
 
+COSTS = ("auto", "measured", "roofline")  # any other value is the path of a profile
+
+
 @dataclass(frozen=True)
 class Options:
     """The options of the backend, of `StreamPass` and of `explain`.
@@ -30,7 +33,14 @@ class Options:
 
     streams: int = _field(3, int, (1, 8), "streams in all, the caller's included; 1 turns the rewriting off")
     costs: str = _field(
-        "roofline", str, None, "where kernel times come from: 'roofline', or the path of a profile file (JSON, us)"
+        "auto",
+        str,
+        None,
+        "where kernel times come from: 'measured' on the GPU at hand, 'roofline', or the path of a profile file (JSON, us); "
+        "'auto': measured where there is a GPU, else roofline",
+    )
+    search: int = _field(
+        32, int, (0, 10_000), "how many plans to measure on the GPU at hand before one is chosen; 0 turns it off"
     )
     min_gain: float = _field(
         0.02, float, (0.0, 1.0), "share of the serial time that a plan has to be predicted to save to be used"
@@ -44,13 +54,20 @@ class Options:
     max_extra_memory: float = _field(
         0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
     )
-    priority: int = _field(0, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first, 0 is the default")
+    priority: int | None = _field(
+        None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
+    )
     dump: str | None = _field(None, str, None, "directory for the report of every graph, one folder a graph; None: no report")
     strict: bool = _field(False, bool, None, "raise where the graph would otherwise run serially because a stage failed")
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+
+    @property
+    def profile(self) -> str | None:
+        """The path of the profile file that kernel times come from, if any."""
+        return None if self.costs in COSTS else self.costs
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Options:

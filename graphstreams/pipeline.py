@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import fx
 
@@ -17,19 +18,22 @@ from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_pa
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.reading import Reading, read
 from graphstreams.graph.support import Unsupported, token_count
+from graphstreams.measuring import Unmeasurable
 from graphstreams.options import Options
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.plan import Plan
+from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.tuning import Tuner
 from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.wrapper import launch_order, read_wrapper
 
 log = logging.getLogger("graphstreams")
 
+SLOWER = 1.03  # times what was played, from which on a note says that the generated code is slower
 ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
 
 
@@ -50,31 +54,43 @@ class Outcome:
     reading: Reading | None = None
     device: Device | None = None
     _stage: str = field(default="", repr=False)
+    _tuner: Tuner | None = field(default=None, repr=False)  # where this compile measures
 
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
-    device: Device | None = None, texts: bool = False, proof: bool = True,
+    device: Device | None = None, texts: bool = False, proof: bool = True, inputs: Sequence[Any] | None = None,
 ) -> Outcome:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
+    With `inputs`, the real ones as far as they are known, kernels and plans may be run and measured on the GPU at hand.
     With `texts` the report holds readable code. Without `proof` the last stage is left to `prove`, on the code that Inductor
     generates anyway; until then the rewritten module must not run. Never raises for a graph that has to stay serial: the
     report says why.
     """
     outcome = Outcome(Report(name, "serial"), device=device)
     with _guarded(outcome):
-        _stages(outcome, gm, options, input_names, texts)
-        if proof:
-            assert outcome.module is not None
-            wrapper.register()
-            with _stage(outcome, "verify"):
-                copy = copy_graph(outcome.module)
-                finish_post_grad_passes(copy)  # as Inductor will, on what the pass leaves
-                lowered = lower(copy, generate_code=True)
-            _prove(outcome, lowered, options)
+        try:
+            _stages(outcome, gm, options, input_names, texts, inputs)
+            if proof or outcome._tuner is not None:
+                lowered = _generated(outcome)
+                _prove(outcome, lowered, options)
+                _check_speed(outcome, lowered, options)
+        finally:
+            if outcome._tuner is not None:
+                outcome._tuner.close()
     return outcome
+
+
+def _generated(outcome: Outcome) -> Lowered:
+    """The code that Inductor will generate for the rewritten module."""
+    assert outcome.module is not None
+    wrapper.register()
+    with _stage(outcome, "verify"):
+        copy = copy_graph(outcome.module)
+        finish_post_grad_passes(copy)  # as Inductor will, on what the pass leaves
+        return lower(copy, generate_code=True)
 
 
 def prove(outcome: Outcome, lowered: Lowered, options: Options) -> Outcome:
@@ -102,7 +118,10 @@ def _stop(outcome: Outcome, verdict: str, reason: str) -> None:
     outcome.module = None
 
 
-def _stages(outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool) -> None:
+def _stages(
+    outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool,
+    inputs: Sequence[Any] | None,
+) -> None:  # fmt: skip
     with _stage(outcome, "read"):
         reading = outcome.reading = _read(gm, outcome.report.name, input_names)
         outcome.report = replace(
@@ -115,22 +134,83 @@ def _stages(outcome: Outcome, gm: fx.GraphModule, options: Options, input_names:
     if texts:
         with _stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_serial=readable(reading.module))
-    with _stage(outcome, "price"):
-        device = outcome.device = outcome.device or device_at_hand()
-        profile = None if options.costs == "roofline" else options.costs
-        us = price_from_profile(reading.kernels, profile) if profile else price(reading.kernels, device)
-        outcome.report = replace(outcome.report, device=device.name, us=tuple(us))
-    with _stage(outcome, "plan"):
-        event_us = device.event_us if options.event_us is None else options.event_us
-        plan = plan_kernels(reading.kernels, us, options.streams, event_us)
-        outcome.report = replace(outcome.report, plan=plan)
-        check_plan(reading.kernels, plan)
-        _check_gain(plan, options, 0, device)
+    outcome.device = outcome.device or device_at_hand()
+    outcome.report = replace(outcome.report, device=outcome.device.name)
+    plan = _measured_plan(outcome, reading, options, inputs) or _predicted_plan(outcome, reading, options)
     with _stage(outcome, "rewrite"):
-        module = outcome.module = rewrite(reading, plan, options.priority)
+        module = outcome.module = rewrite(reading, plan)
     if texts:
         with _stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
+
+
+def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Plan:
+    assert outcome.device is not None
+    with _stage(outcome, "price"):
+        source = options.profile or "roofline"
+        us = price_from_profile(reading.kernels, source) if options.profile else price(reading.kernels, outcome.device)
+        outcome.report = replace(outcome.report, us=tuple(us), costs=source)
+    with _stage(outcome, "plan"):
+        plan = search_on_simulator(_space(outcome, reading, us, options))
+        plan = replace(plan, priority=options.priority or 0)
+        outcome.report = replace(outcome.report, plan=plan)
+        check_plan(reading.kernels, plan)
+        _check_gain(outcome.report, options, 0, outcome.device)
+    return plan
+
+
+def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None) -> Plan | None:
+    """The plan from measured times, None where nothing can be measured; the report says why."""
+    if inputs is None or options.costs not in ("auto", "measured"):
+        return None
+    assert outcome.device is not None
+    tuner = Tuner(reading, outcome.device, options, _by_position(reading.module, inputs))
+    try:
+        return _tuned_plan(outcome, reading, options, tuner)
+    except Serial:
+        raise
+    except Exception as error:
+        log.debug("measuring failed", exc_info=True)
+        tuner.close()
+        outcome._tuner = None
+        reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
+        outcome.report = replace(outcome.report, notes=(*outcome.report.notes, f"kernels were not measured: {reason}"))
+        return None
+
+
+def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tuner) -> Plan:
+    assert outcome.device is not None
+    with _stage(outcome, "price"):
+        kept = tuner.kept()
+        outcome._tuner = None if kept else tuner
+        us = kept[0] if kept else tuner.times()
+        outcome.report = replace(outcome.report, us=tuple(us), costs="measured")
+    with _stage(outcome, "plan"):
+        if kept:
+            _, plan, measurement = kept
+        else:
+            space = _space(outcome, reading, us, options)
+            plan, measurement = tuner.search(space) if options.search else tuner.without_search(space)
+        outcome.report = replace(outcome.report, plan=plan, measurement=measurement)
+        check_plan(reading.kernels, plan)
+        _check_gain(outcome.report, options, 0, outcome.device)
+    return plan
+
+
+def _space(outcome: Outcome, reading: Reading, us: Sequence[float], options: Options) -> Space:
+    assert outcome.device is not None
+    event_us = outcome.device.event_us if options.event_us is None else options.event_us
+    return Space(reading.kernels, us, options.streams, event_us)
+
+
+def _by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
+    """The real inputs of a post-grad graph by position, where AOTAutograd tells which of the compiled function's they are."""
+    found = {}
+    for position, node in enumerate(module.graph.find_nodes(op="placeholder")):
+        index = getattr(node.meta.get("desc"), "idx", None)
+        if index is not None and index < len(inputs):
+            found[position] = inputs[index]
+    return found
 
 
 @contextlib.contextmanager
@@ -161,14 +241,38 @@ def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
         raise Serial("serial", f"its first matrix product has {tokens} rows, more than max_tokens={options.max_tokens}")
 
 
-def _check_gain(plan: Plan, options: Options, lost_fusions: int, device: Device) -> None:
+def _check_gain(report: Report, options: Options, lost_fusions: int, device: Device) -> None:
+    plan, measured = report.plan, report.measurement
+    assert plan is not None
     if plan.streams == 1:
         raise Serial("serial", "its kernels form one chain, or no placement on several streams is faster")
+    if measured is not None:
+        if measured.gain < options.min_gain:
+            what = "generated code's" if measured.compiled_us else "plan's"
+            text = f"the {what} measured gain is {measured.gain:.1%}, less than min_gain={options.min_gain:.1%}"
+            raise Serial("serial", text)
+        return
     # Each launch that the serial graph did not have costs at least the shortest kernel.
     gain = 1 - (plan.streamed_us + max(0, lost_fusions) * device.launch_us) / plan.serial_us
     if gain < options.min_gain:
         lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
         raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
+
+
+def _check_speed(outcome: Outcome, lowered: Lowered, options: Options) -> None:
+    """Time the generated code, and keep the plan where it is as fast as its kernels were when they were played."""
+    report, tuner = outcome.report, outcome._tuner
+    if tuner is None:
+        return
+    assert report.measurement is not None and report.plan is not None and outcome.device is not None
+    with _stage(outcome, "measure"):
+        measured = tuner.check(lowered, report.measurement)
+        tuner.keep(report.us, report.plan, measured)
+        outcome.report = replace(report, measurement=measured)
+        _check_gain(outcome.report, options, 0, outcome.device)
+    if measured.compiled_us > SLOWER * measured.played_us:
+        note = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
+        outcome.report = replace(outcome.report, notes=(*outcome.report.notes, note))
 
 
 def _check_memory(serial: int, streamed: int, options: Options) -> None:
@@ -197,6 +301,6 @@ def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
             raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
-        _check_gain(plan, options, launches - reading.launches, device)
+        _check_gain(outcome.report, options, launches - reading.launches, device)
         _check_memory(reading.peak_memory, memory, options)
     outcome.report = replace(outcome.report, verdict="clean")

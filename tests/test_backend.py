@@ -155,7 +155,7 @@ def raising(*_args, **_kwargs):
     [
         ("read", "read"),
         ("price", "price"),
-        ("plan_kernels", "plan"),
+        ("search_on_simulator", "plan"),
         ("check_plan", "plan"),
         ("rewrite", "rewrite"),
         ("find_races", "verify"),

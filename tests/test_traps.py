@@ -43,7 +43,7 @@ from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.pipeline import Outcome, prove
-from graphstreams.planning import list_schedule
+from graphstreams.planning import assembly, list_schedule
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import JOIN, Plan
 from graphstreams.reports.report import Report
@@ -468,7 +468,7 @@ def test_trap_12_of_equal_starts_the_callers_stream_is_enqueued_first(monkeypatc
     def aux_first(best: Any, start: Any, predecessors: Any) -> list[int]:
         return sorted(best.order, key=lambda k: (start[k], -best.stream[k]))
 
-    monkeypatch.setattr(list_schedule, "enqueue_order", aux_first)
+    monkeypatch.setattr(assembly, "enqueue_order", aux_first)
     assert first_stream("three_arms") != CALLER
 
 

@@ -1,8 +1,4 @@
-"""Times of kernels measured in place, and where they are kept.
-
-A kernel's time is what its graph gains without it: the whole graph is timed, and the graph without the kernel. So its inputs
-are as warm in the cache as the graph leaves them, and the gap in front of it counts.
-"""
+"""What was measured, kept on disk: the key of a launch, and a folder of small files under such keys."""
 
 from __future__ import annotations
 
@@ -10,25 +6,8 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-TimeOrders = Callable[[Sequence[Sequence[int]]], Sequence[float]]  # orders of kernels on one stream -> us of each
-
-SHORTEST_US = 0.5  # what a kernel costs at least, for a difference of two medians can be anything
-BLOCK = 48  # kernels timed together: enough to keep caches as the whole graph does
-
-
-def measure_in_place(order: Sequence[int], wanted: Sequence[int], time_orders: TimeOrders) -> dict[int, float]:
-    """The time in us of each kernel of `wanted`, measured among its neighbours in `order`, the serial graph's."""
-    found: dict[int, float] = {}
-    for start in range(0, len(order), BLOCK):
-        block = order[start : start + BLOCK]
-        chosen = [kernel for kernel in block if kernel in set(wanted)]
-        if chosen:
-            whole, *without = time_orders([block, *([other for other in block if other != k] for k in chosen)])
-            found.update({k: max(whole - rest, SHORTEST_US) for k, rest in zip(chosen, without, strict=True)})
-    return found
 
 
 def launch_keys(source: str, lines: Sequence[int], inputs: Mapping[str, str]) -> list[str]:

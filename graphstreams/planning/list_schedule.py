@@ -53,13 +53,21 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     A wait across streams, the fork and the join included, adds `event_us` us. Raises ValueError where `streams` is
     below 1, `event_us` negative or not finite, or `us` not one finite non-negative time for each kernel.
     """
-    _check_arguments(graph, us, streams, event_us)
+    check_arguments(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
     best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams)])
     return assemble(graph, best, timing, us, streams, event_us)
 
 
-def _check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
+def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> list[Assignment]:
+    """The assignment of every rule, on one stream first. Arguments as for `plan_kernels`."""
+    check_arguments(graph, us, streams, event_us)
+    problem = _problem(graph, us, event_us)
+    return [_greedy(problem, rule) for rule in _rules(streams)]
+
+
+def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
+    """Raise ValueError where these cannot be planned with."""
     check_costs(graph, us)
     if streams < 1:
         raise ValueError(f"streams is {streams}; it has to be 1 or more")

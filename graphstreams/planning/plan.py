@@ -56,6 +56,7 @@ class Plan:
     critical_path_us: float
     critical_path: tuple[int, ...]  # kernel ids of one longest path, first to last
     event_us: float = 0.0  # what a wait across streams adds
+    priority: int = 0  # CUDA priority of the aux streams
 
     def stream_of(self) -> dict[int, int]:
         """Stream of each kernel id."""

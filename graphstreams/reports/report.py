@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.plan import Plan
+from graphstreams.reports.measurement import Measurement
 from graphstreams.reports.tables import plan_table, summary
 from graphstreams.reports.timeline import timeline
 
@@ -34,6 +35,9 @@ class Report:
     memory_streamed: int = 0
     order_kept: bool | None = None  # whether every stream launches, records and waits in the plan's order
     races: tuple[str, ...] = ()
+    costs: str = ""  # where the times of the kernels come from: "measured", "roofline", or a profile's path
+    measurement: Measurement | None = None  # what was timed on the GPU
+    notes: tuple[str, ...] = ()  # what else to know
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
 
     def as_dict(self) -> dict[str, Any]:
@@ -51,7 +55,10 @@ class Report:
             "races": list(self.races),
             "events": len(self.plan.events) if self.plan else 0,
             "streams": self.plan.streams if self.plan else 1,
+            "costs": self.costs,
             "predicted_us": self._predicted(),
+            "measured": asdict(self.measurement) if self.measurement else None,
+            "notes": list(self.notes),
             "seconds": {stage: round(s, 4) for stage, s in self.seconds.items()},
             "regions": self._regions(),
         }
@@ -70,7 +77,9 @@ class Report:
             lines += ["", plan_table(self.plan, self.kernels), summary(self.plan)]
         if self.kernels_serial:
             lines.append(f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams")
-        return "\n".join([*lines, *self.races])
+        if self.measurement:
+            lines.append(str(self.measurement))
+        return "\n".join([*lines, *self.notes, *self.races])
 
     def _predicted(self) -> dict[str, float] | None:
         if self.plan is None:

@@ -24,17 +24,15 @@ class RewriteError(RuntimeError):
     """The plan cannot be expressed on this graph; the message says why."""
 
 
-def rewrite(reading: Reading, plan: Plan, priority: int = 0) -> fx.GraphModule:
+def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
     """A new module that computes what `reading.module` does, with the plan's streams and events in its graph.
-
-    `priority` is the CUDA priority of its aux streams.
 
     Raises RewriteError where the plan does not fit the graph.
     """
     if sorted(p.kernel for p in plan.placements) != list(range(len(reading.regions))):
         raise RewriteError("the plan is for other kernels than the graph has")
     builder = _Builder(reading, plan)
-    builder.module.meta[MARK] = Mark(len(plan.events), priority)
+    builder.module.meta[MARK] = Mark(len(plan.events), plan.priority)
     builder.prologue()
     for placement in plan.placements:
         builder.region(reading.regions[placement.kernel], placement.stream)

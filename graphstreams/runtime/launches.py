@@ -17,9 +17,7 @@ Launch = Callable[[], Any]
 _RECORD = "_graphstreams_record"
 
 
-def record_launches(
-    source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any]
-) -> list[Launch]:
+def record_launches(source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any]) -> list[Launch]:
     """Run the wrapper `source` once and return the launches that stand on `lines`, in that order.
 
     `constants` are the tensors that Inductor puts into the module, `arguments` those of its `call`; inputs that the graph
@@ -84,9 +82,7 @@ class _Recorder(ast.NodeTransformer):
         """`call` as a function that holds the values which its names have now, but asks for the stream when called."""
         body = _Substitute(self._raw_streams).visit(call)
         names = sorted({n.id for n in ast.walk(body) if isinstance(n, ast.Name)} & self._locals)
-        arguments = ast.arguments(
-            [], [ast.arg(n) for n in names], None, [], [], None, [ast.Name(n, ast.Load()) for n in names]
-        )
+        arguments = ast.arguments([], [ast.arg(n) for n in names], None, [], [], None, [ast.Name(n, ast.Load()) for n in names])
         return ast.Lambda(arguments, body)
 
 

@@ -15,6 +15,7 @@ import torch
 
 from graphstreams.planning.plan import FORK, JOIN, Plan
 from graphstreams.runtime.launches import Launch
+from graphstreams.runtime.occupancy import Blocks, blocks_of_graph
 from graphstreams.runtime.streams import acquire
 
 Graph = torch.cuda.CUDAGraph
@@ -31,7 +32,8 @@ class Player:
         self._stream = torch.cuda.Stream()
         self._warm: set[int] = set()
         # One pool for all captures: else each would keep a workspace of cuBLAS for every stream.
-        self._pool = torch.cuda.graph_pool_handle()
+        # An object, not a handle, for a handle is dead once no graph of it is left.
+        self._memory = torch.cuda.MemPool()
 
     def serial(self, order: Sequence[int]) -> Graph:
         """The kernels `order` on one stream."""
@@ -69,9 +71,9 @@ class Player:
         event = (sum(raw) - whole) / len(order)
         return {kernel: max(us - event, SHORTEST_US) for kernel, us in zip(order, raw, strict=True)}
 
-    def play(self, plan: Plan, priority: int = 0) -> Graph:
-        """The kernels as `plan` places them. `priority` is the CUDA priority of its aux streams."""
-        taken = acquire(self._stream, plan.streams - 1, len(plan.events), priority)
+    def play(self, plan: Plan) -> Graph:
+        """The kernels as `plan` places them."""
+        taken = acquire(self._stream, plan.streams - 1, len(plan.events), plan.priority)
         streams, events = (self._stream, *taken[: plan.streams - 1]), taken[plan.streams - 1 :]
         self._warm_up(streams[1:])
         behind = {event.after: event.id for event in plan.events}
@@ -96,6 +98,20 @@ class Player:
 
         return self._captured(enqueue)
 
+    def call(self, function: Callable[[], Any]) -> Graph:
+        """What any function enqueues on the current stream, captured after two calls of it."""
+        with torch.cuda.stream(self._stream):
+            for _ in range(2):
+                function()
+        return self._captured(function)
+
+    def blocks(self, kernel: int) -> list[Blocks]:
+        """The thread blocks of each launch of a kernel. Empty where the driver does not tell."""
+        try:
+            return blocks_of_graph(self._captured(lambda: self._launch(kernel), keep_graph=True))
+        except (RuntimeError, OSError, AttributeError):
+            return []
+
     def _launch(self, kernel: int) -> None:
         for launch in self._launches[kernel]:
             launch()
@@ -111,13 +127,13 @@ class Player:
                         self._launch(kernel)
                 torch.cuda.current_stream().wait_stream(stream)
 
-    def _captured(self, enqueue: Callable[[], None]) -> Graph:
+    def _captured(self, enqueue: Callable[[], Any], keep_graph: bool = False) -> Graph:
         self._warm_up([self._stream])
         torch.cuda.synchronize()
-        graph = Graph()
+        graph = Graph(keep_graph=keep_graph)
         with torch.cuda.stream(self._stream):
             # Other threads of Inductor's compilation may use the device meanwhile.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self._memory.id, capture_error_mode="thread_local")
             try:
                 enqueue()
             except BaseException:

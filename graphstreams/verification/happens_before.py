@@ -60,9 +60,11 @@ class _Epoch:
 
 @dataclass
 class _History:
-    """Of one storage: its last write, and the last read of each stream since."""
+    """Of one storage: its allocation, its last write, and the last read of each stream since."""
 
     stream: int  # that allocated it
+    allocation: Access | None = None
+    before: Clock = field(default_factory=dict)  # what its stream had waited for at the allocation
     write: _Epoch | None = None
     reads: dict[int, _Epoch] = field(default_factory=dict)
     freed: Access | None = None
@@ -151,8 +153,9 @@ class _Replay:
     def _(self, step: Allocate) -> None:
         clock = self._clock(step.stream)
         allocation = Access(step.line, "", step.stream, step.storage, "allocate")
-        # The block may be one that its stream has only just used, so whoever uses it comes after the work enqueued there.
-        self._storages[step.storage] = _History(step.stream, _Epoch(allocation, clock.get(step.stream, 0)))
+        # The block may be one that its stream, or one that it has waited for, has only just used. So whoever uses the
+        # storage, on whatever stream, comes after all that.
+        self._storages[step.storage] = _History(step.stream, allocation, dict(clock))
         for pending in self._pools.pop(step.stream, ()):
             # Ordered now means ordered for every later allocation on this stream too, so nothing is kept.
             if not pending.epoch.before(clock):
@@ -184,6 +187,7 @@ class _Replay:
         history = self._alive(epoch.access)
         if history is None:
             return
+        self._check_allocation(history, epoch.access, clock)
         if history.write is not None and not history.write.before(clock):
             self._report_unordered(history.write.access, epoch.access)
         history.reads[epoch.access.stream] = epoch
@@ -192,6 +196,7 @@ class _Replay:
         history = self._alive(epoch.access)
         if history is None:
             return
+        self._check_allocation(history, epoch.access, clock)
         for earlier in history.epochs():
             if not earlier.before(clock):
                 self._report_unordered(earlier.access, epoch.access)
@@ -204,6 +209,12 @@ class _Replay:
             self._report_dead(access, history)
             return None
         return history
+
+    def _check_allocation(self, history: _History, access: Access, clock: Clock) -> None:
+        late = next((stream for stream, time in history.before.items() if clock.get(stream, 0) < time), None)
+        if late is not None and history.allocation is not None:
+            self._report_unordered(history.allocation, access, late)
+            history.before = {}
 
     def _check_fork(self, step: Launch, clock: Clock) -> None:
         if clock.get(CALLER, 0) or step.stream in self._unforked:
@@ -221,8 +232,10 @@ class _Replay:
         missing = "nothing in this graph records the event before, so the wait orders nothing"
         self.races.append(Race(UNRECORDED, wait, wait, missing))
 
-    def _report_unordered(self, first: Access, second: Access) -> None:
-        missing = f"nothing makes {stream_name(second.stream)} wait for {stream_name(first.stream)} in between"
+    def _report_unordered(self, first: Access, second: Access, awaited: int | None = None) -> None:
+        """`awaited` is the stream that the second access does not wait for, by default the first's."""
+        awaited = first.stream if awaited is None else awaited
+        missing = f"nothing makes {stream_name(second.stream)} wait for {stream_name(awaited)} in between"
         self.races.append(Race(UNORDERED, first, second, missing))
 
     def _report_early_free(self, pending: _Pending, allocation: Access) -> None:

@@ -1,33 +1,54 @@
 """Streamed graphs under disturbance: spin kernels in front of random kernels, the allocator handing out poisoned blocks.
 
-python tests/gpu/chaos.py --runs 10000
+python tests/gpu/chaos.py --runs 10000 [--graphs 20]
+
+Half of the runs are of the V3.2 layer, half of random graphs on random plans.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
+from tabulate import tabulate
 
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+
+from graphstreams import pipeline
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.execution import equal_bits
+from tests.verification.random_graphs import plan_of, random_plan
+from tests.verification.random_modules import SIZE, RandomModule
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
 
-SAME_KERNELS = {"deterministic": True}  # of Inductor; else each compile tunes the block sizes of reductions by itself
+# Of Inductor; else each compile tunes the block sizes of reductions by itself.
+SAME_KERNELS: dict[str, Any] = {"deterministic": True}
+# Plans from prices: the same in every run, and there is one where no measured plan is faster than serial.
+PRICED: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "inductor": SAME_KERNELS}
 CYCLES = 60_000  # at most, about 30 us: longer than most kernels of the layer
+SIZES = (64, 2112, 8192, 24576, 131072, 262144)  # of tensors in layers, in elements
+LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # tokens, tp, streams
+PLANNER = "search_on_simulator"  # of the pipeline: what makes a plan where nothing is measured
 
 
 class _Late:
     """A compiled kernel, or a table of library kernels, that now and then starts late on its stream."""
 
-    def __init__(self, inner: Any, dice: random.Random) -> None:
-        self._inner, self._dice = inner, dice
+    def __init__(self, inner: Any, dice: random.Random, cycles: int) -> None:
+        self._inner, self._dice, self._cycles = inner, dice, cycles
 
     def __getattr__(self, name: str) -> Any:
         launch = getattr(self._inner, name)
@@ -36,14 +57,14 @@ class _Late:
 
         def late(*args: Any, **kwargs: Any) -> Any:
             if self._dice.random() < 0.3:
-                torch.cuda._sleep(self._dice.randrange(1, CYCLES))
+                torch.cuda._sleep(self._dice.randrange(1, self._cycles))
             return launch(*args, **kwargs)
 
         return late
 
 
 @contextmanager
-def late_kernels(dice: random.Random) -> Iterator[int]:
+def late_kernels(dice: random.Random, cycles: int = CYCLES) -> Iterator[int]:
     """Within this context the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers."""
     from torch._inductor.codecache import PyCodeCache
 
@@ -52,7 +73,7 @@ def late_kernels(dice: random.Random) -> Iterator[int]:
     for module in wrappers:
         for name, value in list(vars(module).items()):
             if name == "extern_kernels" or (name.startswith("triton_") and hasattr(value, "run")):
-                setattr(module, name, _Late(value, dice))
+                setattr(module, name, _Late(value, dice, cycles))
     try:
         yield len(wrappers)
     finally:
@@ -60,19 +81,44 @@ def late_kernels(dice: random.Random) -> Iterator[int]:
             vars(module).update(names)
 
 
-def pressure(dice: random.Random) -> None:
-    """Take blocks of sizes that layers use, fill them with NaN and give them back, on the current stream."""
+@contextmanager
+def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
+    """Within this context `make` gives the plans of compiles with costs="roofline". Yields those that it gave."""
+    made: list[Plan] = []
+
+    def planner(space: Any) -> Plan:
+        made.append(make(space.graph))
+        return made[-1]
+
+    with mock.patch.object(pipeline, PLANNER, planner):
+        yield made
+
+
+def random_plan_on(graph: KernelGraph, dice: random.Random, streams: int) -> Plan:
+    """A random plan that uses exactly so many streams, or one for each kernel of a smaller graph."""
+    kernels = len(graph.kernels)
+    if kernels < 2:
+        return plan_of(graph, range(kernels), dict.fromkeys(range(kernels), 0))
+    while True:
+        plan = random_plan(graph, dice)
+        if plan.streams == min(streams, kernels):
+            return plan
+
+
+def pressure(dice: random.Random, sizes: Sequence[int] = SIZES) -> None:
+    """Take blocks of sizes that graphs use, fill them with NaN and give them back, on the current stream."""
     for _ in range(dice.randrange(4)):
-        torch.full((dice.choice((64, 2112, 8192, 24576, 131072, 262144)),), float("nan"), device="cuda")
+        torch.full((dice.choice(sizes),), float("nan"), device="cuda")
 
 
 def wrong_runs(
     serial: Callable[..., Any],
     streamed: Callable[..., Any],
-    inputs: Callable[[int], Sequence[Any]],
+    inputs: Inputs,
     runs: int,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, wrong: None,
+    sizes: Sequence[int] = SIZES,
 ) -> int:
     """How many of `runs` disturbed calls of `streamed` have other bits than `serial` on the same inputs."""
     dice = random.Random(seed)
@@ -86,7 +132,7 @@ def wrong_runs(
                 first = list(inputs(run % 50))
                 second = [value.clone() for value in first]
                 expected = leaves(serial(*first))
-                pressure(dice)
+                pressure(dice, sizes)
                 found = leaves(streamed(*second))
                 wrong += not (equal_bits(expected, found) and equal_bits(first, second))
                 if run % 500 == 499:
@@ -94,7 +140,20 @@ def wrong_runs(
     return wrong
 
 
-def layer(tokens: int, tp: int) -> tuple[Any, Callable[[int], Sequence[Any]]]:
+@dataclass(frozen=True)
+class Row:
+    """One graph: how many disturbed runs it had, and how many were wrong. `serial` says why it ran on no streams, if so."""
+
+    graph: str
+    kernels: int
+    streams: int
+    events: int
+    runs: int
+    wrong: int
+    serial: str = ""
+
+
+def layer(tokens: int, tp: int) -> tuple[Any, Inputs]:
     """The V3.2 layer and a maker of its inputs."""
     import deepseek_v32
 
@@ -102,24 +161,89 @@ def layer(tokens: int, tp: int) -> tuple[Any, Callable[[int], Sequence[Any]]]:
     return deepseek_v32.build(config, "cuda"), lambda seed: deepseek_v32.example_inputs(config, "cuda", seed)
 
 
+def layer_row(tokens: int, tp: int, streams: int, runs: int) -> Row:
+    """Disturbed runs of the layer on the plan that the package makes from prices."""
+    torch._dynamo.reset()
+    module, inputs = layer(tokens, tp)
+    name = f"V3.2 layer, {tokens} tokens, tp {tp}"
+    with torch.no_grad():
+        streamed, report = compiled(module, inputs, {"streams": streams, "strict": True})
+    wrong = wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, runs)
+    return Row(name, report["kernels_streamed"], report["streams"], report["events"], runs, wrong)
+
+
+def random_row(seed: int, runs: int) -> Row:
+    """Disturbed runs of a random module on a random plan. The seed gives both; of a serial graph there are no runs."""
+    torch._dynamo.reset()
+    torch.manual_seed(seed)
+    module, dice = RandomModule(seed).cuda().requires_grad_(False), random.Random(seed)
+    streams = 2 + seed % 3
+    with torch.no_grad(), planned_by(lambda graph: random_plan_on(graph, dice, streams)) as plans:
+        streamed, report = compiled(module, random_inputs, {"streams": streams})
+    name = f"random graph {seed}"
+    if report["verdict"] != "clean":
+        return Row(name, report["kernels_serial"], 1, 0, 0, 0, f"{report['verdict']}: {report['reason']}")
+    assert plans, "the package did not ask for a random plan"
+    serial = torch.compile(module, options=SAME_KERNELS)
+    wrong = wrong_runs(serial, streamed, random_inputs, runs, seed, sizes=(SIZE * SIZE, 2 * SIZE * SIZE, 512, 4096))
+    return Row(name, report["kernels_streamed"], report["streams"], report["events"], runs, wrong)
+
+
+def random_inputs(seed: int) -> Sequence[torch.Tensor]:
+    """Inputs of a random module. The rows it writes are distinct: of two writes to one row a GPU keeps either."""
+    dice = torch.Generator("cuda").manual_seed(seed)
+    shapes = [(SIZE, SIZE)] * 3 + [(2 * SIZE, SIZE)]
+    rows = torch.randperm(2 * SIZE, generator=dice, device="cuda")[:SIZE]
+    return [*(torch.randn(shape, generator=dice, device="cuda") for shape in shapes), rows]
+
+
+def compiled(module: torch.nn.Module, inputs: Inputs, options: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The module compiled and called once, and what `report.json` says of its largest graph."""
+    with tempfile.TemporaryDirectory() as directory:
+        # A graph whose report is wanted comes from no cache, where it might be one of another plan.
+        streamed = torch.compile(module, backend="graphstreams", options={**PRICED, "dump": directory, **options})
+        streamed(*(value.clone() for value in inputs(0)))
+        reports = [json.loads(path.read_text()) for path in Path(directory).glob("*/report.json")]
+    assert reports, "no graph was compiled"
+    return streamed, max(reports, key=lambda report: report["kernels_serial"])
+
+
+def random_rows(graphs: int, runs: int) -> Iterator[Row]:
+    """`graphs` random graphs that run on streams, and the serial ones in between, in the order of their seeds."""
+    streamed = 0
+    for seed in range(4 * graphs):  # about one in eight stays serial
+        row = random_row(seed, runs)
+        streamed += not row.serial
+        yield row
+        if streamed == graphs:
+            return
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Those that ran on streams, and a line with the sums."""
+    ran = [row for row in rows if not row.serial]
+    headers = ("graph", "launches", "streams", "events", "runs", "wrong")
+    kinds = sum(row.graph.startswith("random") for row in ran)
+    sums = f"{sum(row.runs for row in ran)} runs ({kinds} random graphs), {sum(row.wrong for row in ran)} wrong"
+    return f"{tabulate([astuple(row)[:-1] for row in ran], headers, tablefmt='github')}\n\n{sums}"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the layer in several sizes and on two and three streams; exit status 1 if any run was wrong."""
+    """Half of the runs on the layer in several sizes, half on random graphs; exit status 1 if any run was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--graphs", type=int, default=20, help="how many random graphs share their half of the runs")
     arguments = parser.parse_args(argv)
-    cells = [(1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3)]
-    total = 0
-    for tokens, tp, streams in cells:
-        torch._dynamo.reset()
-        module, inputs = layer(tokens, tp)
-        options = {"min_gain": 0.0, "strict": True, "streams": streams, "inductor": SAME_KERNELS}
-        streamed = torch.compile(module, backend="graphstreams", options=options)
-        name = f"{tokens} tokens, tp {tp}, {streams} streams"
-        wrong = wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, arguments.runs // len(cells))
-        print(f"{name}: {arguments.runs // len(cells)} runs, {wrong} wrong", flush=True)
-        total += wrong
-    print(f"{arguments.runs} runs, {total} wrong")
-    return int(total > 0)
+    rows = []
+    for tokens, tp, streams in LAYERS:
+        rows.append(layer_row(tokens, tp, streams, -(-arguments.runs // 2 // len(LAYERS))))
+        print(f"{rows[-1].graph}, {streams} streams: {rows[-1].runs} runs, {rows[-1].wrong} wrong", flush=True)
+    for row in random_rows(arguments.graphs, -(-arguments.runs // 2 // arguments.graphs)) if arguments.graphs else ():
+        rows.append(row)
+        print(f"{row.graph}: {row.serial or f'{row.runs} runs, {row.wrong} wrong'}", flush=True)
+    serial = sum(bool(row.serial) for row in rows)
+    print(f"\n{table(rows)}; {serial} random graphs stayed serial and are not counted")
+    return int(any(row.wrong for row in rows))
 
 
 if __name__ == "__main__":

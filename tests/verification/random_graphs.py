@@ -115,15 +115,18 @@ class Case:
 
 
 def cases(graph_seed: int, plans: int) -> Iterator[Case]:
-    """Random plans of one random graph; none where it stays serial."""
+    """Random plans of one random graph, no two of them the same, so fewer where it has few; none where it stays serial."""
     reading = random_reading(graph_seed)
     if reading is None or len(reading.regions) < 2:
         return
     inputs = random_inputs(reading, graph_seed)
     expected = serial(reading, inputs)
+    seen: set[Plan] = set()
     for seed in range(1000 * graph_seed, 1000 * graph_seed + plans):
         plan = random_plan(reading.kernels, random.Random(seed))
-        yield Case(seed, graph_seed, reading, plan, inputs, expected)
+        if plan not in seen:
+            seen.add(plan)
+            yield Case(seed, graph_seed, reading, plan, inputs, expected)
 
 
 def without_wait(plan: Plan, generator: random.Random, join: bool = False) -> Plan | None:

@@ -27,6 +27,7 @@ class Reachability:
         graph.add_nodes_from([*range(len(self.steps)), "start", "end"])
         last: dict[int, object] = {CALLER: "start"}
         records: dict[str, int] = {}
+        self._unrecorded = False
         for i, step in enumerate(self.steps):
             if isinstance(step, Free):
                 continue
@@ -36,13 +37,19 @@ class Reachability:
             if isinstance(step, Record):
                 records[step.event] = i
             elif isinstance(step, Wait):
-                graph.add_edge(records[step.event], i)
+                # What an earlier call recorded orders nothing in this one.
+                self._unrecorded |= step.event not in records
+                graph.add_edges_from((records[event], i) for event in {step.event} & records.keys())
         graph.add_edge(last[CALLER], "end")
         self._after = {node: nx.descendants(graph, node) for node in ["start", *self.launches]}
 
+    def ordered(self, first: int, second: int) -> bool:
+        """Whether the launch at one position ends before the step at another begins, in every run."""
+        return second in self._after[first]
+
     def kinds(self) -> set[str]:
         """The kinds of races where an allocation uses its block at once, and gets one that its stream has used before."""
-        found = self._among_launches()
+        found = self._among_launches() | ({hb.UNRECORDED} if self._unrecorded else set())
         if any(self._early(i, at_use=False) for i in self._frees()):
             found.add(hb.FREED_EARLY)
         if any(self._before_allocation(i) for i, step in enumerate(self.steps) if isinstance(step, Allocate)):
@@ -74,7 +81,7 @@ class Reachability:
         assert isinstance(one, Launch)
         assert isinstance(two, Launch)
         clash = set(one.writes) & {*two.reads, *two.writes} or set(two.writes) & set(one.reads)
-        return bool(clash) and j not in self._after[i]
+        return bool(clash) and not self.ordered(i, j)
 
     def _users(self, storage: str) -> list[int]:
         return [i for i in self.launches if storage in (*self.steps[i].reads, *self.steps[i].writes)]  # type: ignore[attr-defined]

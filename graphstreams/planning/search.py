@@ -1,0 +1,163 @@
+"""Search for a better plan than the list schedules: on the simulator, or on measured times.
+
+Small changes of a good plan, one after another: a kernel or a branch on another stream, two kernels that change places, a
+launch that comes later. The simulator ranks many; where plans can be measured, it only proposes which to measure.
+Every draw comes from one generator with a fixed seed, so the same graph and times give the same plan.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.assembly import assemble
+from graphstreams.planning.list_schedule import list_schedules
+from graphstreams.planning.paths import Assignment, Timing, timed
+from graphstreams.planning.plan import Plan
+
+Simulate = Callable[[Assignment], Timing]
+Measure = Callable[[Plan], float]
+
+EVALUATIONS = 1500  # simulations of a local search, for graphs of up to EVALUATED_KERNELS / EVALUATIONS kernels
+EVALUATED_KERNELS = 60_000  # kernels simulated in all: larger graphs get fewer changes
+PROPOSALS = 40  # changes simulated for each that is measured
+PARENTS = 3  # how many of the best measured plans are changed further
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A plan that was measured: what the simulator said of it, and what it took, in us."""
+
+    plan: Plan
+    measured_us: float
+
+
+class Space:
+    """The plans of one graph on at most `streams` streams, and the simulator that tells their times."""
+
+    def __init__(
+        self, graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, simulate: Simulate | None = None
+    ) -> None:
+        """`us` has the us of each kernel; a wait across streams adds `event_us`. Without `simulate` kernels side by side
+        cost what they cost alone. Raises ValueError as `plan_kernels` does."""
+        self.graph, self.us, self.streams, self.event_us = graph, us, streams, event_us
+        self.predecessors, self.successors = graph.predecessors(), graph.successors()
+        self.free = [kernel.id for kernel in graph.kernels if not kernel.exclusive]  # exclusive ones stay on stream 0
+        self.simulate = simulate or (lambda assignment: timed(assignment, self.predecessors, us, event_us))
+        self.starts = _distinct(list_schedules(graph, us, streams, event_us))
+
+    def plan(self, assignment: Assignment) -> Plan:
+        """The plan of an assignment, with the simulated times."""
+        return assemble(self.graph, assignment, self.simulate(assignment), self.us, self.streams, self.event_us)
+
+    def changed(self, assignment: Assignment, dice: random.Random) -> Assignment:
+        """The assignment after one to three random changes."""
+        order, stream = list(assignment.order), list(assignment.stream)
+        for _ in range(dice.choice((1, 1, 1, 2, 3))):
+            kernel = dice.choice(self.free)
+            match dice.randrange(6):
+                case 0 | 1:
+                    stream[kernel] = dice.randrange(self.streams)
+                case 2:
+                    self._move_branch(kernel, stream, dice.randrange(self.streams))
+                case 3:
+                    other = dice.choice(self.free)
+                    stream[kernel], stream[other] = stream[other], stream[kernel]
+                case _:
+                    self._move_launch(dice.choice(order), order, dice)
+        return Assignment(order, _without_gaps(order, stream))
+
+    def _move_branch(self, kernel: int, stream: list[int], target: int) -> None:
+        """The kernel and the chain behind it on its stream go to another one: a branch splits, or two merge."""
+        home = stream[kernel]
+        pending = [kernel]
+        while pending:
+            current = pending.pop()
+            if stream[current] == home and not self.graph.kernels[current].exclusive:
+                stream[current] = target
+                pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
+                if home == target:
+                    return
+
+    def _move_launch(self, kernel: int, order: list[int], dice: random.Random) -> None:
+        """The kernel is launched sooner or later, between the last of its predecessors and the first of its successors."""
+        place = {k: i for i, k in enumerate(order)}
+        first = max((place[p] for p in self.predecessors[kernel]), default=-1) + 1
+        last = min((place[s] for s in self.successors[kernel]), default=len(order)) - 1
+        order.remove(kernel)
+        order.insert(dice.randint(first, last), kernel)
+
+
+def search_on_simulator(space: Space, seed: int = 0) -> Plan:
+    """The best of the list schedules after a local search; of equals the earlier one. Deterministic for a seed."""
+    best = min(space.starts, key=lambda a: round(space.simulate(a).makespan, 9))
+    shortest = space.simulate(best).makespan
+    if space.streams > 1 and space.free:
+        dice = random.Random(seed)
+        count = len(space.graph.kernels)
+        for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, count))):
+            candidate = space.changed(best, dice)
+            makespan = space.simulate(candidate).makespan
+            if makespan < shortest - 1e-9:
+                best, shortest = candidate, makespan
+    return space.plan(best)
+
+
+def search_by_measuring(space: Space, measure: Measure, count: int, seed: int = 0) -> list[Tried]:
+    """`count` plans, fewer where there are no more, in the order in which they were measured.
+
+    A third are the list schedules and the simulator's best, the others changes of the best plans so far. `measure` returns
+    the time of a plan in us, or infinity for one that cannot be played.
+    """
+    dice = random.Random(seed)
+    seen: set[tuple[tuple[int, ...], ...]] = set()
+    tried: list[tuple[float, Assignment, Tried]] = []
+    for assignment in _candidates(space, tried, seen, count, dice):
+        seen.add(signature(assignment))
+        plan = space.plan(assignment)
+        result = Tried(plan, measure(plan))
+        tried.append((result.measured_us, assignment, result))
+    return [result for _, _, result in tried]
+
+
+def _candidates(
+    space: Space,
+    tried: Sequence[tuple[float, Assignment, Tried]],
+    seen: set[tuple[tuple[int, ...], ...]],
+    count: int,
+    dice: random.Random,
+) -> Iterator[Assignment]:
+    """What to measure next. `tried` and `seen` grow between two draws."""
+    starts = sorted(space.starts, key=lambda a: space.simulate(a).makespan)
+    yield from starts[: min(count, max(1, count // 3))]
+    while len(tried) < count and space.free:
+        best = sorted(tried, key=lambda entry: entry[0])[:PARENTS]
+        parent = best[min(int(dice.expovariate(1.5)), len(best) - 1)][1]
+        changed = _distinct(space.changed(parent, dice) for _ in range(PROPOSALS))
+        fresh = [a for a in changed if signature(a) not in seen]
+        if not fresh:
+            return
+        fresh.sort(key=lambda a: space.simulate(a).makespan)
+        # Not always the simulator's first choice: it does not know what decides between good plans.
+        yield fresh[min(int(dice.expovariate(0.5)), len(fresh) - 1)]
+
+
+def signature(assignment: Assignment) -> tuple[tuple[int, ...], ...]:
+    """What each stream runs, in order; the same for two assignments that differ in the numbers of their streams only."""
+    streams: dict[int, list[int]] = {}
+    for kernel in assignment.order:
+        streams.setdefault(assignment.stream[kernel], []).append(kernel)
+    return tuple(sorted(tuple(own) for own in streams.values()))
+
+
+def _distinct(assignments: Iterator[Assignment] | Sequence[Assignment]) -> list[Assignment]:
+    return list({signature(a): a for a in reversed(list(assignments))}.values())[::-1]
+
+
+def _without_gaps(order: Sequence[int], stream: Sequence[int]) -> list[int]:
+    """The same streams, numbered without gaps; the caller's stays the first."""
+    used = sorted({stream[kernel] for kernel in order})
+    number = {s: i for i, s in enumerate(used)}
+    return [number[s] for s in stream]

@@ -1,0 +1,150 @@
+"""Times and plans of one graph that are measured on the GPU at hand, and kept for the next compile."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphstreams.costs.devices import Device
+from graphstreams.costs.measured import Store
+from graphstreams.graph.lowering import Lowered
+from graphstreams.graph.reading import Reading
+from graphstreams.measuring import SerialCode, load_call
+from graphstreams.options import Options
+from graphstreams.planning.events import check_plan
+from graphstreams.planning.plan import Plan
+from graphstreams.planning.search import Space, Tried, search_by_measuring, search_on_simulator
+from graphstreams.reports.measurement import Measurement
+from graphstreams.runtime.player import Graph, Player, medians_in_turns
+
+log = logging.getLogger("graphstreams")
+
+FINALISTS = 4  # plans that are measured again, longer, before one is chosen
+URGENT = -2  # the CUDA priority that is tried for the aux streams
+
+
+class Tuner:
+    """Measures one graph. Nothing is compiled or run before something is asked for that is not on disk."""
+
+    def __init__(self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any]) -> None:
+        """`values` are real inputs of the graph by position; the others are made up."""
+        self._reading, self._options, self._values = reading, options, values
+        self._store = Store(_folder(), repr((device.name, torch.__version__, torch.version.cuda)))
+        self._code: SerialCode | None = None
+        self._player: Player | None = None
+        self._arguments: list[Any] = []
+        self._serial: Graph | None = None
+        settings = (options.streams, options.event_us, options.search, options.priority)
+        self._key = hashlib.sha256(repr((reading.kernels, settings)).encode()).hexdigest()
+
+    def kept(self) -> tuple[list[float], Plan, Measurement] | None:
+        """Times, plan and measurement of an earlier compile of the same graph under the same options."""
+        found = self._store.get(f"plan {self._key}")
+        try:
+            plan = Plan.loads(found["plan"])  # type: ignore[index]
+            check_plan(self._reading.kernels, plan)
+            fields = {**found["measurement"], "from_disk": True}  # type: ignore[index]
+            measurement = Measurement(**{**fields, "plans": tuple(map(tuple, fields["plans"]))})
+            return [float(us) for us in found["us"]], replace(plan, name=self._reading.kernels.name), measurement  # type: ignore[index]
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def keep(self, us: Sequence[float], plan: Plan, measurement: Measurement) -> None:
+        """Write down what `kept` returns in a later compile."""
+        self._store.put(f"plan {self._key}", {"us": list(us), "plan": plan.dumps(), "measurement": asdict(measurement)})
+
+    def times(self) -> list[float]:
+        """The time of each kernel in us in its place in the serial graph. Kernels known from other graphs are not run."""
+        code = self._serial_code()
+        keys = code.keys()
+        found = [self._store.get(f"kernel {key}") if key else 0.0 for key in keys]
+        if any(not isinstance(us, float) for us in found):
+            measured = self._playing().kernel_times(self._serial_order())
+            for kernel, us in measured.items():
+                if not isinstance(found[kernel], float):
+                    found[kernel] = us
+                    self._store.put(f"kernel {keys[kernel]}", us)
+        return [float(us) for us in found]  # type: ignore[arg-type]
+
+    def search(self, space: Space) -> tuple[Plan, Measurement]:
+        """The best of the plans that were measured against the serial graph in turns."""
+        player, serial = self._playing(), self._serial_graph()
+        whole = medians_in_turns([serial], 9, 20)[0]
+
+        def measure(plan: Plan) -> float:
+            before, after = medians_in_turns([serial, player.play(plan)], 5, 8)
+            log.debug("%s: a plan predicted at %.1f us took %.1f us", plan.name, plan.streamed_us, after * whole / before)
+            return after * whole / before
+
+        tried = search_by_measuring(space, measure, self._options.search)
+        best, serial_us, played_us = self._finals(self._finalists(tried))
+        plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
+        return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)
+
+    def without_search(self, space: Space) -> tuple[Plan, Measurement]:
+        """The simulator's best plan, measured once."""
+        plan = replace(search_on_simulator(space), priority=self._options.priority or 0)
+        best, serial_us, played_us = self._finals([plan])
+        return best, Measurement(serial_us, played_us, tried=1)
+
+    def check(self, lowered: Lowered, measurement: Measurement) -> Measurement:
+        """The measurement with the time of the code that was generated for the plan."""
+        with torch.no_grad():
+            call = load_call(lowered)
+            compiled = self._playing().call(lambda: call(list(self._arguments)))
+        serial, streamed = medians_in_turns([self._serial_graph(), compiled], 9, 15)
+        return replace(measurement, compiled_us=streamed * measurement.serial_us / serial)
+
+    def close(self) -> None:
+        """Give back the memory that measuring took."""
+        if self._player is not None:
+            self._player = self._serial = None
+            self._arguments = []
+            torch.cuda.empty_cache()
+
+    def _finalists(self, tried: Sequence[Tried]) -> list[Plan]:
+        plans = [t.plan for t in sorted(tried, key=lambda t: t.measured_us)[:FINALISTS]]
+        if self._options.priority is not None:
+            return [replace(plan, priority=self._options.priority) for plan in plans]
+        return [*plans, *(replace(plan, priority=URGENT) for plan in plans[:2] if plan.streams > 1)]
+
+    def _finals(self, plans: Sequence[Plan]) -> tuple[Plan, float, float]:
+        """The fastest of a few plans, all measured in turns, with the serial time and its own."""
+        graphs = [self._serial_graph(), *(self._playing().play(plan) for plan in plans)]
+        serial, *times = medians_in_turns(graphs, 11, 15)
+        # A plan with priorities, or with more streams, has to be worth it.
+        best = min(range(len(plans)), key=lambda i: (round(times[i] / serial, 3), plans[i].priority != 0, plans[i].streams))
+        return plans[best], serial, times[best]
+
+    def _serial_code(self) -> SerialCode:
+        if self._code is None:
+            self._code = SerialCode(self._reading)
+        return self._code
+
+    def _playing(self) -> Player:
+        if self._player is None:
+            code = self._serial_code()
+            self._arguments = code.arguments(self._values)
+            self._player = code.player(self._arguments)
+        return self._player
+
+    def _serial_graph(self) -> Graph:
+        if self._serial is None:
+            self._serial = self._playing().serial(self._serial_order())
+        return self._serial
+
+    def _serial_order(self) -> list[int]:
+        return list(dict.fromkeys(self._reading.order))
+
+
+def _folder() -> Path:
+    """Beside Inductor's own caches, so that whoever empties or moves those does the same to ours."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir()) / "graphstreams"

@@ -1,0 +1,100 @@
+"""The code that Inductor generates for every example, with the torch that runs: read, and free of races."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_modules import lowered_with_code
+
+from graphstreams.explaining import capture
+from graphstreams.pipeline import Outcome
+from graphstreams.verification.happens_before import find_races
+from graphstreams.verification.trace import CALLER, PREPARATIONS, Launch, Record, Trace, Wait
+from graphstreams.verification.wrapper import read_wrapper
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(EXAMPLES.glob("*.py"))}
+
+
+def models(example: str) -> list[str]:
+    """The example's functions that can be called with nothing and return a model with its inputs."""
+    return [
+        node.name
+        for node in TREES[example].body
+        if isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and len(node.args.args) == len(node.args.defaults)
+        and ast.unparse(node.returns or ast.Constant(None)).startswith("tuple[")
+    ]
+
+
+def imported(example: str) -> set[str]:
+    """The other examples that it imports, anywhere in its code."""
+    nodes = list(ast.walk(TREES[example]))
+    names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    return (names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}) & TREES.keys()
+
+
+MODELS = [(example, model) for example in TREES for model in models(example)]
+
+
+def test_every_file_has_a_model_or_is_about_that_of_another() -> None:
+    assert {("deepseek_v32", "layer"), ("deepseek_v32", "tiny")} <= set(MODELS)
+    for example in TREES:
+        assert models(example) or imported(example), example
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples import each other by their names."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+@pytest.mark.usefixtures("examples")
+@pytest.mark.parametrize(("example", "model"), MODELS)
+def test_both_wrappers_of_an_example_are_read_and_free_of_races(example: str, model: str) -> None:
+    check(*getattr(importlib.import_module(example), model)())
+
+
+@pytest.mark.usefixtures("examples")
+@pytest.mark.parametrize("changes", [{"tp": 8}, {"tokens": 64}, {"fp8": True}, {"fp8": True, "tp": 8, "tokens": 16}], ids=str)
+def test_both_wrappers_of_the_measured_layers_are_too(changes: Mapping[str, Any]) -> None:
+    v32 = importlib.import_module("deepseek_v32")
+    config = v32.Config(**changes)
+    check(v32.build(config, "meta"), v32.example_inputs(config, "meta"))
+
+
+def check(module: Any, inputs: Any) -> None:
+    outcomes = capture(module, inputs, "h200", {"min_gain": 0.0})
+    assert outcomes
+    for outcome in outcomes:
+        check_serial(outcome)
+        check_streamed(outcome)
+
+
+def launches(trace: Trace) -> int:
+    return sum(isinstance(step, Launch) and step.name not in PREPARATIONS for step in trace.steps)
+
+
+def check_serial(outcome: Outcome) -> None:
+    assert outcome.reading is not None, outcome.report.reason
+    trace = read_wrapper(lowered_with_code(outcome.reading.module).source)
+    assert find_races(trace) == []
+    assert {step.stream for step in trace.steps} == {CALLER}
+    assert launches(trace) == outcome.report.kernels_serial > 0
+
+
+def check_streamed(outcome: Outcome) -> None:
+    report = outcome.report
+    assert report.verdict == "clean", f"{report.stage}: {report.reason}"
+    trace = read_wrapper(report.wrapper)
+    assert find_races(trace) == []
+    assert len({step.stream for step in trace.steps if isinstance(step, Launch)}) == report.plan.streams > 1
+    assert launches(trace) == report.kernels_streamed
+    assert sum(isinstance(step, Record) for step in trace.steps) == len(report.plan.events)
+    assert sum(isinstance(step, Wait) for step in trace.steps) == sum(len(event.waits) for event in report.plan.events)
