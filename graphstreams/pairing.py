@@ -12,6 +12,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx
@@ -29,16 +30,21 @@ log = logging.getLogger("graphstreams")
 Find = Callable[[], Threshold | None]  # called once the streamed graph is compiled
 
 
-class _Wanted(threading.local):
-    """The twin that this thread's compile is asked for: of which graph, from which copy, and how to tell its threshold."""
+@dataclass(frozen=True)
+class _Wanted:
+    """The twin that a compile is asked for."""
 
-    module: fx.GraphModule | None = None
-    serial: fx.GraphModule | None = None
-    passes: Sequence[Any] = ()
-    find: Find | None = None
+    module: fx.GraphModule
+    serial: fx.GraphModule
+    passes: Sequence[Any]
+    find: Find
 
 
-_wanted = _Wanted()
+class _OfThread(threading.local):
+    wanted: _Wanted | None = None
+
+
+_of_thread = _OfThread()
 
 
 @contextlib.contextmanager
@@ -46,16 +52,15 @@ def twin_of(module: fx.GraphModule, serial: fx.GraphModule, passes: Sequence[Any
     """While this is active, Inductor's compile of `module` compiles `serial`, a copy of it, as well and returns a `Twin`.
 
     `passes` are the custom post-grad passes for the copy, and `find` tells the threshold once `module` is compiled: None, or
-    one without a limit, where no twin is needed. Raises what Inductor raises.
+    one that no size passes, where no twin is needed. A graph that is found in a cache comes with its twin. Raises what
+    Inductor raises.
     """
     _install()
-    before = dict(vars(_wanted))
-    vars(_wanted).update(module=module, serial=serial, passes=passes, find=find)
+    before, _of_thread.wanted = _of_thread.wanted, _Wanted(module, serial, passes, find)
     try:
         yield
     finally:
-        vars(_wanted).clear()
-        vars(_wanted).update(before)
+        _of_thread.wanted = before
 
 
 def _install() -> None:
@@ -66,33 +71,37 @@ def _install() -> None:
 
     @functools.wraps(original)
     def compile_both(gm: fx.GraphModule, example_inputs: Sequence[Any], *args: Any, **kwargs: Any) -> OutputCode:
-        streamed = original(gm, example_inputs, *args, **kwargs)
-        if _wanted.module is not gm or _wanted.find is None:
-            return streamed
-        threshold = _wanted.find()
-        if threshold is None or threshold.largest is None:
-            return streamed
-        size = size_source(threshold.symbol, example_inputs)
-        serial = _compile_serial(functools.partial(original, _wanted.serial, example_inputs, *args, **kwargs))
-        return _paired(streamed, serial, Dispatch(size, threshold.largest))
+        compiled = original(gm, example_inputs, *args, **kwargs)
+        wanted = _of_thread.wanted
+        if wanted is None or wanted.module is not gm:
+            return compiled
+        threshold = wanted.find()
+        if threshold is None or (threshold.largest is None and not threshold.smallest):
+            return compiled
+        serial = _compile_serial(wanted, lambda module: original(module, example_inputs, *args, **kwargs))
+        return _paired(compiled, serial, threshold, example_inputs)
 
     compile_both._graphstreams = True  # type: ignore[attr-defined]
     compile_fx.fx_codegen_and_compile = compile_both
 
 
-def _compile_serial(compile_it: Callable[[], OutputCode]) -> OutputCode:
-    # What `_compile_fx_inner` does before every compile: a kernel of the streamed graph must not be shared once it ran.
+def _compile_serial(wanted: _Wanted, compile_it: Callable[[fx.GraphModule], OutputCode]) -> OutputCode:
+    # As before every compile of Inductor's: kernels that the streamed graph holds must not be handed out again.
     CompiledTritonKernels.cache_clear()
     AutotuneCacheBundler.end_compile()
-    with config.patch(post_grad_custom_post_pass=list(_wanted.passes) or None), DebugContext():
-        return compile_it()
+    with config.patch(post_grad_custom_post_pass=list(wanted.passes) or None), DebugContext():
+        return compile_it(wanted.serial)
 
 
-def _paired(streamed: OutputCode, serial: OutputCode, dispatch: Dispatch) -> OutputCode:
-    for name in ("output_strides", "mutated_input_idxs"):
-        one, other = getattr(streamed, name, None), getattr(serial, name, None)
-        if one != other:
-            # The caller was told what one of them does, so calls cannot change between them.
-            log.warning("no dispatch by size: %s are %s on streams and %s serially; the graph runs serially", name, one, other)
-            return serial
-    return Twin(streamed, serial, dispatch)
+def _paired(streamed: OutputCode, serial: OutputCode, threshold: Threshold, inputs: Sequence[Any]) -> OutputCode:
+    """The twin of both, or the serial graph alone where calls cannot choose: that loses nothing."""
+    try:
+        size = size_source(threshold.symbol, inputs)
+        for name in ("output_strides", "mutated_input_idxs"):
+            # The caller is told once what the graph does, and both have to do it.
+            if getattr(streamed, name, None) != getattr(serial, name, None):
+                raise ValueError(f"the {name} of the streamed and the serial graph differ")
+    except ValueError as error:
+        log.warning("the graph runs serially, for calls cannot choose by their size: %s", error)
+        return serial
+    return Twin(streamed, serial, Dispatch(size, threshold.largest, threshold.smallest))

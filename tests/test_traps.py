@@ -10,6 +10,7 @@ import functools
 import inspect
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,12 +49,16 @@ from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import JOIN, Plan
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import events, regions, wrapper
+from graphstreams.rewriting.execution import equal_bits
 from graphstreams.rewriting.regions import KERNEL, rewrite
+from graphstreams.runtime import streams as runtime
 from graphstreams.verification import happens_before as hb
 from graphstreams.verification.happens_before import find_races
+from graphstreams.verification.interleaving import interleavings
 from graphstreams.verification.trace import CALLER, Allocate, Free, Launch, Record, Step, Trace, Wait, launch_order
 from graphstreams.verification.unreadable import UnreadableWrapper
 from graphstreams.verification.wrapper import read_wrapper, verify
+from tests.verification import random_graphs as graphs
 
 SOME = ["diamond", "topk", "norms", "two_writes", "concatenation"]
 HELD_VALUES = regions.held_values
@@ -187,6 +192,19 @@ def test_trap_3_data_flow_alone_orders_what_the_plan_orders(monkeypatch: pytest.
 # --- 4, 18: Inductor moves kernels after the plan was made
 
 
+@pytest.mark.parametrize("sample", ["diamond", "two_writes"])
+def test_trap_4_a_consumer_stays_behind_its_wait_although_inductor_moves_kernels(
+    sample: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, plan = reading_of(sample), alternating(kernels_of(sample))
+    plan_with(monkeypatch, reorder_for_peak_memory=True)
+    assert report_of(reading, plan).verdict == "clean"
+    monkeypatch.setattr(events, "ordered", bare_operation)
+    moved = report_of(reading, plan)
+    assert refused(moved, "it is left to chance which comes first")
+    assert hb.UNORDERED in kinds(read_wrapper(moved.wrapper))
+
+
 def test_trap_4_and_18_kernels_that_inductor_moves_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, plan = reading_of("topk"), alternating(kernels_of("topk"))
     assert report_of(reading, plan).verdict == "clean"
@@ -219,6 +237,19 @@ def test_trap_5_the_last_record_of_an_aux_stream_is_behind_its_kernels(sample: s
     steps = launch_order(read_wrapper(captured(sample).report.wrapper))
     for stream in set(steps) - {CALLER}:
         assert steps[stream][-1].startswith("record"), steps[stream]
+
+
+@pytest.mark.parametrize("sample", ["diamond", "two_writes"])
+def test_trap_5_without_dependencies_kernels_land_behind_that_record(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, plan = reading_of(sample), alternating(kernels_of(sample))
+    plan_with(monkeypatch, reorder_for_peak_memory=True)
+    assert launch_order(read_wrapper(report_of(reading, plan).wrapper))[1][-1].startswith("record")
+    monkeypatch.setattr(events, "ordered", bare_operation)
+    report = report_of(reading, plan)
+    assert report.verdict == "refused"
+    trace = read_wrapper(report.wrapper)
+    assert launch_order(trace)[1][-1].startswith("launch")
+    assert hb.UNJOINED in kinds(trace)
 
 
 def test_trap_5_a_join_recorded_too_early_is_refused() -> None:
@@ -335,6 +366,37 @@ def test_trap_10_outputs_of_an_aux_stream_are_ordered_into_the_callers_and_may_b
     assert hb.FREED_EARLY in kinds(twice(trace, forked=False))
     unjoined = [s for s in trace.steps if not (isinstance(s, Wait) and s.stream == CALLER)]
     assert hb.UNJOINED in kinds(replace(trace, steps=tuple(unjoined)))
+
+
+OTHER_CALLER = 10
+
+
+def calls_of_two_callers(trace: Trace, aux: int) -> Trace:
+    """A call; then another from another caller's stream, on aux stream `aux`, while the first caller reads its outputs.
+
+    The first caller has enqueued that, and has freed them.
+    """
+
+    def moved(step: Step) -> Step:
+        return replace(_renamed(step, set(trace.inputs)), stream=OTHER_CALLER if step.stream == CALLER else aux)
+
+    calls = [s for s in trace.steps if not isinstance(s, Free) or s.storage not in trace.inputs]
+    both_ready: list[Step] = [Record(CALLER, 0, "ready"), Wait(OTHER_CALLER, 0, "ready")]
+    reading: list[Step] = [Launch(CALLER, 0, "the caller", trace.outputs), *(Free(CALLER, 0, name) for name in trace.outputs)]
+    second = [replace(s, event=f"second {s.event}") if isinstance(s, Record | Wait) else s for s in map(moved, calls)]
+    both_done: list[Step] = [Record(OTHER_CALLER, 0, "done"), Wait(CALLER, 0, "done")]
+    return Trace((*both_ready, *calls, *reading, *second, *both_done), trace.inputs)
+
+
+def test_trap_10_callers_on_two_streams_have_aux_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: object())
+    monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
+    first, other = (SimpleNamespace(device_index=0, cuda_stream=handle, device=None) for handle in (0, OTHER_CALLER))
+    assert runtime.acquire(first, 1, 0) == runtime.acquire(first, 1, 0) != runtime.acquire(other, 1, 0)
+    trace = read_wrapper(captured("topk").report.wrapper)
+    assert {step.stream for step in trace.steps} == {CALLER, 1}
+    assert kinds(calls_of_two_callers(trace, aux=OTHER_CALLER + 1)) == set()
+    assert kinds(calls_of_two_callers(trace, aux=1)) == {hb.FREED_EARLY}
 
 
 @pytest.fixture(scope="module")
@@ -493,6 +555,25 @@ def test_trap_13_a_wait_for_an_event_of_another_call_is_refused() -> None:
         assert hb.UNRECORDED in {race.kind for race in verify(source.replace(line + "\n", ""))}
 
 
+CUT_AT = "graphstreams_tests::split_signs"
+
+
+def test_trap_13_a_graph_is_not_cut_into_functions_that_are_captured_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under CUDA graphs Inductor cuts a graph at operators that cannot be captured, and captures each piece by itself."""
+
+    def functions() -> tuple[Report, set[str]]:
+        with config.patch({"triton.cudagraphs": True, "graph_partition": True, "custom_should_partition_ops": [CUT_AT]}):
+            report = capture(*module_and_inputs("custom_function"), "h200", FREE_EVENTS)[0].report
+        return report, set(re.findall(r"^ *def (partition_\d+|call)\(", report.wrapper, re.MULTILINE))
+
+    report, found = functions()
+    assert (report.verdict, found) == ("clean", {"call"})
+    plan_with(monkeypatch, graph_partition=True)
+    report, found = functions()
+    assert found >= {"partition_0", "partition_1"}
+    assert (report.verdict, report.stage) == ("refused", "verify")
+
+
 # --- 14: operators that promise nothing
 
 
@@ -530,6 +611,78 @@ def test_trap_14_an_opaque_operator_keeps_its_place_on_the_callers_stream(monkey
     trusted = capture(module, inputs, "h200", FREE_EVENTS)[0].reading.kernels
     assert not neighbours(trusted)
     assert not {e.after for e in trusted.edges if e.before == opaque.id}
+
+
+def test_trap_14_a_write_that_no_schema_tells_of_keeps_its_place_in_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wa` reads the cache before it is written, `wc` after; both on another stream than the write."""
+
+    def equal_in_every_order() -> bool:
+        reading = capture(Function(around_hidden_write), (torch.empty(4, 64), torch.empty(8, 64)), "h200", FREE_EVENTS)[
+            0
+        ].reading
+        module = rewrite(reading, named_plan(reading.kernels, {"wa": 1, "wb": 0, "hidden_write": 0, "wc": 1}))
+        inputs = graphs.random_inputs(reading, 0)
+        outputs, _ = graphs.serial(reading, inputs)
+        found = list(interleavings(module, inputs, 20))
+        assert len(found) == 20
+        return all(one is not None and equal_bits(outputs, one[0]) for one in found)
+
+    assert equal_in_every_order()
+    monkeypatch.setattr(describe, "is_exclusive", lambda _: False)
+    assert not equal_in_every_order()
+
+
+def two_collectives(m: Any, x: Tensor, y: Tensor) -> Any:
+    reduced = torch.ops._c10d_functional.all_reduce(m.wa(x), "sum", "0")
+    gathered = torch.ops._c10d_functional.all_gather_into_tensor(m.wb(y), 2, "0")
+    wait = torch.ops._c10d_functional.wait_tensor
+    return wait(reduced), wait(gathered), m.wc(x)
+
+
+def ordered_with(graph: KernelGraph, kernel: int) -> set[int]:
+    """The kernels that come before or after it by the graph's edges."""
+    found: set[int] = set()
+    for neighbours_of in (graph.predecessors(), graph.successors()):
+        pending = list(neighbours_of[kernel])
+        while pending:
+            found.add(other := pending.pop())
+            pending.extend(neighbours_of[other])
+    return found
+
+
+def test_trap_14_collectives_keep_their_place_on_the_callers_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rank has to start them in one order, and each has a kernel that spins until the others' do."""
+
+    def collectives() -> tuple[KernelGraph, list[int], Plan]:
+        inputs = torch.empty(4, 64), torch.empty(8, 64)
+        graph = capture(Function(two_collectives), inputs, "h200", FREE_EVENTS)[0].reading.kernels
+        found = [k.id for k in graph.kernels if any("_c10d_functional" in launch for launch in k.launches)]
+        return graph, found, list_schedule.plan_kernels(graph, [10.0] * len(graph.kernels), streams=3)
+
+    graph, found, plan = collectives()
+    assert len(found) == 2
+    for kernel in found:
+        assert graph.kernels[kernel].exclusive
+        assert ordered_with(graph, kernel) == set(range(len(graph.kernels))) - {kernel}
+        assert plan.stream_of()[kernel] == CALLER
+    monkeypatch.setattr(describe, "is_exclusive", lambda _: False)
+    graph, found, plan = collectives()
+    assert found[0] not in ordered_with(graph, found[1])
+    assert {plan.stream_of()[kernel] for kernel in found} != {CALLER}
+
+
+def collective_between_branches(m: Any, x: Tensor, y: Tensor) -> Any:
+    reduced = torch.ops._c10d_functional.all_reduce(m.wa(x).sin() @ m.wb(y).cos().t(), "sum", "0")
+    return torch.ops._c10d_functional.wait_tensor(reduced) * 2, m.wc(x)
+
+
+def test_trap_14_a_graph_with_a_collective_runs_in_serial_order() -> None:
+    """The verifier puts a collective on a stream of its own, which the plan does not know: until it does, nothing is streamed."""
+    report = capture(Function(collective_between_branches), (torch.empty(4, 64), torch.empty(8, 64)), "h200", FREE_EVENTS)[
+        0
+    ].report
+    assert report.plan.streams > 1
+    assert (report.verdict, report.stage) == ("refused", "verify")
 
 
 @pytest.mark.parametrize("namespace", ["_c10d_functional", "symm_mem", "vllm", "graphstreams_tests"])

@@ -9,8 +9,9 @@ from typing import Any
 
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.plan import Plan
+from graphstreams.planning.threshold import Threshold
 from graphstreams.reports.measurement import Measurement
-from graphstreams.reports.tables import plan_table, summary
+from graphstreams.reports.tables import plan_table, summary, threshold_text
 from graphstreams.reports.timeline import timeline
 
 
@@ -37,6 +38,7 @@ class Report:
     races: tuple[str, ...] = ()
     costs: str = ""  # where the times of the kernels come from: "measured", "roofline", or a profile's path
     measurement: Measurement | None = None  # what was timed on the GPU
+    threshold: Threshold | None = None  # of the number of tokens, where calls choose it; None where it is fixed
     notes: tuple[str, ...] = ()  # what else to know
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
 
@@ -58,6 +60,7 @@ class Report:
             "costs": self.costs,
             "predicted_us": self._predicted(),
             "measured": asdict(self.measurement) if self.measurement else None,
+            "threshold": self._threshold(),
             "notes": list(self.notes),
             "seconds": {stage: round(s, 4) for stage, s in self.seconds.items()},
             "regions": self._regions(),
@@ -79,6 +82,8 @@ class Report:
             lines.append(f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams")
         if self.measurement:
             lines.append(str(self.measurement))
+        if self.threshold:
+            lines.append(threshold_text(self.threshold))
         return "\n".join([*lines, *self.notes, *self.races])
 
     def _predicted(self) -> dict[str, float] | None:
@@ -87,6 +92,15 @@ class Report:
         plan = self.plan
         values = {"serial": plan.serial_us, "streamed": plan.streamed_us, "lower_bound": plan.lower_bound_us}
         return {name: round(us, 3) for name, us in values.items()}
+
+    def _threshold(self) -> dict[str, Any] | None:
+        """With the two curves whose crossing it is: the time on one stream and on several, at some sizes."""
+        if self.threshold is None:
+            return None
+        data = asdict(self.threshold)
+        sizes, serial, streamed = ([point[i] for point in self.threshold.curve] for i in range(3))
+        rounded = {"serial_us": [round(us, 3) for us in serial], "streamed_us": [round(us, 3) for us in streamed]}
+        return {**data, "curve": {"sizes": sizes, **rounded}}
 
     def _regions(self) -> list[dict[str, Any]]:
         if self.plan is None or self.kernels is None:
@@ -111,6 +125,7 @@ class Report:
         files.update({name: text for name, text in texts.items() if text})
         if self.plan and self.kernels:
             files["plan.json"] = self.plan.dumps() + "\n"
-            files["table.txt"] = f"{plan_table(self.plan, self.kernels)}\n\n{summary(self.plan)}\n"
+            threshold = f"\n{threshold_text(self.threshold)}\n" if self.threshold else ""
+            files["table.txt"] = f"{plan_table(self.plan, self.kernels)}\n\n{summary(self.plan)}\n{threshold}"
             files["timeline.json"] = json.dumps(timeline(self.plan, self.kernels)) + "\n"
         return files

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.plan import FORK, JOIN, Plan
+from graphstreams.planning.threshold import Threshold
 
 _HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
 
@@ -40,6 +41,28 @@ def summary(plan: Plan) -> str:
         f"lower bound {us_text(plan.lower_bound_us)} us, critical path {us_text(plan.critical_path_us)} us; "
         f"{_counted(len(plan.events), 'event')}, {_counted(waits, 'wait')} of {us_text(plan.event_us)} us each"
     )
+
+
+def threshold_text(threshold: Threshold) -> str:
+    """For how many tokens a graph runs on streams, why, and the predicted times on both sides of the limit."""
+    smallest, largest = threshold.smallest, threshold.largest
+    if largest == 0:
+        which = "streams at no number of tokens"
+    elif largest is None:
+        which = f"streams from {smallest} tokens on" if smallest else "streams at any number of tokens"
+    else:
+        which = f"streams from {smallest} to {largest} tokens" if smallest else f"streams up to {largest} tokens"
+    if largest == 0:
+        shown = {max(threshold.curve, key=lambda point: point[1] - point[2])[0]} if threshold.curve else set()
+    else:
+        last = threshold.curve[-1][0] if largest is None else largest
+        shown = {last, last + 1, *((smallest - 1, smallest) if smallest else ())}
+    times = [
+        f"at {size} serial {us_text(serial)} us, streamed {us_text(streamed)} us"
+        for size, serial, streamed in threshold.curve
+        if size in shown
+    ]
+    return f"{which} ({threshold.symbol}: {threshold.reason}): {'; '.join(times)}"
 
 
 def waited_for(plan: Plan, graph: KernelGraph) -> defaultdict[int, list[str]]:

@@ -32,8 +32,10 @@ class Player:
         self._stream = torch.cuda.Stream()
         self._warm: set[int] = set()
         # One pool for all captures: else each would keep a workspace of cuBLAS for every stream.
-        # An object, not a handle, for a handle is dead once no graph of it is left.
-        self._memory = torch.cuda.MemPool()
+        self._pool = torch.cuda.graph_pool_handle()
+        # A pool must not be used again once its last graph is gone, so that one graph stays.
+        anything = torch.zeros(1, device="cuda")
+        self._last = self._captured(anything.zero_)
 
     def serial(self, order: Sequence[int]) -> Graph:
         """The kernels `order` on one stream."""
@@ -133,7 +135,7 @@ class Player:
         graph = Graph(keep_graph=keep_graph)
         with torch.cuda.stream(self._stream):
             # Other threads of Inductor's compilation may use the device meanwhile.
-            graph.capture_begin(pool=self._memory.id, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 enqueue()
             except BaseException:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import sympy
@@ -27,17 +26,15 @@ class Dispatch:
     """Where a call's size is read, and for which sizes the streamed graph runs."""
 
     size: str  # Python, from the list `inputs`: "inputs[1]", or "inputs[2].shape[0]"
-    largest: int
+    largest: int | None = None  # None: no limit
     smallest: int = 0
 
-    @cached_property
     def streams(self) -> Callable[[Sequence[Any]], bool]:
-        """Tells from a call's inputs whether the streamed graph runs."""
-        text = f"lambda inputs: {self.smallest} <= {self.size} <= {self.largest}"
-        return eval(text)  # type: ignore[no-any-return]  # in the text are numbers, and what `size_source` wrote
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "streams"}
+        """A function that tells from a call's inputs whether the streamed graph runs."""
+        above = f"{self.smallest} <= " if self.smallest else ""
+        below = "" if self.largest is None else f" <= {self.largest}"
+        # The text holds numbers, and what `size_source` wrote.
+        return eval(f"lambda inputs: {above}{self.size}{below}")  # type: ignore[no-any-return]
 
 
 def size_source(size: str, inputs: Sequence[Any]) -> str:
@@ -82,7 +79,7 @@ class Twin(CompiledFxGraph):
     def __init__(self, streamed: OutputCode, serial: OutputCode, dispatch: Dispatch) -> None:
         """Both halves before `post_compile`, as Inductor makes them."""
         self.streamed, self.serial, self.dispatch = streamed, serial, dispatch
-        self._streams = dispatch.streams
+        self._streams = dispatch.streams()
         self._boxed_call = True
 
     def __call__(self, inputs: Sequence[Any]) -> Any:
@@ -102,7 +99,7 @@ class Twin(CompiledFxGraph):
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state)
-        self._streams = self.dispatch.streams
+        self._streams = self.dispatch.streams()
 
     def post_compile(self, example_inputs: Sequence[Any], constants: Any, graph_kwargs: Any) -> None:
         """Make both halves ready to be called: recorded CUDA graphs, where they are on, belong to each."""

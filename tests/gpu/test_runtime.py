@@ -1,6 +1,7 @@
 """Streams, caches and passes on a real GPU."""
 
 import gc
+import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._inductor.utils import fresh_cache
 
 import graphstreams
+from graphstreams.reports.report import Report
 from graphstreams.runtime.streams import _pools, acquire
 
 pytestmark = pytest.mark.gpu
@@ -81,6 +84,45 @@ def _run(program: str, environment: dict[str, str]) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
+
+
+def test_a_profile_with_other_times_is_not_taken_for_the_one_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of the profile stays the same, so only its content tells the graphs apart."""
+    reports: list[Report] = []
+    done = graphstreams.StreamPass._done
+
+    def noted(self: graphstreams.StreamPass, report: Report) -> None:
+        reports.append(report)
+        done(self, report)
+
+    module, inputs = make()
+    explained = graphstreams.explain(module, inputs, None, {"min_gain": 0.0, "costs": "roofline"})
+    assert explained.kernels is not None
+    names = [kernel.name for kernel in explained.kernels.kernels]
+    profile = tmp_path / "us.json"
+
+    def run(slow: str) -> torch.Tensor:
+        kernels = [{"id": name, "us": 20.0 if name.startswith(slow) else 4.0} for name in names]
+        profile.write_text(json.dumps({"unit": "us", "kernels": kernels}))
+        torch._dynamo.reset()
+        options = {"min_gain": 0.0, "strict": True, "costs": str(profile)}
+        return torch.compile(module, backend="graphstreams", options=options)(*[value.clone() for value in inputs])
+
+    monkeypatch.setattr(graphstreams.StreamPass, "_done", noted)
+    with torch.no_grad(), fresh_cache():
+        expected = torch.compile(module)(*[value.clone() for value in inputs])
+        planned = []
+        for slow in ("first", "first", "second"):
+            assert torch.equal(run(slow), expected)
+            planned.append(len(reports))
+    assert planned == [1, 1, 2]  # the second compile found the first one's graph
+    streams = [{place.name: place.stream for place in report.plan.placements} for report in reports if report.plan]
+    assert [(each["first.0"], each["second.0"]) for each in streams] == [
+        (0, 1),
+        (1, 0),
+    ]  # the slow branch stays with the caller
 
 
 def test_streams_and_events_are_made_once_for_each_caller() -> None:

@@ -1,0 +1,168 @@
+"""Up to which value of a dynamic size a plan gains: predicted serial and streamed time over the size, and where they meet.
+
+At few tokens latencies decide, and kernels side by side hide them; at many each kernel fills the GPU. Between two sizes where
+some kernel's time stops being linear, the serial time is linear and the simulated one convex, a maximum of sums; so is the
+difference, and it changes sign once between a size that gains and one that does not. Bisection over whole sizes between such
+sizes finds the exact threshold. Where a kernel's time is no maximum of lines, or the simulator another one, the powers of two
+take their place, and a change of sign back and forth between two of them can be missed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import ceil, floor, fsum
+from typing import Any
+
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.growth import KernelTimes
+from graphstreams.planning.paths import Assignment, Timing, timed
+from graphstreams.planning.plan import Plan
+
+Simulate = Callable[[Assignment, Sequence[Sequence[int]], Sequence[float], float], Timing]
+Replan = Callable[[Sequence[float]], Plan]  # from the us of each kernel
+Point = tuple[int, float, float]  # size, serial us, streamed us
+
+HIGHEST = 2**16  # sizes above are not looked at
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """For which values of a dynamic size a graph runs on streams. Plain data: `loads(dumps(threshold)) == threshold`."""
+
+    symbol: str  # the size, such as "s21"
+    largest: int | None  # streams up to this one; 0: at none; None: without a limit in the range looked at
+    curve: tuple[Point, ...]  # (size, serial us, streamed us), by size
+    reason: str
+    smallest: int = 0  # and from this one on
+
+    def dumps(self) -> str:
+        """The threshold as indented JSON."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def loads(text: str) -> Threshold:
+        """The threshold that `dumps` wrote. Raises ValueError where the text is not one."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            curve = tuple((int(size), float(serial), float(streamed)) for size, serial, streamed in data.pop("curve"))
+            return Threshold(curve=curve, **data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a threshold: {error}") from error
+
+
+class Curves:
+    """Predicted serial and streamed us of one graph over a size."""
+
+    def __init__(
+        self, graph: KernelGraph, times: KernelTimes, plan: Plan | Replan, simulate: Simulate = timed, slowdown: float = 1.0
+    ) -> None:
+        """`plan` is one for every size, or makes one from the kernels' times at each. `simulate` times a given plan.
+
+        `slowdown` is how much longer, beside the serial graph, the plan took where it was measured than it was predicted to.
+        """
+        self._times, self._plan, self._simulate, self._slowdown = times, plan, simulate, slowdown
+        self._predecessors = graph.predecessors()
+        self._known: dict[int, Point] = {}
+
+    def at(self, size: int) -> Point:
+        """The size with both times. Raises ValueError where a kernel has none."""
+        if size not in self._known:
+            us = self._times.at(size)
+            self._known[size] = (size, fsum(us), self._streamed(us) * self._slowdown)
+        return self._known[size]
+
+    def _streamed(self, us: Sequence[float]) -> float:
+        if not isinstance(self._plan, Plan):
+            return self._plan(us).streamed_us
+        placements = self._plan.placements
+        stream = [0] * len(us)
+        for place in placements:
+            stream[place.kernel] = place.stream
+        assignment = Assignment([place.kernel for place in placements], stream)
+        return self._simulate(assignment, self._predecessors, us, self._plan.event_us).makespan
+
+    def gains(self, size: int, min_gain: float) -> bool:
+        """Whether at `size` at least the share `min_gain` of the serial time is saved."""
+        _, serial, streamed = self.at(size)
+        return streamed <= (1 - min_gain) * serial
+
+    def corners(self) -> list[float] | None:
+        """Sizes between which the difference of both times is convex; None where they are not known."""
+        return self._times.breakpoints() if isinstance(self._plan, Plan) and self._simulate is timed else None
+
+
+def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
+    """The sizes around `example`, for which the plan was made, at which the predicted gain is at least `min_gain`.
+
+    Where `example` does not gain, the nearest smaller sizes that do, else the nearest larger ones. Looked at are sizes within
+    `limits`, both included. Raises ValueError for limits in which no size is.
+    """
+    low, high = limits
+    if not 1 <= low <= high:
+        raise ValueError(f"no size is from {low} to {high}")
+    grid = _grid(low, high, example, curves.corners())
+    run = _run(grid, [curves.gains(size, min_gain) for size in grid], example)
+    if run is None:
+        reason = f"no size from {low} to {high} gains {min_gain:.1%}"
+        return Threshold(symbol, 0, _curve(curves, low, high, [example]), reason)
+    first, last = run
+    smallest, largest = grid[first], grid[last]
+    if first > 0:
+        smallest = _edge(curves, min_gain, smallest, grid[first - 1])
+    if last + 1 < len(grid):
+        largest = _edge(curves, min_gain, largest, grid[last + 1])
+    reason = f"each size from {smallest} to {largest} gains {min_gain:.1%} or more"
+    reason += f", {largest + 1} does not" if largest < high else "; larger ones were not looked at"
+    marks = [size for size in (smallest - 1, smallest, largest, largest + 1) if low <= size <= high]
+    return Threshold(
+        symbol=symbol,
+        largest=largest if largest < high else None,
+        curve=_curve(curves, low, high, [*marks, example]),
+        reason=reason,
+        smallest=smallest if smallest > low else 0,
+    )
+
+
+def given(curves: Curves, symbol: str, example: int, max_size: int, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
+    """The threshold that the user gave, with the same curves; nothing is solved. Arguments otherwise as for `solve`."""
+    low, high = limits
+    return Threshold(symbol, max_size, _curve(curves, low, high, [example, max_size, max_size + 1]), f"max_tokens={max_size}")
+
+
+def _grid(low: int, high: int, example: int, corners: Iterable[float] | None) -> list[int]:
+    """Sizes to look at first. Between two of them nothing changes twice, where the corners are known."""
+    powers = {2**k for k in range(high.bit_length())}
+    rounded = {whole for corner in corners or () for whole in (floor(corner), ceil(corner))}
+    return sorted(size for size in {low, high, example} | powers | rounded if low <= size <= high)
+
+
+def _run(grid: Sequence[int], gaining: Sequence[bool], example: int) -> tuple[int, int] | None:
+    """First and last place of the gaining sizes around the example, else of those next below, else next above."""
+    below = [i for i, size in enumerate(grid) if gaining[i] and size <= example]
+    above = [i for i, size in enumerate(grid) if gaining[i] and size > example]
+    if not below and not above:
+        return None
+    first = last = below[-1] if below else above[0]
+    while first > 0 and gaining[first - 1]:
+        first -= 1
+    while last + 1 < len(grid) and gaining[last + 1]:
+        last += 1
+    return first, last
+
+
+def _edge(curves: Curves, min_gain: float, gaining: int, losing: int) -> int:
+    """The size next to one that loses that still gains, by bisection."""
+    while abs(losing - gaining) > 1:
+        middle = (losing + gaining) // 2
+        if curves.gains(middle, min_gain):
+            gaining = middle
+        else:
+            losing = middle
+    return gaining
+
+
+def _curve(curves: Curves, low: int, high: int, marks: Iterable[int]) -> tuple[Point, ...]:
+    powers = {2**k for k in range(high.bit_length()) if low <= 2**k <= high}
+    return tuple(curves.at(size) for size in sorted(powers | {low, high} | set(marks)))
