@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,17 +55,22 @@ def capture(
     at_hand = has_gpu() and device.name == torch.cuda.get_device_name(0)
     with contextlib.nullcontext() if at_hand else offline(device), faked_parameters(module, mode):
         fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]
-        backend = _Planning(chosen, device, outcomes)
+
+        def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
+            outcomes.append(run_stages(gm, chosen, _graph_name(), names, device, texts=True))
+
+        backend = PostGradBackend(plan)
         with mode, torch.no_grad(), _fresh_dynamo():
             torch.compile(module, backend=backend, dynamic=dynamic)(*fakes)
     return outcomes
 
 
-class _Planning:
-    """A backend that goes as far as the rewritten graph's wrapper and then computes with fake tensors."""
+class PostGradBackend:
+    """A backend that hands on each graph as it is after Inductor's post-grad passes, and computes without Inductor's code."""
 
-    def __init__(self, options: Options, device: Device, outcomes: list[Outcome]) -> None:
-        self.options, self.device, self.outcomes = options, device, outcomes
+    def __init__(self, visit: Callable[[fx.GraphModule, list[str], Sequence[Any]], None]) -> None:
+        """`visit` gets the graph, and of the compiled function's inputs the names in the source and the values."""
+        self.visit = visit
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
         from torch._inductor.compile_fx import compile_fx
@@ -73,11 +78,11 @@ class _Planning:
         names = _input_names(gm)
 
         def inner(graph: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
-            return self._plan(graph, inputs, names)
+            return self._after_post_grad(graph, inputs, names, example_inputs)
 
         return compile_fx(gm, example_inputs, inner_compile=inner)
 
-    def _plan(self, gm: fx.GraphModule, inputs: Sequence[Any], names: Sequence[str]) -> Any:
+    def _after_post_grad(self, gm: fx.GraphModule, inputs: Sequence[Any], names: list[str], values: Sequence[Any]) -> Any:
         from torch._dynamo.utils import detect_fake_mode
         from torch._inductor import compile_fx
         from torch._inductor.virtualized import V
@@ -90,7 +95,7 @@ class _Planning:
             compile_fx.fake_tensor_prop(gm, inputs)
             compile_fx._recursive_record_original_output_strides(gm)
             compile_fx._recursive_post_grad_passes(gm, is_inference=True)
-            self.outcomes.append(run_stages(gm, self.options, _graph_name(), names, self.device, texts=True))
+            self.visit(gm, names, values)
 
         def run(arguments: list[Any]) -> Any:
             return module.forward(*arguments)

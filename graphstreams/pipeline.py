@@ -123,7 +123,7 @@ def _stages(
     inputs: Sequence[Any] | None,
 ) -> None:  # fmt: skip
     with _stage(outcome, "read"):
-        reading = outcome.reading = _read(gm, outcome.report.name, input_names)
+        reading = outcome.reading = read_graph(gm, outcome.report.name, input_names)
         outcome.report = replace(
             outcome.report,
             kernels=reading.kernels,
@@ -164,7 +164,7 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
     if inputs is None or options.costs not in ("auto", "measured"):
         return None
     assert outcome.device is not None
-    tuner = Tuner(reading, outcome.device, options, _by_position(reading.module, inputs))
+    tuner = Tuner(reading, outcome.device, options, inputs_by_position(reading.module, inputs))
     try:
         return _tuned_plan(outcome, reading, options, tuner)
     except Serial:
@@ -203,7 +203,7 @@ def _space(outcome: Outcome, reading: Reading, us: Sequence[float], options: Opt
     return Space(reading.kernels, us, options.streams, event_us)
 
 
-def _by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
+def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
     """The real inputs of a post-grad graph by position, where AOTAutograd tells which of the compiled function's they are."""
     found = {}
     for position, node in enumerate(module.graph.find_nodes(op="placeholder")):
@@ -226,7 +226,8 @@ def _stage(outcome: Outcome, stage: str) -> Iterator[None]:
     log.debug("%s: %s took %.3f s", outcome.report.name, stage, time.perf_counter() - started)
 
 
-def _read(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
+def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
+    """The kernels of a post-grad graph, which is not changed."""
     module = copy_graph(gm)
     finish_post_grad_passes(module)
     return read(module, name, input_names, wrapper.plan_settings())

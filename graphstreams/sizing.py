@@ -1,8 +1,8 @@
-"""The dynamic number of tokens of a graph: which size it is, and up to how many of them streams gain."""
+"""The dynamic number of tokens of a graph: which size it is, and for how many of them streams gain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,27 +14,22 @@ from graphstreams.costs.devices import Device
 from graphstreams.costs.roofline import Roofline
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.graph.support import token_count
+from graphstreams.options import Options
 from graphstreams.planning.growth import KernelTimes, anchored
+from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.paths import timed
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.threshold import HIGHEST, Curves, Simulate, Threshold, given, solve
+from graphstreams.planning.threshold import HIGHEST, Curves, Simulate, Threshold, set_by_user, solve
 from graphstreams.runtime.twin import size_source
-
-PlanAt = Callable[[Sequence[float]], Plan]  # from the us of each kernel
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A number of tokens that calls choose."""
+    """A number of tokens that each call chooses."""
 
     size: sympy.Expr  # in the graph's dynamic sizes
     example: int  # in the call that is compiled
-    limits: tuple[int, int]  # what it can be, and no more than is looked at
-
-    @property
-    def symbol(self) -> str:
-        """The size as text, such as "s21"."""
-        return str(self.size)
+    limits: tuple[int, int]  # what it can be, as far as is looked at
 
 
 def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
@@ -42,8 +37,7 @@ def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
     count = token_count(module)
     if not isinstance(count, torch.SymInt):
         return None
-    size, example = count.node.expr, count.node.hint
-    shape_env = count.node.shape_env
+    size, example, shape_env = count.node.expr, count.node.hint, count.node.shape_env
     if example is None or shape_env is None or not size.free_symbols:
         return None
     try:
@@ -51,68 +45,84 @@ def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
     except ValueError:
         return None
     bounds = shape_env.bound_sympy(size)
-    low = max(1, _whole(bounds.lower, 1))
-    return Tokens(size, int(example), (min(low, int(example)), max(int(example), min(_whole(bounds.upper, HIGHEST), HIGHEST))))
+    low, high = _whole(bounds.lower, 1), min(_whole(bounds.upper, HIGHEST), HIGHEST)
+    return Tokens(size, int(example), (min(max(1, low), int(example)), max(high, int(example))))
 
 
 def _whole(bound: Any, default: int) -> int:
-    return int(bound) if bound.is_Integer else default
+    return int(bound) if bound.is_Integer else default  # infinity is none
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """What a graph's kernels take at any number of tokens, and what a plan of them gains."""
+    """What a graph's kernels take at any number of tokens."""
 
     tokens: Tokens
     kernels: KernelGraph
     times: KernelTimes
+    slowdown: float = 1.0  # of plans, beside the serial graph, against their prediction
     simulate: Simulate = timed
     loses_at: int | None = None  # a number of tokens that is known to be too large
 
-    def threshold(self, plan: Plan, min_gain: float, max_tokens: int | None = None, slowdown: float = 1.0) -> Threshold:
-        """For how many tokens `plan`, made at `tokens.example`, gains at least the share `min_gain`.
+    def threshold(self, plan: Plan, options: Options) -> Threshold:
+        """For how many tokens `plan`, made at `tokens.example`, gains enough; `options.max_tokens` is the user's word for it.
 
-        `max_tokens` is the user's word for it. `slowdown` is how much longer, beside the serial graph, a plan took where it was
-        measured than it was predicted to. Raises ValueError where a kernel has no time at some size.
+        Raises ValueError where a kernel has no time at some size.
         """
-        curves = Curves(self.kernels, self.times, plan, self.simulate, slowdown)
-        symbol, example, limits = self.tokens.symbol, self.tokens.example, self.tokens.limits
-        if max_tokens is not None:
-            return given(curves, symbol, example, max_tokens, limits)
-        found = solve(curves, symbol, example, min_gain, limits)
+        curves = Curves(self.kernels, self.times, plan, self.simulate, self.slowdown)
+        symbol, example, limits = str(self.tokens.size), self.tokens.example, self.tokens.limits
+        if options.max_tokens is not None:
+            return set_by_user(curves, symbol, example, options.max_tokens, limits)
+        found = solve(curves, symbol, example, options.min_gain, limits)
         if found.largest is None and self.loses_at is not None:
             return replace(found, largest=limits[1], reason=f"{found.reason}: {self.loses_at} gain less")
         return found
 
-    def for_fewer(self, plan_at: PlanAt, min_gain: float, max_tokens: int | None = None) -> tuple[Sizing, Plan] | None:
-        """Where the example has too many tokens: the same with a smaller example, and the plan that gains there.
 
-        That example is `max_tokens`, else half the tokens, a quarter and so on; None where none gains. The threshold is then
-        below the example of before. `plan_at` makes a plan from the us of each kernel.
-        """
-        low, example = self.tokens.limits[0], self.tokens.example
-        count = max_tokens if max_tokens is not None else example // 2
-        while count >= low:
-            plan = plan_at(self.times.at(count))
-            if plan.streams > 1 and plan.streamed_us <= (1 - min_gain) * plan.serial_us:
-                tokens = replace(self.tokens, example=count, limits=(low, max(low, example - 1)))
-                return replace(self, tokens=tokens, loses_at=example), plan
-            count = 0 if max_tokens is not None else count // 2
-        return None
-
-
-def sizing_of(tokens: Tokens, kernels: KernelGraph, us: Sequence[float], device: Device, simulate: Simulate = timed) -> Sizing:
+def sizing_of(
+    tokens: Tokens,
+    kernels: KernelGraph,
+    us: Sequence[float],
+    device: Device,
+    plan: Plan | None = None,
+    measured_gain: float | None = None,
+    simulate: Simulate = timed,
+) -> Sizing:
     """`us` are the kernels' times at the example sizes, measured or not; the roofline of `device` tells how they grow.
 
+    Where a plan for the example was measured to gain `measured_gain`, other than predicted, all sizes are corrected by as much.
     Raises ValueError where the times at other sizes cannot be told.
     """
     model = Roofline(device)
     costs = anchored([model.expression(kernel) for kernel in kernels.kernels], us, kernels.sizes)
-    return Sizing(tokens, kernels, KernelTimes(costs, tokens.size, kernels.sizes), simulate)
+    slowdown = 1.0
+    if plan is not None and plan.streamed_us and measured_gain is not None:
+        slowdown = (1 - measured_gain) * plan.serial_us / plan.streamed_us
+    return Sizing(tokens, kernels, KernelTimes(costs, tokens.size, kernels.sizes), slowdown, simulate)
 
 
-def slowdown(plan: Plan, measured_gain: float | None) -> float:
-    """How much longer, beside the serial graph, a plan took than it was predicted to; 1 where it was not measured."""
-    if measured_gain is None or not plan.streamed_us:
-        return 1.0
-    return (1 - measured_gain) * plan.serial_us / plan.streamed_us
+@dataclass(frozen=True)
+class Fewer:
+    """A plan for calls with fewer tokens than the example, which is to run serially."""
+
+    sizing: Sizing  # its example is the number of tokens that the plan is made for
+    plan: Plan
+    us: tuple[float, ...]
+
+
+def plan_for_fewer(sizing: Sizing, options: Options, event_us: float) -> Fewer | None:
+    """A plan that gains at `options.max_tokens`, else at half the example's tokens, a quarter and so on; None without one.
+
+    Raises ValueError where a kernel has no time at some size.
+    """
+    low, example = sizing.tokens.limits[0], sizing.tokens.example
+    count = options.max_tokens if options.max_tokens is not None else example // 2
+    while count >= low:
+        us = tuple(sizing.times.at(count))
+        plan = plan_kernels(sizing.kernels, us, options.streams, event_us)
+        if plan.streams > 1 and plan.streamed_us * sizing.slowdown <= (1 - options.min_gain) * plan.serial_us:
+            tokens = replace(sizing.tokens, example=count, limits=(low, max(low, example - 1)))
+            plan = replace(plan, priority=options.priority or 0)
+            return Fewer(replace(sizing, tokens=tokens, loses_at=example), plan, us)
+        count = 0 if options.max_tokens is not None else count // 2
+    return None

@@ -125,7 +125,7 @@ def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tu
     )
 
 
-def given(curves: Curves, symbol: str, example: int, max_size: int, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
+def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
     """The threshold that the user gave, with the same curves; nothing is solved. Arguments otherwise as for `solve`."""
     low, high = limits
     return Threshold(symbol, max_size, _curve(curves, low, high, [example, max_size, max_size + 1]), f"max_tokens={max_size}")

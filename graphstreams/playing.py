@@ -1,0 +1,53 @@
+"""The kernels of a module on the GPU at hand, to be played in any order: for benchmarks and calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphstreams.explaining import PostGradBackend
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.graph.reading import Reading
+from graphstreams.measuring import SerialCode
+from graphstreams.pipeline import inputs_by_position, read_graph
+from graphstreams.runtime.player import Player
+
+
+@dataclass(frozen=True)
+class Playable:
+    """One graph: what was read of it, and its compiled kernels."""
+
+    reading: Reading
+    player: Player
+
+    @property
+    def graph(self) -> KernelGraph:
+        return self.reading.kernels
+
+    @property
+    def order(self) -> list[int]:
+        """Kernel ids in the order of the serial code."""
+        return list(dict.fromkeys(self.reading.order))
+
+
+def player_of(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Playable]:
+    """The graphs of `module(*inputs)`, largest first, their kernels compiled by Inductor and run once on the real inputs.
+
+    Needs a CUDA device. Raises Unmeasurable where kernels cannot be repeated.
+    """
+    found: list[Playable] = []
+
+    def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
+        reading = read_graph(gm, f"graph {len(found)}", names)
+        code = SerialCode(reading)
+        found.append(Playable(reading, code.player(code.arguments(inputs_by_position(reading.module, values)))))
+
+    torch._dynamo.reset()
+    with torch.no_grad():
+        torch.compile(module, backend=PostGradBackend(visit))(*inputs)
+    torch._dynamo.reset()
+    return sorted(found, key=lambda playable: -len(playable.reading.order))
