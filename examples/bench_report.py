@@ -1,0 +1,178 @@
+"""The results of `bench_deepseek.py` as tables. A result is plain data, as it stands in bench.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+Row = Mapping[str, Any]  # one workload: "name", "title", "rivals" by name, and "failed" where it could not run at all
+
+SERIAL, HAND, CUSTOM, OURS, PLAYED = "serial", "hand: ", "custom op: ", "graphstreams: ", "played: "
+COMPILED = {
+    "streams by hand": HAND,
+    "custom operators": CUSTOM,
+    "graphstreams, roofline": OURS + "roofline",
+    "graphstreams, measured": OURS + "measured",
+    "graphstreams, search": OURS + "search",
+}
+SETTINGS = {"deterministic": "with Inductor's setting `deterministic`", "default": "with Inductor's own settings"}
+# What the bits may differ by where rounding is the only difference: bf16 keeps 8 bits, and a few sums follow each other.
+ROUNDING = 0.05
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """All tables of a result as markdown."""
+    parts = [f"# DeepSeek V3.2 at decode: streams compared\n\n{machine(result)}"]
+    for setting, rows in result["passes"].items():
+        if rows:
+            parts.append(f"## Speed, {SETTINGS[setting]}\n\n{speed_table(rows)}\n\n{_LEGEND}")
+        if setting == "deterministic" and rows:
+            parts.append(f"### Other systems' policies on the same kernels\n\n{policy_table(rows)}\n\n{_PLAYED_LEGEND}")
+            parts.append(f"### Bits\n\n{bits_table(rows)}\n\n{_BITS_LEGEND}")
+            parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows)}")
+        if rows:
+            parts.append(f"### Times, {SETTINGS[setting]}\n\n{times_table(rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+_LEGEND = (
+    "Serial is the time of one replay of a CUDA graph in us, all else how many times faster than serial in the same run. "
+    "In brackets: the fastest variant, or that graphstreams left the graph serial. ≠: other bits than serial; !: wrong by "
+    "more than rounding."
+)
+_PLAYED_LEGEND = (
+    "The kernels of the serial graph, launched on streams in the order of each policy, with the fewest events that keep it "
+    "right: how many times faster than serial Inductor; in brackets: streams and waits. Nothing is compiled again for a plan."
+)
+_BITS_LEGEND = (
+    "Runs with other outputs or caches than serial's / runs, as CUDA graphs and launched directly. Then the largest "
+    "difference relative to the largest value, and how many of the wrong runs gave yet other bits when they were repeated."
+)
+
+
+def machine(result: Mapping[str, Any]) -> str:
+    """Where and how the result was measured, in a sentence or two."""
+    versions = f"torch {result['torch']} (CUDA {result['cuda']}), triton {result['triton']}, Python {result['python']}"
+    return (
+        f"{result['device']} (driver {result['driver']}), {versions}; {result['date']}. Medians of {result['rounds']} "
+        f"rounds of {result['repeats']} replays, all rivals of a workload in turns; bits over {result['replays']} replays "
+        "on fresh random inputs."
+    )
+
+
+def speedup(row: Row, name: str, way: str = "graph") -> float | None:
+    """How many times faster than serial a rival is; None where either has no time."""
+    times = [row.get("rivals", {}).get(each, {}).get(way) for each in (SERIAL, name)]
+    return times[0]["median"] / times[1]["median"] if all(times) else None
+
+
+def best(row: Row, prefix: str, way: str = "graph") -> str | None:
+    """The fastest rival of a group."""
+    timed = [name for name in row.get("rivals", {}) if name.startswith(prefix) and speedup(row, name, way) is not None]
+    return max(timed, key=lambda name: speedup(row, name, way) or 0.0, default=None)
+
+
+def speed_table(rows: Sequence[Row]) -> str:
+    """Serial time and the speed-up of each compiled rival, one row a workload."""
+    return _table(rows, COMPILED, "graph", _note)
+
+
+def direct_table(rows: Sequence[Row]) -> str:
+    """The same where the host launches every kernel."""
+    return _table(rows, COMPILED, "direct", _variant)
+
+
+def policy_table(rows: Sequence[Row]) -> str:
+    """Serial time and the speed-up of each played plan."""
+    played = dict.fromkeys(name for row in rows for name in row.get("rivals", {}) if name.startswith(PLAYED))
+    return _table(rows, {name.removeprefix(PLAYED): name for name in played}, "graph", _syncs)
+
+
+def bits_table(rows: Sequence[Row]) -> str:
+    """Runs with other bits than serial's, one line a workload and rival."""
+    lines = []
+    for row in rows:
+        for name, rival in row.get("rivals", {}).items():
+            if "wrong" in rival:
+                runs = ", ".join(f"{way} {rival['wrong'][way]}/{rival['runs'][way]}" for way in rival["runs"])
+                size = f"{rival['difference']:.1e}" if any(rival["wrong"].values()) else "-"
+                lines.append([row["title"], name, runs, size, rival["unstable"] or "-"])
+    return _markdown(lines, ["workload", "rival", "wrong / runs", "largest difference", "unstable"])
+
+
+def times_table(rows: Sequence[Row]) -> str:
+    """Medians and quartiles of every rival in us, and what failed."""
+    lines = []
+    for row in rows:
+        if row.get("failed"):
+            lines.append([row["title"], "-", f"failed: {_short(row['failed'])}", "-", "-"])
+        for name, rival in row.get("rivals", {}).items():
+            note = rival.get("failed") or rival.get("reason") or ""
+            times = [_times(rival.get(way)) for way in ("graph", "direct")]
+            lines.append([row["title"], name, *times, _short(note)])
+    return _markdown(lines, ["workload", "rival", "graph us", "direct us", "note"])
+
+
+def progress(row: Row) -> str:
+    """One workload in one line."""
+    if row.get("failed"):
+        return f"{row['title']}: failed: {_short(row['failed'])}"
+    shown = [f"{title} {_cell(row, prefix, 'graph', _variant)}" for title, prefix in COMPILED.items() if best(row, prefix)]
+    broken = [name for name, rival in row["rivals"].items() if rival.get("failed")]
+    failed = f"; failed: {', '.join(broken)}" if broken else ""
+    return f"{row['title']}: serial {_median(row, 'graph')} us; {', '.join(shown)}{failed} ({row['seconds']:.0f} s)"
+
+
+def _table(rows: Sequence[Row], columns: Mapping[str, str], way: str, note: Callable[[Row, str, str], str]) -> str:
+    lines = []
+    for row in rows:
+        if row.get("failed"):
+            lines.append([row["title"], f"failed: {_short(row['failed'])}", *["-"] * len(columns)])
+        else:
+            lines.append([row["title"], _median(row, way), *(_cell(row, prefix, way, note) for prefix in columns.values())])
+    return _markdown(lines, ["workload", "serial us", *columns])
+
+
+def _cell(row: Row, prefix: str, way: str, note: Callable[[Row, str, str], str]) -> str:
+    name = best(row, prefix, way)
+    if name is None:
+        return "failed" if any(n.startswith(prefix) and r.get("failed") for n, r in row.get("rivals", {}).items()) else "-"
+    return f"{speedup(row, name, way):.2f}x{note(row, name, prefix)}"
+
+
+def _variant(row: Row, name: str, prefix: str) -> str:
+    return f" ({name.removeprefix(prefix)})" if name != prefix else ""
+
+
+def _note(row: Row, name: str, prefix: str) -> str:
+    rival = row["rivals"][name]
+    verdict = rival.get("verdict", "clean")
+    text = _variant(row, name, prefix) + (f" ({verdict})" if verdict != "clean" else "")
+    if any(rival.get("wrong", {}).values()):
+        text += " !" if rival["difference"] > ROUNDING or rival["unstable"] else " ≠"
+    return text
+
+
+def _syncs(row: Row, name: str, prefix: str) -> str:
+    rival = row["rivals"][name]
+    return f" ({rival['streams']}, {rival['waits']})" if "waits" in rival else ""
+
+
+def _median(row: Row, way: str) -> str:
+    times = row["rivals"].get(SERIAL, {}).get(way)
+    return f"{times['median']:.1f}" if times else "-"
+
+
+def _times(times: Mapping[str, float] | None) -> str:
+    return f"{times['median']:.1f} ({times['first_quartile']:.1f}-{times['third_quartile']:.1f})" if times else "-"
+
+
+def _short(text: str, limit: int = 120) -> str:
+    line = " ".join(text.split()).replace("|", "/")
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def _markdown(lines: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)

@@ -1,0 +1,128 @@
+"""The same two phases behind opaque operators, as vLLM's pull request 39943 brings streams into a compiled model.
+
+Each operator's body forks a side stream, runs a function on either stream and joins. The functions are compiled apart, so
+both keep Inductor's fusions; the graph around them sees one operator. As in vLLM, an operator finds its module by a name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from deepseek_parts import BlockParts, Parts, Tensors
+from torch import Tensor
+
+_modules: weakref.WeakValueDictionary[str, CustomOpStreams] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+class CustomOpStreams(torch.nn.Module):
+    """A module in parts whose `phases` are opaque operators; without CUDA their bodies run in order.
+
+    Takes and returns what the module itself does. With `settings` each path is compiled with these settings of Inductor.
+    """
+
+    def __init__(self, parts: Parts, phases: frozenset[int], settings: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.parts, self.phases = parts, phases
+        self.name = f"rival{next(_numbers)}"
+        _modules[self.name] = self
+        paths: tuple[Callable[..., Any], ...] = (parts.down, parts.key, parts.query, self._rest)
+        if settings is not None:
+            paths = tuple(torch.compile(path, fullgraph=True, options=dict(settings)) for path in paths)
+        self.down, self.key, self.query, self.rest = paths
+        self.side = torch.cuda.Stream() if torch.cuda.is_available() else None
+        # Made once, as vLLM does: an operator that makes events at every call costs more on the host.
+        self.events = [torch.cuda.Event() for _ in range(4)] if self.side else []
+        self.second = _block_phase_2 if isinstance(parts, BlockParts) else _layer_phase_2
+
+    def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> Any:
+        parts = self.parts
+        if 1 in self.phases:
+            q_c, qkv_a, key, projected = torch.ops.deepseek_rivals.phase_1(hidden, self.name)
+        else:
+            (q_c, qkv_a), (key, projected) = parts.down(hidden), parts.key(hidden)
+        if 2 in self.phases:
+            query, chosen, *kept = self.second(q_c, qkv_a, key, projected, positions, *caches, self.name)
+        else:
+            query, (chosen, *kept) = parts.query(q_c, positions), self._rest(q_c, qkv_a, key, projected, positions, *caches)
+        return parts.finish(query, chosen, tuple(kept), positions, *caches)
+
+    def phase_1(self, hidden: Tensor) -> Tensors:
+        """Down projection beside the indexer's key: `(q_c, qkv_a, key, projected)`."""
+        down, key = self._beside(0, (self.down, (hidden,)), (self.key, (hidden,)))
+        return (*down, *key)
+
+    def phase_2(self, q_c: Tensor, *values: Tensor) -> Tensors:
+        """The rest of the indexer beside the query: `(query, chosen, *kept)`. `values` are as `_rest` takes them."""
+        positions = values[3]
+        rest, query = self._beside(2, (self.rest, (q_c, *values)), (self.query, (q_c, positions)))
+        return (query, *rest)
+
+    def _rest(self, q_c: Tensor, qkv_a: Tensor, key: Tensor, projected: Tensor, positions: Tensor, *caches: Tensor) -> Tensors:
+        chosen = self.parts.chosen(q_c, key, projected, positions, caches[-1])
+        return (chosen, *self.parts.kept(qkv_a, positions, *caches))
+
+    def _beside(self, first: int, main: tuple[Any, Tensors], beside: tuple[Any, Tensors]) -> tuple[Any, Any]:
+        """Both functions with their arguments, the second on the side stream; `first` is the first of two events."""
+        if self.side is None:
+            return main[0](*main[1]), beside[0](*beside[1])
+        start, done = self.events[first : first + 2]
+        start.record()
+        with torch.cuda.stream(self.side):
+            start.wait()
+            other = beside[0](*beside[1])
+            done.record()
+        result = main[0](*main[1])
+        done.wait()
+        return result, other
+
+
+_VALUES = "Tensor q_c, Tensor qkv_a, Tensor key, Tensor projected, Tensor positions"
+
+
+def _phase_1(hidden: Tensor, name: str) -> Tensors:
+    return _modules[name].phase_1(hidden)
+
+
+def _phase_2(*arguments: Any) -> Tensors:
+    return _modules[arguments[-1]].phase_2(*arguments[:-1])
+
+
+torch.library.custom_op(
+    "deepseek_rivals::phase_1", _phase_1, mutates_args=(),
+    schema="(Tensor hidden, str name) -> (Tensor, Tensor, Tensor, Tensor)",
+).register_fake(lambda *arguments: _first_shapes(*arguments))  # fmt: skip
+torch.library.custom_op(
+    "deepseek_rivals::block_phase_2", _phase_2, mutates_args={"index_cache"},
+    schema=f"({_VALUES}, Tensor(a!) index_cache, str name) -> (Tensor, Tensor, Tensor, Tensor)",
+).register_fake(lambda *arguments: _block_shapes(*arguments))  # fmt: skip
+torch.library.custom_op(
+    "deepseek_rivals::layer_phase_2", _phase_2, mutates_args={"kv_cache", "index_cache"},
+    schema=f"({_VALUES}, Tensor(a!) kv_cache, Tensor(b!) index_cache, str name) -> (Tensor, Tensor)",
+).register_fake(lambda *arguments: _layer_shapes(*arguments))  # fmt: skip
+_block_phase_2 = torch.ops.deepseek_rivals.block_phase_2
+_layer_phase_2 = torch.ops.deepseek_rivals.layer_phase_2
+
+
+def _first_shapes(hidden: Tensor, name: str) -> Tensors:
+    config, tokens = _modules[name].parts.layer.config, hidden.shape[0]
+    down, key = config.q_lora + config.kv_lora + config.rope, config.index_dim + config.index_heads
+    widths = (config.q_lora, down, config.index_dim, key)
+    return tuple(hidden.new_empty(tokens, width) for width in widths)
+
+
+def _block_shapes(q_c: Tensor, *arguments: Any) -> Tensors:
+    config, tokens = _modules[arguments[-1]].parts.layer.config, q_c.shape[0]
+    query = q_c.new_empty(tokens, config.heads // config.tp, config.nope + config.rope)
+    chosen = q_c.new_empty(tokens, config.context, dtype=torch.bool)
+    return query, chosen, q_c.new_empty(tokens, config.kv_lora), q_c.new_empty(tokens, config.rope)
+
+
+def _layer_shapes(q_c: Tensor, *arguments: Any) -> Tensors:
+    config, tokens = _modules[arguments[-1]].parts.layer.config, q_c.shape[0]
+    query = q_c.new_empty(tokens, config.heads // config.tp, config.kv_lora + config.rope)
+    return query, q_c.new_empty(tokens, config.topk, dtype=torch.int64)

@@ -1,0 +1,58 @@
+"""The part of a V3.2 attention layer in front of the attention: no top-k, so that little hides what streams gain.
+
+The block is `deepseek_v32.py` up to the logits of the indexer; a threshold stands in place of the top-k. With 16 heads and
+64 tokens a first prototype of streams computed it wrongly: its first GEMM makes a buffer on one stream that a kernel on
+another reads last, and freed at that kernel's launch, its block was overwritten while it was read.
+"""
+
+from __future__ import annotations
+
+import torch
+from deepseek_v32 import Config, SparseAttention, apply_rope, build, example_inputs
+from torch import Tensor
+
+
+class PreAttention(torch.nn.Module):
+    """`forward` returns the query, the new latent and rotated key, and which slots have logits above a threshold."""
+
+    def __init__(self, layer: SparseAttention) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Tensor, positions: Tensor, index_cache: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        layer, config = self.layer, self.layer.config
+        cos_sin = layer.cos_sin[positions]
+        sizes = (config.q_lora, config.kv_lora, config.rope)
+        q_a, kv_a, k_pe = layer.fused_qkv_a_proj(hidden).split(sizes, dim=-1)
+        q_c = layer.q_a_layernorm(q_a)
+        query = layer.q_b_proj(q_c).unflatten(-1, (-1, config.nope + config.rope))
+        nope, rotary = query.split((config.nope, config.rope), dim=-1)
+        rotary = apply_rope(rotary, cos_sin, interleaved=True)
+        k_pe = apply_rope(k_pe.unsqueeze(1), cos_sin, interleaved=True).squeeze(1)
+        logits = self._logits(hidden, q_c, positions, cos_sin, index_cache)
+        query = torch.cat((nope, rotary), dim=-1)
+        return query, layer.kv_a_layernorm(kv_a), k_pe, logits > logits.mean(dim=-1, keepdim=True)
+
+    def _logits(self, hidden: Tensor, q_c: Tensor, positions: Tensor, cos_sin: Tensor, index_cache: Tensor) -> Tensor:
+        """As the indexer has them: its forward pass without the choice of slots."""
+        indexer, config = self.layer.indexer, self.layer.config
+        key, weights = indexer._key_and_weights(hidden)
+        key = indexer._rotate(indexer.k_norm(key.float()).to(hidden.dtype).unsqueeze(1), cos_sin)
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        index_cache.index_put_((rows, positions), key.squeeze(1))
+        query = indexer._rotate(indexer.wq_b(q_c).unflatten(-1, (config.index_heads, config.index_dim)), cos_sin)
+        return indexer._logits(query, weights, index_cache)
+
+
+def pre_attention(
+    heads: int = 16, tokens: int = 64, device: torch.device | str = "meta", seed: int = 0
+) -> tuple[PreAttention, tuple[Tensor, Tensor, Tensor]]:
+    """The block at full size but for its heads, and `(hidden, positions, index_cache)`, with random values but on "meta"."""
+    config = Config(heads=heads, tokens=tokens)
+    return PreAttention(build(config, device, seed)), pre_attention_inputs(config, device, seed)
+
+
+def pre_attention_inputs(config: Config, device: torch.device | str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Random `(hidden, positions, index_cache)` of the block."""
+    hidden, positions, _, index_cache = example_inputs(config, device, seed)
+    return hidden, positions, index_cache

@@ -1,0 +1,67 @@
+"""Streams placed by hand in the model, as serving engines would write them where torch.compile can trace streams.
+
+Phase 1 is vLLM's pull request 39943: the indexer's key GEMM and norm beside the down projection. Phase 2 is its issue 39308:
+the query's up projection with RoPE beside the rest of the indexer. Both use one side stream, as 39308 asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from deepseek_parts import Parts
+from torch import Tensor
+
+PHASES: dict[str, frozenset[int]] = {"phase 1": frozenset({1}), "phase 2": frozenset({2}), "both": frozenset({1, 2})}
+
+
+class HandStreams(torch.nn.Module):
+    """A module in parts with its phases on a side stream; without CUDA everything runs in order.
+
+    Takes `(hidden, positions, *caches)` as the module itself does; the indexer's cache is the last. Returns the module's
+    outputs and `q_c`, which both streams read: torch 2.15 frees it once its last reader on the caller's stream is enqueued,
+    unless it is an output; `record_stream` marks a copy of it there.
+    """
+
+    def __init__(self, parts: Parts, phases: frozenset[int]) -> None:
+        super().__init__()
+        self.parts, self.phases = parts, phases
+        self.side = torch.cuda.Stream() if torch.cuda.is_available() else None
+
+    def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> tuple[Any, Tensor]:
+        parts = self.parts
+        if 1 in self.phases:
+            (key, projected), key_done = self._beside(parts.key, hidden)
+        q_c, qkv_a = parts.down(hidden)
+        if 2 in self.phases:
+            query, query_done = self._beside(parts.query, q_c, positions)
+        if 1 in self.phases:
+            _join(key_done)
+        else:
+            key, projected = parts.key(hidden)
+        # Behind the last event that this stream records: Dynamo allows no record behind a write to an input.
+        chosen = parts.chosen(q_c, key, projected, positions, caches[-1])
+        kept = parts.kept(qkv_a, positions, *caches)
+        if 2 in self.phases:
+            _join(query_done)
+        else:
+            query = parts.query(q_c, positions)
+        return parts.finish(query, chosen, kept, positions, *caches), q_c
+
+    def _beside(self, part: Callable[..., Any], *values: Tensor) -> tuple[Any, torch.cuda.Event | None]:
+        """`part` on the side stream, behind what the caller's stream has done so far, and the event of its end."""
+        if self.side is None:
+            return part(*values), None
+        done = torch.cuda.Event()
+        # Not an event: at the head of a graph torch 2.15 puts kernels that read only inputs in front of the wait for one.
+        self.side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.side):
+            result = part(*values)
+            done.record()
+        return result, done
+
+
+def _join(done: torch.cuda.Event | None) -> None:
+    if done is not None:
+        done.wait()

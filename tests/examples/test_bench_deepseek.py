@@ -1,0 +1,429 @@
+"""The benchmark's rivals compute what the plain modules compute; its arguments, its tables and its course, without a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.planning.plan import Plan
+from graphstreams.runtime.occupancy import Blocks
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "examples"))
+import bench_deepseek as bench
+import bench_report
+import deepseek_parts
+import deepseek_pre_attention
+import deepseek_v32
+from custom_op_streams import CustomOpStreams
+from hand_streams import PHASES, HandStreams
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
+
+TINY = deepseek_v32.Config.tiny(dtype=torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    with torch.no_grad():
+        yield
+
+
+def made(whole: bool, config: deepseek_v32.Config = TINY) -> tuple[torch.nn.Module, list[Any]]:
+    """The layer or the block with norms that differ from the identity, and inputs."""
+    layer = deepseek_v32.build(config, "cpu")
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in layer.named_parameters():
+        if "norm" in name:
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    inputs = deepseek_v32.example_inputs if whole else deepseek_pre_attention.pre_attention_inputs
+    return layer if whole else deepseek_pre_attention.PreAttention(layer), list(inputs(config, "cpu", 3))
+
+
+def results(function: Callable[..., Any], values: Sequence[Any]) -> list[Any]:
+    """Outputs and changed inputs."""
+    own = bench.clones(values)
+    return [*bench.leaves(function(*own)), *own]
+
+
+def by_hand(module: torch.nn.Module, phases: frozenset[int]) -> torch.nn.Module:
+    return HandStreams(deepseek_parts.parts_of(module), phases)
+
+
+def by_operators(module: torch.nn.Module, phases: frozenset[int]) -> torch.nn.Module:
+    return CustomOpStreams(deepseek_parts.parts_of(module), phases)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "traced"])
+@pytest.mark.parametrize("make", [by_hand, by_operators])
+@pytest.mark.parametrize("phases", PHASES.values(), ids=PHASES)
+@pytest.mark.parametrize("whole", [True, False], ids=["layer", "block"])
+def test_a_rival_computes_what_the_module_does(whole: bool, phases: frozenset[int], make: Any, compiled: bool) -> None:
+    module, values = made(whole)
+    rival = make(module, phases)
+    function = torch.compile(rival, backend="aot_eager", fullgraph=True) if compiled else rival
+    taken = (lambda *own: function(*own)[0]) if make is by_hand else function
+    for expected, found in zip(results(module, values), results(taken, values), strict=True):
+        assert torch.equal(expected, found)
+
+
+def test_a_rival_by_hand_also_returns_what_both_streams_read() -> None:
+    module, values = made(False)
+    outputs, q_c = by_hand(module, PHASES["both"])(*bench.clones(values))
+    assert len(outputs) == 4
+    assert torch.equal(q_c, deepseek_parts.parts_of(module).down(values[0])[0])
+
+
+def test_operators_declare_the_caches_that_they_write() -> None:
+    ops = torch.ops.deepseek_rivals
+    written = {
+        name: {a.name for a in getattr(ops, name).default._schema.arguments if a.alias_info and a.alias_info.is_write}
+        for name in ("phase_1", "block_phase_2", "layer_phase_2")
+    }
+    assert written == {"phase_1": set(), "block_phase_2": {"index_cache"}, "layer_phase_2": {"kv_cache", "index_cache"}}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["layer", "block"])
+def test_operators_return_the_shapes_and_strides_that_tracing_believes(whole: bool) -> None:
+    module, values = made(whole, deepseek_v32.Config.tiny(tokens=5))
+    rival = by_operators(module, PHASES["both"])
+    first = torch.ops.deepseek_rivals.phase_1(values[0], rival.name)
+    taken = [first[0], first[1], first[2], first[3], *bench.clones(values)[1:], rival.name]
+    second = rival.second(*taken)
+    with torch._subclasses.fake_tensor.FakeTensorMode() as mode:
+        fakes = [mode.from_tensor(value) if isinstance(value, torch.Tensor) else value for value in taken]
+        believed = [*torch.ops.deepseek_rivals.phase_1(mode.from_tensor(values[0]), rival.name), *rival.second(*fakes)]
+    for real, fake in zip([*first, *second], believed, strict=True):
+        assert (real.shape, real.stride(), real.dtype) == (fake.shape, fake.stride(), fake.dtype)
+
+
+def test_an_fp8_layer_has_no_parts() -> None:
+    with pytest.raises(ValueError, match="fp8"):
+        deepseek_parts.parts_of(deepseek_v32.build(deepseek_v32.Config.tiny(fp8=True), "meta"))
+    with pytest.raises(TypeError, match="Linear"):
+        deepseek_parts.parts_of(torch.nn.Linear(2, 2))
+
+
+def test_the_pre_attention_block_is_the_layers_first_part() -> None:
+    block, inputs = deepseek_pre_attention.pre_attention(16, 2)
+    assert block.layer.config == deepseek_v32.Config(heads=16, tokens=2)
+    assert [tuple(value.shape) for value in inputs] == [(2, 7168), (2,), (2, 4096, 128)]
+
+
+def test_the_command_line_runs_everything_by_default() -> None:
+    arguments = bench.parse_args([])
+    assert arguments.workloads == list(bench.WORKLOADS)
+    assert len(bench.WORKLOADS) == 9
+    assert arguments.settings == ["deterministic", "default"]
+    assert arguments.hand == list(PHASES)
+    assert (arguments.rounds, arguments.replays, arguments.limit, arguments.out) == (40, 50, None, Path("bench"))
+
+
+def test_the_command_line_takes_a_part() -> None:
+    given = ["--workloads", "layer-tp8-1", "block-16-1", "--rounds", "5", "--replays", "0", "--out", "x", "--custom", "phase 1"]
+    arguments = bench.parse_args([*given, "--settings", "default", "--limit", "200"])
+    assert arguments.workloads == ["layer-tp8-1", "block-16-1"]
+    assert (arguments.rounds, arguments.replays, arguments.limit, arguments.out) == (5, 0, 200.0, Path("x"))
+    assert (arguments.custom, arguments.settings) == (["phase 1"], ["default"])
+
+
+@pytest.mark.parametrize("given", [["--workloads", "layer"], ["--rounds", "1"], ["--replays", "-1"], ["--hand", "all"]])
+def test_the_command_line_refuses_what_it_does_not_know(given: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.parse_args(given)
+
+
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main([]) == 2
+    assert "CUDA" in capsys.readouterr().err
+
+
+def test_the_workloads_are_those_of_the_measurements() -> None:
+    assert bench.WORKLOADS["block-128-64"].title == "block before the attention, 128 heads, 64 tokens"
+    assert bench.WORKLOADS["layer-tp8-1"].title == "layer, TP 8, 1 token"
+    for name, workload in bench.WORKLOADS.items():
+        assert name.endswith(f"-{workload.config.tokens}")
+        assert workload.whole == name.startswith("layer")
+        assert workload.config.tp == (8 if "tp8" in name else 1)
+
+
+def test_samples_become_a_median_and_quartiles() -> None:
+    assert bench.summary([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == {"median": 4.0, "first_quartile": 2.0, "third_quartile": 6.0}
+
+
+def test_a_difference_is_relative_and_counts_unequal_integers() -> None:
+    numbers, slots = torch.tensor([1.0, -4.0]), torch.tensor([1, 2, 3, 4])
+    assert bench.difference([numbers, slots], [numbers, slots]) == 0.0
+    assert bench.difference([numbers], [torch.tensor([1.0, -4.5])]) == 0.125
+    assert bench.difference([slots], [torch.tensor([1, 2, 3, 5])]) == 0.25
+    assert bench.difference([numbers], [torch.tensor([float("nan"), -4.0])]) == float("inf")
+
+
+def times(median: float) -> dict[str, float]:
+    return {"median": median, "first_quartile": median - 0.5, "third_quartile": median + 0.5}
+
+
+def compiled(median: float, **changes: Any) -> dict[str, Any]:
+    bits = {"wrong": {"graph": 0, "direct": 0}, "runs": {"graph": 50, "direct": 5}, "difference": 0.0, "unstable": 0}
+    return {"graph": times(median), "direct": times(200.0), **bits, **changes}
+
+
+def a_row() -> dict[str, Any]:
+    rivals = {
+        "serial": {"graph": times(100.0), "direct": times(150.0)},
+        "hand: phase 1": compiled(90.0),
+        "hand: both": compiled(80.0, wrong={"graph": 50, "direct": 5}, difference=0.004),
+        "hand: phase 2": {"failed": "RuntimeError: operation | failed\ndue to a capture"},
+        "custom op: both": compiled(125.0, wrong={"graph": 9, "direct": 0}, difference=0.5, unstable=3),
+        "graphstreams: roofline": compiled(100.0, verdict="serial", reason="the predicted gain is 1.0%"),
+        "graphstreams: search": compiled(50.0, verdict="clean", reason=""),
+        "played: serial": {"graph": times(100.0)},
+        "played: Nimble": {"graph": times(62.5), "streams": 5, "waits": 11},
+    }
+    return {"name": "w", "title": "layer, TP 8, 1 token", "rivals": rivals, "seconds": 20.4}
+
+
+FAILED = {"name": "v", "title": "layer, TP 1, 1 token", "rivals": {}, "failed": "OutOfMemoryError: no | memory", "seconds": 1.0}
+
+
+def cells(table: str, line: int) -> list[str]:
+    return [cell.strip() for cell in table.splitlines()[line].strip("|").split("|")]
+
+
+def a_result() -> dict[str, Any]:
+    names = ("device", "driver", "cuda", "torch", "triton", "python", "date", "rounds", "repeats", "replays")
+    return {**{name: f"<{name}>" for name in names}, "passes": {"deterministic": [a_row(), FAILED], "default": [a_row()]}}
+
+
+def test_the_table_of_speed_has_the_fastest_variant_and_marks_other_bits() -> None:
+    table = bench_report.speed_table([a_row(), FAILED])
+    assert cells(table, 0)[:3] == ["workload", "serial us", "streams by hand"]
+    row = ["layer, TP 8, 1 token", "100.0", "1.25x (both) ≠", "0.80x (both) !", "1.00x (serial)", "-", "2.00x"]
+    assert cells(table, 2) == row
+    assert cells(table, 3)[:2] == ["layer, TP 1, 1 token", "failed: OutOfMemoryError: no / memory"]
+
+
+def test_the_table_of_policies_has_their_streams_and_waits() -> None:
+    table = bench_report.policy_table([a_row()])
+    assert cells(table, 0) == ["workload", "serial us", "serial", "Nimble"]
+    assert cells(table, 2)[2:] == ["1.00x", "1.60x (5, 11)"]
+
+
+def test_the_table_of_bits_tells_how_wrong() -> None:
+    table = bench_report.bits_table([a_row(), FAILED])
+    assert cells(table, 2) == ["layer, TP 8, 1 token", "hand: phase 1", "graph 0/50, direct 0/5", "-", "-"]
+    assert cells(table, 4) == ["layer, TP 8, 1 token", "custom op: both", "graph 9/50, direct 0/5", "5.0e-01", "3"]
+
+
+def test_the_table_of_times_has_quartiles_and_errors() -> None:
+    table = bench_report.times_table([a_row(), FAILED])
+    assert cells(table, 2) == ["layer, TP 8, 1 token", "serial", "100.0 (99.5-100.5)", "150.0 (149.5-150.5)", ""]
+    assert "RuntimeError: operation / failed due to a capture" in table
+    assert "the predicted gain is 1.0%" in table
+    assert "failed: OutOfMemoryError" in table
+
+
+def test_a_group_of_which_all_failed_says_so() -> None:
+    row = a_row()
+    for name in ("hand: phase 1", "hand: both"):
+        row["rivals"][name] = {"failed": "no"}
+    assert cells(bench_report.speed_table([row]), 2)[2] == "failed"
+    assert bench_report.best(row, "hand: ") is None
+    assert bench_report.speedup(row, "hand: both") is None
+
+
+def test_the_report_has_every_table_and_where_it_was_measured() -> None:
+    text = bench_report.report(a_result())
+    assert "<device> (driver <driver>)" in text
+    for heading in (
+        "with Inductor's setting `deterministic`",
+        "with Inductor's own settings",
+        "policies",
+        "Bits",
+        "by the host",
+    ):
+        assert heading in text
+
+
+def test_progress_is_one_line() -> None:
+    line = bench_report.progress(a_row())
+    assert line.count("\n") == 0
+    assert "serial 100.0 us" in line
+    assert "streams by hand 1.25x (both)" in line
+    assert line.endswith("failed: hand: phase 2 (20 s)")
+    assert bench_report.progress(FAILED) == "layer, TP 1, 1 token: failed: OutOfMemoryError: no / memory"
+
+
+GRAPH = KernelGraph(
+    "g", tuple(Kernel(i, f"k{i}", "gemm") for i in range(4)), tuple(Edge(*e, EdgeKind.RAW) for e in ((0, 1), (0, 2), (2, 3)))
+)
+
+
+class CpuContestant(bench.Contestant):
+    """Runs a function where a graph would be replayed."""
+
+    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
+        self.function, self.inputs = function, bench.clones(values)
+        self.outputs = bench.leaves(function(*self.inputs))
+
+    def replay(self) -> None:
+        self.direct()
+
+    def results(self, values: Sequence[Any], direct: bool = False) -> list[Any]:
+        return super().results(values, direct=True)
+
+
+class CpuPlayer:
+    """Notes what it is asked to play."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+
+    def serial(self, order: Sequence[int]) -> Any:
+        return SimpleNamespace(replay=lambda: None)
+
+    def play(self, plan: Plan) -> Any:
+        self.plans.append(plan)
+        return SimpleNamespace(replay=lambda: None)
+
+    def kernel_times(self, order: Sequence[int]) -> dict[int, float]:
+        return {kernel: 2.0 for kernel in order}
+
+    def blocks(self, kernel: int) -> list[Blocks]:
+        return [Blocks(10, 132)] if kernel else []
+
+
+def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, **_: Any) -> Any:
+    """As eager code; graphstreams leaves a report."""
+    if backend == "graphstreams":
+        folder = Path(options["dump"]) / "0_inference"
+        folder.mkdir()
+        plan = plan_kernels(GRAPH, [1.0] * 4, 2)
+        fields = {"verdict": "clean", "reason": "", "kernels_serial": 4, "kernels_streamed": 4, "streams": 2, "events": 2}
+        (folder / "report.json").write_text(json.dumps(fields))
+        (folder / "plan.json").write_text(plan.dumps())
+        if options.get("search") is None:
+            return lambda *values: [leaf + 1 for leaf in bench.leaves(module(*values))]  # other bits than serial's
+        if options["costs"] == "measured":
+            raise RuntimeError("no measuring here")
+    return module
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CpuPlayer:
+    """The benchmark with everything replaced that needs a GPU."""
+    player = CpuPlayer()
+    playing = ModuleType("graphstreams.playing")
+    playing.player_of = lambda *_: [SimpleNamespace(graph=GRAPH, order=[0, 1, 2, 3], player=player)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "graphstreams.playing", playing)
+    monkeypatch.setattr(bench, "DEVICE", "cpu")
+    monkeypatch.setattr(bench, "Contestant", CpuContestant)
+    monkeypatch.setattr(
+        bench, "environment", lambda: {k: "?" for k in ("device", "driver", "cuda", "torch", "triton", "python", "date")}
+    )
+    monkeypatch.setattr(
+        bench, "times_in_turns", lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)]
+    )
+    monkeypatch.setattr(torch, "compile", compile_on_cpu)
+    tiny = {"block": bench.Workload(TINY, False), "layer": bench.Workload(TINY, True)}
+    monkeypatch.setattr(bench, "WORKLOADS", tiny)
+    return player
+
+
+def arguments(tmp_path: Path, *given: str) -> Any:
+    return bench.parse_args(
+        ["--workloads", "block", "layer", "--rounds", "3", "--replays", "7", "--out", str(tmp_path), *given]
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_goes_through_all_rivals_and_writes_what_it_found(on_cpu: CpuPlayer, tmp_path: Path) -> None:
+    bench.run(arguments(tmp_path))
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert list(result["passes"]) == ["deterministic", "default"]
+    for row in result["passes"]["deterministic"]:
+        rivals = row["rivals"]
+        assert "failed" not in row
+        assert {"hand: phase 1", "hand: phase 2", "hand: both", "custom op: both"} < set(rivals)
+        for name in ("hand: both", "custom op: both", "graphstreams: roofline"):
+            assert rivals[name]["wrong"] == {"graph": 0, "direct": 0}
+            assert rivals[name]["runs"] == {"graph": 7, "direct": 5}
+        assert rivals["graphstreams: measured"]["failed"] == "RuntimeError: no measuring here"
+        assert rivals["graphstreams: search"]["wrong"] == {"graph": 7, "direct": 5}
+        assert rivals["graphstreams: search"]["unstable"] == 0
+        assert rivals["played: Nimble"]["inner_waits"] <= rivals["played: Nimble"]["reduction_syncs"]
+        assert set(rivals["hand: both"]["graph"]) == {"median", "first_quartile", "third_quartile"}
+        assert "direct" not in rivals["played: Opara"]
+    # Without the setting: serial, the variant by hand that was fastest, operators and search, for speed alone.
+    for row in result["passes"]["default"]:
+        assert set(row["rivals"]) == {"serial", "hand: phase 1", "custom op: both", "graphstreams: search"}
+        assert "wrong" not in row["rivals"]["graphstreams: search"]
+    # Two plans of ours and five policies, for each workload.
+    assert len(on_cpu.plans) == 2 * 7
+    assert "| layer, TP 1, 3 tokens" in (tmp_path / "bench.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_workload_that_fails_stops_no_other(on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = bench.Workload.module
+
+    def module(self: Any) -> torch.nn.Module:
+        if not self.whole:
+            raise torch.OutOfMemoryError("too large")
+        return real(self)
+
+    monkeypatch.setattr(bench.Workload, "module", module)
+    result = bench.run(arguments(tmp_path, "--settings", "deterministic"))
+    first, second = result["passes"]["deterministic"]
+    assert first["failed"] == "OutOfMemoryError: too large"
+    assert "failed" not in second
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_serial_compile_that_fails_fails_the_workload(
+    on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(module: Any, **kwargs: Any) -> Any:
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", failing)
+    result = bench.run(arguments(tmp_path, "--settings", "default"))
+    assert [row["failed"] for row in result["passes"]["default"]] == ["RuntimeError: RuntimeError: no compiler"] * 2
+    assert "no compiler" in bench_report.report({**result, "passes": result["passes"]})
+
+
+def test_after_the_limit_nothing_is_started(on_cpu: CpuPlayer, tmp_path: Path) -> None:
+    result = bench.run(arguments(tmp_path, "--limit", "1e-9"))
+    rows = [row for rows in result["passes"].values() for row in rows]
+    assert len(rows) == 4
+    assert all(row["failed"].startswith("not run") for row in rows)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+def test_the_plot_draws_both_panels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("benchmarks_plot", ROOT / "benchmarks" / "plot.py")
+    assert spec is not None and spec.loader is not None
+    plot = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plot)
+    source = tmp_path / "bench.json"
+    source.write_text(json.dumps(a_result()))
+    assert plot.main([str(source), str(tmp_path / "docs")]) == 0
+    assert {path.name for path in (tmp_path / "docs").iterdir()} == {"bench.png", "bench.svg"}
+    bars = plot.compiled_bars([a_row()])
+    assert bars["streams by hand"] == [1.25]
+    assert bars["graphstreams, measured"] == [None]
+    assert plot.policy_bars([a_row()])["Nimble"] == [1.6]
+    source.write_text(json.dumps({**a_result(), "passes": {"deterministic": [FAILED]}}))
+    assert plot.main([str(source), str(tmp_path)]) == 2
+    assert "no workload has times" in capsys.readouterr().err
