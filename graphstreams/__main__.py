@@ -41,9 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("wrapper", type=Path)
     verify.set_defaults(run=_verify)
     bench = commands.add_parser("bench", help="on a GPU: serial against streamed, equal bits and times")
-    bench.add_argument("function", metavar="MODULE:FUNCTION", help="a function tokens -> (module, seed -> inputs)")
+    bench.add_argument(
+        "function", metavar="MODULE:FUNCTION", nargs="?", help="a function tokens -> (module, seed -> inputs)"
+    )
     bench.add_argument("--batch", default="1", help="token counts, such as 1,16,64 (default 1)")
     bench.add_argument("--streams", type=int, default=3)
+    bench.add_argument("--calibrate", action="store_true", help="time kernels of many kinds and fit the roofline to them")
+    bench.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the calibration goes; default: where compiles here look for it"
+    )
     bench.set_defaults(run=_bench)
     demo = commands.add_parser("demo", help="the DeepSeek V3.2 attention layer, from compile to report")
     demo.add_argument("--dump", type=Path, metavar="DIR", default=Path("graphstreams_dump"))
@@ -101,6 +107,12 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    if arguments.calibrate != (arguments.function is None):
+        raise ValueError("give either MODULE:FUNCTION to compare, or --calibrate")
+    if arguments.calibrate:
+        return _calibrate(arguments.out)
+    if arguments.out is not None:
+        raise ValueError("--out goes with --calibrate")
     from graphstreams.bench import compare
     from graphstreams.loading import load_function
     from graphstreams.reports.comparison import comparison_table
@@ -113,6 +125,20 @@ def _bench(arguments: argparse.Namespace) -> int:
         print(comparison_table(done[-1:]), flush=True)
     print(comparison_table(done))
     return 0 if all(each.equal for each in done) else 1
+
+
+def _calibrate(out: Path | None) -> int:
+    from graphstreams.calibrating import calibrate
+    from graphstreams.costs.calibration import user_file
+    from graphstreams.costs.devices import device_at_hand
+    from graphstreams.reports.calibration import calibration_table
+
+    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
+        raise ValueError(f"{out} is no file that can be written")
+    calibration, samples = calibrate(lambda line: print(line, file=sys.stderr, flush=True))
+    print(f"\n{calibration_table(calibration, samples, device_at_hand())}\n")
+    print(f"written: {calibration.save(out or user_file(calibration.device))}")
+    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

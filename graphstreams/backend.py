@@ -18,6 +18,7 @@ from torch import fx
 from torch._inductor import config
 from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
 
+from graphstreams.costs.calibration import fingerprint
 from graphstreams.graph.lowering import Lowered, copy_graph, replace_graph
 from graphstreams.options import OptionError, Options, disabled
 from graphstreams.pipeline import Outcome, prove, run_stages
@@ -88,7 +89,7 @@ class StreamPass(CustomInferenceAwareGraphPass):
         return check
 
     def uuid(self) -> str | None:
-        """Identifies the options, the profile's content and this package's source in Inductor's cache keys.
+        """Identifies the options, what profile and calibrations hold, and this package's source in Inductor's cache keys.
 
         None, which means no caching, with `dump`: a graph from a cache would leave no report.
         """
@@ -96,7 +97,7 @@ class StreamPass(CustomInferenceAwareGraphPass):
             return None
         options = "disabled" if disabled() else repr(self.options)
         profile = self.options.profile
-        content = Path(profile).read_bytes() if profile else b""
+        content = fingerprint() + (Path(profile).read_bytes() if profile else b"")
         return hashlib.sha256(repr((options, _source_hash(), self.input_names)).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:

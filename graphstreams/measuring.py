@@ -39,7 +39,8 @@ class SerialCode:
 
     def keys(self) -> list[str]:
         """What decides the time of each kernel, by kernel id."""
-        inputs = {node.name: _described(node) for node in self._inputs()}
+        constants = {name: _described(value) for name, value in self.lowered.graph.constants.items()}
+        inputs = {**constants, **{node.name: _described(node.meta["val"]) for node in self._inputs()}}
         keys: list[list[str]] = [[] for _ in self.reading.kernels.kernels]
         for kernel, key in zip(self.reading.order, launch_keys(self.lowered.source, self.lines, inputs), strict=True):
             keys[kernel].append(key)
@@ -85,8 +86,7 @@ def _launch_lines(lowered: Lowered, reading: Reading) -> list[int]:
     return lines
 
 
-def _described(node: fx.Node) -> str:
-    value = node.meta["val"]
+def _described(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return str(_number(value))
     shape, strides = ([_number(size) for size in sizes] for sizes in (value.shape, value.stride()))
@@ -107,8 +107,10 @@ def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:
     if isinstance(value, torch.Tensor) and _fits(value, example, shape, strides):
         return _copy(value.detach(), shape, strides) if changed else value.detach()
     made = torch.empty_strided(shape, strides, dtype=example.dtype, device=example.device)
-    # Zero is a valid index wherever there is one.
-    return made.normal_() if made.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64) else made.zero_()
+    if made.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        # From a generator of its own: the caller's random numbers stay what they are without a compile.
+        return made.normal_(generator=torch.Generator(made.device).manual_seed(0))
+    return made.zero_()  # a valid index wherever there is one
 
 
 def _fits(value: torch.Tensor, example: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -124,23 +126,37 @@ def _check_repeatable(reading: Reading) -> None:
     """Kernels are run thousands of times: that must change nothing outside, and always do the same."""
     if torch.cuda.is_current_stream_capturing():
         raise Unmeasurable("a CUDA graph is being captured")
-    kernels = reading.kernels.kernels
-    for kernel in kernels:
+    for kernel in reading.kernels.kernels:
         if kernel.exclusive:
             raise Unmeasurable(f"what {kernel.name!r} does when it is repeated is not known")
+    updates = _updates(reading)
+    sources: dict[str, set[str]] = {}  # inputs that the new value of an input depends on, after any number of repetitions
+    for _, storage, behind in updates:
+        sources.setdefault(storage, set()).update(behind)
+    for middle, earlier in sources.items():
+        for found in sources.values():
+            if middle in found:
+                found |= earlier
+    for name, storage, _ in updates:
+        if storage in sources[storage]:
+            # It might count an index up until that lies behind the end of a tensor.
+            raise Unmeasurable(f"{name!r} updates an input of the graph from its own value")
+
+
+def _updates(reading: Reading) -> list[tuple[str, str, set[str]]]:
+    """Each kernel that writes an input of the graph, with that input and all inputs that its results depend on."""
     inputs = {storage for node, storage in reading.storages.items() if node.op == "placeholder"}
-    behind: list[set[str]] = []  # inputs that each kernel's results depend on
     givers: dict[int, list[int]] = {}
     for edge in reading.kernels.edges:
         if edge.kind is EdgeKind.RAW:
             givers.setdefault(edge.after, []).append(edge.before)
-    for kernel in kernels:
+    behind: list[set[str]] = []
+    updates = []
+    for kernel in reading.kernels.kernels:
         own = {access.storage for access in kernel.reads if access.bytes != 0} & inputs
         behind.append(own.union(*(behind[giver] for giver in givers.get(kernel.id, ()))))
-        for access in kernel.writes:
-            if access.storage in behind[-1]:
-                # It might count an index up until that lies behind the end of a tensor.
-                raise Unmeasurable(f"{kernel.name!r} updates an input of the graph from its own value")
+        updates += [(kernel.name, access.storage, behind[-1]) for access in kernel.writes if access.storage in inputs]
+    return updates
 
 
 def _check_memory(reading: Reading) -> None:

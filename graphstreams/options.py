@@ -46,7 +46,11 @@ class Options:
         0.02, float, (0.0, 1.0), "share of the serial time that a plan has to be predicted to save to be used"
     )
     max_tokens: int | None = _field(
-        None, int, (1, 2**31), "a graph whose first matrix product has more rows than this stays serial; None: no limit"
+        None,
+        int,
+        (1, 2**31),
+        "calls whose first matrix product has more rows than this run serially, where that number is dynamic too; None: "
+        "as many as are predicted to gain",
     )
     event_us: float | None = _field(
         None, float, (0.0, 1000.0), "what a wait for another stream adds, in us; None: the device's own figure"

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import fx
 
+from graphstreams.costs.calibration import calibration_of
 from graphstreams.costs.devices import Device, device_at_hand
 from graphstreams.costs.profile import price_from_profile
-from graphstreams.costs.roofline import price
+from graphstreams.costs.roofline import Roofline
 from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.reading import Reading, read
@@ -147,9 +148,9 @@ def _stages(
 def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Plan:
     assert outcome.device is not None
     with _stage(outcome, "price"):
-        source = options.profile or "roofline"
-        us = price_from_profile(reading.kernels, source) if options.profile else price(reading.kernels, outcome.device)
-        outcome.report = replace(outcome.report, us=tuple(us), costs=source)
+        model = Roofline(outcome.device)
+        us = price_from_profile(reading.kernels, options.profile) if options.profile else model.prices(reading.kernels)
+        outcome.report = replace(outcome.report, us=tuple(us), costs=options.profile or str(model))
     with _stage(outcome, "plan"):
         plan = search_on_simulator(_space(outcome, reading, us, options))
         plan = replace(plan, priority=options.priority or 0)
@@ -199,7 +200,7 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
 
 def _space(outcome: Outcome, reading: Reading, us: Sequence[float], options: Options) -> Space:
     assert outcome.device is not None
-    event_us = outcome.device.event_us if options.event_us is None else options.event_us
+    event_us = calibration_of(outcome.device).event_us if options.event_us is None else options.event_us
     return Space(reading.kernels, us, options.streams, event_us)
 
 

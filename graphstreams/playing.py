@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.explaining import PostGradBackend
 from graphstreams.graph.kernels import KernelGraph
@@ -44,7 +45,8 @@ def player_of(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Playable]:
     def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
         reading = read_graph(gm, f"graph {len(found)}", names)
         code = SerialCode(reading)
-        found.append(Playable(reading, code.player(code.arguments(inputs_by_position(reading.module, values)))))
+        with unset_fake_temporarily():
+            found.append(Playable(reading, code.player(code.arguments(inputs_by_position(reading.module, values)))))
 
     torch._dynamo.reset()
     with torch.no_grad():

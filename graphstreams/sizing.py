@@ -65,9 +65,10 @@ class Sizing:
     loses_at: int | None = None  # a number of tokens that is known to be too large
 
     def threshold(self, plan: Plan, options: Options) -> Threshold:
-        """For how many tokens `plan`, made at `tokens.example`, gains enough; `options.max_tokens` is the user's word for it.
+        """For how many tokens `plan`, made at `tokens.example`, gains enough.
 
-        Raises ValueError where a kernel has no time at some size.
+        `options.max_tokens`, where it is set, is the user's word for the largest number. Raises ValueError where a kernel has
+        no time at some size.
         """
         curves = Curves(self.kernels, self.times, plan, self.simulate, self.slowdown)
         symbol, example, limits = str(self.tokens.size), self.tokens.example, self.tokens.limits
@@ -90,8 +91,8 @@ def sizing_of(
 ) -> Sizing:
     """`us` are the kernels' times at the example sizes, measured or not; the roofline of `device` tells how they grow.
 
-    Where a plan for the example was measured to gain `measured_gain`, other than predicted, all sizes are corrected by as much.
-    Raises ValueError where the times at other sizes cannot be told.
+    Where a plan for the example was measured to gain `measured_gain`, other than predicted, all sizes are corrected by as
+    much. Raises ValueError where the times at other sizes cannot be told.
     """
     model = Roofline(device)
     costs = anchored([model.expression(kernel) for kernel in kernels.kernels], us, kernels.sizes)

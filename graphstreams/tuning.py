@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.costs.devices import Device
-from graphstreams.costs.measured import Store
+from graphstreams.costs.measured import Store, cache_folder
 from graphstreams.graph.lowering import Lowered
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode, load_call
@@ -26,6 +27,7 @@ from graphstreams.runtime.player import Graph, Player, medians_in_turns
 log = logging.getLogger("graphstreams")
 
 FINALISTS = 4  # plans that are measured again, longer, before one is chosen
+CLOSE = 1.005  # times the fastest, within which the plan that costs the host least is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
 
 
@@ -35,7 +37,7 @@ class Tuner:
     def __init__(self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any]) -> None:
         """`values` are real inputs of the graph by position; the others are made up."""
         self._reading, self._options, self._values = reading, options, values
-        self._store = Store(_folder(), repr((device.name, torch.__version__, torch.version.cuda)))
+        self._store = Store(cache_folder(), repr((device.name, torch.__version__, torch.version.cuda)))
         self._code: SerialCode | None = None
         self._player: Player | None = None
         self._arguments: list[Any] = []
@@ -118,8 +120,8 @@ class Tuner:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
         graphs = [self._serial_graph(), *(self._playing().play(plan) for plan in plans)]
         serial, *times = medians_in_turns(graphs, 11, 15)
-        # A plan with priorities, or with more streams, has to be worth it.
-        best = min(range(len(plans)), key=lambda i: (round(times[i] / serial, 3), plans[i].priority != 0, plans[i].streams))
+        close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
+        best = min(close, key=lambda i: (_host_cost(plans[i]), times[i]))
         return plans[best], serial, times[best]
 
     def _serial_code(self) -> SerialCode:
@@ -130,8 +132,9 @@ class Tuner:
     def _playing(self) -> Player:
         if self._player is None:
             code = self._serial_code()
-            self._arguments = code.arguments(self._values)
-            self._player = code.player(self._arguments)
+            with unset_fake_temporarily():
+                self._arguments = code.arguments(self._values)
+                self._player = code.player(self._arguments)
         return self._player
 
     def _serial_graph(self) -> Graph:
@@ -143,8 +146,8 @@ class Tuner:
         return list(dict.fromkeys(self._reading.order))
 
 
-def _folder() -> Path:
-    """Beside Inductor's own caches, so that whoever empties or moves those does the same to ours."""
-    from torch._inductor.runtime.cache_dir_utils import cache_dir
-
-    return Path(cache_dir()) / "graphstreams"
+def _host_cost(plan: Plan) -> tuple[int, int]:
+    """What a plan costs where no CUDA graph is used: records, waits and changes of stream; priorities last."""
+    order = [placement.stream for placement in plan.placements]
+    changes = sum(one != other for one, other in itertools.pairwise(order))
+    return len(plan.events) + sum(len(event.waits) for event in plan.events) + changes, -plan.priority

@@ -5,9 +5,10 @@ Captures and CPU inputs are made once for each sample and shared; nothing here m
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from graphstreams.graph.kernels import Kernel, KernelGraph
 from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
+from graphstreams.measuring import SerialCode
 from graphstreams.options import Options
 from graphstreams.pipeline import Outcome, prove
 from graphstreams.planning.events import place_events
@@ -313,6 +315,18 @@ def rewritten_by_hand(reading: Reading, plan: Plan) -> tuple[torch.fx.GraphModul
 def lowered_with_code(module: torch.fx.GraphModule) -> Lowered:
     """Inductor's lowering of a rewritten graph for an H200, with its wrapper."""
     wrapper.register()
+    with _as_on_h200(module):
+        return lower(copy_graph(module), generate_code=True)
+
+
+def serial_code(reading: Reading) -> SerialCode:
+    """The code of a graph that was read, from which kernels are measured, for an H200."""
+    with _as_on_h200(reading.module):
+        return SerialCode(reading)
+
+
+@contextlib.contextmanager
+def _as_on_h200(module: torch.fx.GraphModule) -> Iterator[None]:
     mode = detect_fake_mode([n.meta["val"] for n in module.graph.find_nodes(op="placeholder")])
     with offline(DEVICES["h200"]), V.set_fake_mode(mode):
-        return lower(copy_graph(module), generate_code=True)
+        yield

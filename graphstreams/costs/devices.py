@@ -1,6 +1,8 @@
-"""What a GPU can do, as far as planning needs it.
+"""What a GPU can do, as far as planning needs it: what its data sheet says. What it does in fact is in `calibration.py`.
 
-Figures of the table come from the vendor's data sheets (dense rates, without sparsity); latencies are ours.
+Sources: NVIDIA's data sheets of H200 (SXM), H100 (SXM), A100 80GB (SXM), HGX B200 and L40S; for numbers of SMs and L2 caches
+its white papers on Ampere, Hopper and Ada. Rates of matrix products are the dense ones, half of what a sheet gives with
+sparsity. float64 is the tensor cores' rate where they have one, float32 that of the vector units, for torch leaves TF32 off.
 """
 
 from __future__ import annotations
@@ -20,11 +22,10 @@ class Device:
     flops: dict[str, float]  # FLOP/s by dtype of the arithmetic
     memory: int  # bytes
     launch_us: float = 1.5  # the shortest time between two kernels of one stream inside a CUDA graph
-    event_us: float = 1.0  # what a wait on another stream adds inside a CUDA graph
     l2: int = 50 * 2**20  # bytes
 
 
-_HOPPER = {
+_HOPPER = {  # sheets of H100 and H200: 67 and 67 TFLOP/s, with sparsity 1,979 in 16 bits and 3,958 in 8
     "float64": 67e12,
     "float32": 67e12,
     "bfloat16": 989e12,
@@ -32,15 +33,25 @@ _HOPPER = {
     "float8": 1979e12,
     "int8": 1979e12,
 }
-_BLACKWELL = {"float64": 37e12, "float32": 75e12, "bfloat16": 2250e12, "float16": 2250e12, "float8": 4500e12}
+_BLACKWELL = {  # sheet of HGX B200, of one of its GPUs: 37 and 75 TFLOP/s, with sparsity 4,500 in 16 bits and 9,000 in 8
+    "float64": 37e12,
+    "float32": 75e12,
+    "bfloat16": 2250e12,
+    "float16": 2250e12,
+    "float8": 4500e12,
+    "int8": 4500e12,
+}
+# Sheet of A100, whose rates without sparsity these are.
 _AMPERE = {"float64": 19.5e12, "float32": 19.5e12, "bfloat16": 312e12, "float16": 312e12, "int8": 624e12}
+# Sheet of L40S, the same; float64, which is not in it, is a 64th of float32 (white paper on Ada).
 _ADA = {"float64": 1.4e12, "float32": 91.6e12, "bfloat16": 362e12, "float16": 362e12, "float8": 733e12, "int8": 733e12}
 
 DEVICES: dict[str, Device] = {
     "h200": Device("NVIDIA H200", (9, 0), 132, 4.8e12, _HOPPER, 141 * 10**9, l2=50 * 2**20),
     "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 3.35e12, _HOPPER, 80 * 10**9, l2=50 * 2**20),
     "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 2.039e12, _AMPERE, 80 * 10**9, l2=40 * 2**20),
-    "b200": Device("NVIDIA B200", (10, 0), 148, 8.0e12, _BLACKWELL, 180 * 10**9, l2=126 * 2**20),
+    # Earlier sheets said 8 TB/s. SMs, L2 and 7,680 bits at 3,996 MHz are what its driver says (pytorch/ao, pull request 4002).
+    "b200": Device("NVIDIA B200", (10, 0), 148, 7.7e12, _BLACKWELL, 180 * 10**9, l2=126 * 2**20),
     "l40s": Device("NVIDIA L40S", (8, 9), 142, 0.864e12, _ADA, 48 * 10**9, l2=96 * 2**20),
 }
 
@@ -55,11 +66,11 @@ def device_at_hand() -> Device:
 
     if not torch.cuda.is_available():
         raise RuntimeError("no CUDA device here; name one to plan for, such as target='h200'")
-    name = torch.cuda.get_device_name(0)
+    name = torch.cuda.get_device_name()
     for device in DEVICES.values():
         if name == device.name:
             return device
-    properties = torch.cuda.get_device_properties(0)
+    properties = torch.cuda.get_device_properties()
     nearest = min(
         DEVICES.values(),
         key=lambda d: abs(d.capability[0] * 10 + d.capability[1] - properties.major * 10 - properties.minor),

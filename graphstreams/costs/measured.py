@@ -6,8 +6,18 @@ import ast
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+LONGEST_TEXT = 500  # characters that a name may stand for; longer texts are replaced by their hash
+
+
+def cache_folder() -> Path:
+    """Beside Inductor's own caches, so that whoever empties or moves those does the same to ours."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir()) / "graphstreams"
 
 
 def launch_keys(source: str, lines: Sequence[int], inputs: Mapping[str, str]) -> list[str]:
@@ -48,7 +58,7 @@ class _Keys:
             case ast.Call(func=ast.Name(id="get_raw_stream")):
                 self._text[target.id] = "stream"
             case _:
-                self._text[target.id] = self._canonical(value)
+                self._text[target.id] = _shortened(self._canonical(value))
 
     def _canonical(self, expression: ast.expr) -> str:
         texts = self._text
@@ -60,8 +70,13 @@ class _Keys:
         return ast.unparse(Names().visit(ast.parse(ast.unparse(expression), mode="eval")))
 
 
+def _shortened(text: str) -> str:
+    """Where each operator takes the result of the one before it twice, texts would double with every step."""
+    return text if len(text) <= LONGEST_TEXT else hashlib.sha256(text.encode()).hexdigest()
+
+
 class Store:
-    """A folder of small JSON files, each under the hash of what it was measured for. Safe to share between processes."""
+    """A folder of small JSON files, each under the hash of what it was measured for. Processes and threads may share it."""
 
     def __init__(self, folder: Path, setting: str) -> None:
         """`setting` is part of every key: device, versions."""
@@ -77,7 +92,7 @@ class Store:
     def put(self, key: str, value: object) -> None:
         """Keep a value that JSON can hold. A folder that cannot be written is no error: the next compile measures again."""
         path = self._path(key)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(value))

@@ -1,75 +1,123 @@
 """Times of kernels from bytes and FLOPs: a roofline with a floor, as sympy expressions in the dynamic sizes.
 
 The model is Williams, Waterman and Patterson's (CACM 2009): a kernel takes as long as the slower of moving its bytes and
-doing its arithmetic. At decode nearly all kernels are so small that latency decides, which the floors stand for.
+doing its arithmetic. At decode nearly all kernels are so small that latency decides: each launch has a floor, and each kernel
+runs at full rate only after a while, a matrix product later the longer its inner dimension is, which a block goes through in
+one piece or which a second kernel sums up. A matrix product of few rows is bound by these and by its bytes, never by its
+FLOPs. The numbers are those of a calibration run (`calibration.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import sympy
 
+from graphstreams.costs.calibration import Calibration, calibration_of, latency_of
 from graphstreams.costs.devices import Device
 from graphstreams.graph.kernels import Kernel, KernelGraph
 
-# Fitted by hand to the kernels of V3.2 decode layers on one H200 inside CUDA graphs (docs/measurements.md); us each, with the
-# gap of 0.4 us in front of a kernel.
-FLOORS = {"gemm": 3.4, "reduction": 1.8, "pointwise": 1.6, "template": 3.4, "triton": 2.0, "extern": 2.5, "none": 0.0}
-# aten.topk selects in one block per row, the others sort: neither is bound by bandwidth at these sizes.
-SERIAL_OPERATIONS = {"topk": 22.0, "sort": 25.0, "kthvalue": 25.0, "nonzero": 15.0}
-LATENCY = {"gemm": 2.2, "template": 2.2}  # us until a kernel runs at full bandwidth, and after
-OTHER_LATENCY = 1.2  # us, the same for kernels without a matrix product
-BANDWIDTH_SHARE = 0.8  # of the data sheet's, reached by large kernels
+# Bytes of an element of a matrix product's result, by the dtype of what is multiplied, where it is not 2.
+_RESULT_BYTES = {"float64": 8, "float32": 4, "int8": 4}
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a kernel does, measured in the time that the data sheet gives it. Numbers, or expressions in the dynamic sizes."""
+
+    kind: str
+    launches: int
+    megabytes: Any  # read and written
+    moving_us: Any  # for them
+    computing_us: Any  # for its FLOPs
+    inner: Any  # inner dimension of the matrix product, in thousands; 0 for other kernels
+    operations: tuple[str, ...]
+
+    def at(self, sizes: Mapping[str, int]) -> Work:
+        """As numbers, for given dynamic sizes. Raises ValueError where one is missing."""
+        values = {name: _value(getattr(self, name), sizes) for name in ("megabytes", "moving_us", "computing_us", "inner")}
+        return replace(self, **values)
+
+
+def work_of(kernel: Kernel, device: Device) -> Work:
+    """What `kernel` does, by the data sheet of `device`."""
+    size = sum((access.bytes for access in (*kernel.reads, *kernel.writes)), sympy.S.Zero)
+    return Work(
+        kind=kernel.kind,
+        launches=max(1, len(kernel.launches)),
+        megabytes=size * 1e-6,
+        moving_us=size * (1e6 / device.bandwidth),
+        computing_us=kernel.flops * (1e6 / _rate(kernel, device)),
+        inner=_inner_dimension(kernel) / 1000,
+        operations=kernel.ops,
+    )
+
+
+def candidates(work: Work, calibration: Calibration) -> list[Any]:
+    """Times in us, the longest of which the kernel takes. Numbers or expressions, as those in `work` are."""
+    latency = calibration.latency[latency_of(work.kind)]
+    if work.inner != 0:
+        latency = latency + calibration.inner_us * work.inner
+    found = [calibration.floors[work.kind] * work.launches, latency + work.moving_us / calibration.bandwidth_share]
+    if work.computing_us != 0:
+        found.append(latency + work.computing_us / calibration.flops_share)
+    for operation, (start, slope) in calibration.serial.items():
+        if operation in work.operations:
+            found.append(start + slope * work.megabytes)
+    return found
+
+
 class Roofline:
     """Prices kernels for one device."""
 
-    device: Device
+    def __init__(self, device: Device, calibration: Calibration | None = None) -> None:
+        """Without `calibration` with the best that is known here for `device`: `calibration_of`."""
+        self.device = device
+        self.calibration = calibration or calibration_of(device)
 
     def expression(self, kernel: Kernel) -> sympy.Expr:
         """The kernel's time in us, an expression in the dynamic sizes."""
         if kernel.kind == "none":
             return sympy.S.Zero
-        latency = LATENCY.get(kernel.kind, OTHER_LATENCY)
-        size = sum((access.bytes for access in (*kernel.reads, *kernel.writes)), sympy.S.Zero)
-        candidates = [
-            sympy.Float(self._floor(kernel)) * max(1, len(kernel.launches)),
-            latency + size * (1e6 / (BANDWIDTH_SHARE * self.device.bandwidth)),
-        ]
-        if kernel.flops != 0:
-            candidates.append(latency + kernel.flops * (1e6 / self._rate(kernel)))
-        return sympy.Max(*candidates)
+        return sympy.Max(*map(sympy.sympify, candidates(work_of(kernel, self.device), self.calibration)))
 
     def us(self, kernel: Kernel, sizes: Mapping[str, int] | None = None) -> float:
         """The kernel's time in us for given dynamic sizes. Raises ValueError where one is missing."""
         return _value(self.expression(kernel), sizes or {})
 
-    def _floor(self, kernel: Kernel) -> float:
-        serial = [us for operation, us in SERIAL_OPERATIONS.items() if operation in kernel.ops]
-        return max([FLOORS[kernel.kind], *serial])
+    def prices(self, graph: KernelGraph) -> list[float]:
+        """The time of each kernel in us at the graph's example sizes."""
+        return [self.us(kernel, graph.sizes) for kernel in graph.kernels]
 
-    def _rate(self, kernel: Kernel) -> float:
-        for name, rate in self.device.flops.items():
-            if kernel.dtype.startswith(name):
-                return rate
-        return self.device.flops["float32"]
-
-
-def _value(expression: sympy.Expr, sizes: Mapping[str, int]) -> float:
-    value = expression.subs({symbol: sizes[str(symbol)] for symbol in expression.free_symbols if str(symbol) in sizes})
-    if value.free_symbols:
-        raise ValueError(f"no example value for the dynamic size {sorted(map(str, value.free_symbols))[0]!r}")
-    return float(value)
+    def __str__(self) -> str:
+        return f"roofline, {self.calibration.described(self.device.name)}"
 
 
 def price(graph: KernelGraph, device: Device) -> list[float]:
     """The time of each kernel in us on `device`, at the graph's example sizes."""
-    model = Roofline(device)
-    return [model.us(kernel, graph.sizes) for kernel in graph.kernels]
+    return Roofline(device).prices(graph)
 
 
-__all__: Sequence[str] = ("FLOORS", "Roofline", "price")
+def _rate(kernel: Kernel, device: Device) -> float:
+    for name, rate in device.flops.items():
+        if kernel.dtype.startswith(name):
+            return rate
+    return device.flops["float32"]
+
+
+def _inner_dimension(kernel: Kernel) -> sympy.Expr:
+    """K of a product of M x K and K x N, from its 2 M N K FLOPs and the bytes of its result."""
+    written = sum((access.bytes for access in kernel.writes), sympy.S.Zero)
+    if kernel.flops == 0 or written == 0:
+        return sympy.S.Zero
+    return kernel.flops * _RESULT_BYTES.get(kernel.dtype, 2) / (2 * written)
+
+
+def _value(expression: Any, sizes: Mapping[str, int]) -> float:
+    known = sympy.sympify(expression)
+    value = known.subs({symbol: sizes[str(symbol)] for symbol in known.free_symbols if str(symbol) in sizes})
+    if value.free_symbols:
+        raise ValueError(f"no example value for the dynamic size {sorted(map(str, value.free_symbols))[0]!r}")
+    return float(value)

@@ -41,7 +41,7 @@ class KernelTimes:
         return self._known[size]
 
     def breakpoints(self) -> list[float] | None:
-        """Where, at sizes above 0, any kernel's us may stop being linear; None where one is not piecewise linear and convex."""
+        """Sizes above 0 where a kernel's us may stop being linear; None where one is no maximum of lines."""
         found: set[float] = set()
         for lines in self._lines:
             if lines is None:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import product
-from math import inf, isfinite
+from math import exp, inf, isfinite
+from random import Random
 
 from graphstreams.graph.kernels import KernelGraph, check_costs
 from graphstreams.planning.assembly import assemble
@@ -26,6 +27,8 @@ from graphstreams.planning.paths import (
     timed,
 )
 from graphstreams.planning.plan import Plan
+
+VARIATION = 0.35  # of the logarithm of a time, in varied_schedule
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,16 @@ def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_
     check_arguments(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
     return [_greedy(problem, rule) for rule in _rules(streams)]
+
+
+def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, dice: Random) -> Assignment:
+    """The list schedule of a random rule for times that are off at random: as good as the others, and different.
+
+    The factors on the times are log-normal, so that another path may be the critical one.
+    """
+    varied = [time * exp(dice.gauss(0, VARIATION)) for time in us]
+    problem = _problem(graph, varied, event_us * exp(dice.gauss(0, 1)))
+    return _greedy(problem, dice.choice(list(_rules(dice.randint(2, max(2, streams))))))
 
 
 def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:

@@ -8,21 +8,22 @@ Every draw comes from one generator with a fixed seed, so the same graph and tim
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.assembly import assemble
-from graphstreams.planning.list_schedule import list_schedules
+from graphstreams.planning.list_schedule import list_schedules, varied_schedule
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.plan import Plan
 
 Simulate = Callable[[Assignment], Timing]
 Measure = Callable[[Plan], float]
+Signature = tuple[tuple[int, ...], ...]
 
 EVALUATIONS = 1500  # simulations of a local search, for graphs of up to EVALUATED_KERNELS / EVALUATIONS kernels
 EVALUATED_KERNELS = 60_000  # kernels simulated in all: larger graphs get fewer changes
-PROPOSALS = 40  # changes simulated for each that is measured
+PROPOSALS = 12  # changes simulated for each that is measured
 PARENTS = 3  # how many of the best measured plans are changed further
 
 
@@ -108,43 +109,57 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
 def search_by_measuring(space: Space, measure: Measure, count: int, seed: int = 0) -> list[Tried]:
     """`count` plans, fewer where there are no more, in the order in which they were measured.
 
-    A third are the list schedules and the simulator's best, the others changes of the best plans so far. `measure` returns
-    the time of a plan in us, or infinity for one that cannot be played.
+    Half are list schedules, those for the given times first and then for varied times; half are changes of the best plans so
+    far. `measure` returns the time of a plan in us, or infinity for one that cannot be played.
     """
-    dice = random.Random(seed)
-    seen: set[tuple[tuple[int, ...], ...]] = set()
-    tried: list[tuple[float, Assignment, Tried]] = []
-    for assignment in _candidates(space, tried, seen, count, dice):
-        seen.add(signature(assignment))
-        plan = space.plan(assignment)
-        result = Tried(plan, measure(plan))
-        tried.append((result.measured_us, assignment, result))
-    return [result for _, _, result in tried]
+    search = _Measuring(space, measure, random.Random(seed))
+    for assignment in sorted(space.starts, key=search.predicted)[: max(1, count // 4)]:
+        search.measure(assignment)
+    if space.streams > 1 and space.free:
+        search.fill(search.varied, (count + 1) // 2)
+        search.fill(search.changed, count)
+    return [result for _, result in search.tried[:count]]
 
 
-def _candidates(
-    space: Space,
-    tried: Sequence[tuple[float, Assignment, Tried]],
-    seen: set[tuple[tuple[int, ...], ...]],
-    count: int,
-    dice: random.Random,
-) -> Iterator[Assignment]:
-    """What to measure next. `tried` and `seen` grow between two draws."""
-    starts = sorted(space.starts, key=lambda a: space.simulate(a).makespan)
-    yield from starts[: min(count, max(1, count // 3))]
-    while len(tried) < count and space.free:
-        best = sorted(tried, key=lambda entry: entry[0])[:PARENTS]
-        parent = best[min(int(dice.expovariate(1.5)), len(best) - 1)][1]
-        changed = _distinct(space.changed(parent, dice) for _ in range(PROPOSALS))
-        fresh = [a for a in changed if signature(a) not in seen]
-        if not fresh:
-            return
-        fresh.sort(key=lambda a: space.simulate(a).makespan)
-        # Not always the simulator's first choice: it does not know what decides between good plans.
-        yield fresh[min(int(dice.expovariate(0.5)), len(fresh) - 1)]
+class _Measuring:
+    """A measured search while it runs."""
+
+    def __init__(self, space: Space, measure: Measure, dice: random.Random) -> None:
+        self._space, self._measure, self._dice = space, measure, dice
+        self._seen: set[Signature] = set()
+        self.tried: list[tuple[Assignment, Tried]] = []
+
+    def predicted(self, assignment: Assignment) -> float:
+        return self._space.simulate(assignment).makespan
+
+    def measure(self, assignment: Assignment) -> None:
+        self._seen.add(signature(assignment))
+        plan = self._space.plan(assignment)
+        self.tried.append((assignment, Tried(plan, self._measure(plan))))
+
+    def fill(self, propose: Callable[[], Assignment], count: int) -> None:
+        """Measure proposals until `count` plans are measured, or no new ones come."""
+        while len(self.tried) < count:
+            proposed = _distinct([propose() for _ in range(PROPOSALS)])
+            fresh = [assignment for assignment in proposed if signature(assignment) not in self._seen]
+            if not fresh:
+                return
+            fresh.sort(key=self.predicted)
+            # Not always the simulator's first choice: it does not know what decides between good plans.
+            self.measure(fresh[min(int(self._dice.expovariate(0.5)), len(fresh) - 1)])
+
+    def varied(self) -> Assignment:
+        space = self._space
+        assignment = varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
+        return Assignment(assignment.order, _without_gaps(assignment.order, assignment.stream))
+
+    def changed(self) -> Assignment:
+        best = sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]
+        parent, _ = best[min(int(self._dice.expovariate(1.5)), len(best) - 1)]
+        return self._space.changed(parent, self._dice)
 
 
-def signature(assignment: Assignment) -> tuple[tuple[int, ...], ...]:
+def signature(assignment: Assignment) -> Signature:
     """What each stream runs, in order; the same for two assignments that differ in the numbers of their streams only."""
     streams: dict[int, list[int]] = {}
     for kernel in assignment.order:
@@ -152,8 +167,8 @@ def signature(assignment: Assignment) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(tuple(own) for own in streams.values()))
 
 
-def _distinct(assignments: Iterator[Assignment] | Sequence[Assignment]) -> list[Assignment]:
-    return list({signature(a): a for a in reversed(list(assignments))}.values())[::-1]
+def _distinct(assignments: Sequence[Assignment]) -> list[Assignment]:
+    return list({signature(a): a for a in reversed(assignments)}.values())[::-1]
 
 
 def _without_gaps(order: Sequence[int], stream: Sequence[int]) -> list[int]:

@@ -1,10 +1,10 @@
 """Up to which value of a dynamic size a plan gains: predicted serial and streamed time over the size, and where they meet.
 
-At few tokens latencies decide, and kernels side by side hide them; at many each kernel fills the GPU. Between two sizes where
-some kernel's time stops being linear, the serial time is linear and the simulated one convex, a maximum of sums; so is the
-difference, and it changes sign once between a size that gains and one that does not. Bisection over whole sizes between such
-sizes finds the exact threshold. Where a kernel's time is no maximum of lines, or the simulator another one, the powers of two
-take their place, and a change of sign back and forth between two of them can be missed.
+At few tokens latencies decide, and kernels side by side hide them; at many each kernel fills the GPU. Between two sizes
+where some kernel's time stops being linear, the serial time is linear and the simulated one convex, a maximum of sums. So is
+the difference: it changes sign once between a size that gains and one that does not, and never between two that gain.
+Bisection over whole sizes then finds the exact threshold. Where a kernel's time is no maximum of lines, or the simulator
+another one, sizes at powers of two are tried, and a change back and forth between two of them can be missed.
 """
 
 from __future__ import annotations
@@ -96,16 +96,17 @@ class Curves:
 def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
     """The sizes around `example`, for which the plan was made, at which the predicted gain is at least `min_gain`.
 
-    Where `example` does not gain, the nearest smaller sizes that do, else the nearest larger ones. Looked at are sizes within
-    `limits`, both included. Raises ValueError for limits in which no size is.
+    Where `example` does not gain, the nearest smaller sizes that do, else the nearest larger ones. Looked at are sizes
+    within `limits`, both included. Raises ValueError for limits in which no size is, or where a kernel has no time.
     """
     low, high = limits
     if not 1 <= low <= high:
         raise ValueError(f"no size is from {low} to {high}")
-    grid = _grid(low, high, example, curves.corners())
+    corners = curves.corners()
+    grid = _grid(low, high, example, corners)
     run = _run(grid, [curves.gains(size, min_gain) for size in grid], example)
     if run is None:
-        reason = f"no size from {low} to {high} gains {min_gain:.1%}"
+        reason = f"no size{_tried(corners)} from {low} to {high} gains {min_gain:.1%}"
         return Threshold(symbol, 0, _curve(curves, low, high, [example]), reason)
     first, last = run
     smallest, largest = grid[first], grid[last]
@@ -113,7 +114,7 @@ def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tu
         smallest = _edge(curves, min_gain, smallest, grid[first - 1])
     if last + 1 < len(grid):
         largest = _edge(curves, min_gain, largest, grid[last + 1])
-    reason = f"each size from {smallest} to {largest} gains {min_gain:.1%} or more"
+    reason = f"each size{_tried(corners)} from {smallest} to {largest} gains {min_gain:.1%} or more"
     reason += f", {largest + 1} does not" if largest < high else "; larger ones were not looked at"
     marks = [size for size in (smallest - 1, smallest, largest, largest + 1) if low <= size <= high]
     return Threshold(
@@ -125,10 +126,15 @@ def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tu
     )
 
 
-def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
+def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits: tuple[int, int]) -> Threshold:
     """The threshold that the user gave, with the same curves; nothing is solved. Arguments otherwise as for `solve`."""
     low, high = limits
-    return Threshold(symbol, max_size, _curve(curves, low, high, [example, max_size, max_size + 1]), f"max_tokens={max_size}")
+    curve = _curve(curves, low, high, [example, max_size, max_size + 1])
+    return Threshold(symbol, max_size, curve, f"max_tokens={max_size}")
+
+
+def _tried(corners: Sequence[float] | None) -> str:
+    return "" if corners is not None else " tried"
 
 
 def _grid(low: int, high: int, example: int, corners: Iterable[float] | None) -> list[int]:

@@ -36,7 +36,7 @@ class Report:
     memory_streamed: int = 0
     order_kept: bool | None = None  # whether every stream launches, records and waits in the plan's order
     races: tuple[str, ...] = ()
-    costs: str = ""  # where the times of the kernels come from: "measured", "roofline", or a profile's path
+    costs: str = ""  # where the kernels' times come from: "measured", "roofline, ..." with its calibration, or a profile's path
     measurement: Measurement | None = None  # what was timed on the GPU
     threshold: Threshold | None = None  # of the number of tokens, where calls choose it; None where it is fixed
     notes: tuple[str, ...] = ()  # what else to know

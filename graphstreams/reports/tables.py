@@ -46,23 +46,28 @@ def summary(plan: Plan) -> str:
 def threshold_text(threshold: Threshold) -> str:
     """For how many tokens a graph runs on streams, why, and the predicted times on both sides of the limit."""
     smallest, largest = threshold.smallest, threshold.largest
-    if largest == 0:
-        which = "streams at no number of tokens"
-    elif largest is None:
+    if largest is None:
         which = f"streams from {smallest} tokens on" if smallest else "streams at any number of tokens"
+    elif largest == 0:
+        which = "streams at no number of tokens"
     else:
         which = f"streams from {smallest} to {largest} tokens" if smallest else f"streams up to {largest} tokens"
-    if largest == 0:
-        shown = {max(threshold.curve, key=lambda point: point[1] - point[2])[0]} if threshold.curve else set()
-    else:
-        last = threshold.curve[-1][0] if largest is None else largest
-        shown = {last, last + 1, *((smallest - 1, smallest) if smallest else ())}
+    shown = _telling_sizes(threshold)
     times = [
         f"at {size} serial {us_text(serial)} us, streamed {us_text(streamed)} us"
         for size, serial, streamed in threshold.curve
         if size in shown
     ]
-    return f"{which} ({threshold.symbol}: {threshold.reason}): {'; '.join(times)}"
+    return f"{which} ({threshold.symbol}: {threshold.reason})" + (f": {'; '.join(times)}" if times else "")
+
+
+def _telling_sizes(threshold: Threshold) -> set[int]:
+    """Both sides of each limit; the last size looked at where there is no upper one, the best one where none gains."""
+    curve, smallest, largest = threshold.curve, threshold.smallest, threshold.largest
+    if largest == 0:
+        return {size for size, *_ in sorted(curve, key=lambda point: point[2] - point[1])[:1]}
+    lower = {smallest - 1, smallest} if smallest else set()
+    return lower | ({largest, largest + 1} if largest is not None else {size for size, *_ in curve[-1:]})
 
 
 def waited_for(plan: Plan, graph: KernelGraph) -> defaultdict[int, list[str]]:

@@ -19,7 +19,7 @@ from torch._inductor.codegen import common, wrapper
 from torch._inductor.virtualized import V
 
 MARK = "graphstreams"  # key in GraphModule.meta; its value is a Mark
-RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire as _acquire_streams"
+RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire as _acquire_streams, current_stream as _current_stream"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ class _EnterDeviceLine(wrapper.EnterDeviceContextManagerLine):
 
     def codegen(self, code: Any) -> None:
         super().codegen(code)
-        code.writeline(f"default_stream = {V.graph.device_ops.current_stream()}")
+        code.writeline(f"default_stream = _current_stream({self.device_idx})")
         names = [f"stream{i}" for i in range(1, self.streams + 1)] + [f"event{i}" for i in range(self.events)]
         priority = f", {self.priority}" if self.priority else ""
         code.writeline(f"{', '.join(names)}, = _acquire_streams(default_stream, {self.streams}, {self.events}{priority})")

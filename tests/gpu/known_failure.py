@@ -29,6 +29,7 @@ import pre_attention
 import graphstreams
 from graphstreams import pipeline
 from graphstreams.bench import _copy_into, _Graph
+from graphstreams.costs.calibration import calibration_of
 from graphstreams.costs.devices import device_by_name
 from graphstreams.costs.roofline import price
 from graphstreams.graph.kernels import KernelGraph
@@ -66,7 +67,7 @@ def list_schedule(graph: KernelGraph, streams: int) -> Plan:
     for their blocks; what may fit, the sum of the logits, is written some 30 us after both reads have ended.
     """
     device = device_by_name("h200")
-    return plan_kernels(graph, price(graph, device), streams, device.event_us)
+    return plan_kernels(graph, price(graph, device), streams, calibration_of(device).event_us)
 
 
 def like_the_prototype(graph: KernelGraph, streams: int) -> Plan:

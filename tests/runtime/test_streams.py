@@ -147,3 +147,19 @@ def test_a_pool_that_grows_keeps_what_it_gave(made: list[Any]) -> None:
 def test_no_streams_and_no_events_are_an_empty_tuple(made: list[Any]) -> None:
     assert acquire(Caller(), 0, 0) == ()
     assert made == []
+
+
+def test_the_current_stream_is_asked_of_torch_once_for_each_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    handles, asked = {0: 7, 1: 7}, []
+
+    def slow(device: int) -> tuple[int, int]:
+        asked.append(device)
+        return device, handles[device]
+
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", handles.__getitem__, raising=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", slow)
+    assert [runtime.current_stream(0) for _ in range(3)] == [(0, 7)] * 3
+    handles[0] = 9
+    assert runtime.current_stream(0) == (0, 9)
+    assert runtime.current_stream(1) == (1, 7)
+    assert asked == [0, 0, 1]

@@ -43,10 +43,23 @@ def read_module(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Read
 
 @functools.lru_cache(maxsize=8)
 def random_reading(seed: int) -> Reading | None:
-    """A random graph; None for one without a kernel."""
+    """A random graph; None for one without a kernel, and for a program that torch refuses to run without compiling it."""
     torch.manual_seed(seed)
-    state, cache, where = torch.empty(SIZE, SIZE), torch.empty(2 * SIZE, SIZE), torch.empty(SIZE, dtype=torch.int64)
-    return read_module(RandomModule(seed), (torch.empty(SIZE, SIZE), torch.empty(SIZE, SIZE), state, cache, where))
+    state, cache, where = torch.zeros(SIZE, SIZE), torch.zeros(2 * SIZE, SIZE), torch.zeros(SIZE, dtype=torch.int64)
+    module, inputs = RandomModule(seed), (torch.zeros(SIZE, SIZE), torch.zeros(SIZE, SIZE), state, cache, where)
+    return None if _copies_onto_itself(module, inputs) else read_module(module, inputs)
+
+
+def _copies_onto_itself(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether it copies a part of a tensor to where a part of it lies, which has no defined result."""
+    try:
+        with torch.no_grad():
+            module(*(value.clone() for value in inputs))
+    except RuntimeError as error:
+        if "refer to a single memory location" in str(error):
+            return True
+        raise
+    return False
 
 
 def random_inputs(reading: Reading, seed: int) -> list[Any]:

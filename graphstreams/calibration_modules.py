@@ -1,0 +1,147 @@
+"""The modules that a calibration run times: matrix products, pointwise kernels, reductions and selections of many sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# What decode multiplies, N x K: projections of DeepSeek V3.2, whole and cut by eight, and square ones.
+WEIGHTS = ((192, 7168), (2112, 7168), (3072, 1536), (8192, 1536), (24576, 1536), (7168, 2048), (7168, 16384),
+           (1024, 1024), (4096, 4096))  # fmt: skip
+ROWS = (1, 16, 64)
+MANY_ROWS = ((2048, 7168, 2048), (4096, 4096, 7168))  # M, N, K; these are bound by arithmetic
+BATCHED = ((16, 1, 512, 128), (128, 1, 512, 128), (128, 1, 128, 512), (16, 64, 512, 128), (32, 64, 4096, 128),
+           (64, 16, 2048, 576))  # fmt: skip  # batch, M, N, K
+SMALL = (2**9, 2**12, 2**15, 2**18)  # elements of 2 bytes: 1 KB to 512 KB, which stay in the L2 cache
+LARGE = (2**21, 2**23, 2**25)  # 4 MB to 64 MB
+SMALL_ROWS = ((1, 512), (1, 2048), (1, 7168), (16, 1536), (64, 512), (64, 2048), (64, 7168))  # rows, and elements of each
+LARGE_ROWS = ((1024, 2048), (4096, 2048), (16384, 2048))
+SELECTIONS = ((1, 4096), (16, 4096), (64, 4096), (256, 4096), (1, 65536), (64, 65536))  # the same
+DISTANCES = (16, 32, 64)
+DIAMONDS = 8
+
+
+class Each(nn.Module):
+    """Independent operations, in order: one kernel each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[Tensor] = []  # what to call the module with
+        self._calls: list[tuple[Callable[..., Any], list[int]]] = []
+
+    def add(self, operation: Callable[..., Any], *tensors: Tensor) -> None:
+        """Call `operation` on tensors, which may be those of other calls too."""
+        places = []
+        for tensor in tensors:
+            known = [i for i, each in enumerate(self.inputs) if each is tensor]
+            places.append(known[0] if known else len(self.inputs))
+            self.inputs += [] if known else [tensor]
+        self._calls.append((operation, places))
+
+    def forward(self, *tensors: Tensor) -> list[Any]:
+        """The result of each operation."""
+        return [operation(*[tensors[i] for i in places]) for operation, places in self._calls]
+
+
+class Diamonds(nn.Module):
+    """Two products of x that can run side by side, then theirs, and so on: tiny kernels, a fork and a join each time."""
+
+    def forward(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """All three are square."""
+        for _ in range(DIAMONDS):
+            x = torch.mm(torch.mm(x, left), torch.mm(x, right))
+        return x
+
+
+def products() -> Each:
+    """Matrix products. Before a weight is read again all others are, so that it comes from memory, not from a cache."""
+    module = Each()
+    weights = [_random(*shape) for shape in WEIGHTS]
+    for rows in ROWS:
+        for weight in weights:
+            module.add(_linear, _random(rows, weight.shape[1]), weight)
+    for m, n, k in MANY_ROWS:
+        module.add(_linear, _random(m, k), _random(n, k))
+    for batch, m, n, k in BATCHED:
+        module.add(torch.bmm, _random(batch, m, k), _random(batch, k, n))
+    return module
+
+
+def memory_bound(counts: Sequence[int], rows: Sequence[tuple[int, int]]) -> Each:
+    """Pointwise kernels over so many elements, and reductions over rows."""
+    module = Each()
+    for count in counts:
+        module.add(_activated, _random(count))
+        module.add(_widened, _random(count))
+        module.add(torch.add, _random(count), _random(count))
+    for shape in rows:
+        for operation in (_rms_norm, _layer_norm, _softmax, _sum):
+            module.add(operation, _random(*shape))
+    return module
+
+
+def selections() -> Each:
+    """Top-k and sort, which few blocks do, and an operator of a library with next to no work."""
+    module = Each()
+    for operation in (_top, _in_order):
+        for shape in SELECTIONS:
+            module.add(operation, _random(*shape, dtype=torch.float32))
+    for count in DISTANCES:
+        module.add(_distances, *(_random(count, 16, dtype=torch.float32) for _ in range(2)))
+    return module
+
+
+GROUPS: dict[str, Callable[[], Each]] = {
+    "matrix products": products,
+    "small pointwise kernels and reductions": lambda: memory_bound(SMALL, SMALL_ROWS),
+    "large pointwise kernels and reductions": lambda: memory_bound(LARGE, LARGE_ROWS),
+    "top-k and sort": selections,
+}
+
+
+def _random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.randn(shape, dtype=dtype)
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t())
+
+
+def _activated(x: Tensor) -> Tensor:
+    return functional.silu(x) * 1.5
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() * 1.5
+
+
+def _rms_norm(x: Tensor) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:])
+
+
+def _layer_norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:])
+
+
+def _softmax(x: Tensor) -> Tensor:
+    return torch.softmax(x, -1)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(-1)
+
+
+def _top(x: Tensor) -> Tensor:
+    return torch.topk(x, x.shape[-1] // 2, dim=-1, sorted=False).indices
+
+
+def _in_order(x: Tensor) -> Tensor:
+    return torch.sort(x, dim=-1).values
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cdist(x, y, p=1.0)

@@ -1,0 +1,104 @@
+"""What a kernel takes from the GPU while it runs: block slots, bandwidth, and how long it takes neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy
+
+from graphstreams.costs.devices import Device
+from graphstreams.graph.kernels import Access, Kernel, KernelGraph
+
+# Fitted on one H200, see benchmarks/README.md.
+HEAD_US = 1.1  # from the end of what a launch waits for until its blocks take slots
+TAIL_US = 1.2  # from when the blocks of a launch begin to leave their slots until what waits for it may start
+LATENT_PART = 0.9  # of a kernel's time at most is head and tail
+# A GEMM that leaves a tenth of the SMs free still lets no other GEMM in. Why is not known (clusters that need neighbouring
+# SMs would explain it); with 1 the model takes a split-K GEMM and a small one side by side for free, and they are not.
+GEMM_FILL = 1.2
+# Accesses below this part of the L2 cache do not ask device memory: what one kernel writes the next one finds there.
+L2_RESIDENT = 1 / 32
+
+# Estimates for kernels whose blocks were not measured.
+ELEMENTS_PER_BLOCK = 1024  # of a pointwise kernel or a reduction that Inductor generated
+ELEMENT_BYTES = 2
+BLOCKS_PER_SM = 16  # of such a kernel: 4 warps a block, 64 on an SM
+GEMM_READ_PER_BLOCK = 128 * 2**10  # bytes: what one SM streams of a weight at decode
+GEMM_TILE = 128 * 64  # elements of the result that one block computes
+
+Blocks = Sequence[tuple[int, int]]  # of each launch: thread blocks, and how many of them the whole GPU holds at once
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one kernel takes; `Footprint()` takes nothing, and neither disturbs others nor is disturbed."""
+
+    share: float = 0.0  # part of the GPU's block slots that its blocks fill, 0 to 1
+    bandwidth: float = 0.0  # part of the device memory's bandwidth that its blocks ask for when it is alone, 0 to 1
+    head_us: float = 0.0  # of its time, before its blocks take slots
+    tail_us: float = 0.0  # of its time, after its blocks have left their slots
+
+
+def footprint(
+    kernel: Kernel, us: float, device: Device, blocks: Blocks = (), sizes: Mapping[str, int] | None = None
+) -> Footprint:
+    """The footprint of a kernel that takes `us` us alone on `device`.
+
+    `blocks` are those measured for its launches (`runtime.occupancy`); without them they are estimated from its bytes.
+    `sizes` are values of the dynamic sizes. Raises ValueError where one is missing.
+    """
+    if kernel.kind == "none" or us <= 0:
+        return Footprint()
+    values = sizes or {}
+    launches = len(blocks) or max(1, len(kernel.launches))
+    latent = min(LATENT_PART * us, launches * (HEAD_US + TAIL_US))
+    head = latent * HEAD_US / (HEAD_US + TAIL_US)
+    asked = _memory_bytes(kernel, device, values) / ((us - latent) * 1e-6)
+    return Footprint(
+        share=_share(kernel, blocks or [_estimated_blocks(kernel, device, values)]),
+        bandwidth=min(1.0, asked / device.bandwidth),
+        head_us=head,
+        tail_us=latent - head,
+    )
+
+
+def footprints(
+    graph: KernelGraph, us: Sequence[float], device: Device, blocks: Mapping[int, Blocks] | None = None
+) -> list[Footprint]:
+    """The footprint of each kernel of `graph` at its example sizes.
+
+    `us` has the us of each kernel, `blocks` the measured blocks by kernel id, as far as they are known.
+    """
+    known = blocks or {}
+    return [footprint(k, time, device, known.get(k.id, ()), graph.sizes) for k, time in zip(graph.kernels, us, strict=True)]
+
+
+def _share(kernel: Kernel, blocks: Blocks) -> float:
+    """Of its widest launch: the others of a kernel are far shorter (the sum behind a split-K GEMM)."""
+    widest = max(count / max(1, at_once) for count, at_once in blocks)
+    return min(1.0, widest * (GEMM_FILL if kernel.kind in ("gemm", "template") else 1.0))
+
+
+def _memory_bytes(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> float:
+    accesses = [_bytes(access, sizes) for access in (*kernel.reads, *kernel.writes)]
+    return sum(size for size in accesses if size >= L2_RESIDENT * device.l2)
+
+
+def _estimated_blocks(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> tuple[int, int]:
+    read = sum(_bytes(access, sizes) for access in kernel.reads)
+    written = sum(_bytes(access, sizes) for access in kernel.writes)
+    if kernel.kind in ("gemm", "template"):
+        count = max(read / GEMM_READ_PER_BLOCK, written / ELEMENT_BYTES / GEMM_TILE)
+        return max(1, min(device.sm_count, round(count))), device.sm_count
+    # A reduction reads what it reduces, a pointwise kernel may broadcast: the wider side has the blocks.
+    count = max(read, written) / ELEMENT_BYTES / ELEMENTS_PER_BLOCK
+    return max(1, round(count)), BLOCKS_PER_SM * device.sm_count
+
+
+def _bytes(access: Access, sizes: Mapping[str, int]) -> float:
+    expression = sympy.sympify(access.bytes)
+    value = expression.subs({symbol: sizes[str(symbol)] for symbol in expression.free_symbols if str(symbol) in sizes})
+    if value.free_symbols:
+        raise ValueError(f"no example value for the dynamic size {sorted(map(str, value.free_symbols))[0]!r}")
+    return float(value)

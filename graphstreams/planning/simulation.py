@@ -1,0 +1,169 @@
+"""A plan simulated on one GPU: kernels that run side by side share block slots and memory bandwidth.
+
+Processor sharing in events. A kernel's time alone has three parts: a head (launch, dependences, first loads), its blocks, and
+a tail (the last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask for
+bandwidth. Head and tail take longer while other kernels are in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop, heappush
+from math import inf
+
+from graphstreams.costs.footprint import Footprint
+from graphstreams.planning.paths import Assignment, Timing
+
+# Fitted on one H200, see benchmarks/README.md.
+# What a wait across streams adds. Below the 1 us that fits best without contention, which stands for some of it.
+EVENT_US = 0.2
+CROWDING = 0.2  # each other kernel in flight makes head and tail of a kernel longer by this part
+# A kernel with a part p of the slots that it fills alone runs at p ** PARTIAL: its blocks go in waves, and a started wave
+# takes as long as a whole one.
+PARTIAL = 2.0
+BANDWIDTH = 0.9  # of the data sheet's, the most that all kernels together get
+
+_ROUNDING = 1e-9
+
+
+def simulate(
+    assignment: Assignment,
+    predecessors: Sequence[Sequence[int]],
+    us: Sequence[float],
+    footprints: Sequence[Footprint],
+    event_us: float,
+) -> Timing:
+    """When each kernel starts and ends, with contention: fork at 0 us, each wait across streams adds `event_us` us.
+
+    `us` has the us of each kernel alone, `footprints` what each takes from the GPU, both indexed by kernel id. No kernel
+    ends before `timed` says, and with empty footprints the result is `timed`'s, exactly.
+    """
+    return _Simulation(assignment, predecessors, us, footprints, event_us).run()
+
+
+class _Simulation:
+    def __init__(
+        self,
+        assignment: Assignment,
+        predecessors: Sequence[Sequence[int]],
+        us: Sequence[float],
+        footprints: Sequence[Footprint],
+        event_us: float,
+    ) -> None:
+        count = len(us)
+        self._stream_of, self._predecessors, self._event_us = assignment.stream, predecessors, event_us
+        self._us, self._footprints = us, footprints
+        self._queues: dict[int, list[int]] = {}
+        for kernel in reversed(assignment.order):
+            self._queues.setdefault(assignment.stream[kernel], []).append(kernel)
+        self._free = {stream: event_us if stream else 0.0 for stream in self._queues}
+        self._start, self._end = [0.0] * count, [-1.0] * count  # an end below 0 us: not yet
+        self._held_up: dict[int, list[int]] = {}  # kernel -> streams whose next kernel waits for its end
+        self._waiting: list[tuple[float, int]] = []  # kernels whose start is known, earliest first
+        self._latent: list[int] = []  # kernels in head or tail
+        self._placed: list[int] = []  # kernels whose blocks run or wait for slots, in the order in which they get them
+        self._in_tail = [False] * count
+        self._left, self._since = [0.0] * count, [0.0] * count  # us of the current part left at the time `since`
+        self._rate, self._until = [1.0] * count, [0.0] * count
+
+    def run(self) -> Timing:
+        for stream in self._queues:
+            self._release(stream)
+        waiting, latent, placed, until = self._waiting, self._latent, self._placed, self._until
+        while waiting or latent or placed:
+            now, next_kernel = inf, -1
+            for kernel in latent:
+                if until[kernel] < now:
+                    now, next_kernel = until[kernel], kernel
+            for kernel in placed:
+                if until[kernel] < now:
+                    now, next_kernel = until[kernel], kernel
+            if waiting and waiting[0][0] < now:
+                now, next_kernel = heappop(waiting)
+                self._begin(next_kernel, now)
+            else:
+                self._advance(next_kernel, now)
+            self._share_out(now)
+        main, aux = self._free.pop(0, 0.0), self._free.values()
+        return Timing(self._start, self._end, max(main, max(aux, default=-self._event_us) + self._event_us))
+
+    def _release(self, stream: int) -> None:
+        """Look at the next kernel of `stream`: either its start is known, or the first predecessor that holds it up."""
+        if not self._queues[stream]:
+            return
+        kernel, start = self._queues[stream][-1], self._free[stream]
+        for predecessor in self._predecessors[kernel]:
+            ready = self._end[predecessor]
+            if ready < 0:
+                self._held_up.setdefault(predecessor, []).append(stream)
+                return
+            if self._stream_of[predecessor] != stream:
+                ready += self._event_us
+            if ready > start:
+                start = ready
+        heappush(self._waiting, (start, kernel))
+
+    def _begin(self, kernel: int, now: float) -> None:
+        self._start[kernel] = now
+        if head := self._footprints[kernel].head_us:
+            self._latent.append(kernel)
+            self._set_part(kernel, head, now)
+        else:
+            self._place(kernel, now)
+
+    def _place(self, kernel: int, now: float) -> None:
+        footprint = self._footprints[kernel]
+        self._placed.append(kernel)
+        self._set_part(kernel, max(0.0, self._us[kernel] - footprint.head_us - footprint.tail_us), now)
+
+    def _advance(self, kernel: int, now: float) -> None:
+        """The current part of `kernel` is over."""
+        if kernel in self._placed:
+            self._placed.remove(kernel)
+            if tail := self._footprints[kernel].tail_us:
+                self._in_tail[kernel] = True
+                self._latent.append(kernel)
+                self._set_part(kernel, tail, now)
+                return
+        else:
+            self._latent.remove(kernel)
+            if not self._in_tail[kernel]:
+                self._place(kernel, now)
+                return
+        stream = self._stream_of[kernel]
+        self._end[kernel] = self._free[stream] = now
+        self._queues[stream].pop()
+        self._release(stream)
+        for other in self._held_up.pop(kernel, ()):
+            self._release(other)
+
+    def _set_part(self, kernel: int, us: float, now: float) -> None:
+        self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
+        self._until[kernel] = now + us
+
+    def _share_out(self, now: float) -> None:
+        """Give every kernel in flight its rate until the next event."""
+        others = len(self._latent) + len(self._placed) - 1
+        for kernel in self._latent:
+            self._set_rate(kernel, 1.0 / (1.0 + CROWDING * others), now)
+        slots, asked, rates = 1.0, 0.0, []
+        for kernel in self._placed:
+            footprint, rate = self._footprints[kernel], 1.0
+            if footprint.share > slots + _ROUNDING:
+                rate = (slots / footprint.share) ** PARTIAL
+                slots = 0.0
+            else:
+                slots = max(0.0, slots - footprint.share)
+            asked += footprint.bandwidth * rate
+            rates.append(rate)
+        limit = BANDWIDTH / asked if others and asked > BANDWIDTH else 1.0
+        for kernel, rate in zip(self._placed, rates, strict=True):
+            # What asks for no bandwidth is not held up by those that do.
+            self._set_rate(kernel, rate * limit if self._footprints[kernel].bandwidth else rate, now)
+
+    def _set_rate(self, kernel: int, rate: float, now: float) -> None:
+        if rate == self._rate[kernel]:
+            return
+        self._left[kernel] = max(0.0, self._left[kernel] - self._rate[kernel] * (now - self._since[kernel]))
+        self._since[kernel], self._rate[kernel] = now, rate
+        self._until[kernel] = now + self._left[kernel] / rate if rate > 0 else inf

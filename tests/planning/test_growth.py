@@ -1,0 +1,105 @@
+"""The times of kernels over one size: the lines of a maximum, and expressions that are none."""
+
+import pytest
+import sympy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphstreams.planning.growth import KernelTimes, anchored
+
+S, T = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1"))
+
+
+class FloorDiv(sympy.Function):
+    """Stands for torch's, which sympy does not know."""
+
+    @classmethod
+    def eval(cls, base, divisor):
+        if base.is_Integer and divisor.is_Integer:
+            return base // divisor
+        return None
+
+
+class Max(sympy.Function):
+    """Stands for torch's, which is not sympy's."""
+
+    @classmethod
+    def eval(cls, *values):
+        return max(values) if all(value.is_number for value in values) else None
+
+
+def times(cost, size=S, **sizes):
+    return KernelTimes([cost], size, sizes)
+
+
+@pytest.mark.parametrize(
+    ("cost", "breakpoints"),
+    [
+        (sympy.Integer(3), []),
+        (S / 2, []),
+        (sympy.Max(4, 1 + S / 2), [6]),
+        (sympy.Max(4, 1 + S / 2, S - 10), [6, 14, 22]),
+        (2 * sympy.Max(4, 1 + S / 2) + S, [6]),
+        (sympy.Max(4, S) + sympy.Max(8, S), [4, 6, 8]),
+        (Max(sympy.Integer(4), 1 + S / 2), [6]),
+        (sympy.Max(4, S + 5), []),
+    ],
+)
+def test_breakpoints_of_what_is_piecewise_linear(cost, breakpoints):
+    assert times(cost).breakpoints() == pytest.approx(breakpoints)
+
+
+@pytest.mark.parametrize("cost", [S**2, FloorDiv(S, sympy.Integer(8)), sympy.Max(3, S**2), -sympy.Max(3, S), sympy.sqrt(S)])
+def test_what_is_no_maximum_of_lines_has_none(cost):
+    assert times(cost).breakpoints() is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 9), st.integers(1, 5000))
+def test_a_maximum_of_lines_has_its_value(floor, start, slope, size):
+    cost = sympy.Max(floor, start + slope * S / sympy.Integer(7))
+    assert times(cost).at(size) == [pytest.approx(float(cost.subs(S, size)))]
+
+
+def test_other_expressions_are_evaluated():
+    assert times(FloorDiv(S + 7, sympy.Integer(8)) + sympy.Rational(1, 2)).at(9) == [2.5]
+    assert times(S**2).at(9) == [81]
+
+
+def test_other_sizes_keep_their_example_values():
+    assert times(S * T + 1, s1=10, s0=3).at(5) == [51]
+
+
+def test_names_count_and_not_assumptions():
+    assert times(sympy.Symbol("s0") * 2).at(5) == [10]
+
+
+def test_a_size_that_is_a_product():
+    # At s1 = 16 the size is 16 times s0.
+    assert times(S * 100, S * T, s0=2, s1=16).at(64) == [400]
+    assert times(S * 100, 2 * S - 4, s0=2).at(6) == [500]
+
+
+def test_a_size_that_does_not_grow_in_proportion():
+    with pytest.raises(ValueError, match="does not grow in proportion"):
+        times(S + 0, S * S)
+    with pytest.raises(ValueError, match="no dynamic size"):
+        times(S + 0, sympy.Integer(4))
+
+
+def test_an_example_value_that_is_missing():
+    with pytest.raises(ValueError, match="no example value for the dynamic size 's1'"):
+        times(S * T)
+
+
+def test_a_time_below_zero():
+    with pytest.raises(ValueError, match=r"-1\.0 us at size 4"):
+        times(3 - S).at(4)
+
+
+def test_anchored_costs_go_through_what_was_measured():
+    costs = anchored([sympy.Max(4, S), S * 3, sympy.Integer(0)], [8.0, 1.0, 2.5], {"s0": 2})
+    assert [float(cost.subs(S, 2)) for cost in costs] == [8, 1, 2.5]
+    assert [float(cost.subs(S, 8)) for cost in costs] == [16, 4, 2.5]
+    with pytest.raises(ValueError, match="no example value"):
+        anchored([S + 0], [1.0], {})

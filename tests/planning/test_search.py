@@ -1,0 +1,337 @@
+"""Search for plans: legal changes, never worse than the list schedules, and what measuring finds that no simulator knows."""
+
+import itertools
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning.events import check_plan
+from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.planning.paths import Timing, timed
+from graphstreams.planning.search import (
+    EVALUATED_KERNELS,
+    PROPOSALS,
+    Space,
+    search_by_measuring,
+    search_on_simulator,
+    signature,
+)
+
+
+def graph_of(count, edges, exclusive=()):
+    kernels = tuple(Kernel(i, f"k{i}", "profile", exclusive=i in exclusive) for i in range(count))
+    return KernelGraph("g", kernels, tuple(Edge(a, b, EdgeKind.RAW) for a, b in edges))
+
+
+@st.composite
+def spaces(draw, most=9):
+    """A random DAG with exclusive kernels, its times, a number of streams and a cost of events."""
+    count = draw(st.integers(0, most))
+    pairs = [(a, b) for b in range(count) for a in range(b)]
+    edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
+    exclusive = draw(st.sets(st.sampled_from(range(count)), max_size=2)) if count else set()
+    us = draw(st.lists(st.integers(0, 5).map(float), min_size=count, max_size=count))
+    return Space(graph_of(count, edges, exclusive), us, draw(st.integers(1, 4)), draw(st.sampled_from([0.0, 0.5, 2.0])))
+
+
+def assert_legal(graph, order, stream, streams):
+    """The order agrees with the edges, exclusive kernels are on stream 0, and streams are numbered without gaps."""
+    place = {kernel: i for i, kernel in enumerate(order)}
+    assert sorted(order) == list(range(len(graph.kernels)))
+    assert all(place[e.before] < place[e.after] for e in graph.edges)
+    assert all(stream[k.id] == 0 for k in graph.kernels if k.exclusive)
+    assert set(stream) == set(range(len(set(stream))))
+    assert len(set(stream)) <= streams
+
+
+def assert_sound(plan, space):
+    check_plan(space.graph, plan)
+    stream = [plan.stream_of()[k] for k in range(len(space.us))]
+    assert_legal(space.graph, [p.kernel for p in plan.placements], stream, space.streams)
+    assert plan.streams == max(1, len(set(stream)))
+
+
+def rows(plan):
+    """What each stream of a plan runs, in order, whatever its number."""
+    streams = [[p.kernel for p in plan.placements if p.stream == s] for s in range(plan.streams)]
+    return frozenset(tuple(row) for row in streams)
+
+
+def every_row_set(graph, streams):
+    """By brute force, what `rows` can be for a small graph: each order of each spread over the streams."""
+    count, found = len(graph.kernels), set()
+    for order in itertools.permutations(range(count)):
+        if all(order.index(e.before) < order.index(e.after) for e in graph.edges):
+            for spread in itertools.product(range(streams), repeat=count):
+                lists = [tuple(k for k in order if spread[k] == s) for s in range(streams)]
+                found.add(frozenset(row for row in lists if row))
+    return found
+
+
+def end_of(graph, us, lists, event_us=0.0):
+    """By relaxation, when the last kernel ends if each list runs on a stream of its own; the first is the caller's."""
+    stream = {k: s for s, row in enumerate(lists) for k in row}
+    pairs = {(e.before, e.after) for e in graph.edges} | {pair for row in lists for pair in pairwise(row)}
+    start = {k: event_us if s else 0.0 for k, s in stream.items()}
+    for _ in us:
+        for a, b in pairs:
+            start[b] = max(start[b], start[a] + us[a] + (event_us if stream[a] != stream[b] else 0.0))
+    return max(start[k] + us[k] + (event_us if s else 0.0) for k, s in stream.items())
+
+
+@settings(max_examples=80, deadline=None)
+@given(spaces(), st.integers(0, 2**32))
+def test_every_change_is_legal_and_makes_a_sound_plan(space, seed):
+    if not space.free:
+        return
+    dice = random.Random(seed)
+    for start in space.starts:
+        current = start
+        for _ in range(10):
+            current = space.changed(current, dice)
+            assert_legal(space.graph, current.order, current.stream, space.streams)
+        assert_sound(space.plan(current), space)
+
+
+@settings(max_examples=80, deadline=None)
+@given(spaces(), st.integers(0, 2**32))
+def test_a_change_leaves_the_assignment_that_it_starts_from(space, seed):
+    start = space.starts[0]
+    before = list(start.order), list(start.stream)
+    if space.free:
+        space.changed(start, random.Random(seed))
+    assert (list(start.order), list(start.stream)) == before
+
+
+def test_changes_reach_every_plan_of_a_small_graph():
+    graph = graph_of(4, [(0, 1), (1, 2)])
+    space = Space(graph, [1.0] * 4, 2, 0.0)
+    dice, current, found = random.Random(0), space.starts[0], set()
+    for _ in range(2000):
+        current = space.changed(current, dice)
+        found.add(rows(space.plan(current)))
+    assert found == every_row_set(graph, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spaces(), st.integers(0, 3))
+def test_the_simulators_search_is_never_worse_than_the_best_list_schedule(space, seed):
+    plan = search_on_simulator(space, seed)
+    assert_sound(plan, space)
+    assert plan.streamed_us <= plan_kernels(space.graph, space.us, space.streams, space.event_us).streamed_us + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(spaces(most=5), st.integers(0, 3))
+def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
+    """Over all orders, all streams and both costs of events; with no more than two streams, for that is brute force."""
+    if not space.us or any(k.exclusive for k in space.graph.kernels):
+        return
+    space = Space(space.graph, space.us, min(2, space.streams), space.event_us)
+    lists = [list(p) for found in every_row_set(space.graph, space.streams) for p in itertools.permutations(found)]
+    best = min(end_of(space.graph, space.us, each, space.event_us) for each in lists)
+    assert search_on_simulator(space, seed).streamed_us == pytest.approx(best)
+
+
+@settings(max_examples=20, deadline=None)
+@given(spaces())
+def test_a_seed_decides_the_search(space):
+    assert search_on_simulator(space, 7) == search_on_simulator(space, 7)
+    measured = [search_by_measuring(space, lambda plan: plan.streamed_us, 9, seed=7) for _ in range(2)]
+    assert measured[0] == measured[1]
+
+
+def test_better_than_every_list_schedule():
+    """Two streams, 2.5 us a wait: worth less than k1 and k2 beside k0, and list schedules see one kernel at a time."""
+    found = 0
+    for seed in range(30):
+        dice = random.Random(seed)
+        edges = [(a, b) for b in range(12) for a in range(b) if dice.random() < 0.15]
+        graph, us = graph_of(12, edges), [float(dice.randrange(1, 9)) for _ in range(12)]
+        listed = plan_kernels(graph, us, 2, 1.0).streamed_us
+        searched = search_on_simulator(Space(graph, us, 2, 1.0)).streamed_us
+        assert searched <= listed
+        found += searched < listed - 0.5
+    assert found >= 3
+
+
+@pytest.mark.parametrize("graph", [graph_of(0, []), graph_of(3, [(0, 2)], exclusive={0, 1, 2})], ids=["empty", "exclusive"])
+def test_a_graph_with_nothing_to_move_has_one_plan(graph):
+    space = Space(graph, [1.0] * len(graph.kernels), 3, 0.0)
+    plan = search_on_simulator(space)
+    assert (plan.streams, plan.streamed_us) == (1, float(len(graph.kernels)))
+    (only,) = search_by_measuring(space, lambda plan: 5.0, 10)
+    assert (only.plan, only.measured_us) == (plan, 5.0)
+
+
+def test_one_stream_stays_one_stream():
+    space = Space(graph_of(3, []), [1.0] * 3, 1, 0.0)
+    assert search_on_simulator(space).streams == 1
+    assert {t.plan.streams for t in search_by_measuring(space, lambda plan: 1.0, 10)} == {1}
+
+
+# --- a simulator of one's own
+
+
+def slowed(graph, us, pair, by):
+    """A simulator that adds `by` us to the end where both kernels of the pair run at once."""
+
+    def simulate(assignment):
+        timing = timed(assignment, graph.predecessors(), us, 0.0)
+        a, b = pair
+        together = timing.start[a] < timing.end[b] and timing.start[b] < timing.end[a]
+        return Timing(timing.start, timing.end, timing.makespan + by * together)
+
+    return simulate
+
+
+def test_the_search_goes_by_the_simulator_that_it_is_given():
+    """Two streams with two of four equal kernels each take 8 us; k0 and k1, and k2 and k3, on one each do not meet."""
+    graph, us = graph_of(4, []), [4.0] * 4
+    plan = search_on_simulator(Space(graph, us, 2, 0.0, slowed(graph, us, (0, 1), 3.0)))
+    assert plan.streamed_us == 8.0
+    first, second = ((p.start_us, p.end_us) for p in sorted(plan.placements, key=lambda p: p.kernel)[:2])
+    assert first[1] <= second[0] or second[1] <= first[0]
+
+
+# --- measuring
+
+
+@settings(max_examples=40, deadline=None)
+@given(spaces(), st.integers(0, 12), st.integers(0, 3))
+def test_no_more_plans_are_measured_than_asked_for_all_of_them_different_and_sound(space, count, seed):
+    measured = []
+
+    def measure(plan):
+        measured.append(plan)
+        return float(len(measured))
+
+    tried = search_by_measuring(space, measure, count, seed)
+    assert len(tried) <= count
+    assert [(t.plan, t.measured_us) for t in tried] == [(plan, float(i)) for i, plan in enumerate(measured, 1)]
+    assert len({rows(plan) for plan in measured}) == len(measured)
+    for plan in measured:
+        assert_sound(plan, space)
+
+
+def test_the_first_plan_is_the_best_list_schedule():
+    graph, us = graph_of(4, [(0, 1), (0, 2), (1, 3), (2, 3)]), [1.0, 2.0, 5.0, 1.0]
+    (only,) = search_by_measuring(Space(graph, us, 3, 0.5), lambda plan: 1.0, 1)
+    assert only.plan == plan_kernels(graph, us, 3, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("graph", "streams", "plans"),
+    [
+        (graph_of(2, []), 2, 3),  # k0 k1; k1 k0; both side by side
+        (graph_of(3, [(0, 1), (1, 2)]), 2, 4),  # a chain cut nowhere, or with one kernel on another stream
+        (graph_of(3, [(0, 1), (1, 2)]), 3, 5),  # or each on its own
+        (graph_of(3, []), 2, 12),  # 6 orders on one stream; 3 kernels that can stand alone, 2 orders of the others
+    ],
+)
+def test_it_stops_when_there_are_no_more_plans(graph, streams, plans):
+    space = Space(graph, [1.0] * len(graph.kernels), streams, 0.0)
+    assert len(every_row_set(graph, streams)) == plans
+    tried = search_by_measuring(space, lambda plan: plan.streamed_us, 500)
+    assert len(tried) == len({rows(t.plan) for t in tried}) == plans
+
+
+def measured_with(graph, us, pair, by):
+    """A GPU on which two kernels that run at once take `by` us longer, of which no simulator knows."""
+
+    def measure(plan):
+        place = {p.kernel: p for p in plan.placements}
+        a, b = (place[k] for k in pair)
+        return plan.streamed_us + by * (a.start_us < b.end_us and b.start_us < a.end_us)
+
+    return measure
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("edges", "us", "pair", "best"),
+    [
+        # Four equal kernels: the pair has to share a stream.
+        ([], [4.0, 4.0, 4.0, 4.0], (0, 1), 8.0),
+        # A fork of three arms on two streams: of 1 + 8 + 1 us, if 3 and 5 us share a stream and are the pair, 8 is alone.
+        ([(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)], [1.0, 8.0, 3.0, 5.0, 1.0], (2, 3), 10.0),
+        # A chain of 4 + 4 us beside 6 us: k2 meets the second half if it starts at once, and the first if it is late.
+        ([(0, 1)], [4.0, 4.0, 2.0], (1, 2), 8.0),
+    ],
+)
+def test_it_finds_the_best_plan_where_two_kernels_must_not_meet(edges, us, pair, best, seed):
+    graph = graph_of(len(us), edges)
+    tried = search_by_measuring(Space(graph, us, 2, 0.0), measured_with(graph, us, pair, 20.0), 32, seed)
+    assert min(t.measured_us for t in tried) == best
+
+
+def test_it_looks_around_plans_that_measure_well_although_the_simulator_ranks_them_last():
+    """Measured, every kernel that is not on the stream of k0 costs 10 us: one stream is best, and the nearer to it the better."""
+    graph, us = graph_of(6, []), [4.0] * 6
+
+    def measure(plan):
+        home = plan.stream_of()[0]
+        return 100.0 + 10.0 * sum(stream != home for stream in plan.stream_of().values())
+
+    tried = search_by_measuring(Space(graph, us, 3, 0.0), measure, 40)
+    late = [t.measured_us for t in tried[20:]]
+    assert min(t.measured_us for t in tried) == 100.0
+    assert sorted(late)[len(late) // 2] <= 120.0  # of random spreads over three streams the middle one is at 140
+
+
+def test_plans_that_cannot_be_played_are_counted_and_not_built_on():
+    graph, us = graph_of(4, []), [4.0] * 4
+
+    def measure(plan):
+        return float("inf") if plan.streams == 2 else plan.streamed_us
+
+    tried = search_by_measuring(Space(graph, us, 3, 0.0), measure, 24)
+    assert len(tried) == 24
+    assert min(tried, key=lambda t: t.measured_us).plan.streams == 3
+
+
+def test_a_signature_says_what_each_stream_runs_and_not_its_number():
+    space = Space(graph_of(3, []), [1.0] * 3, 2, 0.0)
+    for assignment in space.starts:
+        assert {row for row in signature(assignment) if row} == rows(space.plan(assignment))
+
+
+# --- large graphs
+
+
+@pytest.fixture(scope="module", params=["chain", "layers"])
+def large(request):
+    """20,000 kernels, one behind another or twenty in a layer, and the number of simulations so far."""
+    count, width, dice = 20_000, 20, random.Random(0)
+    if request.param == "chain":
+        edges = list(pairwise(range(count)))
+    else:
+        edges = [(dice.randrange(max(0, i - 60), i - i % width), i) for i in range(width, count) for _ in range(2)]
+    us, calls = [dice.uniform(1, 10) for _ in range(count)], [0]
+    predecessors = graph_of(count, edges).predecessors()
+
+    def simulate(assignment):
+        calls[0] += 1
+        return timed(assignment, predecessors, us, 1.0)
+
+    return Space(graph_of(count, edges), us, 2, 1.0, simulate), calls
+
+
+def test_a_graph_of_20000_kernels_is_searched_in_a_few_simulations(large):
+    space, calls = large
+    calls[0] = 0
+    plan = search_on_simulator(space)
+    assert calls[0] <= len(space.starts) + 2 + EVALUATED_KERNELS // 20_000 <= 20
+    check_plan(space.graph, plan)
+
+
+def test_each_measured_plan_of_20000_kernels_costs_a_fixed_number_of_simulations(large):
+    space, calls = large
+    calls[0] = 0
+    tried = search_by_measuring(space, lambda plan: plan.streamed_us, 2)
+    assert len(tried) == 2
+    assert calls[0] <= len(space.starts) + len(tried) + PROPOSALS

@@ -1,0 +1,130 @@
+"""The number of tokens of real graphs, and for how many of them their plans gain."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from sample_modules import captured
+from torch._inductor import compile_fx as inductor
+
+from graphstreams import Options
+from graphstreams.costs.devices import DEVICES
+from graphstreams.costs.roofline import price
+from graphstreams.graph.support import token_count
+from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.sizing import Sizing, dynamic_tokens, plan_for_fewer, sizing_of
+
+H200 = DEVICES["h200"]
+ROWS = 40  # of the sample "sized"
+
+
+def sizing(example=ROWS, **changes):
+    reading = captured("sized", dynamic=True).reading
+    tokens = replace(dynamic_tokens(reading.module), example=example)
+    kernels = replace(reading.kernels, sizes={str(tokens.size): example})
+    return replace(sizing_of(tokens, kernels, price(kernels, H200), H200), **changes)
+
+
+def plan_of(each: Sizing, event_us=0.0):
+    return plan_kernels(each.kernels, each.times.at(each.tokens.example), 3, event_us)
+
+
+def test_the_tokens_of_a_dynamic_graph():
+    tokens = dynamic_tokens(captured("sized", dynamic=True).reading.module)
+    assert tokens.size.is_Symbol and tokens.example == ROWS
+    assert tokens.limits == (2, 2**16)
+
+
+def test_a_static_graph_has_no_dynamic_tokens():
+    assert dynamic_tokens(captured("diamond").reading.module) is None
+
+
+def test_asking_for_the_tokens_adds_no_guard():
+    module = captured("sized", dynamic=True).reading.module
+    shape_env = token_count(module).node.shape_env
+    before = list(shape_env.guards)
+    dynamic_tokens(module)
+    assert list(shape_env.guards) == before
+
+
+def test_limits_that_the_model_gives_are_kept():
+    seen = []
+
+    def backend(gm, example_inputs):
+        def inner(graph, inputs, **_):
+            seen.append(dynamic_tokens(graph))
+            return inductor.compile_fx_inner(graph, inputs, **_)
+
+        return inductor.compile_fx(gm, example_inputs, inner_compile=inner)
+
+    x = torch.randn(16, 8)
+    torch._dynamo.mark_dynamic(x, 0, min=8, max=64)
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        torch.compile(lambda x: x @ x.new_ones(8, 8), backend=backend)(x)
+    assert [(tokens.example, tokens.limits) for tokens in seen] == [(16, (8, 64))]
+
+
+def test_at_the_example_the_curve_is_the_plan():
+    each = sizing()
+    plan = plan_of(each)
+    found = each.threshold(plan, Options(min_gain=0.0))
+    curve = {size: (serial, streamed) for size, serial, streamed in found.curve}
+    assert curve[ROWS] == (pytest.approx(plan.serial_us), pytest.approx(plan.streamed_us))
+    assert found.largest is None
+
+
+def test_the_user_decides():
+    each = sizing()
+    found = each.threshold(plan_of(each), Options(max_tokens=7))
+    assert (found.largest, found.reason) == (7, "max_tokens=7")
+
+
+def test_a_gain_that_was_measured_corrects_the_prediction():
+    each = sizing()
+    plan = plan_of(each)
+    predicted = 1 - plan.streamed_us / plan.serial_us
+    args = each.tokens, each.kernels, each.times.at(ROWS), H200, plan
+    assert sizing_of(*args, measured_gain=predicted).slowdown == pytest.approx(1)
+    corrected = sizing_of(*args, measured_gain=0.1)
+    curve = corrected.threshold(plan, Options(min_gain=0.0)).curve
+    serial, streamed = next(point[1:] for point in curve if point[0] == ROWS)
+    assert 1 - streamed / serial == pytest.approx(0.1)
+
+
+def test_times_that_were_measured_are_kept_at_the_example():
+    each = sizing()
+    us = [10.0 + i for i in range(len(each.kernels.kernels))]
+    assert sizing_of(each.tokens, each.kernels, us, H200).times.at(ROWS) == pytest.approx(us)
+
+
+def test_fewer_tokens_where_the_example_has_too_many():
+    each = sizing(example=2**14)
+    found = plan_for_fewer(each, Options(min_gain=0.0), event_us=0.0)
+    assert found.sizing.tokens.example == 2**13
+    assert found.sizing.tokens.limits == (2, 2**14 - 1)
+    assert found.us == tuple(each.times.at(2**13))
+    threshold = found.sizing.threshold(found.plan, Options(min_gain=0.0))
+    assert threshold.largest == 2**14 - 1
+    assert threshold.reason.endswith(f": {2**14} gain less")
+
+
+def test_fewer_tokens_are_those_that_the_user_allows():
+    found = plan_for_fewer(sizing(), Options(min_gain=0.0, max_tokens=5, priority=-1), event_us=0.0)
+    assert (found.sizing.tokens.example, found.plan.priority) == (5, -1)
+
+
+@pytest.mark.parametrize("options", [Options(min_gain=0.99), Options(min_gain=0.99, max_tokens=5), Options(max_tokens=1)])
+def test_no_number_of_tokens_gains(options):
+    assert plan_for_fewer(sizing(), options, event_us=0.0) is None
+
+
+def test_a_slowdown_counts_where_fewer_tokens_are_looked_for():
+    assert plan_for_fewer(sizing(slowdown=10.0), Options(), event_us=0.0) is None
+
+
+def test_waits_can_cost_more_than_few_tokens_gain():
+    # 4 us a wait: two products of 2 ** 16 rows, about 11 us each, gain side by side; at 3.4 us each they do not.
+    each = sizing(example=2**16)
+    found = each.threshold(plan_of(each, event_us=4.0), Options(min_gain=0.02))
+    assert found.largest is None and found.smallest > 64
