@@ -1,10 +1,11 @@
 """Predicted against measured times of the kernels of measured workloads, one H200.
 
-    python benchmarks/roofline.py [FOLDER]
+    python benchmarks/roofline.py [FOLDER] [--calibration FILE] [--out FILE]
 
-Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. Three models are compared: the numbers fitted by
-hand, the calibration in the package, and numbers fitted to one half of the workloads and tried on the other. With `--out FILE`
-a fit to all of them is written, which is how graphstreams/costs/data/h200.json was made.
+Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. Three models are compared: the numbers fitted
+by hand, the calibration in the package, and numbers fitted to one half of the workloads and tried on the other; with
+`--calibration FILE` a fourth, which `graphstreams bench --calibrate --out FILE` wrote. With `--out FILE` the fit to all
+workloads is written, with what they do not decide taken from that calibration, else as fitted by hand.
 """
 
 from __future__ import annotations
@@ -22,31 +23,32 @@ from tabulate import tabulate
 
 from graphstreams.costs.calibration import Calibration, shipped
 from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND, Sample, errors, fit
+from graphstreams.costs.fitting import BY_HAND, Sample, errors, fit, predicted
+from graphstreams.costs.roofline import work_of
 from graphstreams.graph.kernels import Access, Kernel
 
 DATA = Path(__file__).parent / "data" / "kernels_h200.json"
 DEVICE = DEVICES["h200"]
 HALVES = {"attention layer": "layer", "block in front of it": "pre"}  # how the names of the workloads of each half begin
 
-Workloads = dict[str, list[dict[str, Any]]]  # name -> kernels
+Workloads = Mapping[str, Sequence[Mapping[str, Any]]]  # name -> kernels
 
 
-def read(path: Path) -> Workloads:
-    """The compact file, or a folder with one file a workload as they were measured. Raises ValueError where there are none."""
+def read(path: Path) -> dict[str, Any]:
+    """The compact file, or a folder with one file a workload, as measured. Raises ValueError where there are none."""
     if path.is_file():
-        return dict(json.loads(path.read_text(encoding="utf-8"))["workloads"])
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("*.json"))]
-    found = {file["name"]: [_compact(kernel) for kernel in file["kernels"]] for file in files}
-    if not found:
-        raise ValueError(f"{path} holds no measured workloads")
-    return found
+    if not files:
+        raise ValueError("no measured workloads there")
+    return {"workloads": {file["name"]: [_compact(kernel) for kernel in file["kernels"]] for file in files}}
 
 
 def _compact(kernel: Mapping[str, Any]) -> dict[str, Any]:
     sizes = {name: int(sum(size for _, size in kernel[name])) for name in ("reads", "writes")}
     same = {name: kernel[name] for name in ("name", "kind", "dtype", "ops")}
-    return {**same, "launches": len(kernel["launches"]), **sizes, "flops": int(kernel["flops"]), "us": round(kernel["us"], 3)}
+    counts = {"launches": len(kernel["launches"]), **sizes, "flops": int(kernel["flops"])}
+    return {**same, **counts, "us": round(kernel["us"], 3)}
 
 
 def samples(kernels: Iterable[Mapping[str, Any]]) -> list[Sample]:
@@ -85,34 +87,60 @@ def _text(found: Sequence[float]) -> str:
     return f"{statistics.median(found):.1%} ({found[int(0.9 * (len(found) - 1))]:.1%})"
 
 
-def models(workloads: Workloads) -> dict[str, tuple[Calibration, Sequence[Sample]]]:
+def models(workloads: Workloads, other: Calibration | None = None) -> dict[str, tuple[Calibration, Sequence[Sample]]]:
     """Every model with what it is tried on."""
     every = samples(kernel for kernels in workloads.values() for kernel in kernels)
     halves = {
         title: samples(kernel for name, kernels in workloads.items() if name.startswith(start) for kernel in kernels)
         for title, start in HALVES.items()
     }
-    found = {"by hand, all": (BY_HAND, every), "package, all": (shipped(), every), "fitted to all, all": (fit(every, DEVICE), every)}
+    calibrations = {"by hand": BY_HAND, "package": shipped(), "fitted to all": fit(every, DEVICE)}
+    if other is not None:
+        calibrations["the given calibration"] = other
+    found = {f"{name}, all": (calibration, every) for name, calibration in calibrations.items()}
     for title, own in halves.items():
-        others = [(other, kernels) for other, kernels in halves.items() if other != title]
-        for other, kernels in others if own and all(kernels for _, kernels in others) else []:
+        (rest,) = (half for half in halves if half != title)
+        if own and halves[rest]:
             fitted = fit(own, DEVICE)
-            found[f"by hand, {other}"] = (BY_HAND, kernels)
+            found[f"by hand, {rest}"] = (BY_HAND, halves[rest])
             found[f"fitted to {title}, the same"] = (fitted, own)
-            found[f"fitted to {title}, {other}"] = (fitted, kernels)
+            found[f"fitted to {title}, {rest}"] = (fitted, halves[rest])
     return found
 
 
-def detail(workloads: Workloads) -> str:
-    """Every kernel, with the times that were predicted for it."""
-    by_hand, package = (errors_of(workloads, each) for each in (BY_HAND, shipped()))
-    return tabulate([], headers=[]) + str(len(by_hand) + len(package))
+def each_kernel(workloads: Workloads) -> str:
+    """Every kernel with the us that were measured, and that the numbers by hand and the package's predict."""
+    rows = []
+    for workload, kernels in workloads.items():
+        for kernel, sizes, us in samples(kernels):
+            work = work_of(kernel, DEVICE).at(sizes)
+            rows.append([workload, kernel.name, kernel.kind, us, predicted(work, BY_HAND), predicted(work, shipped())])
+    return tabulate(rows, headers=["workload", "kernel", "kind", "measured us", "by hand", "package"], floatfmt=".1f")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the comparison; 2 where the data cannot be read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    return 0 if parser and argv else 2
+    parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured workloads, one JSON file each")
+    parser.add_argument("--kernels", action="store_true", help="print every kernel too")
+    parser.add_argument("--calibration", type=Path, metavar="FILE", help="try this one too")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the fit to all workloads as a calibration")
+    arguments = parser.parse_args(argv)
+    try:
+        given = Calibration.load(arguments.calibration) if arguments.calibration else None
+        measured = read(arguments.folder)
+        workloads = measured["workloads"]
+        if arguments.out:
+            every = samples(kernel for kernels in workloads.values() for kernel in kernels)
+            fit(every, DEVICE, measured.get("date"), measured.get("versions"), start=given or BY_HAND).save(arguments.out)
+        if arguments.kernels:
+            print(each_kernel(workloads), end="\n\n")
+        print("|predicted / measured - 1|: median (90th percentile)\n")
+        print(comparison(models(workloads, given)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{arguments.folder}: {error!r}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

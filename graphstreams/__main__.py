@@ -41,9 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("wrapper", type=Path)
     verify.set_defaults(run=_verify)
     bench = commands.add_parser("bench", help="on a GPU: serial against streamed, equal bits and times")
-    bench.add_argument(
-        "function", metavar="MODULE:FUNCTION", nargs="?", help="a function tokens -> (module, seed -> inputs)"
-    )
+    bench.add_argument("function", metavar="MODULE:FUNCTION", nargs="?", help="a function tokens -> (module, seed -> inputs)")
     bench.add_argument("--batch", default="1", help="token counts, such as 1,16,64 (default 1)")
     bench.add_argument("--streams", type=int, default=3)
     bench.add_argument("--calibrate", action="store_true", help="time kernels of many kinds and fit the roofline to them")

@@ -35,17 +35,14 @@ def calibrate(progress: Callable[[str], None] = print) -> tuple[Calibration, lis
         started = time.perf_counter()
         try:
             found = _timed_kernels(make)
-        except Unmeasurable as error:
+        except (Unmeasurable, RuntimeError) as error:
             progress(f"{title}: not timed: {error}")
             continue
         samples += found
         progress(f"{title}: {len(found)} kernels, {time.perf_counter() - started:.1f} s")
     if not samples:
         raise RuntimeError("no kernel could be timed")
-    started = time.perf_counter()
-    event_us = measured_event_us()
-    progress(f"a wait between streams: {event_us:.2f} us, {time.perf_counter() - started:.1f} s")
-    return fit(samples, device_at_hand(), versions=_versions(), event_us=event_us), samples
+    return fit(samples, device_at_hand(), versions=_versions(), event_us=_event_us(progress)), samples
 
 
 def _timed_kernels(make: Callable[[], Each]) -> list[Sample]:
@@ -64,8 +61,22 @@ def _timed_kernels(make: Callable[[], Each]) -> list[Sample]:
     return samples
 
 
+def _event_us(progress: Callable[[str], None]) -> float | None:
+    started = time.perf_counter()
+    try:
+        found = measured_event_us()
+    except (RuntimeError, Unmeasurable) as error:
+        progress(f"a wait between streams: not timed: {error}")
+        return None
+    progress(f"a wait between streams: {found:.2f} us, {time.perf_counter() - started:.1f} s")
+    return found
+
+
 def measured_event_us() -> float:
-    """What a wait for another stream adds in us: with it the planner predicts for forks and joins what they take."""
+    """What a wait for another stream adds in us: with it the planner predicts for forks and joins what they take.
+
+    Raises RuntimeError where the kernels were compiled otherwise than expected, Unmeasurable where they cannot be timed.
+    """
     with torch.device("cuda"):
         inputs = [torch.eye(64, dtype=torch.bfloat16) for _ in range(3)]
     playable = player_of(Diamonds(), inputs)[0]
@@ -82,8 +93,7 @@ def two_streams(graph: KernelGraph) -> Assignment:
     """The second kernel of each fork of `Diamonds` on another stream. Raises RuntimeError where the graph is another one."""
     predecessors = graph.predecessors()
     count = len(graph.kernels)
-    forks = [(k, k + 1) for k in range(0, count, 3)]
-    if count % 3 or any(sorted(predecessors[join]) != list(fork) for fork, join in zip(forks, range(2, count, 3), strict=True)):
+    if count % 3 or any(predecessors[join] != [join - 2, join - 1] for join in range(2, count, 3)):
         raise RuntimeError("the kernels that waits are timed with were not compiled as they were written")
     return Assignment(order=range(count), stream=[int(kernel % 3 == 1) for kernel in range(count)])
 

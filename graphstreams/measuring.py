@@ -165,7 +165,8 @@ def _check_memory(reading: Reading) -> None:
     largest: dict[str, float] = {}
     for kernel in reading.kernels.kernels:
         for access in kernel.writes:
-            size = float(access.bytes.subs(sizes))
+            # By symbol, for a name would stand for another symbol, one without assumptions.
+            size = float(access.bytes.subs({symbol: sizes[str(symbol)] for symbol in access.bytes.free_symbols}))
             largest[access.storage] = max(size, largest.get(access.storage, 0.0))
     for node, storage in reading.storages.items():
         value = node.meta.get("val")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import fx
 
 from graphstreams.costs.calibration import calibration_of
 from graphstreams.costs.devices import Device, device_at_hand
+from graphstreams.costs.footprint import Blocks, footprints
 from graphstreams.costs.profile import price_from_profile
 from graphstreams.costs.roofline import Roofline
 from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
@@ -22,8 +23,10 @@ from graphstreams.graph.support import Unsupported, token_count
 from graphstreams.measuring import Unmeasurable
 from graphstreams.options import Options
 from graphstreams.planning.events import check_plan
+from graphstreams.planning.paths import Assignment, Timing
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.simulation import EVENT_US, simulate
 from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
@@ -190,7 +193,7 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
         if kept:
             _, plan, measurement = kept
         else:
-            space = _space(outcome, reading, us, options)
+            space = _space(outcome, reading, us, options, tuner.blocks())
             plan, measurement = tuner.search(space) if options.search else tuner.without_search(space)
         outcome.report = replace(outcome.report, plan=plan, measurement=measurement)
         check_plan(reading.kernels, plan)
@@ -198,10 +201,23 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
     return plan
 
 
-def _space(outcome: Outcome, reading: Reading, us: Sequence[float], options: Options) -> Space:
-    assert outcome.device is not None
-    event_us = calibration_of(outcome.device).event_us if options.event_us is None else options.event_us
-    return Space(reading.kernels, us, options.streams, event_us)
+def _space(
+    outcome: Outcome, reading: Reading, us: Sequence[float], options: Options, blocks: Mapping[int, Blocks] | None = None
+) -> Space:
+    """The plans to choose from, with a simulator that knows what kernels cost side by side."""
+    device, graph = outcome.device, reading.kernels
+    assert device is not None
+    predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks)
+    # Without contention a wait stands for some of it.
+    # To a list schedule, which knows no contention, a wait stands for some of it.
+    event_us = calibration_of(device).event_us if options.event_us is None else options.event_us
+    simulated_us = EVENT_US if options.event_us is None else options.event_us
+
+    def simulated(assignment: Assignment) -> Timing:
+        # In a CUDA graph the first kernels of all streams wait for nothing.
+        return simulate(assignment, predecessors, us, taken, simulated_us, fork_us=0.0)
+
+    return Space(graph, us, options.streams, event_us, simulated)
 
 
 def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:

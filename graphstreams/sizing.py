@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,16 +11,20 @@ import torch
 from torch import fx
 
 from graphstreams.costs.devices import Device
+from graphstreams.costs.footprint import footprints
 from graphstreams.costs.roofline import Roofline
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.graph.support import token_count
 from graphstreams.options import Options
 from graphstreams.planning.growth import KernelTimes, anchored
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.paths import timed
+from graphstreams.planning.paths import Assignment, Timing
 from graphstreams.planning.plan import Plan
+from graphstreams.planning.simulation import EVENT_US, simulate
 from graphstreams.planning.threshold import HIGHEST, Curves, Simulate, Threshold, set_by_user, solve
 from graphstreams.runtime.twin import size_source
+
+PlanAt = Callable[[KernelGraph, Sequence[float]], Plan]  # from kernels with the sizes to plan for, and the us of each
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,27 @@ class Sizing:
     kernels: KernelGraph
     times: KernelTimes
     slowdown: float = 1.0  # of plans, beside the serial graph, against their prediction
-    simulate: Simulate = timed
+    simulate: Simulate | None = None
     loses_at: int | None = None  # a number of tokens that is known to be too large
+
+    def curves(self, plan: Plan) -> Curves:
+        """Serial and streamed time over the number of tokens."""
+        return Curves(self.kernels, self.times, plan, self.simulate, self.slowdown)
+
+    def corrected(self, plan: Plan, measured_gain: float | None) -> Sizing:
+        """The same where a plan for the example was measured to gain other than predicted: all sizes are off by as much."""
+        _, serial, streamed = replace(self, slowdown=1.0).curves(plan).at(self.tokens.example)
+        if measured_gain is None or not streamed:
+            return self
+        return replace(self, slowdown=(1 - measured_gain) * serial / streamed)
 
     def threshold(self, plan: Plan, options: Options) -> Threshold:
         """For how many tokens `plan`, made at `tokens.example`, gains enough.
 
-        `options.max_tokens`, where it is set, is the user's word for the largest number. Raises ValueError where a kernel has
-        no time at some size.
+        `options.max_tokens`, where it is set, is the user's word for the largest number. Raises ValueError where a kernel
+        has no time at some size.
         """
-        curves = Curves(self.kernels, self.times, plan, self.simulate, self.slowdown)
-        symbol, example, limits = str(self.tokens.size), self.tokens.example, self.tokens.limits
+        curves, symbol, example, limits = self.curves(plan), str(self.tokens.size), self.tokens.example, self.tokens.limits
         if options.max_tokens is not None:
             return set_by_user(curves, symbol, example, options.max_tokens, limits)
         found = solve(curves, symbol, example, options.min_gain, limits)
@@ -80,26 +94,22 @@ class Sizing:
         return found
 
 
-def sizing_of(
-    tokens: Tokens,
-    kernels: KernelGraph,
-    us: Sequence[float],
-    device: Device,
-    plan: Plan | None = None,
-    measured_gain: float | None = None,
-    simulate: Simulate = timed,
-) -> Sizing:
+def sizing_of(tokens: Tokens, kernels: KernelGraph, us: Sequence[float], device: Device, event_us: float = EVENT_US) -> Sizing:
     """`us` are the kernels' times at the example sizes, measured or not; the roofline of `device` tells how they grow.
 
-    Where a plan for the example was measured to gain `measured_gain`, other than predicted, all sizes are corrected by as
-    much. Raises ValueError where the times at other sizes cannot be told.
+    What each kernel takes of the GPU grows with them. A wait across streams adds `event_us` us. Raises ValueError where the
+    times at other sizes cannot be told.
     """
     model = Roofline(device)
     costs = anchored([model.expression(kernel) for kernel in kernels.kernels], us, kernels.sizes)
-    slowdown = 1.0
-    if plan is not None and plan.streamed_us and measured_gain is not None:
-        slowdown = (1 - measured_gain) * plan.serial_us / plan.streamed_us
-    return Sizing(tokens, kernels, KernelTimes(costs, tokens.size, kernels.sizes), slowdown, simulate)
+    times, predecessors = KernelTimes(costs, tokens.size, kernels.sizes), kernels.predecessors()
+
+    def simulated(assignment: Assignment, us: Sequence[float], size: int) -> Timing:
+        taken = footprints(replace(kernels, sizes=times.sizes(size)), us, device)
+        # As plans are made: in a CUDA graph the first kernels of all streams wait for nothing.
+        return simulate(assignment, predecessors, us, taken, event_us, fork_us=0.0)
+
+    return Sizing(tokens, kernels, times, simulate=simulated)
 
 
 @dataclass(frozen=True)
@@ -111,19 +121,20 @@ class Fewer:
     us: tuple[float, ...]
 
 
-def plan_for_fewer(sizing: Sizing, options: Options, event_us: float) -> Fewer | None:
+def plan_for_fewer(sizing: Sizing, options: Options, event_us: float, plan_at: PlanAt) -> Fewer | None:
     """A plan that gains at `options.max_tokens`, else at half the example's tokens, a quarter and so on; None without one.
 
-    Raises ValueError where a kernel has no time at some size.
+    List schedules, to which a wait adds `event_us` us, tell at how many; `plan_at` makes the plan. Raises ValueError where a
+    kernel has no time at some size.
     """
     low, example = sizing.tokens.limits[0], sizing.tokens.example
     count = options.max_tokens if options.max_tokens is not None else example // 2
     while count >= low:
-        us = tuple(sizing.times.at(count))
-        plan = plan_kernels(sizing.kernels, us, options.streams, event_us)
-        if plan.streams > 1 and plan.streamed_us * sizing.slowdown <= (1 - options.min_gain) * plan.serial_us:
+        us = sizing.times.at(count)
+        quick = plan_kernels(sizing.kernels, us, options.streams, event_us)
+        if quick.streams > 1 and sizing.curves(quick).gains(count, options.min_gain):
+            plan = plan_at(replace(sizing.kernels, sizes=sizing.times.sizes(count)), us)
             tokens = replace(sizing.tokens, example=count, limits=(low, max(low, example - 1)))
-            plan = replace(plan, priority=options.priority or 0)
-            return Fewer(replace(sizing, tokens=tokens, loses_at=example), plan, us)
+            return Fewer(replace(sizing, tokens=tokens, loses_at=example), plan, tuple(us))
         count = 0 if options.max_tokens is not None else count // 2
     return None

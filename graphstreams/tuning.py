@@ -74,6 +74,17 @@ class Tuner:
                     self._store.put(f"kernel {keys[kernel]}", us)
         return [float(us) for us in found]  # type: ignore[arg-type]
 
+    def blocks(self) -> dict[int, list[tuple[int, int]]]:
+        """Of each launch of each kernel: its thread blocks, and how many of them the GPU holds at once; as far as known."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for kernel, key in enumerate(self._serial_code().keys()):
+            kept = self._store.get(f"blocks {key}") if key else []
+            if not isinstance(kept, list):
+                kept = [(blocks.count, blocks.at_once) for blocks in self._playing().blocks(kernel)]
+                self._store.put(f"blocks {key}", kept)
+            found[kernel] = [(int(count), int(at_once)) for count, at_once in kept]
+        return found
+
     def search(self, space: Space) -> tuple[Plan, Measurement]:
         """The best of the plans that were measured against the serial graph in turns."""
         player, serial = self._playing(), self._serial_graph()

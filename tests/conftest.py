@@ -1,11 +1,17 @@
-"""Puts `sample_modules` where tests can import it, keeps torch's trace records out of pytest's log, skips what needs a GPU."""
+"""Puts `sample_modules` where tests can import it, keeps torch's trace records out of pytest's log, skips what needs a GPU.
+
+Costs are those of the package, whatever calibration the user of this machine has.
+"""
 
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+from graphstreams.costs import calibration
 
 sys.path.insert(0, str(Path(__file__).parent))
 logging.getLogger("torch.__trace").propagate = False
@@ -17,3 +23,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_calibration_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    empty = tmp_path_factory.mktemp("calibration")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "_user_folder", lambda: empty)
+        yield

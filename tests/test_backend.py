@@ -154,7 +154,7 @@ def raising(*_args, **_kwargs):
     ("function", "stage"),
     [
         ("read", "read"),
-        ("price", "price"),
+        ("Roofline", "price"),
         ("search_on_simulator", "plan"),
         ("check_plan", "plan"),
         ("rewrite", "rewrite"),

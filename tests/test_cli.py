@@ -4,12 +4,16 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sample_modules import captured
 
 from graphstreams.__main__ import main
+from graphstreams.costs.calibration import Calibration, calibration_of
+from graphstreams.costs.devices import DEVICES
+from graphstreams.costs.fitting import BY_HAND
 
 PROFILE = Path(__file__).parent / "data" / "dsv32_attention_39308.json"
 
@@ -114,6 +118,11 @@ def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, exam
         (["verify", "nowhere.py"], "nowhere.py"),
         (["verify", __file__], "test_cli.py"),
         (["verify", PROFILE], PROFILE.name),
+        (["bench"], "MODULE:FUNCTION"),
+        (["bench", "{example}:make", "--calibrate"], "either MODULE:FUNCTION to compare, or --calibrate"),
+        (["bench", "{example}:make", "--out", "file.json"], "--out goes with --calibrate"),
+        (["bench", "--calibrate", "--out", "nowhere/file.json"], "nowhere/file.json is no file that can be written"),
+        (["bench", "--calibrate", "--out", "."], ". is no file"),
     ],
 )
 def test_bad_input_is_one_line_and_2(capsys, example, arguments, complaint):
@@ -122,6 +131,34 @@ def test_bad_input_is_one_line_and_2(capsys, example, arguments, complaint):
     (line,) = err.splitlines()
     assert line.startswith(f"graphstreams {arguments[0]}: ")
     assert complaint in line
+
+
+def test_calibrating_without_a_gpu_is_one_line_and_2(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for out in ([], ["--out", tmp_path / "file.json"]):
+        status, printed, err = run(capsys, "bench", "--calibrate", *out)
+        assert (status, printed) == (2, "")
+        assert err == "graphstreams bench: calibrating needs a CUDA device, and there is none here\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_calibration_is_written_where_compiles_look_for_it(capsys, monkeypatch, tmp_path):
+    found = replace(BY_HAND, date="2027-01-02")
+
+    def calibrate(progress):
+        progress("matrix products: 35 kernels, 1.0 s")
+        return found, []
+
+    monkeypatch.setattr("graphstreams.calibrating.calibrate", calibrate)
+    monkeypatch.setattr("graphstreams.costs.devices.device_at_hand", lambda: DEVICES["h200"])
+    monkeypatch.setattr("graphstreams.costs.calibration._user_folder", lambda: tmp_path / "calibration")
+    status, out, err = run(capsys, "bench", "--calibrate")
+    path = tmp_path / "calibration" / "nvidia_h200.json"
+    assert (status, err) == (0, "matrix products: 35 kernels, 1.0 s\n")
+    assert out.splitlines()[-1] == f"written: {path}" and "90th percentile" in out
+    assert Calibration.load(path) == found == calibration_of(DEVICES["h200"])
+    status, out, _ = run(capsys, "bench", "--calibrate", "--out", tmp_path / "other.json")
+    assert (status, Calibration.load(tmp_path / "other.json")) == (0, found)
 
 
 def test_a_file_that_does_not_import_is_one_line_and_2(capsys, tmp_path):

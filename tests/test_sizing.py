@@ -12,7 +12,7 @@ from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.roofline import price
 from graphstreams.graph.support import token_count
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.sizing import Sizing, dynamic_tokens, plan_for_fewer, sizing_of
+from graphstreams.sizing import Sizing, dynamic_tokens, plan_for_fewer, sizing_of, with_contention
 
 H200 = DEVICES["h200"]
 ROWS = 40  # of the sample "sized"
@@ -84,10 +84,9 @@ def test_a_gain_that_was_measured_corrects_the_prediction():
     each = sizing()
     plan = plan_of(each)
     predicted = 1 - plan.streamed_us / plan.serial_us
-    args = each.tokens, each.kernels, each.times.at(ROWS), H200, plan
-    assert sizing_of(*args, measured_gain=predicted).slowdown == pytest.approx(1)
-    corrected = sizing_of(*args, measured_gain=0.1)
-    curve = corrected.threshold(plan, Options(min_gain=0.0)).curve
+    assert each.corrected(plan, predicted).slowdown == pytest.approx(1)
+    assert each.corrected(plan, None) is each
+    curve = each.corrected(plan, 0.1).threshold(plan, Options(min_gain=0.0)).curve
     serial, streamed = next(point[1:] for point in curve if point[0] == ROWS)
     assert 1 - streamed / serial == pytest.approx(0.1)
 
@@ -121,6 +120,21 @@ def test_no_number_of_tokens_gains(options):
 
 def test_a_slowdown_counts_where_fewer_tokens_are_looked_for():
     assert plan_for_fewer(sizing(slowdown=10.0), Options(), event_us=0.0) is None
+
+
+def test_kernels_that_share_the_gpu_gain_less_the_more_tokens_there_are():
+    each = sizing()
+    plan = plan_of(each)
+    crowded = with_contention(each, H200, 0.0)
+    alone, shared = (s.curves(plan) for s in (each, crowded))
+    for rows in (2, ROWS, 2**12, 2**20):
+        (_, serial, streamed), (_, same, longer) = alone.at(rows), shared.at(rows)
+        assert same == serial and longer >= streamed - 1e-9
+    assert alone.exact and not shared.exact
+    gains = [1 - shared.at(rows)[2] / shared.at(rows)[1] for rows in (ROWS, 2**20)]
+    assert gains[0] > gains[1]
+    corrected = crowded.corrected(plan, 0.1)
+    assert 1 - corrected.curves(plan).at(ROWS)[2] / corrected.curves(plan).at(ROWS)[1] == pytest.approx(0.1)
 
 
 def test_waits_can_cost_more_than_few_tokens_gain():

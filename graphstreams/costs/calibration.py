@@ -114,8 +114,8 @@ def latency_of(kind: str) -> str:
 def calibration_of(device: Device) -> Calibration:
     """The user's own calibration of such a device, else the package's, else the package's of the H200.
 
-    The last for want of a better one: latencies and floors differ little between GPUs of the last generations, and shares are
-    of each device's own data sheet. A file of the user's that is none is passed over with a warning.
+    The last for want of a better one: latencies and floors differ little between GPUs of the last generations, and shares
+    are of each device's own data sheet. A file of the user's that holds none is passed over with a warning.
     """
     try:
         return Calibration.load(user_file(device.name))

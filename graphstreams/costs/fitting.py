@@ -52,8 +52,8 @@ def fit(
 ) -> Calibration:
     """The parameters with which the roofline of `device` comes nearest to the samples, by the logarithm of time.
 
-    Parameters that no sample ever depends on stay those of `start`, and so does `event_us` unless it is given. `date` is
-    today by default. Raises ValueError where there are no samples, or one has no time above 0.
+    Parameters that no sample ever depends on stay those of `start`, which may be another fit, and so does `event_us` unless
+    it is given. `date` is today by default. Raises ValueError where there are no samples, or one has no time above 0.
     """
     works = _works(samples, device)
     if not works:
@@ -73,7 +73,7 @@ def fit(
         device=device.name,
         date=date or datetime.date.today().isoformat(),
         versions=dict(versions or {}),
-        kernels=len(works),
+        kernels=start.kernels + len(works),
     )
     if event_us is None:
         undecided.append("event_us")
@@ -81,7 +81,7 @@ def fit(
         result,
         event_us=start.event_us if event_us is None else float(f"{event_us:.4g}"),
         error=round(statistics.median(abs(predicted(w, result) / us - 1) for w, us in works), 4),
-        undecided=tuple(undecided),
+        undecided=tuple(name for name in undecided if start.kernels == 0 or name in start.undecided),
     )
 
 

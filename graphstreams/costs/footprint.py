@@ -10,13 +10,15 @@ import sympy
 from graphstreams.costs.devices import Device
 from graphstreams.graph.kernels import Access, Kernel, KernelGraph
 
-# Fitted on one H200, see benchmarks/README.md.
-HEAD_US = 1.1  # from the end of what a launch waits for until its blocks take slots
-TAIL_US = 1.2  # from when the blocks of a launch begin to leave their slots until what waits for it may start
-LATENT_PART = 0.9  # of a kernel's time at most is head and tail
-# A GEMM that leaves a tenth of the SMs free still lets no other GEMM in. Why is not known (clusters that need neighbouring
-# SMs would explain it); with 1 the model takes a split-K GEMM and a small one side by side for free, and they are not.
+# Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
+EDGE_US = 1.0  # of a launch: from what it waits for to its first block, and again from its last block to what waits for it
+EDGES_MOST = 0.9  # the part of a kernel's time that they are at most
+# A GEMM that leaves a tenth of the SMs free lets no other GEMM in. Why is not known (clusters, which need neighbouring SMs,
+# would explain it); with 1 a split-K GEMM and a small one side by side are free in the model, which they are not.
 GEMM_FILL = 1.2
+# Yet a few small blocks find room beside the blocks of a GEMM.
+GEMM_MOST = 0.99
+
 # Accesses below this part of the L2 cache do not ask device memory: what one kernel writes the next one finds there.
 L2_RESIDENT = 1 / 32
 
@@ -27,17 +29,17 @@ BLOCKS_PER_SM = 16  # of such a kernel: 4 warps a block, 64 on an SM
 GEMM_READ_PER_BLOCK = 128 * 2**10  # bytes: what one SM streams of a weight at decode
 GEMM_TILE = 128 * 64  # elements of the result that one block computes
 
+GEMMS = ("gemm", "template")
 Blocks = Sequence[tuple[int, int]]  # of each launch: thread blocks, and how many of them the whole GPU holds at once
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What one kernel takes; `Footprint()` takes nothing, and neither disturbs others nor is disturbed."""
+    """What one kernel takes. `Footprint()` takes nothing, and nothing slows such a kernel down."""
 
     share: float = 0.0  # part of the GPU's block slots that its blocks fill, 0 to 1
     bandwidth: float = 0.0  # part of the device memory's bandwidth that its blocks ask for when it is alone, 0 to 1
-    head_us: float = 0.0  # of its time, before its blocks take slots
-    tail_us: float = 0.0  # of its time, after its blocks have left their slots
+    edge_us: float = 0.0  # of its time, both before its blocks take slots and after they left them
 
 
 def footprint(
@@ -52,14 +54,12 @@ def footprint(
         return Footprint()
     values = sizes or {}
     launches = len(blocks) or max(1, len(kernel.launches))
-    latent = min(LATENT_PART * us, launches * (HEAD_US + TAIL_US))
-    head = latent * HEAD_US / (HEAD_US + TAIL_US)
-    asked = _memory_bytes(kernel, device, values) / ((us - latent) * 1e-6)
+    edge = min(launches * EDGE_US, EDGES_MOST * us / 2)
+    asked = _memory_bytes(kernel, device, values) / ((us - 2 * edge) * 1e-6)
     return Footprint(
         share=_share(kernel, blocks or [_estimated_blocks(kernel, device, values)]),
         bandwidth=min(1.0, asked / device.bandwidth),
-        head_us=head,
-        tail_us=latent - head,
+        edge_us=edge,
     )
 
 
@@ -76,8 +76,8 @@ def footprints(
 
 def _share(kernel: Kernel, blocks: Blocks) -> float:
     """Of its widest launch: the others of a kernel are far shorter (the sum behind a split-K GEMM)."""
-    widest = max(count / max(1, at_once) for count, at_once in blocks)
-    return min(1.0, widest * (GEMM_FILL if kernel.kind in ("gemm", "template") else 1.0))
+    widest = min(1.0, max(count / max(1, at_once) for count, at_once in blocks))
+    return max(widest, min(GEMM_MOST, GEMM_FILL * widest)) if kernel.kind in GEMMS else widest
 
 
 def _memory_bytes(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> float:
@@ -88,7 +88,7 @@ def _memory_bytes(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> f
 def _estimated_blocks(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> tuple[int, int]:
     read = sum(_bytes(access, sizes) for access in kernel.reads)
     written = sum(_bytes(access, sizes) for access in kernel.writes)
-    if kernel.kind in ("gemm", "template"):
+    if kernel.kind in GEMMS:
         count = max(read / GEMM_READ_PER_BLOCK, written / ELEMENT_BYTES / GEMM_TILE)
         return max(1, min(device.sm_count, round(count))), device.sm_count
     # A reduction reads what it reduces, a pointwise kernel may broadcast: the wider side has the blocks.

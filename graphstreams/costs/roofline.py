@@ -1,10 +1,10 @@
 """Times of kernels from bytes and FLOPs: a roofline with a floor, as sympy expressions in the dynamic sizes.
 
 The model is Williams, Waterman and Patterson's (CACM 2009): a kernel takes as long as the slower of moving its bytes and
-doing its arithmetic. At decode nearly all kernels are so small that latency decides: each launch has a floor, and each kernel
-runs at full rate only after a while, a matrix product later the longer its inner dimension is, which a block goes through in
-one piece or which a second kernel sums up. A matrix product of few rows is bound by these and by its bytes, never by its
-FLOPs. The numbers are those of a calibration run (`calibration.py`).
+doing its arithmetic. At decode nearly all kernels are so small that latency decides: each launch has a floor, and a kernel
+runs at full rate only after a while, a matrix product later the longer its inner dimension is, which a block goes through
+in one piece or which a second kernel sums up. A matrix product of few rows is bound by these and by its bytes, never by its
+FLOPs. The numbers are those of a calibration (`calibration.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _RESULT_BYTES = {"float64": 8, "float32": 4, "int8": 4}
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel does, measured in the time that the data sheet gives it. Numbers, or expressions in the dynamic sizes."""
+    """What a kernel does, in the time that the data sheet gives it. Numbers, or expressions in the dynamic sizes."""
 
     kind: str
     launches: int
@@ -37,8 +37,13 @@ class Work:
 
     def at(self, sizes: Mapping[str, int]) -> Work:
         """As numbers, for given dynamic sizes. Raises ValueError where one is missing."""
-        values = {name: _value(getattr(self, name), sizes) for name in ("megabytes", "moving_us", "computing_us", "inner")}
-        return replace(self, **values)
+        return replace(
+            self,
+            megabytes=_value(self.megabytes, sizes),
+            moving_us=_value(self.moving_us, sizes),
+            computing_us=_value(self.computing_us, sizes),
+            inner=_value(self.inner, sizes),
+        )
 
 
 def work_of(kernel: Kernel, device: Device) -> Work:

@@ -29,7 +29,8 @@ class KernelTimes:
         if varying is None:
             raise ValueError(f"{size} is no dynamic size")
         others = {name: value for name, value in sizes.items() if name != str(varying)}
-        self._costs = [_in_terms_of_size(cost, str(varying), _inverse(size, varying, others), others) for cost in costs]
+        self._varying, self._inverse, self._others = str(varying), _inverse(size, varying, others), others
+        self._costs = [_substituted(cost, {self._varying: self._inverse}, others) for cost in costs]
         self._lines = [_lines(cost) for cost in self._costs]
         self._known: dict[int, list[float]] = {}
 
@@ -39,6 +40,10 @@ class KernelTimes:
             values = zip(self._costs, self._lines, strict=True)
             self._known[size] = [_checked(_value(cost, lines, size), size) for cost, lines in values]
         return self._known[size]
+
+    def sizes(self, size: int) -> dict[str, int]:
+        """The value of each dynamic size at `size`."""
+        return {**self._others, self._varying: round(float(self._inverse.xreplace({SIZE: sympy.Integer(size)})))}
 
     def breakpoints(self) -> list[float] | None:
         """Sizes above 0 where a kernel's us may stop being linear; None where one is no maximum of lines."""
@@ -71,10 +76,6 @@ def _inverse(size: sympy.Expr, varying: sympy.Symbol, others: Mapping[str, int])
         raise ValueError(f"{size} does not grow in proportion to {varying}")
     slope, start = polynomial.all_coeffs()
     return (SIZE - start) / slope
-
-
-def _in_terms_of_size(cost: sympy.Expr, varying: str, inverse: sympy.Expr, others: Mapping[str, int]) -> sympy.Expr:
-    return _substituted(cost, {varying: inverse}, others)
 
 
 def _substituted(expression: sympy.Expr, symbols: Mapping[str, sympy.Expr], sizes: Mapping[str, int]) -> sympy.Expr:

@@ -1,8 +1,8 @@
 """A plan simulated on one GPU: kernels that run side by side share block slots and memory bandwidth.
 
-Processor sharing in events. A kernel's time alone has three parts: a head (launch, dependences, first loads), its blocks, and
-a tail (the last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask for
-bandwidth. Head and tail take longer while other kernels are in flight.
+Processor sharing in events. A kernel's time alone has three parts: a head (launch, first loads), its blocks, and a tail (its
+last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask for bandwidth. Head
+and tail take longer while other kernels are in flight.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from math import inf
 from graphstreams.costs.footprint import Footprint
 from graphstreams.planning.paths import Assignment, Timing
 
-# Fitted on one H200, see benchmarks/README.md.
-# What a wait across streams adds. Below the 1 us that fits best without contention, which stands for some of it.
-EVENT_US = 0.2
-CROWDING = 0.2  # each other kernel in flight makes head and tail of a kernel longer by this part
+# Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
+EVENT_US = 0.2  # what a wait across streams adds; the 1 us that `timed` is best with stands for some of the contention
+CROWDING = 0.3  # each other kernel in flight makes head and tail of a kernel longer by this part
 # A kernel with a part p of the slots that it fills alone runs at p ** PARTIAL: its blocks go in waves, and a started wave
 # takes as long as a whole one.
-PARTIAL = 2.0
-BANDWIDTH = 0.9  # of the data sheet's, the most that all kernels together get
+PARTIAL = 1.5
+BANDWIDTH = 0.9  # of the data sheet's, the most that all kernels together get; not fitted: these plans do not tell
 
 _ROUNDING = 1e-9
 
@@ -31,14 +30,17 @@ def simulate(
     predecessors: Sequence[Sequence[int]],
     us: Sequence[float],
     footprints: Sequence[Footprint],
-    event_us: float,
+    event_us: float = EVENT_US,
+    fork_us: float | None = None,
 ) -> Timing:
     """When each kernel starts and ends, with contention: fork at 0 us, each wait across streams adds `event_us` us.
 
-    `us` has the us of each kernel alone, `footprints` what each takes from the GPU, both indexed by kernel id. No kernel
-    ends before `timed` says, and with empty footprints the result is `timed`'s, exactly.
+    `us` has the us of each kernel alone, `footprints` what each takes from the GPU, both indexed by kernel id. The first
+    kernel of an aux stream may start after `fork_us` us: without it `event_us`, in a CUDA graph 0, for there the first
+    kernels of all streams wait for nothing. No kernel ends before `timed` says (with `fork_us` left out), and with empty
+    footprints the result is `timed`'s, exactly.
     """
-    return _Simulation(assignment, predecessors, us, footprints, event_us).run()
+    return _Simulation(assignment, predecessors, us, footprints, event_us, event_us if fork_us is None else fork_us).run()
 
 
 class _Simulation:
@@ -49,6 +51,7 @@ class _Simulation:
         us: Sequence[float],
         footprints: Sequence[Footprint],
         event_us: float,
+        fork_us: float,
     ) -> None:
         count = len(us)
         self._stream_of, self._predecessors, self._event_us = assignment.stream, predecessors, event_us
@@ -56,7 +59,7 @@ class _Simulation:
         self._queues: dict[int, list[int]] = {}
         for kernel in reversed(assignment.order):
             self._queues.setdefault(assignment.stream[kernel], []).append(kernel)
-        self._free = {stream: event_us if stream else 0.0 for stream in self._queues}
+        self._free = {stream: fork_us if stream else 0.0 for stream in self._queues}
         self._start, self._end = [0.0] * count, [-1.0] * count  # an end below 0 us: not yet
         self._held_up: dict[int, list[int]] = {}  # kernel -> streams whose next kernel waits for its end
         self._waiting: list[tuple[float, int]] = []  # kernels whose start is known, earliest first
@@ -105,22 +108,21 @@ class _Simulation:
 
     def _begin(self, kernel: int, now: float) -> None:
         self._start[kernel] = now
-        if head := self._footprints[kernel].head_us:
+        if head := self._footprints[kernel].edge_us:
             self._latent.append(kernel)
             self._set_part(kernel, head, now)
         else:
             self._place(kernel, now)
 
     def _place(self, kernel: int, now: float) -> None:
-        footprint = self._footprints[kernel]
         self._placed.append(kernel)
-        self._set_part(kernel, max(0.0, self._us[kernel] - footprint.head_us - footprint.tail_us), now)
+        self._set_part(kernel, max(0.0, self._us[kernel] - 2.0 * self._footprints[kernel].edge_us), now)
 
     def _advance(self, kernel: int, now: float) -> None:
         """The current part of `kernel` is over."""
         if kernel in self._placed:
             self._placed.remove(kernel)
-            if tail := self._footprints[kernel].tail_us:
+            if tail := self._footprints[kernel].edge_us:
                 self._in_tail[kernel] = True
                 self._latent.append(kernel)
                 self._set_part(kernel, tail, now)
@@ -146,7 +148,7 @@ class _Simulation:
         others = len(self._latent) + len(self._placed) - 1
         for kernel in self._latent:
             self._set_rate(kernel, 1.0 / (1.0 + CROWDING * others), now)
-        slots, asked, rates = 1.0, 0.0, []
+        slots, asked, available, rates = 1.0, 0.0, BANDWIDTH, []
         for kernel in self._placed:
             footprint, rate = self._footprints[kernel], 1.0
             if footprint.share > slots + _ROUNDING:
@@ -154,9 +156,11 @@ class _Simulation:
                 slots = 0.0
             else:
                 slots = max(0.0, slots - footprint.share)
-            asked += footprint.bandwidth * rate
+            if own := footprint.bandwidth * rate:
+                asked += own
+                available = max(available, own)  # what one kernel was measured to get alone, all together get
             rates.append(rate)
-        limit = BANDWIDTH / asked if others and asked > BANDWIDTH else 1.0
+        limit = available / asked if asked > available else 1.0
         for kernel, rate in zip(self._placed, rates, strict=True):
             # What asks for no bandwidth is not held up by those that do.
             self._set_rate(kernel, rate * limit if self._footprints[kernel].bandwidth else rate, now)

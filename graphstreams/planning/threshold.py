@@ -4,7 +4,7 @@ At few tokens latencies decide, and kernels side by side hide them; at many each
 where some kernel's time stops being linear, the serial time is linear and the simulated one convex, a maximum of sums. So is
 the difference: it changes sign once between a size that gains and one that does not, and never between two that gain.
 Bisection over whole sizes then finds the exact threshold. Where a kernel's time is no maximum of lines, or the simulator
-another one, sizes at powers of two are tried, and a change back and forth between two of them can be missed.
+another one, a change back and forth between two of the sizes that are tried, powers of two among them, can be missed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graphstreams.planning.growth import KernelTimes
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.plan import Plan
 
-Simulate = Callable[[Assignment, Sequence[Sequence[int]], Sequence[float], float], Timing]
+Simulate = Callable[[Assignment, Sequence[float], int], Timing]  # from the us of each kernel at a size, and that size
 Replan = Callable[[Sequence[float]], Plan]  # from the us of each kernel
 Point = tuple[int, float, float]  # size, serial us, streamed us
 
@@ -56,9 +56,15 @@ class Curves:
     """Predicted serial and streamed us of one graph over a size."""
 
     def __init__(
-        self, graph: KernelGraph, times: KernelTimes, plan: Plan | Replan, simulate: Simulate = timed, slowdown: float = 1.0
+        self,
+        graph: KernelGraph,
+        times: KernelTimes,
+        plan: Plan | Replan,
+        simulate: Simulate | None = None,
+        slowdown: float = 1.0,
     ) -> None:
-        """`plan` is one for every size, or makes one from the kernels' times at each. `simulate` times a given plan.
+        """`plan` is one for every size, or makes one from the kernels' times at each. `simulate` times one for every size;
+        without it kernels side by side cost what they cost alone.
 
         `slowdown` is how much longer, beside the serial graph, the plan took where it was measured than it was predicted to.
         """
@@ -70,10 +76,10 @@ class Curves:
         """The size with both times. Raises ValueError where a kernel has none."""
         if size not in self._known:
             us = self._times.at(size)
-            self._known[size] = (size, fsum(us), self._streamed(us) * self._slowdown)
+            self._known[size] = (size, fsum(us), self._streamed(us, size) * self._slowdown)
         return self._known[size]
 
-    def _streamed(self, us: Sequence[float]) -> float:
+    def _streamed(self, us: Sequence[float], size: int) -> float:
         if not isinstance(self._plan, Plan):
             return self._plan(us).streamed_us
         placements = self._plan.placements
@@ -81,16 +87,23 @@ class Curves:
         for place in placements:
             stream[place.kernel] = place.stream
         assignment = Assignment([place.kernel for place in placements], stream)
-        return self._simulate(assignment, self._predecessors, us, self._plan.event_us).makespan
+        if self._simulate is not None:
+            return self._simulate(assignment, us, size).makespan
+        return timed(assignment, self._predecessors, us, self._plan.event_us).makespan
 
     def gains(self, size: int, min_gain: float) -> bool:
         """Whether at `size` at least the share `min_gain` of the serial time is saved."""
         _, serial, streamed = self.at(size)
         return streamed <= (1 - min_gain) * serial
 
-    def corners(self) -> list[float] | None:
-        """Sizes between which the difference of both times is convex; None where they are not known."""
-        return self._times.breakpoints() if isinstance(self._plan, Plan) and self._simulate is timed else None
+    def corners(self) -> list[float]:
+        """Sizes where a kernel's time stops being linear, as far as they are known."""
+        return self._times.breakpoints() or []
+
+    @property
+    def exact(self) -> bool:
+        """Whether between two corners the difference of both times is known to be convex."""
+        return isinstance(self._plan, Plan) and self._simulate is None and self._times.breakpoints() is not None
 
 
 def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
@@ -102,11 +115,10 @@ def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tu
     low, high = limits
     if not 1 <= low <= high:
         raise ValueError(f"no size is from {low} to {high}")
-    corners = curves.corners()
-    grid = _grid(low, high, example, corners)
+    grid = _grid(low, high, example, curves.corners())
     run = _run(grid, [curves.gains(size, min_gain) for size in grid], example)
     if run is None:
-        reason = f"no size{_tried(corners)} from {low} to {high} gains {min_gain:.1%}"
+        reason = f"no size{_tried(curves)} from {low} to {high} gains {min_gain:.1%}"
         return Threshold(symbol, 0, _curve(curves, low, high, [example]), reason)
     first, last = run
     smallest, largest = grid[first], grid[last]
@@ -114,7 +126,7 @@ def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tu
         smallest = _edge(curves, min_gain, smallest, grid[first - 1])
     if last + 1 < len(grid):
         largest = _edge(curves, min_gain, largest, grid[last + 1])
-    reason = f"each size{_tried(corners)} from {smallest} to {largest} gains {min_gain:.1%} or more"
+    reason = f"each size{_tried(curves)} from {smallest} to {largest} gains {min_gain:.1%} or more"
     reason += f", {largest + 1} does not" if largest < high else "; larger ones were not looked at"
     marks = [size for size in (smallest - 1, smallest, largest, largest + 1) if low <= size <= high]
     return Threshold(
@@ -133,14 +145,14 @@ def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits
     return Threshold(symbol, max_size, curve, f"max_tokens={max_size}")
 
 
-def _tried(corners: Sequence[float] | None) -> str:
-    return "" if corners is not None else " tried"
+def _tried(curves: Curves) -> str:
+    return "" if curves.exact else " tried"
 
 
-def _grid(low: int, high: int, example: int, corners: Iterable[float] | None) -> list[int]:
-    """Sizes to look at first. Between two of them nothing changes twice, where the corners are known."""
+def _grid(low: int, high: int, example: int, corners: Iterable[float]) -> list[int]:
+    """Sizes to look at first."""
     powers = {2**k for k in range(high.bit_length())}
-    rounded = {whole for corner in corners or () for whole in (floor(corner), ceil(corner))}
+    rounded = {whole for corner in corners for whole in (floor(corner), ceil(corner))}
     return sorted(size for size in {low, high, example} | powers | rounded if low <= size <= high)
 
 

@@ -78,6 +78,7 @@ def test_a_size_that_is_a_product():
     # At s1 = 16 the size is 16 times s0.
     assert times(S * 100, S * T, s0=2, s1=16).at(64) == [400]
     assert times(S * 100, 2 * S - 4, s0=2).at(6) == [500]
+    assert times(S * 100, S * T, s0=2, s1=16).sizes(64) == {"s0": 4, "s1": 16}
 
 
 def test_a_size_that_does_not_grow_in_proportion():

@@ -106,8 +106,9 @@ def test_a_plan_for_every_size():
 
 def test_another_simulator():
     # One whose kernels side by side take half as much longer: s saved become s/2 up to 100, and 100 become 100 - s/2.
-    def crowded(assignment, predecessors, us, event_us):
-        timing = timed(assignment, predecessors, us, event_us)
+    def crowded(assignment, us, size):
+        assert us == [100, size]
+        timing = timed(assignment, [[], []], us, 0.0)
         return replace(timing, makespan=timing.makespan + min(us) / 2)
 
     found = solved([CONSTANT, S + 0], example=100, min_gain=0.125, simulate=crowded)

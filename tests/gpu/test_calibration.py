@@ -1,0 +1,29 @@
+"""The calibration run on a real GPU: quick, and a fit that predicts what was timed."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphstreams.__main__ import main
+from graphstreams.costs.calibration import Calibration
+
+pytestmark = pytest.mark.gpu
+
+
+def test_a_run_is_quick_and_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started = time.perf_counter()
+    status = main(["bench", "--calibrate", "--out", str(tmp_path / "found.json")])
+    taken = time.perf_counter() - started
+    printed = capsys.readouterr()
+    print(f"{printed.out}\n{printed.err}{taken:.1f} s")
+    assert status == 0 and "not timed" not in printed.err
+    assert taken < 90
+    found = Calibration.load(tmp_path / "found.json")
+    assert found.device == torch.cuda.get_device_name()
+    assert found.kernels >= 100
+    assert found.error < 0.35
+    assert 0 < found.event_us < 20
+    undecided = set(found.undecided)
+    assert not {"latency.gemm", "inner_us", "bandwidth_share", "flops_share", "serial.topk.0"} & undecided

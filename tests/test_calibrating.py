@@ -1,0 +1,94 @@
+"""The calibration run as far as it shows without a GPU: the kernels that its modules become, and the cost of a wait."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from graphstreams.calibrating import calibrate, event_us_of, two_streams
+from graphstreams.calibration_modules import DIAMONDS, GROUPS, Diamonds, Each
+from graphstreams.costs.devices import DEVICES
+from graphstreams.costs.fitting import BY_HAND
+from graphstreams.explaining import capture
+from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.planning.paths import timed
+from graphstreams.reports.calibration import calibration_table
+
+
+def read(module: torch.nn.Module, inputs: list[torch.Tensor]) -> KernelGraph:
+    (outcome,) = capture(module, inputs, "h200", {"streams": 1})
+    assert outcome.reading is not None
+    return outcome.reading.kernels
+
+
+def kernels_of(title: str) -> tuple[Each, list[Kernel]]:
+    with torch.device("meta"):
+        module = GROUPS[title]()
+    return module, list(read(module, module.inputs).kernels)
+
+
+def diamonds() -> KernelGraph:
+    return read(Diamonds(), [torch.empty(64, 64, dtype=torch.bfloat16, device="meta")] * 3)
+
+
+@pytest.mark.parametrize(
+    ("title", "kinds"),
+    [
+        ("matrix products", {"gemm"}),
+        ("small pointwise kernels and reductions", {"pointwise", "reduction"}),
+        ("large pointwise kernels and reductions", {"pointwise", "reduction"}),
+        ("top-k", {"extern"}),
+        ("sort and distances", {"extern"}),
+    ],
+)
+def test_each_operation_is_one_kernel_of_its_kind(title: str, kinds: set[str]) -> None:
+    module, kernels = kernels_of(title)
+    assert {kernel.kind for kernel in kernels} == kinds
+    assert len(kernels) == module.operations
+    assert all(len(kernel.launches) == 1 and not kernel.exclusive for kernel in kernels)
+
+
+def test_a_shared_tensor_is_one_input() -> None:
+    module, tensor = Each(), torch.ones(2)
+    module.add(torch.add, tensor, tensor)
+    module.add(torch.add, tensor, torch.zeros(2))
+    assert [len(module.inputs), module.operations] == [2, 2]
+    assert [result.tolist() for result in module(*module.inputs)] == [[2, 2], [1, 1]]
+
+
+@pytest.mark.parametrize("event_us", [0.0, 0.3, 1.7, 12.0])
+def test_the_cost_of_a_wait_is_what_was_added_for_each_fork_and_join(event_us: float) -> None:
+    graph = diamonds()
+    assert len(graph.kernels) == 3 * DIAMONDS
+    assignment, us = two_streams(graph), [2.5] * len(graph.kernels)
+    measured = timed(assignment, graph.predecessors(), us, event_us).makespan
+    assert measured == pytest.approx(2 * DIAMONDS * (2.5 + event_us), rel=0.1)
+    assert event_us_of(graph, assignment, us, measured) == pytest.approx(event_us, abs=2e-3)
+
+
+def test_waits_that_seem_to_save_time_cost_nothing() -> None:
+    graph = diamonds()
+    assert event_us_of(graph, two_streams(graph), [2.5] * len(graph.kernels), 1.0) == 0
+
+
+def test_another_graph_than_diamonds_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="not compiled as they were written"):
+        two_streams(KernelGraph("g", tuple(Kernel(k, "k", "gemm") for k in range(3)), ()))
+
+
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="needs a CUDA device"):
+        calibrate()
+
+
+def test_the_table_has_each_kind_and_brackets_what_was_not_measured() -> None:
+    _, kernels = kernels_of("top-k")
+    found = replace(BY_HAND, undecided=("floors.gemm", "event_us"))
+    text = calibration_table(found, [(kernel, {}, 22.0) for kernel in kernels], DEVICES["h200"])
+    rows = {line.split("  ")[0]: line for line in text.splitlines()}
+    assert re.search(r"gemm +0 +- +- +\(3\.40\) +2\.20", rows["gemm"])
+    assert re.search(r"extern +6 +0\.0% +[\d.]+% +2\.50 +1\.20", rows["extern"])
+    assert "3.84 TB/s" in text and "(1.00)" in rows["a wait for another stream"]
+    assert "22.0" in rows["topk"] and text.count("(") == 2
