@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import fx
+from torch._inductor import config
 
 from graphstreams.costs.calibration import calibration_of
 from graphstreams.costs.devices import Device, device_at_hand
@@ -134,6 +135,10 @@ def _stages(
             kernels_serial=reading.launches,
             memory_serial=reading.peak_memory,
         )
+        _check_collectives(reading)
+        if config.coordinate_descent_tuning:
+            note = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
+            outcome.report = replace(outcome.report, notes=(*outcome.report.notes, note))
         _check_tokens(gm, options)
     if texts:
         with _stage(outcome, "report"):
@@ -248,6 +253,13 @@ def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Rea
     module = copy_graph(gm)
     finish_post_grad_passes(module)
     return read(module, name, input_names, wrapper.plan_settings())
+
+
+def _check_collectives(reading: Reading) -> None:
+    for kernel in reading.kernels.kernels:
+        if found := [launch for launch in kernel.launches if "_c10d_functional" in launch]:
+            # Of several ranks each would need the same plan, and NCCL's kernels spin beside ours.
+            raise Serial("serial", f"it holds a collective ({found[0]}): such graphs are not put on streams yet")
 
 
 def _check_tokens(gm: fx.GraphModule, options: Options) -> None:

@@ -94,11 +94,13 @@ class Sizing:
         return found
 
 
-def sizing_of(tokens: Tokens, kernels: KernelGraph, us: Sequence[float], device: Device, event_us: float = EVENT_US) -> Sizing:
+def sizing_of(
+    tokens: Tokens, kernels: KernelGraph, us: Sequence[float], device: Device, event_us: float | None = None
+) -> Sizing:
     """`us` are the kernels' times at the example sizes, measured or not; the roofline of `device` tells how they grow.
 
-    What each kernel takes of the GPU grows with them. A wait across streams adds `event_us` us. Raises ValueError where the
-    times at other sizes cannot be told.
+    What each kernel takes of the GPU grows with them. A wait across streams adds `event_us` us, where it is given. Raises
+    ValueError where the times at other sizes cannot be told.
     """
     model = Roofline(device)
     costs = anchored([model.expression(kernel) for kernel in kernels.kernels], us, kernels.sizes)
@@ -107,7 +109,7 @@ def sizing_of(tokens: Tokens, kernels: KernelGraph, us: Sequence[float], device:
     def simulated(assignment: Assignment, us: Sequence[float], size: int) -> Timing:
         taken = footprints(replace(kernels, sizes=times.sizes(size)), us, device)
         # As plans are made: in a CUDA graph the first kernels of all streams wait for nothing.
-        return simulate(assignment, predecessors, us, taken, event_us, fork_us=0.0)
+        return simulate(assignment, predecessors, us, taken, EVENT_US if event_us is None else event_us, fork_us=0.0)
 
     return Sizing(tokens, kernels, times, simulate=simulated)
 

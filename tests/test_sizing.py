@@ -12,7 +12,7 @@ from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.roofline import price
 from graphstreams.graph.support import token_count
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.sizing import Sizing, dynamic_tokens, plan_for_fewer, sizing_of, with_contention
+from graphstreams.sizing import Sizing, dynamic_tokens, plan_for_fewer, sizing_of
 
 H200 = DEVICES["h200"]
 ROWS = 40  # of the sample "sized"
@@ -22,11 +22,20 @@ def sizing(example=ROWS, **changes):
     reading = captured("sized", dynamic=True).reading
     tokens = replace(dynamic_tokens(reading.module), example=example)
     kernels = replace(reading.kernels, sizes={str(tokens.size): example})
-    return replace(sizing_of(tokens, kernels, price(kernels, H200), H200), **changes)
+    return replace(sizing_of(tokens, kernels, price(kernels, H200), H200, 0.0), **changes)
+
+
+def alone(example=ROWS, **changes):
+    """The same where kernels side by side cost what they cost alone, so that plans of a list schedule are what they say."""
+    return sizing(example, simulate=None, **changes)
 
 
 def plan_of(each: Sizing, event_us=0.0):
     return plan_kernels(each.kernels, each.times.at(each.tokens.example), 3, event_us)
+
+
+def plan_at(kernels, us):
+    return plan_kernels(kernels, us, 2, 0.0)
 
 
 def test_the_tokens_of_a_dynamic_graph():
@@ -66,7 +75,7 @@ def test_limits_that_the_model_gives_are_kept():
 
 
 def test_at_the_example_the_curve_is_the_plan():
-    each = sizing()
+    each = alone()
     plan = plan_of(each)
     found = each.threshold(plan, Options(min_gain=0.0))
     curve = {size: (serial, streamed) for size, serial, streamed in found.curve}
@@ -83,7 +92,8 @@ def test_the_user_decides():
 def test_a_gain_that_was_measured_corrects_the_prediction():
     each = sizing()
     plan = plan_of(each)
-    predicted = 1 - plan.streamed_us / plan.serial_us
+    _, serial, streamed = each.curves(plan).at(ROWS)
+    predicted = 1 - streamed / serial
     assert each.corrected(plan, predicted).slowdown == pytest.approx(1)
     assert each.corrected(plan, None) is each
     curve = each.corrected(plan, 0.1).threshold(plan, Options(min_gain=0.0)).curve
@@ -98,39 +108,46 @@ def test_times_that_were_measured_are_kept_at_the_example():
 
 
 def test_fewer_tokens_where_the_example_has_too_many():
-    each = sizing(example=2**14)
-    found = plan_for_fewer(each, Options(min_gain=0.0), event_us=0.0)
+    each = alone(example=2**14)
+    found = plan_for_fewer(each, Options(min_gain=0.0), 0.0, plan_at)
     assert found.sizing.tokens.example == 2**13
     assert found.sizing.tokens.limits == (2, 2**14 - 1)
     assert found.us == tuple(each.times.at(2**13))
+    assert found.plan == plan_at(each.kernels, found.us)
     threshold = found.sizing.threshold(found.plan, Options(min_gain=0.0))
     assert threshold.largest == 2**14 - 1
     assert threshold.reason.endswith(f": {2**14} gain less")
 
 
 def test_fewer_tokens_are_those_that_the_user_allows():
-    found = plan_for_fewer(sizing(), Options(min_gain=0.0, max_tokens=5, priority=-1), event_us=0.0)
-    assert (found.sizing.tokens.example, found.plan.priority) == (5, -1)
+    sizes = []
+
+    def watched(kernels, us):
+        sizes.append(list(kernels.sizes.values()))
+        return plan_at(kernels, us)
+
+    found = plan_for_fewer(alone(), Options(min_gain=0.0, max_tokens=5), 0.0, watched)
+    assert found.sizing.tokens.example == 5
+    assert sizes == [[5]]
 
 
 @pytest.mark.parametrize("options", [Options(min_gain=0.99), Options(min_gain=0.99, max_tokens=5), Options(max_tokens=1)])
 def test_no_number_of_tokens_gains(options):
-    assert plan_for_fewer(sizing(), options, event_us=0.0) is None
+    assert plan_for_fewer(alone(), options, 0.0, plan_at) is None
 
 
 def test_a_slowdown_counts_where_fewer_tokens_are_looked_for():
-    assert plan_for_fewer(sizing(slowdown=10.0), Options(), event_us=0.0) is None
+    assert plan_for_fewer(alone(slowdown=10.0), Options(), 0.0, plan_at) is None
 
 
 def test_kernels_that_share_the_gpu_gain_less_the_more_tokens_there_are():
-    each = sizing()
-    plan = plan_of(each)
-    crowded = with_contention(each, H200, 0.0)
-    alone, shared = (s.curves(plan) for s in (each, crowded))
+    crowded = sizing()
+    plan = plan_of(crowded)
+    free, shared = (each.curves(plan) for each in (alone(), crowded))
     for rows in (2, ROWS, 2**12, 2**20):
-        (_, serial, streamed), (_, same, longer) = alone.at(rows), shared.at(rows)
+        (_, serial, streamed), (_, same, longer) = free.at(rows), shared.at(rows)
         assert same == serial and longer >= streamed - 1e-9
-    assert alone.exact and not shared.exact
+    assert free.exact and not shared.exact
     gains = [1 - shared.at(rows)[2] / shared.at(rows)[1] for rows in (ROWS, 2**20)]
     assert gains[0] > gains[1]
     corrected = crowded.corrected(plan, 0.1)
@@ -139,6 +156,6 @@ def test_kernels_that_share_the_gpu_gain_less_the_more_tokens_there_are():
 
 def test_waits_can_cost_more_than_few_tokens_gain():
     # 4 us a wait: two products of 2 ** 16 rows, about 11 us each, gain side by side; at 3.4 us each they do not.
-    each = sizing(example=2**16)
+    each = alone(example=2**16)
     found = each.threshold(plan_of(each, event_us=4.0), Options(min_gain=0.02))
     assert found.largest is None and found.smallest > 64

@@ -679,11 +679,11 @@ def collective_between_branches(m: Any, x: Tensor, y: Tensor) -> Any:
 
 
 def test_trap_14_a_graph_with_a_collective_is_not_streamed_yet() -> None:
-    """Regions may copy `wait_tensor`, and the plan does not know the stream that the verifier gives a collective."""
+    """Ranks that plan differently would hang, and NCCL's kernels spin beside ours."""
     inputs = torch.empty(4, 64), torch.empty(8, 64)
     report = capture(Function(collective_between_branches), inputs, "h200", FREE_EVENTS)[0].report
-    assert report.plan.streams > 1
-    assert (report.verdict, report.stage) == ("refused", "verify")
+    assert (report.verdict, report.stage) == ("serial", "read")
+    assert "all_reduce" in report.reason
 
 
 @pytest.mark.parametrize("namespace", ["_c10d_functional", "symm_mem", "vllm", "graphstreams_tests"])

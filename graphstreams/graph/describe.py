@@ -119,10 +119,21 @@ def is_exclusive(nodes: Sequence[Any]) -> bool:
 
 
 def _exclusive(node: Any) -> bool:
+    if isinstance(node.node, ir.UserDefinedTritonKernel):
+        return _may_synchronise(node.node)
     operation = getattr(node.node, "op_overload", None)
     if not isinstance(operation, torch._ops.OpOverload):
         return False
     return operation.namespace not in _TRUSTED or torch.Tag.nondeterministic_seeded in operation.tags
+
+
+def _may_synchronise(kernel: Any) -> bool:
+    """Whether blocks of a user's Triton kernel may wait for each other, which hangs beside a kernel that takes their SMs.
+
+    A barrier of blocks needs atomics, or assembly. Functions that the kernel calls are not looked into.
+    """
+    source = str(getattr(kernel_side_table.get_kernel(kernel.kernel_idx), "src", "atomic"))
+    return any(word in source for word in ("atomic", "inline_asm", "extern"))
 
 
 def accesses(nodes: Sequence[Any], lowered: Lowered, storages: Storages) -> tuple[tuple[Access, ...], tuple[Access, ...]]:

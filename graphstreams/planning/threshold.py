@@ -25,6 +25,7 @@ Replan = Callable[[Sequence[float]], Plan]  # from the us of each kernel
 Point = tuple[int, float, float]  # size, serial us, streamed us
 
 HIGHEST = 2**16  # sizes above are not looked at
+ROUNDING = 1e-9  # of sums taken in another order
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Curves:
     def gains(self, size: int, min_gain: float) -> bool:
         """Whether at `size` at least the share `min_gain` of the serial time is saved."""
         _, serial, streamed = self.at(size)
-        return streamed <= (1 - min_gain) * serial
+        return streamed <= (1 - min_gain) * serial * (1 + ROUNDING)
 
     def corners(self) -> list[float]:
         """Sizes where a kernel's time stops being linear, as far as they are known."""

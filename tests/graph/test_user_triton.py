@@ -25,6 +25,15 @@ def _increment_kernel(x, n, block: tl.constexpr):
     tl.store(x + i, tl.load(x + i, i < n) + 1, i < n)
 
 
+@triton.jit
+def _barrier_kernel(x, arrived, n, block: tl.constexpr):
+    tl.atomic_add(arrived, 1)
+    while tl.atomic_add(arrived, 0) < tl.num_programs(0):
+        pass
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(x + i, tl.load(x + i, i < n) + 1, i < n)
+
+
 class _Adding(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -42,6 +51,13 @@ class _Incrementing(_Adding):
         y = self.wa(cache)
         _increment_kernel[(1,)](cache, 256, block=256)
         return y, self.wb(cache), self.wb(x)
+
+
+class _Synchronising(_Adding):
+    def forward(self, x, arrived):
+        y = self.wa(x)
+        _barrier_kernel[(4,)](y, arrived, 256, block=64)
+        return y, self.wb(x)
 
 
 @pytest.fixture
@@ -68,3 +84,13 @@ def test_a_triton_kernel_that_writes_an_input_is_ordered_with_its_readers():
     graph = read(_Incrementing(), torch.empty(4, 64), torch.empty(4, 64))
     written = short_names(graph)[[k.kind for k in graph.kernels].index("triton")]
     assert {("wa", written, "WAR"), (written, "wb", "RAW")} <= named_edges(graph)
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_trap_14_a_triton_kernel_whose_blocks_may_wait_for_each_other_keeps_its_place():
+    graph = read(_Synchronising(), torch.empty(4, 64), torch.empty(1, dtype=torch.int32))
+    (kernel,) = [k for k in graph.kernels if k.kind == "triton"]
+    assert kernel.exclusive
+    related = {k for edge in graph.edges if kernel.id in (edge.before, edge.after) for k in (edge.before, edge.after)}
+    assert related == {k.id for k in graph.kernels}
+    assert not any(k.exclusive for k in read(_Adding(), torch.empty(4, 64)).kernels)

@@ -52,6 +52,13 @@ def test_the_lower_bound_is_the_longest_path_or_an_even_share_of_the_streams_all
     assert plan_of(arms, range(4), [0, 1, 0, 1], [4.0] * 4, streams=3).lower_bound_us == pytest.approx(16 / 3)
 
 
+def test_the_lower_bound_is_not_above_the_plan_by_rounding():
+    """From its end the chain is summed up to 0.1 + 0.2 + 0.3 > 0.6 us, from its start to 0.3 + 0.2 + 0.1 == 0.6 us."""
+    plan = plan_of(graph_of(3, [(0, 1), (1, 2)]), [0, 1, 2], [0, 0, 0], [0.3, 0.2, 0.1])
+    assert plan.critical_path_us > plan.streamed_us
+    assert plan.lower_bound_us == plan.streamed_us == 0.6
+
+
 def test_kernels_on_one_stream_need_no_event():
     plan = plan_of(DIAMOND, [0, 2, 1, 3], [0, 0, 0, 0], US, event_us=1.0)
     assert (plan.streams, plan.events, plan.streamed_us) == (1, (), 9.0)

@@ -146,8 +146,8 @@ buf2 = buf0; del buf0  # reuse
 add.run(arg0_1, buf1, buf2, stream=0)  # LAUNCH 5x, where 2x was
 buf3 = buf1; del buf1  # reuse
 double.run(buf2, buf3, stream=0)  # LAUNCH 10x, where 4x was
-buf1 = buf3; del buf3
-add.run(buf2, buf1, out, stream=0)  # LAUNCH 15x
+buf0 = buf3; del buf3  # a name that had another buffer
+add.run(buf2, buf0, out, stream=0)  # LAUNCH 15x
 return (out,)
 """
     x, out = torch.tensor([1.0, 2.0]), torch.zeros(2)
@@ -156,12 +156,12 @@ return (out,)
     x.fill_(2.0)
     call(launches, 0, 1, 2, 3, 4)
     assert out.tolist() == [30.0, 30.0]
-    call(launches, 3, 4)  # in place: nothing that they read has changed
+    call(launches, 3, 4)  # nothing that they read has changed
     assert out.tolist() == [30.0, 30.0]
-    call(launches, 1, 4)  # 4x now doubles 5x = 10, for its buffer was taken over
-    assert out.tolist() == [30.0, 30.0]
-    call(launches, 0, 4)  # 2x = 4 where 5x was, 10x = 20 is still there
+    call(launches, 0, 4)  # 2x = 4 where 5x was, beside 10x = 20
     assert out.tolist() == [24.0, 24.0]
+    call(launches, 1, 4)  # 2 * 4 where 10x was, beside 4
+    assert out.tolist() == [12.0, 12.0]
 
 
 def test_results_of_an_operator_with_several_outputs_reach_their_consumers() -> None:
