@@ -21,6 +21,7 @@ from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.graph.lowering import Lowered, copy_graph, replace_graph
 from graphstreams.options import OptionError, Options, disabled
+from graphstreams.pairing import compile_with_twin, dispatch_in_source
 from graphstreams.pipeline import Outcome, prove, run_stages
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.wrapper import MARK, register
@@ -72,8 +73,9 @@ class StreamPass(CustomInferenceAwareGraphPass):
             self._done(Report(name, "serial", "it belongs to training, whose backward graph is not planned yet", "read"))
             return
         texts = self.options.dump is not None
-        names, inputs = self.input_names, self.inputs
-        outcome = run_stages(gm, self.options, name, names, texts=texts, proof=self.proof, inputs=inputs)
+        outcome = run_stages(
+            gm, self.options, name, self.input_names, texts=texts, proof=self.proof, inputs=self.inputs, twin=not self.proof
+        )
         if outcome.module is not None:
             _install(gm, outcome.module, None if self.proof else self._proof_of(outcome))
         if self.proof or outcome.module is None:
@@ -98,7 +100,7 @@ class StreamPass(CustomInferenceAwareGraphPass):
         options = "disabled" if disabled() else repr(self.options)
         profile = self.options.profile
         content = fingerprint() + (Path(profile).read_bytes() if profile else b"")
-        return hashlib.sha256(repr((options, _source_hash(), self.input_names)).encode() + content).hexdigest()
+        return hashlib.sha256(repr((options, _source_hash(), self.input_names, self.proof)).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
@@ -159,13 +161,18 @@ class _ProvedCompile:
 
         before = copy_graph(gm)
         seen = len(self.stream_pass.reports)
+        passes = _user_passes(self.settings)  # without ours
+
+        def compile_graph(graph: fx.GraphModule) -> Any:
+            return compile_fx_inner(graph, example_inputs, *args, **kwargs)
+
         try:
-            return compile_fx_inner(gm, example_inputs, *args, **kwargs)
+            return compile_with_twin(gm, compile_graph, passes, dispatch_in_source)
         except Exception:
             if self.stream_pass.options.strict or not _unproved(self.stream_pass.reports[seen:]):
                 raise
-        with config.patch(post_grad_custom_post_pass=_user_passes(self.settings) or None):  # without ours
-            return compile_fx_inner(before, example_inputs, *args, **kwargs)
+        with config.patch(post_grad_custom_post_pass=passes or None):
+            return compile_graph(before)
 
 
 def _unproved(reports: Sequence[Report]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
@@ -46,14 +47,15 @@ class SerialCode:
             keys[kernel].append(key)
         return ["\n".join(own) for own in keys]
 
-    def arguments(self, values: Mapping[int, Any]) -> list[Any]:
+    def arguments(self, values: Mapping[int, Any], sizes: Mapping[str, int] | None = None) -> list[Any]:
         """What to call the code with. `values` are the graph's real inputs by position, where they are known.
 
-        Inputs that the graph changes are copied. Raises Unmeasurable where running it is not safe.
+        `sizes` are values of dynamic sizes, where others than the example's are wanted. Inputs that the graph changes are
+        copied. Raises Unmeasurable where running it is not safe.
         """
         _check_repeatable(self.reading)
-        _check_memory(self.reading)
-        return [_argument(node, values.get(i), self.reading) for i, node in enumerate(self._inputs())]
+        _check_memory(self.reading, sizes or {})
+        return [_argument(node, values.get(i), self.reading, sizes or {}) for i, node in enumerate(self._inputs())]
 
     def player(self, arguments: Sequence[Any]) -> Player:
         """Compile the code, run it once on `arguments`, and keep what it launched."""
@@ -93,17 +95,25 @@ def _described(value: Any) -> str:
     return f"{value.dtype} {shape} {strides}"
 
 
-def _number(size: Any) -> Any:
-    return size.node.hint if isinstance(size, torch.SymInt | torch.SymFloat) else size
+def _number(size: Any, sizes: Mapping[str, int] | None = None) -> Any:
+    """The number that a size stands for in the example, or with other values for some dynamic sizes."""
+    if not isinstance(size, torch.SymInt | torch.SymFloat):
+        return size
+    if not sizes or not isinstance(size, torch.SymInt):
+        return size.node.hint
+    expression, shape_env = size.node.expr, size.node.shape_env
+    assert shape_env is not None
+    known = {s: sizes.get(str(s), shape_env.backed_var_to_val.get(s)) for s in expression.free_symbols}
+    return int(expression.xreplace({symbol: sympy.Integer(value) for symbol, value in known.items()}))
 
 
-def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:
+def _argument(node: fx.Node, value: Any, reading: Reading, sizes: Mapping[str, int]) -> Any:
     example = node.meta["val"]
     if not isinstance(example, torch.Tensor):
-        return _number(example)
+        return _number(example, sizes)
     written = {access.storage for kernel in reading.kernels.kernels for access in kernel.writes}
     changed = reading.storages.get(node) in written
-    shape, strides = ([_number(size) for size in sizes] for sizes in (example.shape, example.stride()))
+    shape, strides = ([_number(size, sizes) for size in of] for of in (example.shape, example.stride()))
     if isinstance(value, torch.Tensor) and _fits(value, example, shape, strides):
         return _copy(value.detach(), shape, strides) if changed else value.detach()
     made = torch.empty_strided(shape, strides, dtype=example.dtype, device=example.device)
@@ -159,9 +169,9 @@ def _updates(reading: Reading) -> list[tuple[str, str, set[str]]]:
     return updates
 
 
-def _check_memory(reading: Reading) -> None:
+def _check_memory(reading: Reading, other_sizes: Mapping[str, int]) -> None:
     """All that the kernels write stays allocated at once, copies of changed inputs included."""
-    sizes = reading.kernels.sizes
+    sizes = {**reading.kernels.sizes, **other_sizes}
     largest: dict[str, float] = {}
     for kernel in reading.kernels.kernels:
         for access in kernel.writes:
@@ -171,7 +181,7 @@ def _check_memory(reading: Reading) -> None:
     for node, storage in reading.storages.items():
         value = node.meta.get("val")
         if node.op == "placeholder" and storage in largest and isinstance(value, torch.Tensor):
-            largest[storage] = float(_number(value.untyped_storage().nbytes()))
+            largest[storage] = float(_number(value.untyped_storage().nbytes(), other_sizes))
     needed, free = sum(largest.values()), torch.cuda.mem_get_info()[0]
     if needed > MEMORY_SHARE * free:
         raise Unmeasurable(f"its buffers take {needed / 2**20:.0f} MiB, more than {MEMORY_SHARE:.0%} of the free memory")

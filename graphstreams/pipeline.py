@@ -16,7 +16,8 @@ from graphstreams.costs.calibration import calibration_of
 from graphstreams.costs.devices import Device, device_at_hand
 from graphstreams.costs.footprint import Blocks, footprints
 from graphstreams.costs.profile import price_from_profile
-from graphstreams.costs.roofline import Roofline
+from graphstreams.costs.roofline import Roofline, price
+from graphstreams.graph.kernels import KernelGraph
 from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.reading import Reading, read
@@ -28,10 +29,13 @@ from graphstreams.planning.paths import Assignment, Timing
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.planning.simulation import EVENT_US, simulate
+from graphstreams.planning.threshold import Threshold, confirm
 from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.runtime.twin import Dispatch, size_source
+from graphstreams.sizing import Fewer, Sizing, Tokens, dynamic_tokens, plan_for_fewer, sizing_of
 from graphstreams.tuning import Tuner
 from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.wrapper import launch_order, read_wrapper
@@ -59,32 +63,34 @@ class Outcome:
     reading: Reading | None = None
     device: Device | None = None
     _stage: str = field(default="", repr=False)
+    _example: int | None = None  # tokens of the call that is compiled, where each call chooses them
     _tuner: Tuner | None = field(default=None, repr=False)  # where this compile measures
 
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
     device: Device | None = None, texts: bool = False, proof: bool = True, inputs: Sequence[Any] | None = None,
+    twin: bool = False,
 ) -> Outcome:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
     With `inputs`, the real ones as far as they are known, kernels and plans may be run and measured on the GPU at hand.
     With `texts` the report holds readable code. Without `proof` the last stage is left to `prove`, on the code that Inductor
-    generates anyway; until then the rewritten module must not run. Never raises for a graph that has to stay serial: the
-    report says why.
+    generates anyway; until then the rewritten module must not run. With `twin` the caller compiles a serial twin where the
+    report has a threshold; without, a dynamic number of tokens gets a guard. Never raises for a graph that has to stay
+    serial: the report says why.
     """
     outcome = Outcome(Report(name, "serial"), device=device)
     with _guarded(outcome):
         try:
-            _stages(outcome, gm, options, input_names, texts, inputs)
+            _stages(outcome, gm, options, input_names, texts, inputs, twin)
             if proof or outcome._tuner is not None:
                 lowered = _generated(outcome)
                 _prove(outcome, lowered, options)
                 _check_speed(outcome, lowered, options)
         finally:
-            if outcome._tuner is not None:
-                outcome._tuner.close()
+            _close_tuner(outcome)
     return outcome
 
 
@@ -125,7 +131,7 @@ def _stop(outcome: Outcome, verdict: str, reason: str) -> None:
 
 def _stages(
     outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool,
-    inputs: Sequence[Any] | None,
+    inputs: Sequence[Any] | None, twin: bool,
 ) -> None:  # fmt: skip
     with _stage(outcome, "read"):
         reading = outcome.reading = read_graph(gm, outcome.report.name, input_names)
@@ -139,18 +145,116 @@ def _stages(
         if config.coordinate_descent_tuning:
             note = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
             outcome.report = replace(outcome.report, notes=(*outcome.report.notes, note))
-        _check_tokens(gm, options)
+        tokens = dynamic_tokens(gm) if twin else None
+        if tokens is None:
+            _check_tokens(gm, options)
     if texts:
         with _stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_serial=readable(reading.module))
     outcome.device = outcome.device or device_at_hand()
     outcome.report = replace(outcome.report, device=outcome.device.name)
-    plan = _measured_plan(outcome, reading, options, inputs) or _predicted_plan(outcome, reading, options)
+    if tokens is None:
+        plan, dispatch = _best_plan(outcome, reading, options, inputs), None
+    else:
+        plan, dispatch = _plan_for_tokens(outcome, reading, options, inputs, tokens)
     with _stage(outcome, "rewrite"):
         module = outcome.module = rewrite(reading, plan)
+        if dispatch is not None:
+            module.meta[wrapper.MARK] = replace(module.meta[wrapper.MARK], dispatch=dispatch.line)
     if texts:
         with _stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
+
+
+def _best_plan(outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None) -> Plan:
+    return _measured_plan(outcome, reading, options, inputs) or _predicted_plan(outcome, reading, options)
+
+
+def _plan_for_tokens(
+    outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None, tokens: Tokens
+) -> tuple[Plan, Dispatch | None]:
+    """The plan where each call chooses how many tokens there are, and for how many of them it runs."""
+    outcome._example, fewer = tokens.example, None
+    try:
+        _check_example(outcome, reading, options, tokens)
+        plan = _best_plan(outcome, reading, options, inputs)
+    except Serial:
+        if not outcome.report.us:
+            raise
+        # Fewer tokens may gain yet; this call, and others with as many, will run the serial twin.
+        fewer = _plan_for_fewer(outcome, tokens, options)
+        if fewer is None:
+            raise
+        plan = fewer.plan
+    with _stage(outcome, "threshold"):
+        threshold = _threshold(outcome, plan, fewer.sizing if fewer else None, tokens, options)
+        if outcome._tuner is not None and options.max_tokens is None:
+            threshold = confirm(threshold, lambda size: _measured_gain(outcome, plan, tokens, size), options.min_gain)
+        outcome.report = replace(outcome.report, threshold=threshold)
+        if threshold.largest == 0:
+            raise Serial("serial", f"no number of tokens gains enough: {threshold.reason}")
+        if threshold.largest is None and not threshold.smallest:
+            return plan, None
+        values = [node.meta.get("val") for node in reading.module.graph.find_nodes(op="placeholder")]
+        return plan, Dispatch(size_source(threshold.symbol, values), threshold.largest, threshold.smallest)
+
+
+def _threshold(outcome: Outcome, plan: Plan, sizing: Sizing | None, tokens: Tokens, options: Options) -> Threshold:
+    try:
+        return (sizing or _sizing(outcome, tokens, options)).threshold(plan, options)
+    except ValueError as error:
+        # Without the two curves there is the user's word, or no limit.
+        return Threshold(str(tokens.size), options.max_tokens, (), f"not solved: {error}")
+
+
+def _check_example(outcome: Outcome, reading: Reading, options: Options, tokens: Tokens) -> None:
+    if options.max_tokens is not None and tokens.example > options.max_tokens:
+        assert outcome.device is not None
+        outcome.report = replace(outcome.report, us=tuple(price(reading.kernels, outcome.device)), costs="roofline")
+        raise Serial("serial", f"there are {tokens.example} tokens, more than max_tokens={options.max_tokens}")
+
+
+def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> Sizing:
+    report, device = outcome.report, outcome.device
+    assert device is not None and report.kernels is not None
+    sizing = sizing_of(tokens, report.kernels, report.us, device, options.event_us)
+    if report.plan is None or report.measurement is None:
+        return sizing
+    return sizing.corrected(report.plan, report.measurement.gain)
+
+
+def _plan_for_fewer(outcome: Outcome, tokens: Tokens, options: Options) -> Fewer | None:
+    assert outcome.device is not None
+    event_us = calibration_of(outcome.device).event_us if options.event_us is None else options.event_us
+
+    def plan_at(kernels: KernelGraph, us: Sequence[float]) -> Plan:
+        return replace(search_on_simulator(_space(outcome, kernels, us, options)), priority=options.priority or 0)
+
+    try:
+        fewer = plan_for_fewer(_sizing(outcome, tokens, options), options, event_us, plan_at)
+    except ValueError:  # how the times of the kernels grow is not known
+        return None
+    if fewer is not None:
+        _close_tuner(outcome)
+        count = fewer.sizing.tokens.example
+        note = f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially"
+        notes = (*outcome.report.notes, note)
+        outcome.report = replace(outcome.report, plan=fewer.plan, us=fewer.us, measurement=None, notes=notes)
+    return fewer
+
+
+def _measured_gain(outcome: Outcome, plan: Plan, tokens: Tokens, size: int) -> float | None:
+    """The share of the serial time that `plan` saves at another number of tokens, None where that cannot be measured."""
+    low, high = tokens.limits
+    if outcome._tuner is None or not tokens.size.is_Symbol or not low <= size <= high:
+        return None
+    return outcome._tuner.gain_at(plan, {str(tokens.size): size})
+
+
+def _close_tuner(outcome: Outcome) -> None:
+    if outcome._tuner is not None:
+        outcome._tuner.close()
+        outcome._tuner = None
 
 
 def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Plan:
@@ -160,7 +264,7 @@ def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Pla
         us = price_from_profile(reading.kernels, options.profile) if options.profile else model.prices(reading.kernels)
         outcome.report = replace(outcome.report, us=tuple(us), costs=options.profile or str(model))
     with _stage(outcome, "plan"):
-        plan = search_on_simulator(_space(outcome, reading, us, options))
+        plan = search_on_simulator(_space(outcome, reading.kernels, us, options))
         plan = replace(plan, priority=options.priority or 0)
         outcome.report = replace(outcome.report, plan=plan)
         check_plan(reading.kernels, plan)
@@ -180,8 +284,8 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
         raise
     except Exception as error:
         log.debug("measuring failed", exc_info=True)
-        tuner.close()
-        outcome._tuner = None
+        outcome._tuner = tuner
+        _close_tuner(outcome)
         reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
         outcome.report = replace(outcome.report, notes=(*outcome.report.notes, f"kernels were not measured: {reason}"))
         return None
@@ -198,7 +302,7 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
         if kept:
             _, plan, measurement = kept
         else:
-            space = _space(outcome, reading, us, options, tuner.blocks())
+            space = _space(outcome, reading.kernels, us, options, tuner.blocks())
             plan, measurement = tuner.search(space) if options.search else tuner.without_search(space)
         outcome.report = replace(outcome.report, plan=plan, measurement=measurement)
         check_plan(reading.kernels, plan)
@@ -207,10 +311,10 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
 
 
 def _space(
-    outcome: Outcome, reading: Reading, us: Sequence[float], options: Options, blocks: Mapping[int, Blocks] | None = None
+    outcome: Outcome, graph: KernelGraph, us: Sequence[float], options: Options, blocks: Mapping[int, Blocks] | None = None
 ) -> Space:
     """The plans to choose from, with a simulator that knows what kernels cost side by side."""
-    device, graph = outcome.device, reading.kernels
+    device = outcome.device
     assert device is not None
     predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks)
     # Without contention a wait stands for some of it.
@@ -312,6 +416,14 @@ def _check_memory(serial: int, streamed: int, options: Options) -> None:
         raise Serial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")
 
 
+def _streamed_part(outcome: Outcome) -> float:
+    """The largest number of tokens that runs on streams, as a part of the example's: so much less memory is held."""
+    threshold = outcome.report.threshold
+    if threshold is None or not threshold.largest or outcome._example is None:
+        return 1.0
+    return min(1.0, threshold.largest / outcome._example)
+
+
 def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
     """Check the code generated for the rewritten graph. Raises Serial where it is not proved, or not worth its launches."""
     reading, plan, device = outcome.reading, outcome.report.plan, outcome.device
@@ -332,5 +444,6 @@ def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
         _check_gain(outcome.report, options, launches - reading.launches, device)
-        _check_memory(reading.peak_memory, memory, options)
+        part = _streamed_part(outcome)
+        _check_memory(int(reading.peak_memory * part), int(memory * part), options)
     outcome.report = replace(outcome.report, verdict="clean")

@@ -16,7 +16,7 @@ from graphstreams.costs.devices import Device
 from graphstreams.costs.measured import Store, cache_folder
 from graphstreams.graph.lowering import Lowered
 from graphstreams.graph.reading import Reading
-from graphstreams.measuring import SerialCode, load_call
+from graphstreams.measuring import SerialCode, Unmeasurable, load_call
 from graphstreams.options import Options
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import Plan
@@ -113,6 +113,18 @@ class Tuner:
             compiled = self._playing().call(lambda: call(list(self._arguments)))
         serial, streamed = medians_in_turns([self._serial_graph(), compiled], 9, 15)
         return replace(measurement, compiled_us=streamed * measurement.serial_us / serial)
+
+    def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float | None:
+        """The share of the serial time that `plan` saves at other dynamic sizes, on made-up inputs; None if it cannot run."""
+        code = self._serial_code()
+        try:
+            with unset_fake_temporarily():
+                player = code.player(code.arguments({}, sizes))
+            serial, streamed = medians_in_turns([player.serial(self._serial_order()), player.play(plan)], 7, 8)
+        except Unmeasurable as reason:
+            log.debug("%s at %s: %s", plan.name, dict(sizes), reason)
+            return None
+        return 1 - streamed / serial
 
     def close(self) -> None:
         """Give back the memory that measuring took."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -28,6 +28,10 @@ MIB = 2**20
 def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (10**12, 10**12))
+
+
+def check_memory(reading: Reading, sizes: Mapping[str, int] | None = None) -> None:
+    measuring._check_memory(reading, sizes or {})
 
 
 def reading_of_function(function: Any, *inputs: Any, dynamic: bool | None = None) -> Reading:
@@ -279,10 +283,10 @@ def test_all_buffers_and_copies_have_to_fit_into_a_quarter_of_the_free_memory(
 ) -> None:
     reading = by_hand({"x": tensor(64 * MIB)}, kernels)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (4 * needed, 10**12))
-    measuring._check_memory(reading)
+    check_memory(reading)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (4 * needed - 8, 10**12))
     with pytest.raises(Unmeasurable, match=f"its buffers take {needed // MIB} MiB, more than 25% of the free memory"):
-        measuring._check_memory(reading)
+        check_memory(reading)
 
 
 @pytest.mark.parametrize("assumptions", [{}, {"integer": True, "positive": True}], ids=["plain", "as Inductor has them"])
@@ -291,16 +295,19 @@ def test_dynamic_buffers_count_at_their_example_sizes(assumptions: dict[str, boo
     reading = by_hand({}, [Kernel(0, "k", "pointwise", writes=(size,))], {"s0": 7, "s1": 3})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (28 * MIB - 8, 10**12))
     with pytest.raises(Unmeasurable, match="its buffers take 7 MiB"):
-        measuring._check_memory(reading)
+        check_memory(reading)
+    check_memory(reading, {"s0": 6})
+    with pytest.raises(Unmeasurable, match="its buffers take 8 MiB"):
+        check_memory(reading, {"s0": 8})
 
 
 def test_the_buffers_of_a_real_graph_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the diamond: five results of 4 x 64 floats."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (4 * 5 * 4 * 64 * 4, 10**12))
-    measuring._check_memory(reading_of("diamond"))
+    check_memory(reading_of("diamond"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (4 * 5 * 4 * 64 * 4 - 8, 10**12))
     with pytest.raises(Unmeasurable, match="its buffers take 0 MiB"):
-        measuring._check_memory(reading_of("diamond"))
+        check_memory(reading_of("diamond"))
 
 
 def test_the_buffers_of_a_real_dynamic_graph_count(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,10 +316,10 @@ def test_the_buffers_of_a_real_dynamic_graph_count(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (4 * needed, 10**12))
     reading = captured("sized", dynamic=True).reading
     assert reading is not None and reading.kernels.sizes
-    measuring._check_memory(reading)
+    check_memory(reading)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (4 * needed - 8, 10**12))
     with pytest.raises(Unmeasurable):
-        measuring._check_memory(reading)
+        check_memory(reading)
 
 
 # --- arguments

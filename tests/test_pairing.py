@@ -5,7 +5,6 @@ import logging
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,9 @@ from torch._dynamo.utils import counters
 from torch._inductor import compile_fx as inductor
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from graphstreams.graph.lowering import copy_graph
 from graphstreams.graph.support import token_count
-from graphstreams.pairing import twin_of
-from graphstreams.planning.threshold import Threshold
-from graphstreams.runtime.twin import Twin
+from graphstreams.pairing import compile_with_twin
+from graphstreams.runtime.twin import Dispatch, Twin, size_source
 
 LARGEST = 8
 SIZES = (4, 8, 9, 300, 2, 3, 50, 8)
@@ -66,22 +63,25 @@ class Products(torch.nn.Module):
 class Backend:
     """Plain Inductor for both halves, with a threshold where the number of tokens is dynamic."""
 
-    def __init__(self, largest=LARGEST, smallest=0):
-        self.largest, self.smallest = largest, smallest
+    def __init__(self, largest=LARGEST, smallest=0, passes=()):
+        self.largest, self.smallest, self.passes = largest, smallest, passes
         self.compiled = []
 
     def __call__(self, gm, example_inputs):
         return inductor.compile_fx(gm, example_inputs, inner_compile=self.inner)
 
     def inner(self, gm, example_inputs, *args, **kwargs):
-        tokens, copy = token_count(gm), copy_graph(gm)
+        tokens = token_count(gm)
 
-        def find():
-            is_dynamic = isinstance(tokens, torch.SymInt)
-            return Threshold(str(tokens.node.expr), self.largest, (), "", self.smallest) if is_dynamic else None
+        def dispatch_of(_):
+            if not isinstance(tokens, torch.SymInt) or self.largest is None:
+                return None
+            return Dispatch(size_source(str(tokens.node.expr), example_inputs), self.largest, self.smallest)
 
-        with twin_of(gm, copy, [], find):
-            self.compiled.append(inductor.compile_fx_inner(gm, example_inputs, *args, **kwargs))
+        def compile_graph(graph):
+            return inductor.compile_fx_inner(graph, example_inputs, *args, **kwargs)
+
+        self.compiled.append(compile_with_twin(gm, compile_graph, self.passes, dispatch_of))
         return self.compiled[-1]
 
 
@@ -158,61 +158,29 @@ def test_graphs_of_others_are_left_alone(choices):
 
 
 @pytest.mark.usefixtures("_no_caches")
-def test_only_the_graph_and_the_thread_that_asked_get_a_twin(choices):
-    gm = torch.fx.symbolic_trace(torch.nn.Identity())
-    with twin_of(gm, gm, [], lambda: Threshold("s0", 1, (), "")):
-        run("inductor", SIZES[:2])
-    results = []
-
-    def compile_elsewhere():
-        run("inductor", SIZES[:2])
-        results.append(len(choices))
-
-    with twin_of(gm, gm, [], lambda: Threshold("s0", 1, (), "")):
-        thread = threading.Thread(target=compile_elsewhere)
-        thread.start()
-        thread.join()
-    assert results == [0]
-
-
-@pytest.mark.usefixtures("_no_caches")
 def test_the_passes_of_the_serial_half_are_those_that_were_asked_for():
     ours, theirs = Passes(), Passes()
-
-    class WithPasses(Backend):
-        def inner(self, gm, example_inputs, *args, **kwargs):
-            tokens, copy = token_count(gm), copy_graph(gm)
-            with twin_of(gm, copy, [theirs], lambda: Threshold(str(tokens.node.expr), LARGEST, (), "")):
-                return inductor.compile_fx_inner(gm, example_inputs, *args, **kwargs)
-
     with torch._inductor.config.patch(post_grad_custom_post_pass=[ours, theirs]):
-        run(WithPasses(), SIZES[:3])
+        run(Backend(passes=[theirs]), SIZES[:3])
     assert (ours.seen, theirs.seen) == (1, 2)
 
 
 @pytest.mark.usefixtures("_no_caches")
-@pytest.mark.parametrize("difference", ["output_strides", "mutated_input_idxs", "size"])
-def test_halves_that_a_call_cannot_choose_between_leave_the_serial_one(monkeypatch, caplog, choices, difference):
-    class Different(Backend):
-        def inner(self, gm, example_inputs, *args, **kwargs):
-            tokens, copy = token_count(gm), copy_graph(gm)
-            symbol = "s9999" if difference == "size" else str(tokens.node.expr)
-            with twin_of(gm, copy, [], lambda: Threshold(symbol, LARGEST, (), "")):
-                return inductor.compile_fx_inner(gm, example_inputs, *args, **kwargs)
-
+@pytest.mark.parametrize("difference", ["output_strides", "mutated_input_idxs"])
+def test_halves_that_differ_to_their_caller_leave_the_serial_one(monkeypatch, caplog, choices, difference):
     made, real = [], inductor._InProcessFxCompile.codegen_and_compile
 
     def changed(*args, **kwargs):
         made.append(real(*args, **kwargs))
-        if len(made) == 1 and difference != "size":
-            setattr(made[0], difference, None)
+        if len(made) == 1:
+            setattr(made[0], difference, [None] * len(getattr(made[0], difference)))
         return made[-1]
 
     monkeypatch.setattr(inductor._InProcessFxCompile, "codegen_and_compile", changed)
     with caplog.at_level(logging.WARNING, "graphstreams"):
-        run(Different(), SIZES[:3])
+        run(Backend(), SIZES[:3])
     assert choices == []
-    assert "calls cannot choose by their size" in caplog.text
+    assert f"the {difference} of the streamed and the serial graph differ" in caplog.text
 
 
 PROGRAM = """
@@ -251,11 +219,9 @@ def test_another_process_finds_the_twin_in_the_cache_and_chooses_the_same(tmp_pa
     assert (first["aot"], first["fx"], first["inner"]) == (0, 0, 1)
     assert first["choices"] == second["choices"] == [size <= LARGEST for size in SIZES]
     assert first["graphs"] == second["graphs"] == 1
-    # AOTAutograd's cache comes before the compile; without it the compile finds its graph in Inductor's.
-    expected = {"aot": (1, 1, 0), "fx": (0, 1, 1), "bundled": (1, 0, 0)}
-    assert (second["aot"], second["fx"], second["inner"]) == expected[caches]
-    if caches == "fx":
-        # So does one that starts on the other side.
-        third = in_a_process(tmp_path, caches, SIZES[2:])
-        assert third["choices"] == first["choices"][2:]
-        assert (third["fx"], third["graphs"]) == (1, 1)
+    # Both halves come from Inductor's cache; AOTAutograd's, which would keep one of them, has none, and where graphs are
+    # bundled into its entries there is no other.
+    assert (second["aot"], second["fx"], second["inner"]) == (0, 0 if caches == "bundled" else 2, 1)
+    # So does one that starts on the other side.
+    third = in_a_process(tmp_path, caches, SIZES[2:])
+    assert third["choices"] == first["choices"][2:]

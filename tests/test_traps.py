@@ -395,7 +395,8 @@ def test_trap_10_callers_on_two_streams_have_aux_streams_of_their_own(monkeypatc
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
     first, other = (SimpleNamespace(device_index=0, cuda_stream=handle, device=None) for handle in (0, OTHER_CALLER))
     assert runtime.acquire(first, 1, 0) == runtime.acquire(first, 1, 0) != runtime.acquire(other, 1, 0)
-    trace = read_wrapper(captured("topk").report.wrapper)
+    (outcome,) = capture(*module_and_inputs("topk"), "h200", {**FREE_EVENTS, "streams": 2})
+    trace = read_wrapper(outcome.report.wrapper)
     assert {step.stream for step in trace.steps} == {CALLER, 1}
     assert kinds(calls_of_two_callers(trace, aux=OTHER_CALLER + 1)) == set()
     assert kinds(calls_of_two_callers(trace, aux=1)) == {hb.FREED_EARLY}

@@ -50,7 +50,7 @@ DEVICES: dict[str, Device] = {
     "h200": Device("NVIDIA H200", (9, 0), 132, 4.8e12, _HOPPER, 141 * 10**9, l2=50 * 2**20),
     "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 3.35e12, _HOPPER, 80 * 10**9, l2=50 * 2**20),
     "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 2.039e12, _AMPERE, 80 * 10**9, l2=40 * 2**20),
-    # Earlier sheets said 8 TB/s. SMs, L2 and 7,680 bits at 3,996 MHz are its driver's figures (pytorch/ao, pull request 4002).
+    # Earlier sheets said 8 TB/s. SMs, L2 and 7,680 bits at 3,996 MHz are its driver's words (pytorch/ao, pull request 4002).
     "b200": Device("NVIDIA B200", (10, 0), 148, 7.7e12, _BLACKWELL, 180 * 10**9, l2=126 * 2**20),
     "l40s": Device("NVIDIA L40S", (8, 9), 142, 0.864e12, _ADA, 48 * 10**9, l2=96 * 2**20),
 }

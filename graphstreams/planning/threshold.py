@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil, floor, fsum
 from typing import Any
 
@@ -25,6 +25,7 @@ Replan = Callable[[Sequence[float]], Plan]  # from the us of each kernel
 Point = tuple[int, float, float]  # size, serial us, streamed us
 
 HIGHEST = 2**16  # sizes above are not looked at
+CONFIRMATIONS = 4  # sizes that are measured at most
 ROUNDING = 1e-9  # of sums taken in another order
 
 
@@ -144,6 +145,35 @@ def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits
     low, high = limits
     curve = _curve(curves, low, high, [example, max_size, max_size + 1])
     return Threshold(symbol, max_size, curve, f"max_tokens={max_size}")
+
+
+def confirm(threshold: Threshold, gain_at: Callable[[int], float | None], min_gain: float) -> Threshold:
+    """The threshold after measuring around its largest size.
+
+    `gain_at` tells the share of the serial time that is saved at a size, or None where that cannot be measured. A predicted
+    size that does not gain is halved until one does; one whose double still gains is doubled. At most CONFIRMATIONS sizes
+    are measured, so the result may be smaller than the true one.
+    """
+    largest = threshold.largest
+    if not largest:
+        return threshold
+    measured: dict[int, float] = {}
+    step, size = 0, largest
+    while len(measured) < CONFIRMATIONS and size >= max(1, threshold.smallest):
+        gain = gain_at(size)
+        if gain is None:
+            break
+        measured[size] = gain
+        direction = 1 if gain >= min_gain else -1
+        if step and direction != step:
+            break
+        step = direction
+        size = size * 2 if step > 0 else size // 2
+    gaining = [size for size, gain in measured.items() if gain >= min_gain]
+    if not measured:
+        return threshold
+    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in sorted(measured.items()))
+    return replace(threshold, largest=max(gaining, default=0), reason=f"{threshold.reason}; measured gains: {told}")
 
 
 def _tried(curves: Curves) -> str:

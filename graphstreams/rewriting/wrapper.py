@@ -28,6 +28,7 @@ class Mark:
 
     events: int
     priority: int = 0  # CUDA priority of the aux streams
+    dispatch: str = ""  # a line that says for which sizes this graph runs and for which its serial twin
     proof: Callable[[Any, str], None] | None = None  # gets the GraphLowering and the wrapper's source; raises to refuse
 
 
@@ -101,6 +102,8 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
             return
         if not self.imports.contains(RUNTIME_IMPORT):
             self.imports.writeline(RUNTIME_IMPORT)
+            if self._mark.dispatch:
+                self.imports.writeline(self._mark.dispatch)
         self._own_index = stream_idx_to_user_obj_idx
         streams = max(stream_idx_to_user_obj_idx.values())
         enter = _EnterDeviceLine(device_idx, self.last_seen_device_guard_index)

@@ -1,33 +1,47 @@
 """Two compiled graphs of one FX graph, streamed and serial, of which each call runs the one that its size asks for.
 
 Both were compiled from the same graph for the same inputs, so they share parameters and caches: they take the same list of
-inputs and mutate the same ones. To Inductor's and AOTAutograd's caches a `Twin` is one compiled graph: it is kept under one
-key with both halves inside, so that another process loads both and decides as this one does.
-
-Read in torch 2.15.0: `_inductor/output_code.py` (CompiledFxGraph), `_inductor/codecache.py` (FxGraphCache),
-`_functorch/_aot_autograd/aot_autograd_result.py`. None of them calls more of a compiled graph than what is defined here.
+inputs and mutate the same ones. Read in torch 2.15.0: `_inductor/output_code.py` (OutputCode),
+`_functorch/_aot_autograd/graph_compile.py` (_should_save_cache).
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+import ast
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sympy
 import torch
-from torch._guards import TracingContext
-from torch._inductor.output_code import CompiledFxGraph, OutputCode
+from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
+from torch._inductor.output_code import OutputCode
+
+NAME = "GRAPHSTREAMS_DISPATCH"  # in the source of a streamed wrapper whose graph has a serial twin
 
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Where a call's size is read, and for which sizes the streamed graph runs."""
+    """Where a call's size is read, and for which sizes the streamed graph runs.
+
+    The streamed wrapper's source carries it, so that it is known also where the graph comes from a cache.
+    """
 
     size: str  # Python, from the list `inputs`: "inputs[1]", or "inputs[2].shape[0]"
     largest: int | None = None  # None: no limit
     smallest: int = 0
+
+    @property
+    def line(self) -> str:
+        """The line of the wrapper that says so."""
+        return f"{NAME} = {(self.size, self.largest, self.smallest)!r}"
+
+    @staticmethod
+    def of(source: str) -> Dispatch | None:
+        """What the source of a wrapper says, None where it says nothing."""
+        found = re.search(rf"^{NAME} = (\(.*\))$", source, re.MULTILINE)
+        return Dispatch(*ast.literal_eval(found[1])) if found else None
 
     def streams(self) -> Callable[[Sequence[Any]], bool]:
         """A function that tells from a call's inputs whether the streamed graph runs."""
@@ -69,15 +83,15 @@ def _sizes_of(inputs: Sequence[Any]) -> dict[str, str]:
     return known
 
 
-class Twin(CompiledFxGraph):
+class Twin(OutputCode):
     """A streamed and a serial compiled graph behind one call.
 
-    A subclass, since Inductor's cache takes nothing else. What the caches ask of a compiled graph and is not defined here,
-    the streamed half answers.
+    Inductor keeps each half in its cache under a key of its own. AOTAutograd's cache, which would keep one of them, gets none.
     """
 
     def __init__(self, streamed: OutputCode, serial: OutputCode, dispatch: Dispatch) -> None:
-        """Both halves before `post_compile`, as Inductor makes them."""
+        """Both halves ready to be called."""
+        super().__init__()
         self.streamed, self.serial, self.dispatch = streamed, serial, dispatch
         self._streams = dispatch.streams()
         self._boxed_call = True
@@ -86,46 +100,6 @@ class Twin(CompiledFxGraph):
         """Run one half. `inputs` is a list that it may empty."""
         return self.streamed(inputs) if self._streams(inputs) else self.serial(inputs)
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "streamed" not in vars(self):
-            raise AttributeError(name)
-        return getattr(self.streamed, name)
-
-    def __del__(self) -> None:
-        """Each half frees what it holds."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_streams"}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        vars(self).update(state)
-        self._streams = self.dispatch.streams()
-
-    def post_compile(self, example_inputs: Sequence[Any], constants: Any, graph_kwargs: Any) -> None:
-        """Make both halves ready to be called: recorded CUDA graphs, where they are on, belong to each."""
-        self.streamed.post_compile(example_inputs, constants, graph_kwargs)
-        # The strides of the outputs may be reported once, and both halves have the same.
-        with TracingContext.report_output_strides():
-            self.serial.post_compile(example_inputs, constants, graph_kwargs)
-
     def prepare_for_serialization(self) -> None:
-        """Drop what cannot be pickled. This object is a copy, its halves still are those of the original."""
-        for name in ("streamed", "serial"):
-            half = copy.copy(getattr(self, name))
-            half.prepare_for_serialization()
-            setattr(self, name, half)
-
-    def after_deserialization(self, constants: Any) -> str:
-        """Load the code of both halves; returns the path of the streamed one's."""
-        path: str = self.streamed.after_deserialization(constants)  # type: ignore[attr-defined]
-        self.serial.after_deserialization(constants)  # type: ignore[attr-defined]
-        return path
-
-    def write_to_disk(self) -> str:
-        """Write the code of both halves to Inductor's folder; returns the path of the streamed one's."""
-        path: str = self.streamed.write_to_disk()  # type: ignore[attr-defined]
-        self.serial.write_to_disk()  # type: ignore[attr-defined]
-        return path
-
-    def _set_compile_context_for_autotune_cache(self) -> None:
-        self.streamed._set_compile_context_for_autotune_cache()  # type: ignore[attr-defined]
+        """Raise BypassAOTAutogradCache: the halves are kept elsewhere."""
+        raise BypassAOTAutogradCache("a streamed graph with a serial twin is kept in Inductor's cache, half by half")

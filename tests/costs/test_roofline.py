@@ -122,6 +122,30 @@ def test_no_device_here_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None
         device_at_hand()
 
 
+def test_the_device_at_hand_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device=None: "NVIDIA H200" if device is None else "another")
+    assert device_at_hand() is H200
+
+
+@pytest.mark.parametrize("name", sorted(DEVICES))
+def test_figures_of_the_table_are_in_proportion(name: str) -> None:
+    device = DEVICES[name]
+    assert device.flops["bfloat16"] == device.flops["float16"] > device.flops["float32"] >= device.flops["float64"]
+    for eight_bits in {"float8", "int8"} & device.flops.keys():
+        assert device.flops[eight_bits] == pytest.approx(2 * device.flops["bfloat16"], rel=0.02)
+    assert ("float8" in device.flops) == (device.capability >= (8, 9))
+    # GB/s and GB of device memory, MiB of L2, as they were read in the data sheets.
+    sheet = {
+        "h200": (4800, 141, 50),
+        "h100": (3350, 80, 50),
+        "a100": (2039, 80, 40),
+        "b200": (7700, 180, 126),
+        "l40s": (864, 48, 96),
+    }
+    assert (device.bandwidth / 1e9, device.memory / 1e9, device.l2 / 2**20) == pytest.approx(sheet[name])
+
+
 def test_a_device_that_is_not_listed_is_described_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 

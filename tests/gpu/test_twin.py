@@ -188,4 +188,5 @@ def test_a_second_process_finds_both_halves_in_the_cache(tmp_path: Path, mode: s
     assert first["sums"] == second["sums"]
     assert first["choices"] == second["choices"] == [True, True, False, False, True, False]
     assert (first["aot"], first["fx"]) == (0, 0)
-    assert (second["aot"], second["fx"]) == (1, 1)
+    # AOTAutograd's cache would keep one half only, and gets none; Inductor's has both.
+    assert (second["aot"], second["fx"]) == (0, 2)

@@ -108,6 +108,15 @@ def test_a_change_leaves_the_assignment_that_it_starts_from(space, seed):
     assert (list(start.order), list(start.stream)) == before
 
 
+def test_a_branch_moves_without_its_exclusive_kernels():
+    space = Space(graph_of(4, [(0, 1), (1, 2), (2, 3)], exclusive={1}), [1.0] * 4, 2, 0.0)
+    dice, streams = random.Random(0), set()
+    for _ in range(200):
+        streams.add(tuple(space.changed(space.starts[0], dice).stream))
+    assert {stream[1] for stream in streams} == {0}
+    assert streams >= {(0, 0, 1, 1), (1, 0, 0, 0), (0, 0, 0, 1)}
+
+
 def test_changes_reach_every_plan_of_a_small_graph():
     graph = graph_of(4, [(0, 1), (1, 2)])
     space = Space(graph, [1.0] * 4, 2, 0.0)
