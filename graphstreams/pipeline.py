@@ -287,7 +287,8 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
         outcome._tuner = tuner
         _close_tuner(outcome)
         reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
-        outcome.report = replace(outcome.report, notes=(*outcome.report.notes, f"kernels were not measured: {reason}"))
+        notes = (*outcome.report.notes, f"kernels were not measured: {reason}")
+        outcome.report = replace(outcome.report, notes=notes, us=(), plan=None, measurement=None)
         return None
 
 
@@ -304,6 +305,8 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
         else:
             space = _space(outcome, reading.kernels, us, options, tuner.blocks())
             plan, measurement = tuner.search(space) if options.search else tuner.without_search(space)
+            if plan.streams == 1 or measurement.gain < options.min_gain:
+                tuner.keep(us, plan, measurement)  # the next compile need not find out again
         outcome.report = replace(outcome.report, plan=plan, measurement=measurement)
         check_plan(reading.kernels, plan)
         _check_gain(outcome.report, options, 0, outcome.device)

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch._inductor import config
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.costs.devices import Device
@@ -26,6 +27,19 @@ from graphstreams.runtime.player import Graph, Player, medians_in_turns
 
 log = logging.getLogger("graphstreams")
 
+# Settings of Inductor that change what a kernel of the same name and sizes does, or how it is launched.
+SETTINGS = (
+    "deterministic",
+    "emulate_precision_casts",
+    "max_autotune",
+    "max_autotune_gemm",
+    "max_autotune_pointwise",
+    "coordinate_descent_tuning",
+    "epilogue_fusion",
+    "combo_kernels",
+)
+MEASURED_KERNELS = 20_000  # kernels in all the plans of one search: larger graphs have fewer plans measured
+FEWEST_PLANS = 4
 FINALISTS = 4  # plans that are measured again, longer, before one is chosen
 CLOSE = 1.005  # times the fastest, within which the plan that costs the host least is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
@@ -42,8 +56,11 @@ class Tuner:
         self._player: Player | None = None
         self._arguments: list[Any] = []
         self._serial: Graph | None = None
-        settings = (options.streams, options.event_us, options.search, options.priority)
-        self._key = hashlib.sha256(repr((reading.kernels, settings)).encode()).hexdigest()
+        chosen = (options.streams, options.event_us, options.search, options.priority)
+        settings = [getattr(config, name, None) for name in SETTINGS]
+        # Not by name: AOTAutograd numbers the graphs of a process.
+        kernels = replace(reading.kernels, name="")
+        self._key = hashlib.sha256(repr((kernels, chosen, settings)).encode()).hexdigest()
 
     def kept(self) -> tuple[list[float], Plan, Measurement] | None:
         """Times, plan and measurement of an earlier compile of the same graph under the same options."""
@@ -95,7 +112,8 @@ class Tuner:
             log.debug("%s: a plan predicted at %.1f us took %.1f us", plan.name, plan.streamed_us, after * whole / before)
             return after * whole / before
 
-        tried = search_by_measuring(space, measure, self._options.search)
+        count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
+        tried = search_by_measuring(space, measure, count)
         best, serial_us, played_us = self._finals(self._finalists(tried))
         plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
         return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)

@@ -189,7 +189,6 @@ def test_a_measured_plan_that_is_unsound_is_not_used(measured: Measured) -> None
     assert "is not forked" in report.notes[0]
 
 
-@pytest.mark.xfail(strict=True, reason="BUG in pipeline.py: what was measured of a plan that is not used stays in the report")
 def test_nor_is_what_was_measured_of_it(measured: Measured) -> None:
     """The gain of the plan that takes its place is then judged by that measurement."""
     tuner = FakeTuner(played=SERIAL_US)  # no gain, so that the good plan is dropped for what the bad one took

@@ -177,7 +177,6 @@ def test_for_another_graph_there_is_none(graph: KernelGraph) -> None:
     assert tuner(graph).kept() is None
 
 
-@pytest.mark.xfail(strict=True, reason="BUG in tuning.py: the graph's name is part of the key, and counts up in one process")
 def test_the_same_graph_under_another_name_has_the_same_plan() -> None:
     """AOTAutograd calls the first graph of a process 0_inference and the next one, recompiled or not, 1_inference."""
     tuner(replace(DIAMOND, name="0_inference")).keep(US, replace(PLAN, name="0_inference"), MEASURED)

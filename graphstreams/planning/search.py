@@ -141,7 +141,8 @@ class _Measuring:
     def fill(self, propose: Callable[[], Assignment], count: int) -> None:
         """Measure proposals until `count` plans are measured, or no new ones come."""
         while len(self.tried) < count:
-            proposed = _distinct([propose() for _ in range(PROPOSALS)])
+            proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(self._space.us))))
+            proposed = _distinct([propose() for _ in range(proposals)])
             fresh = [assignment for assignment in proposed if signature(assignment) not in self._seen]
             if not fresh:
                 return

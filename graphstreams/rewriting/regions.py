@@ -144,6 +144,8 @@ class _Builder:
                 return inside[old]
             return self.latest[old] if raw and old in raw else self._value(old, stream)
 
+        if node.op == "get_attr" and not hasattr(self.module, str(node.target)):
+            setattr(self.module, str(node.target), getattr(self.reading.module, str(node.target)))
         new = self.graph.node_copy(node, argument)
         new.meta = dict(node.meta)
         events.set_stream(new, stream)

@@ -16,7 +16,7 @@ import torch
 from graphstreams.planning.plan import FORK, JOIN, Plan
 from graphstreams.runtime.launches import Launch
 from graphstreams.runtime.occupancy import Blocks, blocks_of_graph
-from graphstreams.runtime.streams import acquire
+from graphstreams.runtime.streams import acquire, capture_stream
 
 Graph = torch.cuda.CUDAGraph
 
@@ -29,7 +29,7 @@ class Player:
     def __init__(self, launches: Sequence[Sequence[Launch]]) -> None:
         """`launches[k]` are the launches of kernel k, in order."""
         self._launches = launches
-        self._stream = torch.cuda.Stream()
+        self._stream = capture_stream(torch.cuda.current_device())
         self._warm: set[int] = set()
         # One pool for all captures: else each would keep a workspace of cuBLAS for every stream.
         self._pool = torch.cuda.graph_pool_handle()

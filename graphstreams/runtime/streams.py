@@ -19,6 +19,7 @@ class _PoolsOfThread(threading.local):
     def __init__(self) -> None:
         self.by_stream: dict[tuple[int, int, int], _Pool] = {}
         self.callers: dict[tuple[int, int], torch.cuda.Stream] = {}  # by device index and stream handle
+        self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
 
 
 _pools = _PoolsOfThread()
@@ -47,6 +48,14 @@ def current_stream(device: int) -> torch.cuda.Stream:
     stream = _pools.callers.get((device, handle))
     if stream is None:
         stream = _pools.callers[device, handle] = torch.cuda.current_stream(device)
+    return stream
+
+
+def capture_stream(device: int) -> torch.cuda.Stream:
+    """The stream of a device on which plans are captured to be measured: always the same, for libraries keep memory for each."""
+    stream = _pools.capturing.get(device)
+    if stream is None:
+        stream = _pools.capturing[device] = torch.cuda.Stream(device)
     return stream
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_modules import (
@@ -25,7 +26,7 @@ from sample_modules import (
 )
 from torch._inductor.fx_passes.control_dependencies import control_deps
 
-from graphstreams.explaining import equal_on_cpu
+from graphstreams.explaining import capture, equal_on_cpu
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.plan import JOIN, Plan
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
@@ -230,3 +231,17 @@ def test_random_plans_keep_bits_launches_order_and_lifetimes(sample):
         check(sample, plan)
 
     holds()
+
+
+def test_a_constant_of_the_graph_is_in_the_rewritten_module():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wa, self.wb = (torch.nn.Linear(64, 64, bias=False) for _ in range(2))
+
+        def forward(self, x):
+            scale = torch.tensor([2.0, 3.0]).repeat(32).to(x.device)
+            return self.wa(x).sin() @ self.wa.weight, self.wb(x).cos() * scale
+
+    (outcome,) = capture(Scaled(), (torch.empty(4, 64),), "h200", {"min_gain": 0.0, "event_us": 0.0})
+    assert outcome.report.verdict == "clean", outcome.report.reason
