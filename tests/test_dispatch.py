@@ -5,7 +5,7 @@ import torch
 from sample_modules import module_and_inputs
 from torch._dynamo.utils import counters
 
-from graphstreams import StreamPass, backend
+from graphstreams import StreamPass, backend, pipeline
 from graphstreams.explaining import capture
 from graphstreams.runtime.twin import Dispatch, Twin
 
@@ -93,3 +93,22 @@ def test_the_streamed_wrapper_says_for_which_sizes_it_runs():
     dispatch = Dispatch.of(report.wrapper)
     assert (dispatch.largest, dispatch.smallest) == (8, 0)
     assert Dispatch.of(planned().wrapper) is None
+
+
+def test_inputs_that_only_pass_a_wait_do_not_count_as_changed(monkeypatch):
+    """Inductor makes no CUDA graph where an input is changed that may move."""
+    lowered = []
+
+    def generated(outcome):
+        lowered.append(real(outcome))
+        return lowered[-1]
+
+    real = pipeline._generated
+    monkeypatch.setattr(pipeline, "_generated", generated)
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", OPTIONS)
+    assert outcome.report.plan.streams == 2
+    assert (list(lowered[0].graph.mutated_inputs), lowered[0].graph.mutated_input_idxs) == ([], [])
+    (outcome,) = capture(*module_and_inputs("write_after_read"), "h200", OPTIONS)
+    assert outcome.report.plan.streams == 2
+    assert len(lowered[1].graph.mutated_inputs) == len(lowered[1].graph.mutated_input_idxs) == 1
+    assert tuple(lowered[1].graph.mutated_inputs) == outcome.reading.mutated

@@ -47,6 +47,7 @@ class Reading:
     order: tuple[int, ...]  # the kernel of each launch of the serial code, in its order
     peak_memory: int  # bytes of buffers alive at once
     storages: dict[fx.Node, str]  # storage of each input and target, as the kernels' accesses name it
+    mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
 
     @property
     def launches(self) -> int:
@@ -81,7 +82,8 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     order = tuple(groups.of[i] for i, node in enumerate(lowered.nodes) for _ in range(describe.launch_count(node)))
     named_values = [*module.graph.find_nodes(op="placeholder"), *(t for region in regions for t in region.targets)]
     stored = {node: storages.storage(values.buffer[node]) for node in named_values if node in values.buffer}
-    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored)
+    mutated = tuple(sorted(lowered.graph.mutated_inputs))
+    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored, mutated)
 
 
 class _Values:

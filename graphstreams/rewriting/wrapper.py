@@ -28,6 +28,7 @@ class Mark:
 
     events: int
     priority: int = 0  # CUDA priority of the aux streams
+    mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
     dispatch: str = ""  # a line that says for which sizes this graph runs and for which its serial twin
     proof: Callable[[Any, str], None] | None = None  # gets the GraphLowering and the wrapper's source; raises to refuse
 
@@ -90,9 +91,20 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
     def generate(self, is_inference: bool) -> Any:
         with self._settings:
             generated = super().generate(is_inference)
+        self._forget_ordered_inputs()
         if self._mark.proof is not None:
             self._mark.proof(V.graph, generated[0].value)
         return generated
+
+    def _forget_ordered_inputs(self) -> None:
+        """To the scheduler an input that is passed through a wait is one that the graph changes (`ir.OrderingBarrier`).
+
+        Who changes inputs that move gets no CUDA graph from Inductor.
+        """
+        graph: Any = V.graph
+        names = list(graph.graph_inputs)
+        graph.mutated_inputs = type(graph.mutated_inputs)(n for n in graph.mutated_inputs if n in self._mark.mutated)
+        graph.mutated_input_idxs = [i for i in graph.mutated_input_idxs if names[i] in self._mark.mutated]
 
     def codegen_device_guard_enter(
         self, device_idx: int, num_streams: int = 1, stream_idx_to_user_obj_idx: dict[int, int] | None = None

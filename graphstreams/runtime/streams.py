@@ -52,7 +52,7 @@ def current_stream(device: int) -> torch.cuda.Stream:
 
 
 def capture_stream(device: int) -> torch.cuda.Stream:
-    """The stream of a device on which plans are captured to be measured: always the same, for libraries keep memory for each."""
+    """The stream on which plans are captured to be measured: one a device, for libraries keep memory for each."""
     stream = _pools.capturing.get(device)
     if stream is None:
         stream = _pools.capturing[device] = torch.cuda.Stream(device)
