@@ -80,7 +80,9 @@ class PostGradBackend:
         def inner(graph: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
             return self._after_post_grad(graph, inputs, names, example_inputs)
 
-        return compile_fx(gm, example_inputs, inner_compile=inner)
+        # A graph from AOTAutograd's cache would never come here.
+        with torch._functorch.config.patch(enable_autograd_cache=False):
+            return compile_fx(gm, example_inputs, inner_compile=inner)
 
     def _after_post_grad(self, gm: fx.GraphModule, inputs: Sequence[Any], names: list[str], values: Sequence[Any]) -> Any:
         from torch._dynamo.utils import detect_fake_mode
