@@ -329,7 +329,7 @@ def _space(
         # In a CUDA graph the first kernels of all streams wait for nothing.
         return simulate(assignment, predecessors, us, taken, simulated_us, fork_us=0.0)
 
-    return Space(graph, us, options.streams, event_us, simulated)
+    return Space(graph, us, options.streams, event_us, simulated, simulated_us)
 
 
 def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:

@@ -39,19 +39,27 @@ class Space:
     """The plans of one graph on at most `streams` streams, and the simulator that tells their times."""
 
     def __init__(
-        self, graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, simulate: Simulate | None = None
+        self,
+        graph: KernelGraph,
+        us: Sequence[float],
+        streams: int,
+        event_us: float,
+        simulate: Simulate | None = None,
+        simulated_event_us: float | None = None,
     ) -> None:
-        """`us` has the us of each kernel; a wait across streams adds `event_us`. Without `simulate` kernels side by side
-        cost what they cost alone. Raises ValueError as `plan_kernels` does."""
+        """`us` has the us of each kernel; in list schedules a wait across streams adds `event_us`. Without `simulate`, to
+        which a wait costs `simulated_event_us`, kernels side by side cost what they cost alone. Raises ValueError as
+        `plan_kernels` does."""
         self.graph, self.us, self.streams, self.event_us = graph, us, streams, event_us
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
         self.free = [kernel.id for kernel in graph.kernels if not kernel.exclusive]  # exclusive ones stay on stream 0
         self.simulate = simulate or (lambda assignment: timed(assignment, self.predecessors, us, event_us))
+        self._plan_event_us = event_us if simulated_event_us is None else simulated_event_us
         self.starts = _distinct(list_schedules(graph, us, streams, event_us))
 
     def plan(self, assignment: Assignment) -> Plan:
         """The plan of an assignment, with the simulated times."""
-        return assemble(self.graph, assignment, self.simulate(assignment), self.us, self.streams, self.event_us)
+        return assemble(self.graph, assignment, self.simulate(assignment), self.us, self.streams, self._plan_event_us)
 
     def changed(self, assignment: Assignment, dice: random.Random) -> Assignment:
         """The assignment after one to three random changes."""

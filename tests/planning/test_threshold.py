@@ -12,7 +12,7 @@ from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.growth import KernelTimes
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.paths import timed
-from graphstreams.planning.threshold import Curves, Threshold, set_by_user, solve
+from graphstreams.planning.threshold import CONFIRMATIONS, Curves, Threshold, confirm, set_by_user, solve
 
 S = sympy.Symbol("s0", integer=True, positive=True)
 
@@ -198,3 +198,44 @@ ODD_CURVE = json.dumps({"symbol": "s", "largest": 1, "curve": [1], "reason": ""}
 def test_refuses_what_is_no_threshold(text):
     with pytest.raises(ValueError, match="not a threshold"):
         Threshold.loads(text)
+
+
+def measured_around(largest, gains, min_gain=0.02, smallest=0):
+    """The threshold after measuring, and which sizes were measured; `gains` has what each size saves."""
+    asked = []
+
+    def gain_at(size):
+        asked.append(size)
+        return gains.get(size)
+
+    threshold = Threshold("s0", largest, (), "solved", smallest)
+    return confirm(threshold, gain_at, min_gain), asked
+
+
+def test_a_predicted_size_that_does_not_gain_is_halved_until_one_does():
+    found, asked = measured_around(64, {64: -0.01, 32: 0.01, 16: 0.03, 8: 0.5})
+    assert (found.largest, asked) == (16, [64, 32, 16])
+    assert found.reason == "solved; measured gains: 16: 3.0%, 32: 1.0%, 64: -1.0%"
+
+
+def test_a_size_whose_double_still_gains_is_doubled():
+    found, asked = measured_around(64, {64: 0.1, 128: 0.05, 256: 0.01})
+    assert (found.largest, asked) == (128, [64, 128, 256])
+
+
+def test_measuring_ends_after_a_few_sizes_and_where_it_cannot_go_on():
+    found, asked = measured_around(8, dict.fromkeys((8, 16, 32, 64, 128, 256), 0.1))
+    assert (found.largest, len(asked)) == (64, CONFIRMATIONS)
+    assert measured_around(8, {8: 0.1})[0].largest == 8  # 16 cannot be measured
+    assert measured_around(8, {})[0] == Threshold("s0", 8, (), "solved")
+
+
+def test_where_no_measured_size_gains_none_runs_on_streams():
+    found, asked = measured_around(8, {8: 0.0, 4: 0.0}, smallest=4)
+    assert (found.largest, asked) == (0, [8, 4])
+
+
+@pytest.mark.parametrize("largest", [None, 0])
+def test_without_a_largest_size_there_is_nothing_to_confirm(largest):
+    found, asked = measured_around(largest, {1: 1.0})
+    assert (found.largest, asked) == (largest, [])
