@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.player import times_in_turns
 
 Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
 
@@ -174,17 +175,6 @@ def _replay_equal(serial: _Graph, streamed: _Graph, fresh: Sequence[Any]) -> boo
 
 
 def _in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> tuple[Times, Times]:
-    """Time of one call of each function, measured in turns with CUDA events."""
-    samples: list[list[float]] = [[] for _ in functions]
-    for current in range(rounds + 3):
-        for function, own in zip(functions, samples, strict=True):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            for _ in range(repeats):
-                function()
-            end.record()
-            end.synchronize()
-            if current >= 3:
-                own.append(start.elapsed_time(end) * 1000 / repeats)
-    first, second = (Times.of(own) for own in samples)
+    """Time of one call of each of two functions, measured in turns."""
+    first, second = (Times.of(own) for own in times_in_turns(functions, rounds, repeats, discarded=3))
     return first, second

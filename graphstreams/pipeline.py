@@ -131,6 +131,10 @@ def _stop(outcome: Outcome, verdict: str, reason: str) -> None:
     outcome.module = None
 
 
+def _note(outcome: Outcome, text: str) -> None:
+    outcome.report = replace(outcome.report, notes=(*outcome.report.notes, text))
+
+
 def _stages(
     outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool,
     inputs: Sequence[Any] | None, twin: bool,
@@ -146,7 +150,7 @@ def _stages(
         _check_collectives(reading)
         if config.coordinate_descent_tuning:
             note = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
-            outcome.report = replace(outcome.report, notes=(*outcome.report.notes, note))
+            _note(outcome, note)
         tokens = dynamic_tokens(gm) if twin else None
         if tokens is None:
             _check_tokens(gm, options)
@@ -226,21 +230,18 @@ def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> Sizing:
 
 
 def _plan_for_fewer(outcome: Outcome, tokens: Tokens, options: Options) -> Fewer | None:
-    event_us = LISTED_WAIT_US if options.event_us is None else options.event_us
-
     def plan_at(kernels: KernelGraph, us: Sequence[float]) -> Plan:
         return replace(search_on_simulator(_space(outcome, kernels, us, options)), priority=options.priority or 0)
 
     try:
-        fewer = plan_for_fewer(_sizing(outcome, tokens, options), options, event_us, plan_at)
+        fewer = plan_for_fewer(_sizing(outcome, tokens, options), options, _listed_wait_us(options), plan_at)
     except ValueError:  # how the times of the kernels grow is not known
         return None
     if fewer is not None:
         _close_tuner(outcome)
         count = fewer.sizing.tokens.example
-        note = f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially"
-        notes = (*outcome.report.notes, note)
-        outcome.report = replace(outcome.report, plan=fewer.plan, us=fewer.us, measurement=None, notes=notes)
+        _note(outcome, f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially")
+        outcome.report = replace(outcome.report, plan=fewer.plan, us=fewer.us, measurement=None)
     return fewer
 
 
@@ -288,8 +289,8 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
         outcome._tuner = tuner
         _close_tuner(outcome)
         reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
-        notes = (*outcome.report.notes, f"kernels were not measured: {reason}")
-        outcome.report = replace(outcome.report, notes=notes, us=(), plan=None, measurement=None)
+        _note(outcome, f"kernels were not measured: {reason}")
+        outcome.report = replace(outcome.report, us=(), plan=None, measurement=None)
         return None
 
 
@@ -321,15 +322,17 @@ def _space(
     device = outcome.device
     assert device is not None
     predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks)
-    # Without contention a wait stands for some of it.
-    event_us = LISTED_WAIT_US if options.event_us is None else options.event_us
     simulated_us = EVENT_US if options.event_us is None else options.event_us
 
     def simulated(assignment: Assignment) -> Timing:
         # In a CUDA graph the first kernels of all streams wait for nothing.
         return simulate(assignment, predecessors, us, taken, simulated_us, fork_us=0.0)
 
-    return Space(graph, us, options.streams, event_us, simulated, simulated_us)
+    return Space(graph, us, options.streams, _listed_wait_us(options), simulated, simulated_us)
+
+
+def _listed_wait_us(options: Options) -> float:
+    return LISTED_WAIT_US if options.event_us is None else options.event_us
 
 
 def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
@@ -409,7 +412,7 @@ def _check_speed(outcome: Outcome, lowered: Lowered, options: Options) -> None:
         _check_gain(outcome.report, options, 0, outcome.device)
     if measured.compiled_us > SLOWER * measured.played_us:
         note = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
-        outcome.report = replace(outcome.report, notes=(*outcome.report.notes, note))
+        _note(outcome, note)
 
 
 def _check_memory(serial: int, streamed: int, options: Options) -> None:

@@ -32,7 +32,7 @@ class Playable:
     @property
     def order(self) -> list[int]:
         """Kernel ids in the order of the serial code."""
-        return list(dict.fromkeys(self.reading.order))
+        return self.reading.kernel_order
 
 
 def player_of(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Playable]:

@@ -53,6 +53,7 @@ class Tuner:
         self._reading, self._options, self._values = reading, options, values
         self._store = Store(cache_folder(), repr((device.name, torch.__version__, torch.version.cuda)))
         self._code: SerialCode | None = None
+        self._keys: list[str] | None = None
         self._player: Player | None = None
         self._arguments: list[Any] = []
         self._serial: Graph | None = None
@@ -80,11 +81,10 @@ class Tuner:
 
     def times(self) -> list[float]:
         """The time of each kernel in us in its place in the serial graph. Kernels known from other graphs are not run."""
-        code = self._serial_code()
-        keys = code.keys()
+        keys = self._kernel_keys()
         found = [self._store.get(f"kernel {key}") if key else 0.0 for key in keys]
         if any(not isinstance(us, float) for us in found):
-            measured = self._playing().kernel_times(self._serial_order())
+            measured = self._playing().kernel_times(self._reading.kernel_order)
             for kernel, us in measured.items():
                 if not isinstance(found[kernel], float):
                     found[kernel] = us
@@ -94,7 +94,7 @@ class Tuner:
     def blocks(self) -> dict[int, list[tuple[int, int]]]:
         """Of each launch of each kernel: its thread blocks, and how many of them the GPU holds at once; as far as known."""
         found: dict[int, list[tuple[int, int]]] = {}
-        for kernel, key in enumerate(self._serial_code().keys()):
+        for kernel, key in enumerate(self._kernel_keys()):
             kept = self._store.get(f"blocks {key}") if key else []
             if not isinstance(kept, list):
                 kept = [(blocks.count, blocks.at_once) for blocks in self._playing().blocks(kernel)]
@@ -138,7 +138,7 @@ class Tuner:
         try:
             with unset_fake_temporarily():
                 player = code.player(code.arguments({}, sizes))
-            serial, streamed = medians_in_turns([player.serial(self._serial_order()), player.play(plan)], 7, 8)
+            serial, streamed = medians_in_turns([player.serial(self._reading.kernel_order), player.play(plan)], 7, 8)
         except Unmeasurable as reason:
             log.debug("%s at %s: %s", plan.name, dict(sizes), reason)
             return None
@@ -180,11 +180,13 @@ class Tuner:
 
     def _serial_graph(self) -> Graph:
         if self._serial is None:
-            self._serial = self._playing().serial(self._serial_order())
+            self._serial = self._playing().serial(self._reading.kernel_order)
         return self._serial
 
-    def _serial_order(self) -> list[int]:
-        return list(dict.fromkeys(self._reading.order))
+    def _kernel_keys(self) -> list[str]:
+        if self._keys is None:
+            self._keys = self._serial_code().keys()
+        return self._keys
 
 
 def _host_cost(plan: Plan) -> tuple[int, int]:

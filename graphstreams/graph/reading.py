@@ -50,6 +50,11 @@ class Reading:
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
 
     @property
+    def kernel_order(self) -> list[int]:
+        """Kernel ids in the order in which the serial code first launches something for them."""
+        return list(dict.fromkeys(self.order))
+
+    @property
     def launches(self) -> int:
         """How many launches the serial code makes."""
         return len(self.order)

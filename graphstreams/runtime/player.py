@@ -146,10 +146,13 @@ class Player:
         return graph
 
 
-def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[list[float]]:
-    """Samples of the time of one call of each function in us, one a round, measured in turns with CUDA events."""
+def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = 2) -> list[list[float]]:
+    """Samples of the time of one call of each function in us, one a round, measured in turns with CUDA events.
+
+    As many rounds as `discarded` says go before and do not count.
+    """
     samples: list[list[float]] = [[] for _ in functions]
-    for current in range(rounds + 2):
+    for current in range(rounds + discarded):
         for function, own in zip(functions, samples, strict=True):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
@@ -157,7 +160,7 @@ def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats:
                 function()
             end.record()
             end.synchronize()
-            if current >= 2:
+            if current >= discarded:
                 own.append(start.elapsed_time(end) * 1000 / repeats)
     return samples
 
