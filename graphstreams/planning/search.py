@@ -81,14 +81,14 @@ class Space:
     def _move_branch(self, kernel: int, stream: list[int], target: int) -> None:
         """The kernel and the chain behind it on its stream go to another one: a branch splits, or two merge."""
         home = stream[kernel]
+        if home == target:
+            return
         pending = [kernel]
         while pending:
             current = pending.pop()
             if stream[current] == home and not self.graph.kernels[current].exclusive:
                 stream[current] = target
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
-                if home == target:
-                    return
 
     def _move_launch(self, kernel: int, order: list[int], dice: random.Random) -> None:
         """The kernel is launched sooner or later, between the last of its predecessors and the first of its successors."""
@@ -107,9 +107,13 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
     if space.streams > 1 and space.free:
         dice = random.Random(seed)
         count = len(space.graph.kernels)
+        current = best
         for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, count))):
-            candidate = space.changed(best, dice)
+            candidate = space.changed(current, dice)
             makespan = space.simulate(candidate).makespan
+            # What is as short may have better ones behind it.
+            if makespan <= shortest + 1e-9:
+                current = candidate
             if makespan < shortest - 1e-9:
                 best, shortest = candidate, makespan
     return space.plan(best)
@@ -160,8 +164,7 @@ class _Measuring:
 
     def varied(self) -> Assignment:
         space = self._space
-        assignment = varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
-        return Assignment(assignment.order, _without_gaps(assignment.order, assignment.stream))
+        return varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
 
     def changed(self) -> Assignment:
         best = sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]

@@ -135,7 +135,7 @@ def test_the_simulators_search_is_never_worse_than_the_best_list_schedule(space,
     assert plan.streamed_us <= plan_kernels(space.graph, space.us, space.streams, space.event_us).streamed_us + 1e-9
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(spaces(most=5), st.integers(0, 3))
 def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
     """Over all orders, all streams and both costs of events; with no more than two streams, for that is brute force."""
