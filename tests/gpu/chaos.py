@@ -23,7 +23,9 @@ import torch
 from tabulate import tabulate
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "examples")]
+sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(Path(__file__).parent)]
+
+from same_kernels import SAME_KERNELS
 
 from graphstreams import pipeline
 from graphstreams.graph.kernels import KernelGraph
@@ -34,9 +36,6 @@ from tests.verification.random_modules import SIZE, RandomModule
 
 Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
 
-# Of Inductor. Else each compile tunes the block sizes of reductions by itself, and Triton contracts a multiplication and an
-# addition into one operation with one rounding or not, as it finds them in a kernel.
-SAME_KERNELS: dict[str, Any] = {"deterministic": True, "emulate_precision_casts": True}
 # Plans from prices: the same in every run, and there is one where no measured plan is faster than serial.
 PRICED: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "inductor": SAME_KERNELS}
 CYCLES = 60_000  # at most, about 30 us: longer than most kernels of the layer

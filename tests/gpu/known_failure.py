@@ -25,6 +25,7 @@ from tabulate import tabulate
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import chaos
 import pre_attention
+from same_kernels import SAME_KERNELS
 
 import graphstreams
 from graphstreams import pipeline
@@ -177,7 +178,7 @@ class Trial:
     def __init__(self) -> None:
         torch._dynamo.reset()
         self.module, self.inputs = block()
-        self.serial = _Graph(torch.compile(self.module, options=chaos.SAME_KERNELS), self.inputs(0))
+        self.serial = _Graph(torch.compile(self.module, options=SAME_KERNELS), self.inputs(0))
 
     @torch.no_grad()
     def captured(self, plan: str, make: Make, streams: int) -> Finding:

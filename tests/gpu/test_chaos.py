@@ -13,6 +13,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import chaos
 import known_failure
 import pre_attention
+from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
@@ -23,7 +24,7 @@ def test_late_kernels_and_poisoned_blocks_change_nothing(tokens: int, tp: int, s
     module, inputs = chaos.layer(tokens, tp)
     options = {**chaos.PRICED, "strict": True, "streams": streams}
     streamed = torch.compile(module, backend="graphstreams", options=options)
-    assert chaos.wrong_runs(torch.compile(module, options=chaos.SAME_KERNELS), streamed, inputs, 200) == 0
+    assert chaos.wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, 200) == 0
 
 
 def test_the_disturbance_finds_a_graph_without_its_lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +41,7 @@ def test_the_disturbance_finds_a_graph_without_its_lifetimes(monkeypatch: pytest
     with torch.no_grad(), chaos.planned_by(lambda graph: known_failure.like_the_prototype(graph, 2)):
         streamed, report = chaos.compiled(block, inputs, {"streams": 2, "strict": True})
     assert report["verdict"] == "clean"
-    assert chaos.wrong_runs(torch.compile(block, options=chaos.SAME_KERNELS), streamed, inputs, 100) > 0
+    assert chaos.wrong_runs(torch.compile(block, options=SAME_KERNELS), streamed, inputs, 100) > 0
 
 
 def test_late_kernels_and_poisoned_blocks_change_nothing_in_random_graphs_on_random_plans() -> None:

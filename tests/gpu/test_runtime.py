@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,12 @@ import graphstreams
 from graphstreams.reports.report import Report
 from graphstreams.runtime.streams import _pools, acquire
 
+sys.path.insert(0, str(Path(__file__).parent))
+from same_kernels import SAME_KERNELS
+
 pytestmark = pytest.mark.gpu
+
+STREAMED: dict[str, Any] = {"min_gain": 0.0, "strict": True, "inductor": SAME_KERNELS}
 
 
 class Branches(torch.nn.Module):
@@ -43,7 +49,7 @@ def make() -> tuple[torch.nn.Module, list[torch.Tensor]]:
 
 def check(compiled: object, module: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
     torch._dynamo.reset()
-    serial = torch.compile(module)
+    serial = torch.compile(module, options=SAME_KERNELS)
     with torch.no_grad():
         first, second = ([value.clone() for value in inputs] for _ in range(2))
         assert torch.equal(serial(*first), compiled(*second))  # type: ignore[operator]
@@ -53,7 +59,7 @@ def check(compiled: object, module: torch.nn.Module, inputs: list[torch.Tensor])
 def test_the_pass_in_plain_inductor_gives_the_same_rewriting() -> None:
     module, inputs = make()
     stream_pass = graphstreams.StreamPass({"strict": True, "min_gain": 0.0})
-    check(torch.compile(module, options={"post_grad_custom_post_pass": stream_pass}), module, inputs)
+    check(torch.compile(module, options={**SAME_KERNELS, "post_grad_custom_post_pass": stream_pass}), module, inputs)
     assert [report.verdict for report in stream_pass.reports] == ["clean"]
 
 
@@ -107,12 +113,12 @@ def test_a_profile_with_other_times_is_not_taken_for_the_one_in_the_cache(
         kernels = [{"id": name, "us": 20.0 if name.startswith(slow) else 4.0} for name in names]
         profile.write_text(json.dumps({"unit": "us", "kernels": kernels}))
         torch._dynamo.reset()
-        options = {"min_gain": 0.0, "strict": True, "costs": str(profile)}
+        options = {**STREAMED, "costs": str(profile)}
         return torch.compile(module, backend="graphstreams", options=options)(*[value.clone() for value in inputs])
 
     monkeypatch.setattr(graphstreams.StreamPass, "_done", noted)
     with torch.no_grad(), fresh_cache():
-        expected = torch.compile(module)(*[value.clone() for value in inputs])
+        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
         planned = []
         for slow in ("first", "first", "second"):
             assert torch.equal(run(slow), expected)
@@ -135,9 +141,9 @@ def test_streams_and_events_are_made_once_for_each_caller() -> None:
 def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
     module, inputs = make()
     torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
-        expected = torch.compile(module)(*[value.clone() for value in inputs])
+        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
         streamed(*[value.clone() for value in inputs])
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -158,7 +164,7 @@ def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
 def test_ten_thousand_calls_make_nothing_new() -> None:
     module, inputs = make()
     torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
         for _ in range(100):
             streamed(*inputs)
@@ -178,9 +184,9 @@ def test_ten_thousand_calls_make_nothing_new() -> None:
 def test_two_threads_on_streams_of_their_own_get_serial_bits() -> None:
     module, inputs = make()
     torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
-        expected = torch.compile(module)(*[value.clone() for value in inputs])
+        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
         streamed(*[value.clone() for value in inputs])
         torch.cuda.synchronize()
 
@@ -198,9 +204,9 @@ def test_two_threads_on_streams_of_their_own_get_serial_bits() -> None:
 def test_graphed_callables_replay_serial_bits() -> None:
     module, inputs = make()
     torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
-        serial = torch.compile(module)
+        serial = torch.compile(module, options=SAME_KERNELS)
         graphed = torch.cuda.make_graphed_callables(streamed, tuple(value.clone() for value in inputs))
         for scale in range(1, 20):
             fresh = [inputs[0] * scale, inputs[1] + scale, inputs[2]]
@@ -210,9 +216,10 @@ def test_graphed_callables_replay_serial_bits() -> None:
 def test_reduce_overhead_captures_several_shapes_and_again() -> None:
     module, inputs = make()
     torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", mode="reduce-overhead")
+    inductor = {**SAME_KERNELS, **torch._inductor.list_mode_options("reduce-overhead")}
+    streamed = torch.compile(module, backend="graphstreams", options={**STREAMED, "inductor": inductor})
     with torch.no_grad():
-        serial = torch.compile(module)
+        serial = torch.compile(module, options=SAME_KERNELS)
         for rows in (4, 8, 4, 2, 8, 4) * 3:
             x, position = torch.randn(rows, 1024, device="cuda"), torch.arange(rows, device="cuda")
             first, second = inputs[1].clone(), inputs[1].clone()
@@ -224,9 +231,9 @@ def test_reduce_overhead_captures_several_shapes_and_again() -> None:
 def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
     module, inputs = make()
     torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0, "strict": True})
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
-        serial = torch.compile(module)
+        serial = torch.compile(module, options=SAME_KERNELS)
         streamed(*[value.clone() for value in inputs])
         for _ in range(3):
             stream, static = torch.cuda.Stream(), [value.clone() for value in inputs]

@@ -22,13 +22,13 @@ from graphstreams.reports.report import Report
 from graphstreams.runtime.occupancy import blocks_of_graph
 from graphstreams.runtime.player import medians_in_turns
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "examples")]
 import deepseek_v32
+from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
 CONFIG = deepseek_v32.Config(tp=8, tokens=1)
-SAME_KERNELS = {"deterministic": True}  # of Inductor; else each compile tunes its reductions by itself
 SEEDS = 5
 MIB = 2**20
 # What a compile may leave reserved: 32 MiB of cuBLAS workspace for each stream that was played on (one of the player's own,

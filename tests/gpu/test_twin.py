@@ -20,11 +20,11 @@ from graphstreams.runtime.twin import Twin
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 sys.path.insert(0, str(Path(__file__).parent))
 import deepseek_v32
+from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
 LARGEST = 16
-SAME_KERNELS = {"deterministic": True}  # of Inductor; else each half tunes its reductions by itself
 OPTIONS: dict[str, Any] = {"max_tokens": LARGEST, "min_gain": 0.0, "costs": "roofline"}
 
 

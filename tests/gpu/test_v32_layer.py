@@ -9,7 +9,9 @@ import torch
 from graphstreams.bench import compare
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+sys.path.insert(0, str(Path(__file__).parent))
 import deepseek_v32
+from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
@@ -28,7 +30,8 @@ def test_layer_has_serial_bits_direct_in_a_replayed_graph_and_under_reduce_overh
 
 def test_mode_reduce_overhead_without_options_is_planned_and_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHSTREAMS_DUMP", str(tmp_path))
-    monkeypatch.setattr(torch._inductor.config, "deterministic", True)
+    # Together with a mode torch.compile takes no options; what `deterministic` does to reductions, this does too.
+    monkeypatch.setattr(torch._inductor.config.test_configs, "force_filter_reduction_configs", True)
     config = deepseek_v32.Config()
     module = deepseek_v32.build(config, "cuda")
     torch._dynamo.reset()
@@ -47,8 +50,8 @@ def test_dynamic_tokens_compile_once_and_are_equal(tmp_path: Path) -> None:
     module = deepseek_v32.build(deepseek_v32.Config(tp=8), "cuda")
     torch._dynamo.reset()
     with torch.no_grad():
-        serial = torch.compile(module, dynamic=True, options={"deterministic": True})
-        options = {"dump": str(tmp_path), "min_gain": 0.0, "inductor": {"deterministic": True}}
+        serial = torch.compile(module, dynamic=True, options=SAME_KERNELS)
+        options = {"dump": str(tmp_path), "min_gain": 0.0, "inductor": SAME_KERNELS}
         streamed = torch.compile(module, backend="graphstreams", dynamic=True, options=options)
         for tokens in (2, 3, 16, 61):
             config = deepseek_v32.Config(tp=8, tokens=tokens)
