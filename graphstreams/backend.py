@@ -21,8 +21,9 @@ from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.graph.lowering import Lowered, copy_graph, replace_graph
 from graphstreams.options import OptionError, Options, disabled
+from graphstreams.outcome import Outcome
 from graphstreams.pairing import compile_with_twin, dispatch_in_source
-from graphstreams.pipeline import Outcome, prove, run_stages
+from graphstreams.pipeline import prove, run_stages
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.wrapper import MARK, register
 

@@ -16,7 +16,8 @@ from graphstreams.backend import _graph_name, _input_names
 from graphstreams.costs.devices import Device, device_at_hand, device_by_name
 from graphstreams.graph.offline import fake_cuda, faked_parameters, has_gpu, offline
 from graphstreams.options import Options
-from graphstreams.pipeline import Outcome, run_stages
+from graphstreams.outcome import Outcome
+from graphstreams.pipeline import run_stages
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 

@@ -10,11 +10,12 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from graphstreams.choosing import inputs_by_position
 from graphstreams.explaining import PostGradBackend
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode
-from graphstreams.pipeline import inputs_by_position, read_graph
+from graphstreams.pipeline import read_graph
 from graphstreams.runtime.player import Player
 
 

@@ -25,7 +25,8 @@ from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode
 from graphstreams.options import Options
-from graphstreams.pipeline import Outcome, prove
+from graphstreams.outcome import Outcome
+from graphstreams.pipeline import prove
 from graphstreams.planning.events import place_events
 from graphstreams.planning.plan import Placement, Plan
 from graphstreams.reports.report import Report

@@ -10,7 +10,6 @@ import pytest
 import torch
 from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
-import graphstreams.pipeline as pipeline
 import graphstreams.rewriting.regions as regions
 from graphstreams import GraphstreamsError, Options, StreamPass
 from graphstreams.backend import _ProvedCompile
@@ -153,16 +152,16 @@ def raising(*_args, **_kwargs):
 @pytest.mark.parametrize(
     ("function", "stage"),
     [
-        ("read", "read"),
-        ("Roofline", "price"),
-        ("search_on_simulator", "plan"),
-        ("check_plan", "plan"),
-        ("rewrite", "rewrite"),
-        ("find_races", "verify"),
+        ("pipeline.read", "read"),
+        ("choosing.Roofline", "price"),
+        ("choosing.search_on_simulator", "plan"),
+        ("choosing.check_plan", "plan"),
+        ("pipeline.rewrite", "rewrite"),
+        ("pipeline.find_races", "verify"),
     ],
 )
 def test_a_stage_that_fails_is_named_and_leaves_the_graph_serial(monkeypatch, function, stage):
-    monkeypatch.setattr(pipeline, function, raising)
+    monkeypatch.setattr(f"graphstreams.{function}", raising)
     outcome = offline()
     assert (outcome.report.verdict, outcome.report.stage) == ("refused", stage)
     assert "KeyError: 'planted'" in outcome.report.reason

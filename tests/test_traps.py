@@ -44,7 +44,8 @@ from graphstreams.graph.kernels import EdgeKind, KernelGraph
 from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
-from graphstreams.pipeline import Outcome, prove
+from graphstreams.outcome import Outcome
+from graphstreams.pipeline import prove
 from graphstreams.planning import assembly, list_schedule
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import JOIN, Plan

@@ -12,7 +12,7 @@ import pytest
 from sample_modules import lowered_with_code
 
 from graphstreams.explaining import capture
-from graphstreams.pipeline import Outcome
+from graphstreams.outcome import Outcome
 from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.trace import CALLER, PREPARATIONS, Launch, Record, Trace, Wait
 from graphstreams.verification.wrapper import read_wrapper

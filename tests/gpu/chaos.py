@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(Path(__file__).parent)]
 
 from same_kernels import SAME_KERNELS
 
-from graphstreams import pipeline
+from graphstreams import choosing
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.execution import equal_bits
@@ -41,7 +41,7 @@ PRICED: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "inductor": SAME
 CYCLES = 60_000  # at most, about 30 us: longer than most kernels of the layer
 SIZES = (64, 2112, 8192, 24576, 131072, 262144)  # of tensors in layers, in elements
 LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # tokens, tp, streams
-PLANNER = "search_on_simulator"  # of the pipeline: what makes a plan where nothing is measured
+PLANNER = "search_on_simulator"  # of choosing.py: what makes a plan where nothing is measured
 
 
 class _Late:
@@ -90,7 +90,7 @@ def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
         made.append(make(space.graph))
         return made[-1]
 
-    with mock.patch.object(pipeline, PLANNER, planner):
+    with mock.patch.object(choosing, PLANNER, planner):
         yield made
 
 

@@ -22,7 +22,7 @@ from sample_modules import captured
 
 from graphstreams.explaining import capture
 from graphstreams.graph.reading import Reading
-from graphstreams.pipeline import Outcome
+from graphstreams.outcome import Outcome
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.regions import rewrite

@@ -23,7 +23,8 @@ from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.options import Options
-from graphstreams.pipeline import Outcome, prove
+from graphstreams.outcome import Outcome
+from graphstreams.pipeline import prove
 from graphstreams.planning.events import check_plan, place_events
 from graphstreams.planning.plan import JOIN, Placement, Plan
 from graphstreams.reports.report import Report

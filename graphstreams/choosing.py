@@ -1,0 +1,174 @@
+"""From a graph that was read to its plan: kernels are priced, measured where they can be, and the best plan is chosen."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from graphstreams.costs.devices import Device
+from graphstreams.costs.footprint import Blocks, footprints
+from graphstreams.costs.profile import price_from_profile
+from graphstreams.costs.roofline import Roofline
+from graphstreams.graph.kernels import KernelGraph
+from graphstreams.graph.lowering import Lowered
+from graphstreams.graph.reading import Reading
+from graphstreams.measuring import Unmeasurable
+from graphstreams.options import Options
+from graphstreams.outcome import Outcome, Serial, close_tuner, note, stage
+from graphstreams.planning.events import check_plan
+from graphstreams.planning.paths import Assignment, Timing
+from graphstreams.planning.plan import Plan
+from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.simulation import EVENT_US, simulate
+from graphstreams.reports.report import Report
+from graphstreams.tuning import Tuner
+
+log = logging.getLogger("graphstreams")
+
+# us that a wait across streams adds in a list schedule, which knows no contention: it stands for some of that too. Of 0.2 to
+# 1.0 us the plans with 1.0 were best on one H200; the wait by itself takes 0.3 us (costs/data/h200.json).
+LISTED_WAIT_US = 1.0
+SLOWER = 1.03  # times what was played, from which on a note says that the generated code is slower
+
+
+def best_plan(outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None) -> Plan:
+    """The plan for the sizes of the call that is compiled, put into the report with the kernels' prices.
+
+    With `inputs`, the real ones as far as they are known, it is a measured one where the GPU at hand can run the kernels.
+    Raises Serial where it gains less than `options.min_gain`.
+    """
+    return _measured_plan(outcome, reading, options, inputs) or _predicted_plan(outcome, reading, options)
+
+
+def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None) -> Plan | None:
+    """The plan from measured times, None where nothing can be measured; the report says why."""
+    if inputs is None or options.costs not in ("auto", "measured"):
+        return None
+    assert outcome.device is not None
+    tuner = Tuner(reading, outcome.device, options, inputs_by_position(reading.module, inputs))
+    try:
+        return _tuned_plan(outcome, reading, options, tuner)
+    except Serial:
+        raise
+    except Exception as error:
+        log.debug("measuring failed", exc_info=True)
+        outcome.tuner = tuner
+        close_tuner(outcome)
+        reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
+        note(outcome, f"kernels were not measured: {reason}")
+        outcome.report = replace(outcome.report, us=(), plan=None, measurement=None)
+        return None
+
+
+def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
+    """The real inputs of a post-grad graph by position, where AOTAutograd tells which of the compiled function's they are."""
+    found = {}
+    for position, node in enumerate(module.graph.find_nodes(op="placeholder")):
+        index = getattr(node.meta.get("desc"), "idx", None)
+        if index is not None and index < len(inputs):
+            found[position] = inputs[index]
+    return found
+
+
+def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tuner) -> Plan:
+    assert outcome.device is not None
+    with stage(outcome, "price"):
+        kept = tuner.kept()
+        outcome.tuner = tuner
+        us = kept[0] if kept else tuner.times()
+        outcome.report = replace(outcome.report, us=tuple(us), costs="measured")
+    with stage(outcome, "plan"):
+        if kept:
+            _, plan, measurement = kept
+        else:
+            space = _space(reading.kernels, us, outcome.device, options, tuner.blocks())
+            plan, measurement = tuner.search(space) if options.search else tuner.without_search(space)
+            if plan.streams == 1 or measurement.gain < options.min_gain:
+                tuner.keep(us, plan, measurement)  # the next compile need not find out again
+        outcome.report = replace(outcome.report, plan=plan, measurement=measurement)
+        check_plan(reading.kernels, plan)
+        check_gain(outcome.report, options, 0, outcome.device)
+    return plan
+
+
+def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Plan:
+    assert outcome.device is not None
+    with stage(outcome, "price"):
+        model = Roofline(outcome.device)
+        us = price_from_profile(reading.kernels, options.profile) if options.profile else model.prices(reading.kernels)
+        outcome.report = replace(outcome.report, us=tuple(us), costs=options.profile or str(model))
+    with stage(outcome, "plan"):
+        plan = simulated_plan(reading.kernels, us, outcome.device, options)
+        outcome.report = replace(outcome.report, plan=plan)
+        check_plan(reading.kernels, plan)
+        check_gain(outcome.report, options, 0, outcome.device)
+    return plan
+
+
+def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, options: Options) -> Plan:
+    """The plan that is best on the simulator, for kernels that take `us` us on `device`, each by itself."""
+    return replace(search_on_simulator(_space(graph, us, device, options)), priority=options.priority or 0)
+
+
+def _space(
+    graph: KernelGraph, us: Sequence[float], device: Device, options: Options, blocks: Mapping[int, Blocks] | None = None
+) -> Space:
+    """The plans to choose from, with a simulator that knows what kernels cost side by side."""
+    predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks)
+    simulated_us = EVENT_US if options.event_us is None else options.event_us
+
+    def simulated(assignment: Assignment) -> Timing:
+        # In a CUDA graph the first kernels of all streams wait for nothing.
+        return simulate(assignment, predecessors, us, taken, simulated_us, fork_us=0.0)
+
+    return Space(graph, us, options.streams, listed_wait_us(options), simulated, simulated_us)
+
+
+def listed_wait_us(options: Options) -> float:
+    """The us that a wait across streams adds in a list schedule."""
+    return LISTED_WAIT_US if options.event_us is None else options.event_us
+
+
+def check_gain(report: Report, options: Options, lost_fusions: int, device: Device) -> None:
+    """Raise Serial where the report's plan gains less than `options.min_gain`, measured where it was, else predicted.
+
+    `lost_fusions` is how many launches more than the serial code the plan's code has; with a measurement it does not count.
+    """
+    plan, measured = report.plan, report.measurement
+    assert plan is not None
+    if plan.streams == 1:
+        raise Serial("serial", "its kernels form one chain, or no placement on several streams is faster")
+    if measured is not None:
+        if measured.gain < options.min_gain:
+            what = "generated code's" if measured.compiled_us else "plan's"
+            text = f"the {what} measured gain is {measured.gain:.1%}, less than min_gain={options.min_gain:.1%}"
+            raise Serial("serial", text)
+        return
+    # Each launch that the serial graph did not have costs at least the shortest kernel.
+    gain = 1 - (plan.streamed_us + max(0, lost_fusions) * device.launch_us) / plan.serial_us
+    if gain < options.min_gain:
+        lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
+        raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
+
+
+def check_speed(outcome: Outcome, lowered: Lowered, options: Options) -> None:
+    """Time the generated code, where this compile measures, and write down what came out for the next compile.
+
+    Raises Serial where the code gains less than `options.min_gain`; a note says where it is slower than its kernels as played.
+    """
+    report, tuner = outcome.report, outcome.tuner
+    if not outcome.times_code:
+        return
+    assert tuner is not None and report.measurement is not None and report.plan is not None and outcome.device is not None
+    with stage(outcome, "measure"):
+        measured = tuner.check(lowered, report.measurement)
+        tuner.keep(report.us, report.plan, measured)
+        outcome.report = replace(report, measurement=measured)
+        check_gain(outcome.report, options, 0, outcome.device)
+    if measured.compiled_us > SLOWER * measured.played_us:
+        text = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
+        note(outcome, text)

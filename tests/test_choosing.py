@@ -1,0 +1,248 @@
+"""Which plan is chosen from measured times, and what becomes of it: the tuner is made up, all else is as on a GPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sample_modules import FREE_EVENTS, module_and_inputs
+
+from graphstreams import choosing, explaining, pipeline
+from graphstreams.explaining import capture
+from graphstreams.measuring import Unmeasurable
+from graphstreams.outcome import Outcome
+from graphstreams.planning.plan import Plan
+from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.reports.measurement import Measurement
+from graphstreams.verification.wrapper import verify
+
+SERIAL_US = 40.0
+
+
+class FakeTuner:
+    """Says that every kernel takes 5 us, and that the simulator's best plan takes `played`, its code `compiled` us."""
+
+    def __init__(self, played: float = 30.0, compiled: float = 30.0) -> None:
+        self.played, self.compiled = played, compiled
+        self.on_disk: tuple[list[float], Plan, Measurement] | None = None
+        self.failing: dict[str, Exception] = {}
+        self.calls: list[str] = []
+        self.written: list[tuple[Sequence[float], Plan, Measurement]] = []
+        self.changed: Callable[[Plan], Plan] = lambda plan: plan
+
+    def __call__(self, reading: Any, device: Any, options: Any, values: Any) -> FakeTuner:
+        self.kernels = reading.kernels.kernels
+        return self
+
+    def _called(self, name: str) -> None:
+        self.calls.append(name)
+        if name in self.failing:
+            raise self.failing[name]
+
+    def kept(self) -> tuple[list[float], Plan, Measurement] | None:
+        self._called("kept")
+        return self.on_disk
+
+    def times(self) -> list[float]:
+        self._called("times")
+        return [5.0] * len(self.kernels)
+
+    def blocks(self) -> dict[int, list[tuple[int, int]]]:
+        self._called("blocks")
+        return {kernel.id: [(8, 132)] for kernel in self.kernels}
+
+    def search(self, space: Space) -> tuple[Plan, Measurement]:
+        self._called("search")
+        return self.changed(search_on_simulator(space)), Measurement(SERIAL_US, self.played, tried=32)
+
+    def without_search(self, space: Space) -> tuple[Plan, Measurement]:
+        self._called("without_search")
+        return search_on_simulator(space), Measurement(SERIAL_US, self.played, tried=1)
+
+    def check(self, lowered: Any, measurement: Measurement) -> Measurement:
+        self._called("check")
+        assert verify(lowered.source) == []  # what is run is the code that is proved
+        return replace(measurement, compiled_us=self.compiled)
+
+    def keep(self, us: Sequence[float], plan: Plan, measurement: Measurement) -> None:
+        self._called("keep")
+        self.written.append((us, plan, measurement))
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """Plans a sample as a GPU with this tuner would."""
+
+    def plan(tuner: FakeTuner, sample: str = "three_arms", inputs: Any = (), **options: Any) -> Outcome:
+        monkeypatch.setattr(choosing, "Tuner", tuner)
+        monkeypatch.setattr(explaining, "run_stages", functools.partial(pipeline.run_stages, inputs=inputs))
+        (outcome,) = capture(*module_and_inputs(sample), "h200", {**FREE_EVENTS, "min_gain": 0.02, **options})
+        return outcome
+
+    return plan
+
+
+Measured = Callable[..., Outcome]
+
+
+def test_times_plan_and_measurement_are_the_tuners(measured: Measured) -> None:
+    tuner = FakeTuner()
+    outcome = measured(tuner)
+    report = outcome.report
+    assert (report.verdict, report.reason, report.costs, report.us) == ("clean", "", "measured", (5.0, 5.0, 5.0))
+    assert report.measurement == Measurement(SERIAL_US, 30.0, 30.0, tried=32)
+    assert report.notes == ()
+    assert outcome.module is not None
+    assert tuner.calls == ["kept", "times", "blocks", "search", "check", "keep", "close"]
+    assert tuner.written == [(report.us, report.plan, report.measurement)]
+    assert set(report.seconds) >= {"price", "plan", "measure"}
+
+
+def test_without_a_search_one_plan_is_measured(measured: Measured) -> None:
+    tuner = FakeTuner()
+    assert measured(tuner, search=0).report.measurement == Measurement(SERIAL_US, 30.0, 30.0, tried=1)
+    assert "search" not in tuner.calls
+
+
+@pytest.mark.parametrize("options", [{"costs": "roofline"}, {"inputs": None}])
+def test_nothing_is_measured_where_that_is_not_wanted_or_there_are_no_inputs(measured: Measured, options: Any) -> None:
+    tuner = FakeTuner()
+    report = measured(tuner, **options).report
+    assert tuner.calls == []
+    assert (report.verdict, report.measurement, report.notes) == ("clean", None, ())
+    assert report.costs.startswith("roofline")
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "note"),
+    [
+        ("times", Unmeasurable("its buffers take 9 MiB"), "kernels were not measured: its buffers take 9 MiB"),
+        ("kept", RuntimeError("planted"), "kernels were not measured: RuntimeError: planted"),
+        ("times", RuntimeError("planted"), "kernels were not measured: RuntimeError: planted"),
+        ("blocks", RuntimeError("planted"), "kernels were not measured: RuntimeError: planted"),
+        ("search", RuntimeError("planted"), "kernels were not measured: RuntimeError: planted"),
+    ],
+)
+def test_where_measuring_fails_the_roofline_prices_and_a_note_says_why(
+    measured: Measured, stage: str, error: Exception, note: str
+) -> None:
+    tuner = FakeTuner()
+    tuner.failing[stage] = error
+    outcome, expected = measured(tuner), measured(FakeTuner(), costs="roofline").report
+    report = outcome.report
+    assert (report.verdict, report.notes) == ("clean", (note,))
+    assert (report.us, report.costs, report.plan) == (expected.us, expected.costs, replace(expected.plan, name=report.name))
+    assert report.measurement is None
+    assert outcome.module is not None
+    assert tuner.calls[-1] == "close"
+    assert "check" not in tuner.calls and "keep" not in tuner.calls
+    assert note in str(report)
+
+
+def test_a_measured_plan_that_is_unsound_is_not_used(measured: Measured) -> None:
+    tuner = FakeTuner()
+    tuner.changed = lambda plan: replace(plan, events=plan.events[1:])
+    report = measured(tuner).report
+    assert (report.verdict, report.costs.split(",")[0]) == ("clean", "roofline")
+    assert "is not forked" in report.notes[0]
+
+
+def test_nor_is_what_was_measured_of_it(measured: Measured) -> None:
+    """The gain of the plan that takes its place is then judged by that measurement."""
+    tuner = FakeTuner(played=SERIAL_US)  # no gain, so that the good plan is dropped for what the bad one took
+    tuner.changed = lambda plan: replace(plan, events=plan.events[1:])
+    report = measured(tuner).report
+    assert (report.verdict, report.measurement) == ("clean", None)
+
+
+@pytest.mark.parametrize(("played", "verdict"), [(39.3, "serial"), (39.1, "clean")])
+def test_a_plan_has_to_gain_when_it_is_played(measured: Measured, played: float, verdict: str) -> None:
+    tuner = FakeTuner(played, compiled=30.0)
+    report = measured(tuner).report
+    assert report.verdict == verdict
+    assert tuner.calls[-1] == "close"
+    if verdict == "serial":
+        assert report.stage == "plan"
+        assert report.reason == "the plan's measured gain is 1.8%, less than min_gain=2.0%"
+        assert "check" not in tuner.calls  # nor is any code generated for it
+
+
+@pytest.mark.parametrize(("compiled", "verdict"), [(39.4, "serial"), (39.1, "clean")])
+def test_and_its_code_has_to_gain(measured: Measured, compiled: float, verdict: str) -> None:
+    tuner = FakeTuner(30.0, compiled)
+    outcome = measured(tuner)
+    report = outcome.report
+    assert report.verdict == verdict
+    assert report.measurement == Measurement(SERIAL_US, 30.0, compiled, tried=32)
+    assert tuner.written[0][2] == report.measurement  # so that the next compile need not find out again
+    assert (outcome.module is None) == (verdict == "serial")
+    if verdict == "serial":
+        assert report.stage == "measure"
+        assert report.reason == "the generated code's measured gain is 1.5%, less than min_gain=2.0%"
+
+
+def test_what_is_measured_decides_and_not_what_is_predicted(measured: Measured) -> None:
+    """The simulator hides one arm behind another; measured, none hides any."""
+    report = measured(FakeTuner(SERIAL_US, SERIAL_US)).report
+    assert report.plan is not None and report.plan.streamed_us < 0.9 * report.plan.serial_us
+    assert report.verdict == "serial"
+
+
+@pytest.mark.parametrize(("compiled", "notes"), [(30.8, 0), (31.0, 1), (29.0, 0)])
+def test_a_note_says_where_the_generated_code_is_slower_than_its_kernels_as_played(
+    measured: Measured, compiled: float, notes: int
+) -> None:
+    report = measured(FakeTuner(30.0, compiled)).report
+    assert report.verdict == "clean"
+    assert len(report.notes) == notes
+    assert all(note == "the generated code took 31.0 us, its kernels as played 30.0 us" for note in report.notes)
+
+
+def test_a_plan_from_disk_is_used_without_a_measurement(measured: Measured) -> None:
+    first = measured(FakeTuner()).report
+    assert first.plan is not None and first.measurement is not None
+    tuner = FakeTuner()
+    tuner.on_disk = (list(first.us), first.plan, replace(first.measurement, from_disk=True))
+    outcome = measured(tuner)
+    assert tuner.calls == ["kept", "close"]
+    report = outcome.report
+    assert (report.verdict, report.costs, report.us, report.plan) == ("clean", "measured", first.us, first.plan)
+    assert report.measurement is not None and report.measurement.from_disk
+    assert report.wrapper.splitlines()[1:] == first.wrapper.splitlines()[1:]  # the first line has the graph's name
+    assert outcome.module is not None
+
+
+def test_a_plan_from_disk_whose_code_did_not_gain_stays_serial(measured: Measured) -> None:
+    first = measured(FakeTuner(30.0, 39.9)).report
+    assert first.plan is not None and first.measurement is not None
+    tuner = FakeTuner()
+    tuner.on_disk = (list(first.us), first.plan, replace(first.measurement, from_disk=True))
+    report = measured(tuner).report
+    assert (report.verdict, report.reason) == (first.verdict, first.reason) == ("serial", first.reason)
+    assert tuner.calls == ["kept", "close"]
+
+
+def test_code_that_is_not_proved_is_not_run(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "find_races", lambda trace: ["a race"])
+    tuner = FakeTuner()
+    report = measured(tuner).report
+    assert (report.verdict, report.stage) == ("refused", "verify")
+    assert "check" not in tuner.calls
+    assert tuner.calls[-1] == "close"
+
+
+def test_where_the_generated_code_cannot_be_timed_the_graph_stays_serial(measured: Measured) -> None:
+    tuner = FakeTuner()
+    tuner.failing["check"] = RuntimeError("planted")
+    outcome = measured(tuner)
+    assert (outcome.report.verdict, outcome.report.stage) == ("refused", "measure")
+    assert "RuntimeError: planted" in outcome.report.reason
+    assert outcome.module is None
+    assert tuner.written == []
+    assert tuner.calls[-1] == "close"
