@@ -12,9 +12,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,11 +19,11 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_common import Contestant, environment, largest_report, summary
 from bench_report import CUSTOM, HAND, OURS, PLAYED, SERIAL, best, progress, report
 from custom_op_streams import CustomOpStreams
 from deepseek_parts import parts_of
@@ -38,6 +35,7 @@ from peers import POLICIES, fork_and_join_syncs, minimum_syncs, plan_of
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import FORK, JOIN, Plan
 from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.captured import clones
 from graphstreams.runtime.player import times_in_turns
 
 DEVICE = "cuda"
@@ -63,9 +61,10 @@ class Workload:
     def title(self) -> str:
         """For people."""
         tokens = f"{self.config.tokens} token" + "s" * (self.config.tokens > 1)
+        slots = f", {self.config.context:,} slots" * (self.config.context != Config.context)
         if self.whole:
-            return f"layer, TP {self.config.tp}, {tokens}"
-        return f"block before the attention, {self.config.heads} heads, {tokens}"
+            return f"layer, TP {self.config.tp}, {tokens}{slots}"
+        return f"block before the attention, {self.config.heads} heads, {tokens}{slots}"
 
     def module(self) -> torch.nn.Module:
         """With random weights."""
@@ -83,46 +82,14 @@ WORKLOADS = {
     "block-128-1": Workload(Config(heads=128, tokens=1), False),
     "block-16-64": Workload(Config(heads=16, tokens=64), False),
     "block-128-64": Workload(Config(heads=128, tokens=64), False),
+    "block-16-64-2048": Workload(Config(heads=16, tokens=64, context=2048), False),
+    "block-128-64-2048": Workload(Config(heads=128, tokens=64, context=2048), False),
     "layer-tp8-1": Workload(Config(tp=8, tokens=1), True),
     "layer-tp1-1": Workload(Config(tp=1, tokens=1), True),
     "layer-tp8-16": Workload(Config(tp=8, tokens=16), True),
     "layer-tp8-32": Workload(Config(tp=8, tokens=32), True),
     "layer-tp8-64": Workload(Config(tp=8, tokens=64), True),
 }
-
-
-class Contestant:
-    """A compiled function with inputs of its own, captured in a CUDA graph."""
-
-    def __init__(self, function: Function, values: Sequence[Any]) -> None:
-        self.function, self.inputs = function, clones(values)
-        function(*self.inputs)  # compiles
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):
-            self.outputs = leaves(function(*self.inputs))
-
-    def replay(self) -> None:
-        """Enqueue the graph."""
-        self.graph.replay()
-
-    def direct(self) -> None:
-        """Enqueue every kernel from the host."""
-        self.function(*self.inputs)
-
-    def results(self, values: Sequence[Any], direct: bool = False) -> list[Any]:
-        """Outputs and changed inputs on fresh inputs. A later call overwrites those of a graph."""
-        load(self.inputs, values)
-        if direct:
-            return [*leaves(self.function(*self.inputs)), *self.inputs]
-        self.graph.replay()
-        return [*self.outputs, *self.inputs]
 
 
 @dataclass
@@ -173,12 +140,10 @@ def enter(entrants: Field, module: torch.nn.Module, values: Sequence[Any], made:
         raise RuntimeError(entrants.rivals[SERIAL]["failed"])
 
 
-def enter_ours(
-    entrants: Field, module: torch.nn.Module, values: Sequence[Any], settings: Settings, names: Sequence[str]
-) -> dict[str, Plan]:
-    """Compile and capture graphstreams under each of OPTIONS in `names`; returns the plans by name."""
+def enter_ours(entrants: Field, module: torch.nn.Module, values: Sequence[Any], settings: Settings) -> dict[str, Plan]:
+    """Compile and capture graphstreams under each of OPTIONS; returns the plans by name."""
     plans = {}
-    for name in names:
+    for name in OPTIONS:
         with entrants.entry(f"{OURS}{name}") as record, tempfile.TemporaryDirectory() as directory:
             options = {**OPTIONS[name], "inductor": dict(settings), "dump": directory}
             function = torch.compile(module, backend="graphstreams", options=options)
@@ -192,10 +157,7 @@ def enter_ours(
 
 def _verdict(directory: Path) -> tuple[dict[str, Any], Plan | None]:
     """What the report on the largest graph says, and its plan."""
-    reports = {path.parent: json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))}
-    if not reports:
-        raise RuntimeError("graphstreams saw no graph")
-    folder, largest = max(reports.items(), key=lambda pair: pair[1]["kernels_serial"])
+    folder, largest = largest_report(directory)
     kept = {name: largest[name] for name in ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events")}
     plan = folder / "plan.json"
     return kept, Plan.loads(plan.read_text()) if plan.exists() else None
@@ -262,8 +224,11 @@ def _compare(record: dict[str, Any], other: Contestant, fresh: Sequence[Any], ex
     record["unstable"] += not equal_bits(found, other.results(fresh, way == "direct"))
 
 
-def time_in_turns(entrants: Field, rounds: int) -> None:
-    """Add median and quartiles of each rival, as a CUDA graph and, where it is compiled, launched directly."""
+def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
+    """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly."""
+    # What top-k takes depends on its input, and the played graphs still have these values.
+    for each in entrants.compiled.values():
+        each.load(values)
     replays = {name: each.replay for name, each in [*entrants.compiled.items(), *entrants.played.items()]}
     direct = {name: each.direct for name, each in entrants.compiled.items()}
     for way, functions, repeats in (("graph", replays, REPEATS), ("direct", direct, DIRECT_REPEATS)):
@@ -283,11 +248,11 @@ def run_workload(workload: Workload, setting: str, arguments: argparse.Namespace
         if setting == "deterministic":
             enter_player(entrants, module, values, settings)
         enter(entrants, module, values, makers(module, settings, hand, arguments.custom))
-        plans = enter_ours(entrants, module, values, settings, list(OPTIONS) if setting == "deterministic" else ["search"])
+        plans = enter_ours(entrants, module, values, settings)
         if setting == "deterministic":
             enter_policies(entrants, plans)
             compare_bits(entrants, workload.inputs, arguments.replays)
-        time_in_turns(entrants, arguments.rounds)
+        time_in_turns(entrants, values, arguments.rounds)
     except Exception as error:
         row["failed"] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
@@ -325,33 +290,6 @@ def write(result: Mapping[str, Any], directory: Path) -> None:
     (directory / "bench.md").write_text(report(result), encoding="utf-8")
 
 
-def environment() -> dict[str, Any]:
-    """Device, driver, versions and date."""
-    import triton
-
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError, IndexError):
-        driver = "unknown"
-    return {
-        "device": torch.cuda.get_device_name(),
-        "driver": driver,
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "python": platform.python_version(),
-        "date": date.today().isoformat(),
-        "command": " ".join(sys.argv),
-    }
-
-
-def summary(samples: Sequence[float]) -> dict[str, float]:
-    """Median and quartiles of samples in us."""
-    low, middle, high = statistics.quantiles(samples, n=4)
-    return {"median": round(middle, 3), "first_quartile": round(low, 3), "third_quartile": round(high, 3)}
-
-
 def difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
     """The largest difference relative to the largest value of its tensor; where they are no floats, the share that differs."""
     worst = 0.0
@@ -366,30 +304,13 @@ def difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
     return worst
 
 
-def clones(values: Sequence[Any]) -> list[Any]:
-    """Copies of the tensors among the values."""
-    return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
-
-
-def load(targets: Sequence[Any], values: Sequence[Any]) -> None:
-    """Copy values into tensors that stay where they are."""
-    for target, value in zip(targets, values, strict=True):
-        if isinstance(target, torch.Tensor):
-            target.copy_(value)
-
-
-def leaves(result: Any) -> list[Any]:
-    """The tensors of a nested result."""
-    return list(torch.utils._pytree.tree_leaves(result))
-
-
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help=f"of {', '.join(WORKLOADS)}")
     add("--settings", nargs="+", choices=("deterministic", "default"), default=["deterministic", "default"],
-        help="of Inductor: deterministic (all rivals, bits compared), default (speed only)")  # fmt: skip
+        help="of Inductor: deterministic (all rivals, bits compared), default (what is compiled, speed only)")  # fmt: skip
     add("--hand", nargs="+", choices=PHASES, default=list(PHASES), help="variants of streams placed by hand (default all)")
     add("--custom", nargs="+", choices=PHASES, default=["both"], help="variants of custom operators (default both)")
     add("--rounds", type=int, default=40, help="rounds of timing (default 40)")

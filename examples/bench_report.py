@@ -54,12 +54,16 @@ _BITS_LEGEND = (
 
 def machine(result: Mapping[str, Any]) -> str:
     """Where and how the result was measured, in a sentence or two."""
-    versions = f"torch {result['torch']} (CUDA {result['cuda']}), triton {result['triton']}, Python {result['python']}"
     return (
-        f"{result['device']} (driver {result['driver']}), {versions}; {result['date']}. Medians of {result['rounds']} "
-        f"rounds of {result['repeats']} replays, all rivals of a workload in turns; bits over {result['replays']} replays "
-        "on fresh random inputs."
+        f"{versions(result)}. Medians of {result['rounds']} rounds of {result['repeats']} replays, all rivals of a workload "
+        f"in turns; bits over {result['replays']} replays on fresh random inputs."
     )
+
+
+def versions(result: Mapping[str, Any]) -> str:
+    """What the result was measured on, and when, without a full stop."""
+    software = f"torch {result['torch']} (CUDA {result['cuda']}), triton {result['triton']}, Python {result['python']}"
+    return f"{result['device']} (driver {result['driver']}), {software}; {result['date']}"
 
 
 def speedup(row: Row, name: str, way: str = "graph") -> float | None:
@@ -99,7 +103,7 @@ def bits_table(rows: Sequence[Row]) -> str:
                 runs = ", ".join(f"{way} {rival['wrong'][way]}/{rival['runs'][way]}" for way in rival["runs"])
                 size = f"{rival['difference']:.1e}" if any(rival["wrong"].values()) else "-"
                 lines.append([row["title"], name, runs, size, rival["unstable"] or "-"])
-    return _markdown(lines, ["workload", "rival", "wrong / runs", "largest difference", "unstable"])
+    return markdown(lines, ["workload", "rival", "wrong / runs", "largest difference", "unstable"])
 
 
 def times_table(rows: Sequence[Row]) -> str:
@@ -107,18 +111,18 @@ def times_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         if row.get("failed"):
-            lines.append([row["title"], "-", f"failed: {_short(row['failed'])}", "-", "-"])
+            lines.append([row["title"], "-", f"failed: {shortened(row['failed'])}", "-", "-"])
         for name, rival in row.get("rivals", {}).items():
             note = rival.get("failed") or rival.get("reason") or ""
             times = [_times(rival.get(way)) for way in ("graph", "direct")]
-            lines.append([row["title"], name, *times, _short(note)])
-    return _markdown(lines, ["workload", "rival", "graph us", "direct us", "note"])
+            lines.append([row["title"], name, *times, shortened(note)])
+    return markdown(lines, ["workload", "rival", "graph us", "direct us", "note"])
 
 
 def progress(row: Row) -> str:
     """One workload in one line."""
     if row.get("failed"):
-        return f"{row['title']}: failed: {_short(row['failed'])}"
+        return f"{row['title']}: failed: {shortened(row['failed'])}"
     shown = [f"{title} {_cell(row, prefix, 'graph', _variant)}" for title, prefix in COMPILED.items() if best(row, prefix)]
     broken = [name for name, rival in row["rivals"].items() if rival.get("failed")]
     failed = f"; failed: {', '.join(broken)}" if broken else ""
@@ -129,10 +133,10 @@ def _table(rows: Sequence[Row], columns: Mapping[str, str], way: str, note: Call
     lines = []
     for row in rows:
         if row.get("failed"):
-            lines.append([row["title"], f"failed: {_short(row['failed'])}", *["-"] * len(columns)])
+            lines.append([row["title"], f"failed: {shortened(row['failed'])}", *["-"] * len(columns)])
         else:
             lines.append([row["title"], _median(row, way), *(_cell(row, prefix, way, note) for prefix in columns.values())])
-    return _markdown(lines, ["workload", "serial us", *columns])
+    return markdown(lines, ["workload", "serial us", *columns])
 
 
 def _cell(row: Row, prefix: str, way: str, note: Callable[[Row, str, str], str]) -> str:
@@ -169,10 +173,12 @@ def _times(times: Mapping[str, float] | None) -> str:
     return f"{times['median']:.1f} ({times['first_quartile']:.1f}-{times['third_quartile']:.1f})" if times else "-"
 
 
-def _short(text: str, limit: int = 120) -> str:
+def shortened(text: str, limit: int = 120) -> str:
+    """Text for a cell of a table: one line of at most `limit` characters."""
     line = " ".join(text.split()).replace("|", "/")
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
-def _markdown(lines: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+def markdown(lines: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
+    """A table in markdown; cells are shown as they are given."""
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.captured import Captured, clones, copy_into, leaves
 from graphstreams.runtime.player import times_in_turns
 
 Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
@@ -84,7 +85,7 @@ def compare(
         wrong, runs = {}, {"direct": direct_runs, "graph": replays}
         wrong["direct"] = _wrong_runs(serial, streamed, inputs, direct_runs)
         verdict, reason = _verdict(Path(directory))
-        first, second = (_Graph(function, inputs(0)) for function in (serial, streamed))
+        first, second = (Captured(function, inputs(0)) for function in (serial, streamed))
         wrong["graph"] = sum(not _replay_equal(first, second, inputs(seed)) for seed in range(1, replays + 1))
         if reduce_overhead:
             runs["reduce-overhead"] = direct_runs
@@ -108,68 +109,35 @@ def _verdict(directory: Path) -> tuple[str, str]:
     return largest["verdict"], largest["reason"]
 
 
-def _clone(values: Sequence[Any]) -> list[Any]:
-    return [v.clone() if isinstance(v, torch.Tensor) else v for v in values]
-
-
-def _leaves(result: Any) -> list[Any]:
-    return list(torch.utils._pytree.tree_leaves(result))
-
-
 def _wrong_runs(serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int) -> int:
     wrong = 0
     for seed in range(count):
         first = list(inputs(seed))
-        second = _clone(first)
-        results = [_leaves(serial(*first)), _leaves(streamed(*second))]
+        second = clones(first)
+        results = [leaves(serial(*first)), leaves(streamed(*second))]
         wrong += not (equal_bits(*results) and equal_bits(first, second))
     return wrong
 
 
 def _wrong_with_static_inputs(serial: Callable[..., Any], streamed: Callable[..., Any], inputs: Inputs, count: int) -> int:
     """As above with inputs that stay where they are: Inductor's CUDA graphs take a mutated input only so."""
-    static = _clone(inputs(0))
+    static = clones(inputs(0))
     for value in static:
         if isinstance(value, torch.Tensor):
             torch._dynamo.mark_static_address(value, guard=False)
     wrong = 0
     for seed in range(count):
         fresh = list(inputs(seed))
-        _copy_into(static, fresh)
+        copy_into(static, fresh)
         torch.compiler.cudagraph_mark_step_begin()
-        results = [_leaves(serial(*fresh)), _clone(_leaves(streamed(*static)))]
+        results = [leaves(serial(*fresh)), clones(leaves(streamed(*static)))]
         wrong += not (equal_bits(*results) and equal_bits(fresh, static))
     return wrong
 
 
-def _copy_into(targets: Sequence[Any], values: Sequence[Any]) -> None:
-    for target, value in zip(targets, values, strict=True):
-        if isinstance(target, torch.Tensor):
-            target.copy_(value)
-
-
-class _Graph:
-    """A function captured in a CUDA graph by hand, with inputs of its own."""
-
-    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
-        self.inputs = _clone(values)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.outputs = _leaves(function(*self.inputs))
-
-    def replay(self) -> None:
-        self.graph.replay()
-
-
-def _replay_equal(serial: _Graph, streamed: _Graph, fresh: Sequence[Any]) -> bool:
+def _replay_equal(serial: Captured, streamed: Captured, fresh: Sequence[Any]) -> bool:
     for graph in (serial, streamed):
-        _copy_into(graph.inputs, fresh)
+        graph.load(fresh)
         graph.replay()
     return equal_bits(serial.outputs, streamed.outputs) and equal_bits(serial.inputs, streamed.inputs)
 

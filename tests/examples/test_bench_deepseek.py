@@ -16,15 +16,17 @@ import torch
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.plan import Plan
+from graphstreams.runtime.captured import clones, leaves
 from graphstreams.runtime.occupancy import Blocks
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(Path(__file__).parent)]
 import bench_deepseek as bench
 import bench_report
 import deepseek_parts
 import deepseek_pre_attention
 import deepseek_v32
+from cpu_contestant import CpuContestant
 from custom_op_streams import CustomOpStreams
 from hand_streams import PHASES, HandStreams
 
@@ -53,8 +55,8 @@ def made(whole: bool, config: deepseek_v32.Config = TINY) -> tuple[torch.nn.Modu
 
 def results(function: Callable[..., Any], values: Sequence[Any]) -> list[Any]:
     """Outputs and changed inputs."""
-    own = bench.clones(values)
-    return [*bench.leaves(function(*own)), *own]
+    own = clones(values)
+    return [*leaves(function(*own)), *own]
 
 
 def by_hand(module: torch.nn.Module, phases: frozenset[int]) -> torch.nn.Module:
@@ -80,7 +82,7 @@ def test_a_rival_computes_what_the_module_does(whole: bool, phases: frozenset[in
 
 def test_a_rival_by_hand_also_returns_what_both_streams_read() -> None:
     module, values = made(False)
-    outputs, q_c = by_hand(module, PHASES["both"])(*bench.clones(values))
+    outputs, q_c = by_hand(module, PHASES["both"])(*clones(values))
     assert len(outputs) == 4
     assert torch.equal(q_c, deepseek_parts.parts_of(module).down(values[0])[0])
 
@@ -99,7 +101,7 @@ def test_operators_return_the_shapes_and_strides_that_tracing_believes(whole: bo
     module, values = made(whole, deepseek_v32.Config.tiny(tokens=5))
     rival = by_operators(module, PHASES["both"])
     first = torch.ops.deepseek_rivals.phase_1(values[0], rival.name)
-    taken = [first[0], first[1], first[2], first[3], *bench.clones(values)[1:], rival.name]
+    taken = [first[0], first[1], first[2], first[3], *clones(values)[1:], rival.name]
     second = rival.second(*taken)
     with torch._subclasses.fake_tensor.FakeTensorMode() as mode:
         fakes = [mode.from_tensor(value) if isinstance(value, torch.Tensor) else value for value in taken]
@@ -124,7 +126,7 @@ def test_the_pre_attention_block_is_the_layers_first_part() -> None:
 def test_the_command_line_runs_everything_by_default() -> None:
     arguments = bench.parse_args([])
     assert arguments.workloads == list(bench.WORKLOADS)
-    assert len(bench.WORKLOADS) == 9
+    assert len(bench.WORKLOADS) == 11
     assert arguments.settings == ["deterministic", "default"]
     assert arguments.hand == list(PHASES)
     assert (arguments.rounds, arguments.replays, arguments.limit, arguments.out) == (40, 50, None, Path("bench"))
@@ -153,9 +155,23 @@ def test_the_workloads_are_those_of_the_measurements() -> None:
     assert bench.WORKLOADS["block-128-64"].title == "block before the attention, 128 heads, 64 tokens"
     assert bench.WORKLOADS["layer-tp8-1"].title == "layer, TP 8, 1 token"
     for name, workload in bench.WORKLOADS.items():
-        assert name.endswith(f"-{workload.config.tokens}")
-        assert workload.whole == name.startswith("layer")
+        kind, _, tokens, *context = name.split("-")
+        assert (workload.config.tokens, workload.whole) == (int(tokens), kind == "layer")
+        assert workload.config.context == int(*context or [4096])
         assert workload.config.tp == (8 if "tp8" in name else 1)
+
+
+def test_a_title_names_a_context_of_another_size() -> None:
+    title = "block before the attention, 16 heads, 64 tokens, 2,048 slots"
+    assert bench.WORKLOADS["block-16-64-2048"].title == title
+    assert bench.WORKLOADS["block-128-64-2048"].config == deepseek_v32.Config(heads=128, tokens=64, context=2048)
+    whole = bench.Workload(deepseek_v32.Config(tp=8, topk=512, context=1024), True)
+    assert whole.title == "layer, TP 8, 1 token, 1,024 slots"
+
+
+def test_the_blocks_stand_before_the_layers() -> None:
+    whole = [workload.whole for workload in bench.WORKLOADS.values()]
+    assert whole == [False] * 6 + [True] * 5
 
 
 def test_samples_become_a_median_and_quartiles() -> None:
@@ -270,20 +286,6 @@ GRAPH = KernelGraph(
 )
 
 
-class CpuContestant(bench.Contestant):
-    """Runs a function where a graph would be replayed."""
-
-    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
-        self.function, self.inputs = function, bench.clones(values)
-        self.outputs = bench.leaves(function(*self.inputs))
-
-    def replay(self) -> None:
-        self.direct()
-
-    def results(self, values: Sequence[Any], direct: bool = False) -> list[Any]:
-        return super().results(values, direct=True)
-
-
 class CpuPlayer:
     """Notes what it is asked to play."""
 
@@ -314,7 +316,7 @@ def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, 
         (folder / "report.json").write_text(json.dumps(fields))
         (folder / "plan.json").write_text(plan.dumps())
         if options.get("search") is None:
-            return lambda *values: [leaf + 1 for leaf in bench.leaves(module(*values))]  # other bits than serial's
+            return lambda *values: [leaf + 1 for leaf in leaves(module(*values))]  # other bits than serial's
         if options["costs"] == "measured":
             raise RuntimeError("no measuring here")
     return module
@@ -365,13 +367,46 @@ def test_a_run_goes_through_all_rivals_and_writes_what_it_found(on_cpu: CpuPlaye
         assert rivals["played: Nimble"]["inner_waits"] <= rivals["played: Nimble"]["reduction_syncs"]
         assert set(rivals["hand: both"]["graph"]) == {"median", "first_quartile", "third_quartile"}
         assert "direct" not in rivals["played: Opara"]
-    # Without the setting: serial, the variant by hand that was fastest, operators and search, for speed alone.
+    # Without the setting: serial, the variant by hand that was fastest, operators and all of ours, for speed alone.
     for row in result["passes"]["default"]:
-        assert set(row["rivals"]) == {"serial", "hand: phase 1", "custom op: both", "graphstreams: search"}
-        assert "wrong" not in row["rivals"]["graphstreams: search"]
+        assert list(row["rivals"]) == ["serial", "hand: phase 1", "custom op: both", *OURS]
+        assert all("wrong" not in rival for rival in row["rivals"].values())
     # Two plans of ours and five policies, for each workload.
     assert len(on_cpu.plans) == 2 * 7
     assert "| layer, TP 1, 3 tokens" in (tmp_path / "bench.md").read_text()
+
+
+OURS = ("graphstreams: roofline", "graphstreams: measured", "graphstreams: search")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_default_setting_alone_takes_the_variants_that_are_given(on_cpu: CpuPlayer, tmp_path: Path) -> None:
+    result = bench.run(arguments(tmp_path, "--settings", "default", "--hand", "both", "phase 2"))
+    assert list(result["passes"]) == ["default"]
+    for row in result["passes"]["default"]:
+        assert list(row["rivals"]) == ["serial", "hand: both", "hand: phase 2", "custom op: both", *OURS]
+        assert row["rivals"]["graphstreams: roofline"]["graph"]["median"] > 0
+    assert not on_cpu.plans
+    assert "policies" not in (tmp_path / "bench.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("replays", ["0", "7"])
+def test_all_rivals_are_timed_on_the_first_inputs(
+    on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: str
+) -> None:
+    timed = []
+
+    def times(functions: Sequence[Any], rounds: int, repeats: int) -> list[list[float]]:
+        rivals = [f.__self__ for f in functions if isinstance(getattr(f, "__self__", None), CpuContestant)]
+        timed.append([torch.equal(rival.inputs[0], hidden) for rival in rivals])
+        return [[10.0] * rounds for _ in functions]
+
+    hidden = bench.Workload(TINY, True).inputs(0)[0]
+    monkeypatch.setattr(bench, "times_in_turns", times)
+    bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
+    # Replays, then direct launches, of serial, three by hand, the operators, and two of ours.
+    assert timed == [[True] * 7, [True] * 7]
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -29,7 +29,6 @@ from same_kernels import SAME_KERNELS
 
 import graphstreams
 from graphstreams import pipeline
-from graphstreams.bench import _copy_into, _Graph
 from graphstreams.costs.calibration import calibration_of
 from graphstreams.costs.devices import device_by_name
 from graphstreams.costs.roofline import price
@@ -39,6 +38,7 @@ from graphstreams.planning.plan import Plan
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import regions
 from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.captured import Captured
 from tests.verification.random_graphs import plan_of
 
 Make = Callable[[KernelGraph], Plan]
@@ -178,7 +178,7 @@ class Trial:
     def __init__(self) -> None:
         torch._dynamo.reset()
         self.module, self.inputs = block()
-        self.serial = _Graph(torch.compile(self.module, options=SAME_KERNELS), self.inputs(0))
+        self.serial = Captured(torch.compile(self.module, options=SAME_KERNELS), self.inputs(0))
 
     @torch.no_grad()
     def captured(self, plan: str, make: Make, streams: int) -> Finding:
@@ -186,7 +186,7 @@ class Trial:
         streamed, races, serial = self._compiled(make, streams)
         if serial:
             return Finding(streams, plan, 0, 0, (0.0,) * len(VALUES), len(races), serial)
-        wrong, shares = self._compared(_Graph(streamed, self.inputs(0)), range(1, REPLAYS + 1))
+        wrong, shares = self._compared(Captured(streamed, self.inputs(0)), range(1, REPLAYS + 1))
         return self._finding(streams, plan, make, REPLAYS, wrong, shares, races)
 
     @torch.no_grad()
@@ -202,7 +202,7 @@ class Trial:
         shares = [0.0] * len(VALUES)
         for seed in range(seeds):
             with chaos.late_kernels(random.Random(seed), LATE_CYCLES):
-                graph = _Graph(layers, self.inputs(0))
+                graph = Captured(layers, self.inputs(0))
             some, found = self._compared(graph, range(1, replays + 1))
             done, wrong, wrong_seeds = done + replays, wrong + some, wrong_seeds + bool(some)
             shares = [max(pair) for pair in zip(shares, found, strict=True)]
@@ -219,14 +219,14 @@ class Trial:
         assert made, "the package did not ask for the plan"
         return streamed, races, "" if report["verdict"] == "clean" else f"{report['verdict']}: {report['reason']}"
 
-    def _compared(self, graph: _Graph, seeds: Sequence[int]) -> tuple[int, list[float]]:
+    def _compared(self, graph: Captured, seeds: Sequence[int]) -> tuple[int, list[float]]:
         """How many replays differ from serial's, and which share of each value at most. A graph may run the block often."""
         wrong, most = 0, [0.0] * len(VALUES)
         outputs = len(self.serial.outputs)
         for seed in seeds:
             fresh = self.inputs(seed)
             for each in (self.serial, graph):
-                _copy_into(each.inputs, fresh)
+                each.load(fresh)
                 each.replay()
             runs = [graph.outputs[i : i + outputs] for i in range(0, len(graph.outputs), outputs)]
             found = [self._differing(run, graph.inputs) for run in runs]

@@ -1,0 +1,172 @@
+"""One compile with a dynamic number of tokens, timed on both sides of its threshold against serial Inductor.
+
+    python examples/bench_tokens.py --out tokens
+
+Needs a GPU. DeepSeek V3.2's attention layer is compiled once by plain Inductor and once by graphstreams; each call then has
+another number of tokens. Bits are compared first, then both sides are timed in turns on the same inputs. Writes
+DIR/tokens.md and DIR/tokens.json after every number of tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_common import Contestant, environment, largest_report, summary
+from bench_tokens_report import HEADERS, SIDES, cells, tables, told
+from deepseek_v32 import Config, build, example_inputs
+from torch._dynamo.utils import counters
+
+from graphstreams.options import Options
+from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.player import times_in_turns
+
+DEVICE = "cuda"
+REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time
+TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
+INDUCTOR: dict[str, Any] = {"deterministic": True}  # of both sides: else their reductions may round differently
+
+
+def compile_both(config: Config, min_gain: float) -> tuple[list[Callable[..., Any]], dict[str, Any]]:
+    """The functions of SIDES, compiled by a call with `config.tokens` tokens, and the report of graphstreams.
+
+    Raises what compiling raises, and RuntimeError where graphstreams saw no graph.
+    """
+    module = build(config, DEVICE)
+    with tempfile.TemporaryDirectory() as directory:
+        options: dict[str, Any] = {"min_gain": min_gain, "inductor": INDUCTOR, "dump": directory}
+        functions = [
+            torch.compile(module, options=INDUCTOR),
+            torch.compile(module, backend="graphstreams", options=options),
+        ]
+        for function in functions:
+            values = example_inputs(config, DEVICE, 0)
+            for value in values:
+                torch._dynamo.mark_dynamic(value, 0)
+            function(*values)
+        return functions, largest_report(Path(directory))[1]
+
+
+def tokens_around(threshold: Mapping[str, Any] | None) -> list[int]:
+    """TOKENS, and the numbers on both sides of each limit of a threshold as it stands in report.json."""
+    limits = threshold or {"smallest": 0, "largest": None}
+    beside = {limits["smallest"] - 1, limits["smallest"]} if limits["smallest"] else set()
+    beside |= {limits["largest"], limits["largest"] + 1} if limits["largest"] else set()
+    # For a size of 1 torch compiles a graph of its own.
+    return sorted({*TOKENS, *(tokens for tokens in beside if tokens > 1)})
+
+
+def runs_on(report: Mapping[str, Any], tokens: int) -> str:
+    """What a call with so many tokens runs, by report.json."""
+    if report["verdict"] != "clean":
+        return "serial"
+    limits = report["threshold"] or {"smallest": 0, "largest": None}
+    below = limits["largest"] is None or tokens <= limits["largest"]
+    return "streams" if limits["smallest"] <= tokens and below else "serial twin"
+
+
+def wrong_runs(sides: Sequence[Contestant], config: Config, seeds: int) -> dict[str, int]:
+    """How many of `seeds` runs on fresh inputs have other outputs or changed inputs than serial's, for each way to run."""
+    wrong = dict.fromkeys(REPEATS, 0)
+    for seed in range(1, seeds + 1):
+        fresh = example_inputs(config, DEVICE, seed)
+        for way in wrong:
+            expected, found = (side.results(fresh, way == "direct") for side in sides)
+            wrong[way] += not equal_bits(expected, found)
+    return wrong
+
+
+def measure(functions: Sequence[Callable[..., Any]], config: Config, seeds: int, rounds: int) -> dict[str, Any]:
+    """Bits and times of both sides with `config.tokens` tokens. What was captured is free on return."""
+    values = example_inputs(config, DEVICE, 0)
+    sides = [Contestant(function, values) for function in functions]
+    row: dict[str, Any] = {"wrong": wrong_runs(sides, config, seeds), "runs": dict.fromkeys(REPEATS, seeds)}
+    for side in sides:
+        side.load(values)
+    for way, calls in {"graph": [s.replay for s in sides], "direct": [s.direct for s in sides]}.items():
+        samples = times_in_turns(calls, rounds, REPEATS[way])
+        row[way] = {name: summary(own) for name, own in zip(SIDES, samples, strict=True)}
+    return row
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything as it stands in tokens.json. Raises what compiling raises; what fails at one number of tokens is noted."""
+    started = time.perf_counter()
+    torch._dynamo.reset()
+    counters.clear()
+    config = Config(tp=arguments.tp, tokens=(arguments.tokens or TOKENS)[0])
+    functions, report = compile_both(config, arguments.min_gain)
+    result = {**environment(), "repeats": REPEATS, "compiled_at": config.tokens, "rows": []}
+    result.update({name: getattr(arguments, name) for name in ("tp", "rounds", "seeds", "min_gain")})
+    result.update({name: report[name] for name in ("verdict", "reason", "threshold")})
+    print(f"compiled after {time.perf_counter() - started:.0f} s. {told(result)}", flush=True)
+    given = sorted({*arguments.tokens}) if arguments.tokens else tokens_around(report["threshold"])
+    for tokens in given:
+        row = {"tokens": tokens, "runs_on": runs_on(report, tokens)}
+        try:
+            row.update(measure(functions, replace(config, tokens=tokens), arguments.seeds, arguments.rounds))
+        except Exception as error:
+            row["failed"] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        gc.collect()
+        torch.cuda.empty_cache()
+        result["rows"].append({**row, "graphs": counters["stats"]["unique_graphs"]})
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        print(f"[{result['seconds']:.0f} s] {', '.join(map(': '.join, zip(HEADERS, cells(row), strict=True)))}", flush=True)
+        write(result, arguments.out)
+    return result
+
+
+def write(result: Mapping[str, Any], directory: Path) -> None:
+    """tokens.json and tokens.md."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "tokens.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (directory / "tokens.md").write_text(tables(result), encoding="utf-8")
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--tp", type=int, default=8, help="ranks that share the attention heads (default 8)")
+    default = f"{' '.join(map(str, TOKENS))}, and those beside the threshold"
+    add("--tokens", type=int, nargs="+", help=f"in a call; the first is compiled for (default {default})")
+    add("--min-gain", type=float, default=Options.min_gain, help=f"option of graphstreams (default {Options.min_gain})")
+    add("--rounds", type=int, default=40, help="rounds of timing (default 40)")
+    add("--seeds", type=int, default=5, help="fresh inputs on which bits are compared, in each way to run (default 5)")
+    add("--out", type=Path, default=Path("tokens"), help="directory for tokens.md and tokens.json (default tokens)")
+    arguments = parser.parse_args(argv)
+    if min(arguments.tokens or TOKENS) < 2 or arguments.rounds < 2 or arguments.seeds < 0:
+        parser.error("--tokens and --rounds have to be at least 2, --seeds at least 0")
+    try:
+        Config(tp=arguments.tp)
+        Options(min_gain=arguments.min_gain)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 2 where there is no GPU, 1 where nothing could be measured."""
+    arguments = parse_args(argv)
+    if not torch.cuda.is_available():
+        print("bench_tokens needs a CUDA device", file=sys.stderr)
+        return 2
+    with torch.no_grad():
+        result = run(arguments)
+    print(f"\n{tables(result)}\nwritten to {arguments.out}/tokens.md and tokens.json after {result['seconds']:.0f} s")
+    return int(all("failed" in row for row in result["rows"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,61 @@
+"""A function captured in a CUDA graph by hand, and what takes values into and out of such a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+
+class Captured:
+    """A function in a CUDA graph, with inputs of its own.
+
+    `inputs` and `outputs` stay where they are: a replay reads the former, writes the latter, and changes what inputs the
+    function changes. `outputs` are the leaves of the function's result.
+    """
+
+    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
+        """Call `function` three times on clones of `values`, then capture a fourth call.
+
+        Raises RuntimeError without a GPU, and what the function or the capture raises.
+        """
+        self.function, self.inputs = function, clones(values)
+        # What a library or a wrapper makes for each stream has to be there before the capture, so it is on the same stream.
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                function(*self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=stream):
+            self.outputs = leaves(function(*self.inputs))
+
+    def replay(self) -> None:
+        """Enqueue the graph on the current stream."""
+        self.graph.replay()
+
+    def load(self, values: Sequence[Any]) -> None:
+        """Copy fresh values into the inputs. Raises ValueError where there are more or fewer of them."""
+        copy_into(self.inputs, values)
+
+
+def clones(values: Sequence[Any]) -> list[Any]:
+    """The values, with copies of the tensors among them."""
+    return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
+
+
+def copy_into(targets: Sequence[Any], values: Sequence[Any]) -> None:
+    """Copy values into tensors that stay where they are; targets of other types are left alone.
+
+    Raises ValueError where there are more or fewer values than targets.
+    """
+    for target, value in zip(targets, values, strict=True):
+        if isinstance(target, torch.Tensor):
+            target.copy_(value)
+
+
+def leaves(result: Any) -> list[Any]:
+    """What a nested result holds, in order."""
+    return list(torch.utils._pytree.tree_leaves(result))

@@ -1,0 +1,97 @@
+"""Values that go into and come out of a captured function. The capture itself needs a GPU: only its absence is tested here."""
+
+import pytest
+import torch
+
+from graphstreams.runtime import captured
+from graphstreams.runtime.captured import Captured, clones, copy_into, leaves
+
+
+def test_clones_have_memory_of_their_own_and_other_values_stay() -> None:
+    tensor, name = torch.tensor([1.0, 2.0]), "x"
+    copied, number, same = clones((tensor, 3, name))
+    tensor.zero_()
+    assert copied.tolist() == [1.0, 2.0]
+    assert (number, same) == (3, name)
+
+
+def test_values_are_copied_into_tensors_where_they_are() -> None:
+    first, second = torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64)
+    targets = [first, 5, second]
+    copy_into(targets, [torch.tensor([1.0, -1.0]), 6, torch.tensor([[1, 2], [3, 4]])])
+    assert targets[0] is first and first.tolist() == [1.0, -1.0]
+    assert targets[2] is second and second.tolist() == [[1, 2], [3, 4]]
+    assert targets[1] == 5
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_another_number_of_values_is_an_error(count: int) -> None:
+    with pytest.raises(ValueError, match="argument 2"):
+        copy_into([torch.zeros(1)] * 2, [torch.ones(1)] * count)
+
+
+def test_leaves_come_in_order_out_of_nested_results() -> None:
+    one, two, three = (torch.tensor(i) for i in range(3))
+    assert [int(leaf) for leaf in leaves((one, [two, {"a": three}]))] == [0, 1, 2]
+    assert leaves(one) == [one]
+    assert leaves(()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_captured() -> None:
+    with pytest.raises(RuntimeError, match=r"CUDA|NVIDIA"):
+        Captured(lambda x: x, [torch.zeros(1)])
+
+
+class Stream:
+    """Notes on which stream a function is called."""
+
+    current = "caller's"
+
+    def wait_stream(self, other: object) -> None:
+        pass
+
+
+class On:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        Stream.current = self.name
+
+    def __exit__(self, *_: object) -> None:
+        Stream.current = "caller's"
+
+
+class Graph:
+    replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+
+
+def test_a_function_is_called_three_times_before_its_capture_on_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = Stream()
+    monkeypatch.setattr(captured.torch.cuda, "Stream", lambda: side)
+    monkeypatch.setattr(captured.torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(captured.torch.cuda, "stream", lambda stream: On("side" if stream is side else "another"))
+    monkeypatch.setattr(captured.torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(
+        captured.torch.cuda, "graph", lambda graph, stream: On("captured on side" if stream is side else "captured on another")
+    )
+    calls = []
+
+    def double(x: torch.Tensor) -> dict[str, torch.Tensor]:
+        calls.append((Stream.current, x))
+        return {"doubled": x * 2}
+
+    given = torch.tensor([3.0])
+    function = Captured(double, [given])
+    assert [stream for stream, _ in calls] == ["side"] * 3 + ["captured on side"]
+    # All four calls have the same input, which is not the caller's tensor.
+    assert {id(x) for _, x in calls} == {id(function.inputs[0])}
+    assert function.inputs[0] is not given
+    assert [leaf.tolist() for leaf in function.outputs] == [[6.0]]
+    function.load([torch.tensor([4.0])])
+    function.replay()
+    assert (calls[0][1].tolist(), given.tolist(), function.graph.replays) == ([4.0], [3.0], 1)
