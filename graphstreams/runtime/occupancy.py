@@ -9,10 +9,10 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
 
 import torch
+
+from graphstreams.runtime.driver import check, driver
 
 _KERNEL_NODE = 0  # CU_GRAPH_NODE_TYPE_KERNEL
 
@@ -45,16 +45,6 @@ class _KernelNodeParams(ctypes.Structure):
     ]
 
 
-@cache
-def _driver() -> Any:
-    return ctypes.CDLL("libcuda.so.1")
-
-
-def _check(status: int, what: str) -> None:
-    if status:
-        raise RuntimeError(f"the CUDA driver could not tell {what}: error {status}")
-
-
 def blocks_of_graph(graph: torch.cuda.CUDAGraph) -> list[Blocks]:
     """The blocks of each kernel of a graph that was captured with `keep_graph=True`, in the order of its nodes.
 
@@ -65,26 +55,26 @@ def blocks_of_graph(graph: torch.cuda.CUDAGraph) -> list[Blocks]:
 
 
 def _kernel_nodes(graph: ctypes.c_void_p) -> Iterator[_KernelNodeParams]:
-    driver, count = _driver(), ctypes.c_size_t()
-    _check(driver.cuGraphGetNodes(graph, None, ctypes.byref(count)), "how many nodes a graph has")
+    cuda, count = driver(), ctypes.c_size_t()
+    check(cuda.cuGraphGetNodes(graph, None, ctypes.byref(count)), "tell how many nodes a graph has")
     nodes = (ctypes.c_void_p * count.value)()
-    _check(driver.cuGraphGetNodes(graph, nodes, ctypes.byref(count)), "the nodes of a graph")
+    check(cuda.cuGraphGetNodes(graph, nodes, ctypes.byref(count)), "tell the nodes of a graph")
     for node in nodes:
         kind, parameters = ctypes.c_int(), _KernelNodeParams()
-        _check(driver.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)), "the type of a node")
+        check(cuda.cuGraphNodeGetType(ctypes.c_void_p(node), ctypes.byref(kind)), "tell the type of a node")
         if kind.value == _KERNEL_NODE:
-            status = driver.cuGraphKernelNodeGetParams_v2(ctypes.c_void_p(node), ctypes.byref(parameters))
-            _check(status, "what a node launches")
+            status = cuda.cuGraphKernelNodeGetParams_v2(ctypes.c_void_p(node), ctypes.byref(parameters))
+            check(status, "tell what a node launches")
             yield parameters
 
 
 def _blocks(parameters: _KernelNodeParams, sms: int) -> Blocks:
-    driver, function, per_sm = _driver(), ctypes.c_void_p(parameters.func), ctypes.c_int()
+    cuda, function, per_sm = driver(), ctypes.c_void_p(parameters.func), ctypes.c_int()
     if not function.value:
-        _check(driver.cuKernelGetFunction(ctypes.byref(function), ctypes.c_void_p(parameters.kern)), "a kernel's function")
+        check(cuda.cuKernelGetFunction(ctypes.byref(function), ctypes.c_void_p(parameters.kern)), "tell a kernel's function")
     threads = parameters.block[0] * parameters.block[1] * parameters.block[2]
-    status = driver.cuOccupancyMaxActiveBlocksPerMultiprocessor(
+    status = cuda.cuOccupancyMaxActiveBlocksPerMultiprocessor(
         ctypes.byref(per_sm), function, ctypes.c_int(threads), ctypes.c_size_t(parameters.shared_bytes)
     )
-    _check(status, "how many blocks fit on an SM")
+    check(status, "tell how many blocks fit on an SM")
     return Blocks(parameters.grid[0] * parameters.grid[1] * parameters.grid[2], per_sm.value * sms)

@@ -3,6 +3,10 @@
 The generated wrappers call `acquire` with the stream that their caller is on. Aux streams belong to that stream: work of
 two callers on different streams never meets on an aux stream, so a block freed by one is never handed to the other there.
 Each thread has its own, since an event re-recorded by a second thread would change what a wait of the first means.
+
+No aux stream is one of torch's: those are 32, given out in turn (`c10/cuda/CUDAStream.cpp`), so that sooner or later the
+stream of a caller, of a library or of another aux stream would be the same, and on it a block that a kernel of ours still
+reads could be handed out.
 """
 
 from __future__ import annotations
@@ -12,17 +16,9 @@ from typing import Any
 
 import torch
 
+from graphstreams.runtime.driver import new_stream
 
-class _PoolsOfThread(threading.local):
-    """The pools that one thread has made, by device index and stream handle of the caller, and priority."""
-
-    def __init__(self) -> None:
-        self.by_stream: dict[tuple[int, int, int], _Pool] = {}
-        self.callers: dict[tuple[int, int], torch.cuda.Stream] = {}  # by device index and stream handle
-        self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
-
-
-_pools = _PoolsOfThread()
+Key = tuple[int, int, int]  # device index and stream handle of the caller, priority
 
 
 class _Pool:
@@ -36,10 +32,42 @@ class _Pool:
 
     def take(self, streams: int, events: int) -> tuple[Any, ...]:
         while len(self.streams) < streams:
-            self.streams.append(torch.cuda.Stream(self.device, priority=self.priority))
+            self.streams.append(new_stream(self.device, self.priority))
         while len(self.events) < events:
             self.events.append(torch.cuda.Event())
         return (*self.streams[:streams], *self.events[:events])
+
+
+class _Lease:
+    """A pool in the hands of one thread. When that ends, the next one with the same caller's stream gets it.
+
+    Whatever the first has enqueued on the caller's stream, its joins included, the second's fork waits for.
+    """
+
+    def __init__(self, key: Key, device: torch.device) -> None:
+        idle = _idle.get(key)
+        try:
+            self.pool = idle.pop() if idle else _Pool(device, key[2])
+        except IndexError:  # another thread was faster
+            self.pool = _Pool(device, key[2])
+        self.key = key
+
+    def __del__(self) -> None:
+        _idle.setdefault(self.key, []).append(self.pool)
+
+
+class _PoolsOfThread(threading.local):
+    """What one thread has."""
+
+    def __init__(self) -> None:
+        self.by_stream: dict[Key, _Pool] = {}
+        self.leases: list[_Lease] = []  # of those pools
+        self.callers: dict[tuple[int, int], torch.cuda.Stream] = {}  # by device index and stream handle
+        self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
+
+
+_idle: dict[Key, list[_Pool]] = {}  # pools of threads that have ended
+_pools = _PoolsOfThread()
 
 
 def current_stream(device: int) -> torch.cuda.Stream:
@@ -52,10 +80,13 @@ def current_stream(device: int) -> torch.cuda.Stream:
 
 
 def capture_stream(device: int) -> torch.cuda.Stream:
-    """The stream on which plans are captured to be measured: one a device, for libraries keep memory for each."""
+    """The stream on which plans are captured to be measured: one a device, for libraries keep memory for each.
+
+    Nobody else has it, whose work the capture might take in.
+    """
     stream = _pools.capturing.get(device)
     if stream is None:
-        stream = _pools.capturing[device] = torch.cuda.Stream(device)
+        stream = _pools.capturing[device] = new_stream(torch.device("cuda", device))
     return stream
 
 
@@ -67,7 +98,9 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
     key = (caller.device_index, caller.cuda_stream, priority)
     pool = _pools.by_stream.get(key)
     if pool is None:
-        pool = _pools.by_stream[key] = _Pool(caller.device, priority)
+        lease = _Lease(key, caller.device)
+        _pools.leases.append(lease)
+        pool = _pools.by_stream[key] = lease.pool
     taken = pool.taken.get((streams, events))
     if taken is None:
         taken = pool.taken[streams, events] = pool.take(streams, events)

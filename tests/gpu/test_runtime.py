@@ -1,5 +1,6 @@
 """Streams, caches and passes on a real GPU."""
 
+import ctypes
 import gc
 import json
 import subprocess
@@ -14,6 +15,7 @@ from torch._inductor.utils import fresh_cache
 
 import graphstreams
 from graphstreams.reports.report import Report
+from graphstreams.runtime.driver import driver
 from graphstreams.runtime.streams import _pools, acquire
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -136,6 +138,25 @@ def test_streams_and_events_are_made_once_for_each_caller() -> None:
     assert acquire(current, 2, 5) is acquire(current, 2, 5)
     assert acquire(current, 1, 3)[0] is acquire(current, 2, 5)[0]
     assert acquire(other, 1, 1)[0].cuda_stream != acquire(current, 1, 1)[0].cuda_stream
+
+
+def test_no_stream_of_torch_is_one_of_ours() -> None:
+    """Torch gives out the same 32 streams of a priority again and again."""
+    theirs = {torch.cuda.Stream(priority=priority).cuda_stream for priority in (0, -1, -2) for _ in range(64)}
+    callers = [torch.cuda.Stream() for _ in range(40)]
+    ours = [taken for caller in callers for priority in (0, -2) for taken in acquire(caller, 3, 0, priority)]
+    handles = {stream.cuda_stream for stream in ours}
+    assert not handles & theirs
+    assert len(handles) == len({caller.cuda_stream for caller in callers}) * 2 * 3
+    assert [stream.priority for stream in acquire(callers[0], 3, 0, -2)] == [-2] * 3
+
+
+def test_our_streams_do_not_wait_for_the_legacy_default_stream() -> None:
+    """Which is torch's default stream, the usual caller's: beside it nothing would run."""
+    for stream in acquire(torch.cuda.current_stream(), 2, 0):
+        flags = ctypes.c_uint(99)
+        assert driver().cuStreamGetFlags(ctypes.c_void_p(stream.cuda_stream), ctypes.byref(flags)) == 0
+        assert flags.value == 1  # CU_STREAM_NON_BLOCKING
 
 
 def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:

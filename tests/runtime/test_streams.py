@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +52,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         objects.append(FakeEvent())
         return objects[-1]
 
-    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    monkeypatch.setattr(runtime, "new_stream", stream)
     monkeypatch.setattr(torch.cuda, "Event", event)
+    monkeypatch.setattr(runtime, "_idle", {})
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
     return objects
 
@@ -97,6 +100,7 @@ def test_a_new_object_for_the_same_stream_gets_the_same_pool(made: list[Any]) ->
 
 def test_threads_share_nothing() -> None:
     found: dict[int, list[Any]] = {}
+    mine = acquire(Caller(), 2, 2)
     barrier = threading.Barrier(3)
 
     def work(number: int) -> None:
@@ -110,8 +114,35 @@ def test_threads_share_nothing() -> None:
     for thread in threads:
         thread.join(timeout=10)
     assert all(taken.pop() for taken in found.values())
-    everything = [*acquire(Caller(), 2, 2), *(item for taken in found.values() for item in taken)]
+    everything = [*mine, *(item for taken in found.values() for item in taken)]
     assert len(everything) == len(set(map(id, everything))) == 16
+
+
+def in_thread(work: Callable[[], Any]) -> Any:
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(work()))
+    thread.start()
+    thread.join(timeout=10)
+    return found[0]
+
+
+def test_what_a_thread_had_goes_to_the_next_one_with_the_same_callers_stream(made: list[Any]) -> None:
+    """A server with a thread for each request makes nothing new; another caller's stream was not waited for."""
+    mine = acquire(Caller(), 2, 2)
+    first = in_thread(lambda: acquire(Caller(), 2, 2))
+    gc.collect()
+    assert in_thread(lambda: acquire(Caller(), 2, 2)) == first
+    count = len(made)
+    for _ in range(20):
+        gc.collect()
+        assert in_thread(lambda: acquire(Caller(), 2, 2)) == first
+    assert len(made) == count == 8
+    gc.collect()
+    others = (Caller(cuda_stream=7), 0), (Caller(device_index=1), 0), (Caller(), -1)
+    for caller, priority in others:
+        taken = in_thread(lambda caller=caller, priority=priority: acquire(caller, 2, 2, priority))
+        assert not set(map(id, taken)) & set(map(id, (*first, *mine)))
+    assert acquire(Caller(), 2, 2) == mine
 
 
 def test_nothing_grows_over_ten_thousand_calls(made: list[Any]) -> None:
