@@ -15,8 +15,10 @@ from graphstreams.graph import describe
 from graphstreams.graph.kernels import EdgeKind
 from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.reading import Reading
+from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.wrapper import plan_settings
 from graphstreams.runtime.launches import record_launches
+from graphstreams.runtime.made_up import Layout
 from graphstreams.runtime.player import Player
 from graphstreams.verification.trace import PREPARATIONS, Launch
 from graphstreams.verification.wrapper import read_wrapper
@@ -47,15 +49,41 @@ class SerialCode:
             keys[kernel].append(key)
         return ["\n".join(own) for own in keys]
 
-    def arguments(self, values: Mapping[int, Any], sizes: Mapping[str, int] | None = None) -> list[Any]:
-        """What to call the code with. `values` are the graph's real inputs by position, where they are known.
+    def arguments(self, values: Mapping[int, Any]) -> list[Any]:
+        """What to call the code with. `values` are the graph's real inputs by position; those that it changes are copied.
 
-        `sizes` are values of dynamic sizes, where others than the example's are wanted. Inputs that the graph changes are
-        copied. Raises Unmeasurable where running it is not safe.
+        Raises Unmeasurable where running the code is not safe, also where a tensor is not known: an index computed from made-up
+        values may be out of range, which on a GPU ends all work of the process.
         """
         _check_repeatable(self.reading)
-        _check_memory(self.reading, sizes or {})
-        return [_argument(node, values.get(i), self.reading, sizes or {}) for i, node in enumerate(self._inputs())]
+        _check_memory(self.reading, {})
+        return [_argument(node, values.get(i), self.reading) for i, node in enumerate(self._inputs())]
+
+    def layouts(self, sizes: Mapping[str, int]) -> list[Any]:
+        """The numbers and layouts of tensors to call the code with where dynamic sizes are other than the example's.
+
+        Raises Unmeasurable where running it is not safe.
+        """
+        _check_repeatable(self.reading)
+        _check_memory(self.reading, sizes)
+        return [_layout(node, sizes) for node in self._inputs()]
+
+    def job(self, plan: Plan) -> dict[str, Any]:
+        """What `runtime/child.py` needs to measure `plan`. Raises Unmeasurable where another process cannot have it."""
+        constants = {name: value for name, value in self.lowered.graph.constants.items() if isinstance(value, torch.Tensor)}
+        if len(constants) < len(self.lowered.graph.constants):
+            raise Unmeasurable("the graph has constants that are no tensors")
+        return {
+            "source": self.lowered.source,
+            "lines": self.lines,
+            "constants": constants,
+            "kernels": len(self.reading.kernels.kernels),
+            "kernel_of_launch": list(self.reading.order),
+            "order": list(self.reading.kernel_order),
+            "plan": plan.dumps(),
+            "device": torch.cuda.current_device(),
+            "precision": torch.get_float32_matmul_precision(),
+        }
 
     def player(self, arguments: Sequence[Any]) -> Player:
         """Compile the code, run it once on `arguments`, and keep what it launched."""
@@ -107,29 +135,32 @@ def _number(size: Any, sizes: Mapping[str, int] | None = None) -> Any:
     return int(expression.xreplace({symbol: sympy.Integer(value) for symbol, value in known.items()}))
 
 
-def _argument(node: fx.Node, value: Any, reading: Reading, sizes: Mapping[str, int]) -> Any:
+def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:
+    layout = _layout(node, {})
+    if not isinstance(layout, Layout):
+        return layout
+    if not isinstance(value, torch.Tensor) or not _fits(value, node.meta["val"], layout):
+        raise Unmeasurable(f"the value of the input {node.name!r} is not known")
+    written = {access.storage for kernel in reading.kernels.kernels for access in kernel.writes}
+    changed = reading.storages.get(node) in written
+    return _copy(value.detach(), layout) if changed else value.detach()
+
+
+def _layout(node: fx.Node, sizes: Mapping[str, int]) -> Any:
     example = node.meta["val"]
     if not isinstance(example, torch.Tensor):
         return _number(example, sizes)
-    written = {access.storage for kernel in reading.kernels.kernels for access in kernel.writes}
-    changed = reading.storages.get(node) in written
-    shape, strides = ([_number(size, sizes) for size in of] for of in (example.shape, example.stride()))
-    if isinstance(value, torch.Tensor) and _fits(value, example, shape, strides):
-        return _copy(value.detach(), shape, strides) if changed else value.detach()
-    made = torch.empty_strided(shape, strides, dtype=example.dtype, device=example.device)
-    if made.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        # From a generator of its own: the caller's random numbers stay what they are without a compile.
-        return made.normal_(generator=torch.Generator(made.device).manual_seed(0))
-    return made.zero_()  # a valid index wherever there is one
+    shape, strides = (tuple(_number(size, sizes) for size in of) for of in (example.shape, example.stride()))
+    return Layout.of(example, shape, strides)
 
 
-def _fits(value: torch.Tensor, example: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> bool:
+def _fits(value: torch.Tensor, example: torch.Tensor, layout: Layout) -> bool:
     same = value.dtype == example.dtype and value.device == example.device
-    return same and list(value.shape) == list(shape) and list(value.stride()) == list(strides)
+    return same and tuple(value.shape) == layout.shape and tuple(value.stride()) == layout.strides
 
 
-def _copy(value: torch.Tensor, shape: Sequence[int], strides: Sequence[int]) -> torch.Tensor:
-    return torch.empty_strided(shape, strides, dtype=value.dtype, device=value.device).copy_(value)
+def _copy(value: torch.Tensor, layout: Layout) -> torch.Tensor:
+    return torch.empty_strided(layout.shape, layout.strides, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _check_repeatable(reading: Reading) -> None:

@@ -15,13 +15,14 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.costs.devices import Device
 from graphstreams.costs.measured import Store, cache_folder
+from graphstreams.elsewhere import Elsewhere
 from graphstreams.graph.lowering import Lowered
 from graphstreams.graph.reading import Reading
-from graphstreams.measuring import SerialCode, Unmeasurable, load_call
+from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, Tried, search_by_measuring, search_on_simulator
+from graphstreams.planning.search import Space, Tried, exchanged, search_by_measuring, search_on_simulator
 from graphstreams.reports.measurement import Measurement
 from graphstreams.runtime.player import Graph, Player, medians_in_turns
 
@@ -41,6 +42,7 @@ SETTINGS = (
 MEASURED_KERNELS = 20_000  # kernels in all the plans of one search: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
 FINALISTS = 4  # plans that are measured again, longer, before one is chosen
+PRIORITISED = 3  # of them are measured with priorities too
 CLOSE = 1.005  # times the fastest, within which the plan that costs the host least is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
 
@@ -53,6 +55,7 @@ class Tuner:
         self._reading, self._options, self._values = reading, options, values
         self._store = Store(cache_folder(), repr((device.name, torch.__version__, torch.version.cuda)))
         self._code: SerialCode | None = None
+        self._elsewhere: Elsewhere | None = None
         self._keys: list[str] | None = None
         self._player: Player | None = None
         self._arguments: list[Any] = []
@@ -114,7 +117,7 @@ class Tuner:
 
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
         tried = search_by_measuring(space, measure, count)
-        best, serial_us, played_us = self._finals(self._finalists(tried))
+        best, serial_us, played_us = self._finals(self._finalists(space, tried))
         plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
         return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)
 
@@ -132,30 +135,39 @@ class Tuner:
         serial, streamed = medians_in_turns([self._serial_graph(), compiled], 9, 15)
         return replace(measurement, compiled_us=streamed * measurement.serial_us / serial)
 
-    def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float | None:
-        """The share of the serial time that `plan` saves at other dynamic sizes, on made-up inputs; None if it cannot run."""
-        code = self._serial_code()
-        try:
-            with unset_fake_temporarily():
-                player = code.player(code.arguments({}, sizes))
-            serial, streamed = medians_in_turns([player.serial(self._reading.kernel_order), player.play(plan)], 7, 8)
-        except Unmeasurable as reason:
-            log.debug("%s at %s: %s", plan.name, dict(sizes), reason)
-            return None
-        return 1 - streamed / serial
+    def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float:
+        """The share of the serial time that `plan` saves at other dynamic sizes, on made-up inputs; kept for the next compile.
+
+        Measured in a process of its own, which an index that is out of range there may end. Raises Unmeasurable.
+        """
+        digest = hashlib.sha256(repr((plan.placements, plan.events, plan.priority)).encode()).hexdigest()
+        key = f"gain {self._key} {digest} {sorted(sizes.items())}"
+        share = self._store.get(key)
+        if not isinstance(share, float):
+            if self._elsewhere is None:
+                self._elsewhere = Elsewhere(self._serial_code().job(plan))
+            share = self._elsewhere.gain(self._serial_code().layouts(sizes))
+            self._store.put(key, share)
+        return share
 
     def close(self) -> None:
-        """Give back the memory that measuring took."""
+        """Give back the memory that measuring took, and end the process that measured other sizes."""
+        if self._elsewhere is not None:
+            self._elsewhere.close()
+            self._elsewhere = None
         if self._player is not None:
             self._player = self._serial = None
             self._arguments = []
             torch.cuda.empty_cache()
 
-    def _finalists(self, tried: Sequence[Tried]) -> list[Plan]:
+    def _finalists(self, space: Space, tried: Sequence[Tried]) -> list[Plan]:
+        """The fastest plans, and what CUDA priorities make of a few: for the aux streams, or for the caller's kernels there."""
         plans = [t.plan for t in sorted(tried, key=lambda t: t.measured_us)[:FINALISTS]]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
-        return [*plans, *(replace(plan, priority=URGENT) for plan in plans[:2] if plan.streams > 1)]
+        several = [plan for plan in plans[:PRIORITISED] if plan.streams > 1]
+        others = [other for plan in several for other in exchanged(space, plan)]
+        return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
 
     def _finals(self, plans: Sequence[Plan]) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""

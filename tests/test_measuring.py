@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ import sympy
 import torch
 from sample_modules import FREE_EVENTS, captured, lowered_with_code, module_and_inputs, reading_of, serial_code
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams import measuring
 from graphstreams.explaining import capture
@@ -20,6 +23,7 @@ from graphstreams.graph.dependences import Touched, dependences
 from graphstreams.graph.kernels import Access, Kernel, KernelGraph
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode, Unmeasurable
+from graphstreams.runtime.made_up import Layout, described, made
 
 MIB = 2**20
 
@@ -336,7 +340,7 @@ def arguments(values: dict[int, Any], written: str = "") -> list[Any]:
 
 def test_real_inputs_are_used_as_they_are_and_those_that_change_are_copied() -> None:
     x = torch.randn(2, 3)
-    read, written = arguments({0: x})[0], arguments({0: x}, written="x")[0]
+    read, written = arguments({**known(), 0: x})[0], arguments({**known(), 0: x}, written="x")[0]
     assert read.data_ptr() == x.data_ptr()
     assert written.data_ptr() != x.data_ptr()
     assert torch.equal(written, x)
@@ -345,23 +349,43 @@ def test_real_inputs_are_used_as_they_are_and_those_that_change_are_copied() -> 
 
 
 def test_parameters_lose_their_gradients() -> None:
-    assert not arguments({0: torch.nn.Parameter(torch.randn(2, 3))})[0].requires_grad
+    assert not arguments({**known(), 0: torch.nn.Parameter(torch.randn(2, 3))})[0].requires_grad
 
 
-def test_inputs_that_are_not_known_are_made_up_without_touching_the_random_state() -> None:
-    before = torch.get_rng_state()
-    x, rows, n = arguments({})
-    assert torch.equal(torch.get_rng_state(), before)
-    assert (x.shape, x.dtype, rows.tolist(), n) == ((2, 3), torch.float32, [0, 0], 5)
-    assert torch.isfinite(x).all()
-    assert x.unique().numel() == 6
+def known() -> dict[int, Any]:
+    return {0: torch.randn(2, 3), 1: torch.tensor([1, 0])}
+
+
+def test_a_number_needs_no_value() -> None:
+    assert arguments(known())[2] == 5
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_nothing_is_run_on_made_up_values(missing: int) -> None:
+    """An index computed from them might be out of range."""
+    values = known()
+    del values[missing]
+    with pytest.raises(Unmeasurable, match=f"the value of the input '{('x', 'rows')[missing]}' is not known"):
+        arguments(values)
 
 
 @pytest.mark.parametrize("value", [torch.randn(3, 2).t(), torch.randn(4, 3), torch.zeros(2, 3, dtype=torch.int32), 7, None])
-def test_a_value_that_does_not_fit_is_made_up(value: Any) -> None:
-    x = arguments({0: value})[0]
-    assert (tuple(x.shape), x.stride(), x.dtype) == ((2, 3), (3, 1), torch.float32)
-    assert not isinstance(value, Tensor) or x.data_ptr() != value.data_ptr()
+def test_a_value_that_does_not_fit_is_none(value: Any) -> None:
+    with pytest.raises(Unmeasurable, match="the value of the input 'x' is not known"):
+        arguments({**known(), 0: value})
+
+
+def test_layouts_at_other_sizes_are_plain_data() -> None:
+    """Of a tensor with 2 rows, and of the number 5: what is dynamic takes the sizes given, what is not stays."""
+    shape_env = ShapeEnv()
+    rows = shape_env.create_symintnode(sympy.Symbol("s0", integer=True, positive=True), hint=2)
+    with FakeTensorMode(shape_env=shape_env):
+        x = torch.empty(rows, 3, dtype=torch.bfloat16)
+    code = object.__new__(SerialCode)
+    code.reading = by_hand({"x": x, "n": 5}, [kernel("k", {}, {"t": 24})])
+    assert code.layouts({"s0": 8}) == [Layout((8, 3), (3, 1), "bfloat16", "cpu"), 5]
+    layout, five = (made(json.loads(json.dumps(described(each)))) for each in code.layouts({"s0": 8}))
+    assert (layout.shape, layout.dtype, five) == ((8, 3), torch.bfloat16, 5)
 
 
 def test_a_graph_that_cannot_be_repeated_or_does_not_fit_gets_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,4 +395,4 @@ def test_a_graph_that_cannot_be_repeated_or_does_not_fit_gets_no_arguments(monke
         code.arguments({})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 10**12))
     with pytest.raises(Unmeasurable, match="free memory"):
-        arguments({})
+        arguments(known())

@@ -15,9 +15,11 @@ MOST_LINES = 32  # of one kernel; a roofline has up to three
 
 
 class KernelTimes:
-    """The us of every kernel of a graph, as functions of one size; all other dynamic sizes keep their example values.
+    """The us of every kernel of a graph, as functions of one size.
 
     The size may be an expression: of the sizes in it the first by name varies, so that `s0 * s1` at s1 = 16 is 16 times s0.
+    Sizes outside it whose example value is that of the size, or of what varies in it, are taken to grow alike: a cache with a
+    row for each token. All others keep their example values.
     """
 
     def __init__(self, costs: Sequence[sympy.Expr], size: sympy.Expr, sizes: Mapping[str, int]) -> None:
@@ -28,9 +30,10 @@ class KernelTimes:
         varying = min(size.free_symbols, key=str, default=None)
         if varying is None:
             raise ValueError(f"{size} is no dynamic size")
-        others = {name: value for name, value in sizes.items() if name != str(varying)}
-        self._varying, self._inverse, self._others = str(varying), _inverse(size, varying, others), others
-        self._costs = [_substituted(cost, {self._varying: self._inverse}, others) for cost in costs]
+        fixed = {name: value for name, value in sizes.items() if name != str(varying)}
+        self._growing = {str(varying): _inverse(size, varying, fixed), **_alike(size, varying, sizes)}
+        self._fixed = {name: value for name, value in fixed.items() if name not in self._growing}
+        self._costs = [_substituted(cost, self._growing, self._fixed) for cost in costs]
         self._lines = [_lines(cost) for cost in self._costs]
         self._known: dict[int, list[float]] = {}
 
@@ -43,7 +46,8 @@ class KernelTimes:
 
     def sizes(self, size: int) -> dict[str, int]:
         """The value of each dynamic size at `size`."""
-        return {**self._others, self._varying: round(float(self._inverse.xreplace({SIZE: sympy.Integer(size)})))}
+        at = {SIZE: sympy.Integer(size)}
+        return {**self._fixed, **{name: round(float(value.xreplace(at))) for name, value in self._growing.items()}}
 
     def breakpoints(self) -> list[float] | None:
         """Sizes above 0 where a kernel's us may stop being linear; None where one is no maximum of lines."""
@@ -76,6 +80,16 @@ def _inverse(size: sympy.Expr, varying: sympy.Symbol, others: Mapping[str, int])
         raise ValueError(f"{size} does not grow in proportion to {varying}")
     slope, start = polynomial.all_coeffs()
     return (SIZE - start) / slope
+
+
+def _alike(size: sympy.Expr, varying: sympy.Symbol, sizes: Mapping[str, int]) -> dict[str, sympy.Expr]:
+    """The sizes outside `size` that grow with it, in terms of SIZE."""
+    if str(varying) not in sizes:
+        return {}
+    inside = {str(symbol) for symbol in size.free_symbols}
+    fixed = {name: value for name, value in sizes.items() if name != str(varying)}
+    values = {sizes[str(varying)]: _inverse(size, varying, fixed), int(_substituted(size, {}, sizes)): SIZE}
+    return {name: values[value] for name, value in sizes.items() if name not in inside and value in values}
 
 
 def _substituted(expression: sympy.Expr, symbols: Mapping[str, sympy.Expr], sizes: Mapping[str, int]) -> sympy.Expr:

@@ -10,7 +10,7 @@ another one, a change back and forth between two of the sizes that are tried, po
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, floor, fsum
 from typing import Any
@@ -147,20 +147,25 @@ def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits
     return Threshold(symbol, max_size, curve, f"max_tokens={max_size}")
 
 
-def confirm(threshold: Threshold, gain_at: Callable[[int], float | None], min_gain: float) -> Threshold:
+def confirm(
+    threshold: Threshold, gain_at: Callable[[int], float | None], min_gain: float, known: Mapping[int, float] | None = None
+) -> Threshold:
     """The threshold after measuring around its largest size.
 
-    `gain_at` tells the share of the serial time that is saved at a size, or None where that cannot be measured. A predicted
-    size that does not gain is halved until one does; one whose double still gains is doubled. At most CONFIRMATIONS sizes
-    are measured, so the result may be smaller than the true one.
+    `gain_at` tells the share of the serial time that is saved at a size, or None where that cannot be measured; `known` has
+    what was measured before. A predicted size that does not gain is halved until one does; one whose double still gains is
+    doubled. At most CONFIRMATIONS sizes are measured, so the result may be smaller than the true one. With nothing measured
+    the threshold is returned as it is.
     """
     largest = threshold.largest
     if not largest:
         return threshold
+    before = dict(known or {})
+    safe = max((size for size, gain in before.items() if gain >= min_gain and size <= largest), default=0)
     measured: dict[int, float] = {}
     step, size = 0, largest
     while len(measured) < CONFIRMATIONS and size >= max(1, threshold.smallest):
-        gain = gain_at(size)
+        gain = before[size] if size in before else gain_at(size)
         if gain is None:
             break
         measured[size] = gain
@@ -169,11 +174,13 @@ def confirm(threshold: Threshold, gain_at: Callable[[int], float | None], min_ga
             break
         step = direction
         size = size * 2 if step > 0 else size // 2
-    gaining = [size for size, gain in measured.items() if gain >= min_gain]
+        if step < 0 and size <= safe:
+            break
     if not measured:
         return threshold
-    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in sorted(measured.items()))
-    return replace(threshold, largest=max(gaining, default=0), reason=f"{threshold.reason}; measured gains: {told}")
+    gaining = [size for size, gain in measured.items() if gain >= min_gain]
+    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in sorted({**before, **measured}.items()))
+    return replace(threshold, largest=max(gaining, default=safe), reason=f"{threshold.reason}; measured gains: {told}")
 
 
 def _tried(curves: Curves) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_cache
 
 from graphstreams.rewriting.execution import equal_bits
 from graphstreams.runtime.twin import Twin
@@ -138,6 +139,31 @@ def test_a_threshold_that_is_solved_is_kept_too(tmp_path: Path, choices: list[bo
         threshold = only_report(tmp_path)["threshold"]
         largest = threshold["largest"]
         assert 4 <= largest < 200 and len(threshold["curve"]["sizes"]) > 4
+        for tokens in (largest, largest + 1):
+            first = layer_inputs(tokens, tokens)
+            second = copies(first)
+            assert torch.equal(serial(*first), streamed(*second))
+            assert equal_bits(first, second)
+    assert choices == [True, True, False]
+
+
+def test_a_threshold_is_confirmed_by_measuring(tmp_path: Path, choices: list[bool]) -> None:
+    """With default options: around the predicted crossover the plan is played at other sizes, beside the serial kernels."""
+    module = deepseek_v32.build(deepseek_v32.Config(tp=8), "cuda")
+    options = {"dump": str(tmp_path), "inductor": SAME_KERNELS}
+    serial = torch.compile(module, options=SAME_KERNELS)
+    streamed = torch.compile(module, backend="graphstreams", options=options)
+    with torch.no_grad(), fresh_cache():
+        first = layer_inputs(4, 0)
+        assert torch.equal(serial(*copies(first)), streamed(*copies(first)))
+        report = only_report(tmp_path)
+        assert (report["verdict"], report["costs"]) == ("clean", "measured"), report["notes"]
+        threshold = report["threshold"]
+        told = threshold["reason"].partition("; measured gains: ")[2]
+        gains = {int(size): float(gain.rstrip("%")) for size, gain in (each.split(": ") for each in told.split(", "))}
+        largest = threshold["largest"]
+        assert gains[largest] >= 2.0
+        assert all(gain < 2.0 for size, gain in gains.items() if size > largest)
         for tokens in (largest, largest + 1):
             first = layer_inputs(tokens, tokens)
             second = copies(first)

@@ -70,6 +70,21 @@ def test_other_sizes_keep_their_example_values():
     assert times(S * T + 1, s1=10, s0=3).at(5) == [51]
 
 
+def test_sizes_that_equal_it_in_the_example_grow_with_it():
+    """A cache has a row for each of 4 tokens, another 16 rows for each of them; a table of 64 rows stays as it is."""
+    tokens, rows, slots = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1", "s2"))
+    found = KernelTimes([tokens + rows + slots], tokens, {"s0": 4, "s1": 4, "s2": 64})
+    assert found.at(8) == [8 + 8 + 64]
+    assert found.sizes(8) == {"s0": 8, "s1": 8, "s2": 64}
+
+
+def test_sizes_that_equal_a_product_grow_with_the_product_and_those_inside_stay():
+    product, many = S * T, sympy.Symbol("s2", integer=True, positive=True)
+    found = KernelTimes([many], product, {"s0": 4, "s1": 16, "s2": 64, "s3": 4, "s4": 16})
+    assert found.sizes(128) == {"s0": 8, "s1": 16, "s2": 128, "s3": 8, "s4": 16}
+    assert found.at(128) == [128]
+
+
 def test_names_count_and_not_assumptions():
     assert times(sympy.Symbol("s0") * 2).at(5) == [10]
 

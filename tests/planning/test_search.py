@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.paths import Timing, timed
+from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.search import (
     EVALUATED_KERNELS,
     PROPOSALS,
     Space,
+    exchanged,
     search_by_measuring,
     search_on_simulator,
     signature,
@@ -133,6 +134,31 @@ def test_the_simulators_search_is_never_worse_than_the_best_list_schedule(space,
     plan = search_on_simulator(space, seed)
     assert_sound(plan, space)
     assert plan.streamed_us <= plan_kernels(space.graph, space.us, space.streams, space.event_us).streamed_us + 1e-9
+
+
+def test_of_equally_short_plans_one_with_few_waits_is_taken():
+    """Two chains of three, and events that cost nothing: any spread of the second half is as short, one needs two waits."""
+    graph = graph_of(6, [(0, 1), (1, 2), (3, 4), (4, 5)])
+    for seed in range(5):
+        plan = search_on_simulator(Space(graph, [1.0] * 6, 4, 0.0), seed)
+        assert (plan.streamed_us, plan.streams) == (3.0, 2)
+        assert sum(len(event.waits) for event in plan.events) == 2  # fork and join
+
+
+def test_exchanging_gives_the_callers_kernels_another_stream():
+    graph = graph_of(4, [(0, 1), (1, 3), (0, 2)])
+    space = Space(graph, [1.0] * 4, 3, 0.0)
+    plan = space.plan(Assignment([0, 1, 2, 3], [0, 0, 1, 0]))
+    (other,) = exchanged(space, plan)
+    assert other.stream_of() == {0: 1, 1: 1, 2: 0, 3: 1}
+    check_plan(graph, other)
+    three = space.plan(Assignment([0, 1, 2, 3], [0, 1, 2, 0]))
+    assert [each.stream_of() for each in exchanged(space, three)] == [{0: 1, 1: 0, 2: 2, 3: 1}, {0: 2, 1: 1, 2: 0, 3: 2}]
+
+
+def test_exclusive_kernels_keep_the_callers_stream():
+    space = Space(graph_of(2, [], exclusive={0}), [1.0] * 2, 2, 0.0)
+    assert exchanged(space, space.plan(Assignment([0, 1], [0, 1]))) == []
 
 
 @settings(max_examples=100, deadline=None)

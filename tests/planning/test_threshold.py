@@ -200,8 +200,8 @@ def test_refuses_what_is_no_threshold(text):
         Threshold.loads(text)
 
 
-def measured_around(largest, gains, min_gain=0.02, smallest=0):
-    """The threshold after measuring, and which sizes were measured; `gains` has what each size saves."""
+def measured_around(largest, gains, min_gain=0.02, smallest=0, known=None):
+    """The threshold after measuring, and which sizes were measured; `gains` has what each size saves, `known` was before."""
     asked = []
 
     def gain_at(size):
@@ -209,7 +209,7 @@ def measured_around(largest, gains, min_gain=0.02, smallest=0):
         return gains.get(size)
 
     threshold = Threshold("s0", largest, (), "solved", smallest)
-    return confirm(threshold, gain_at, min_gain), asked
+    return confirm(threshold, gain_at, min_gain, known), asked
 
 
 def test_a_predicted_size_that_does_not_gain_is_halved_until_one_does():
@@ -233,6 +233,23 @@ def test_measuring_ends_after_a_few_sizes_and_where_it_cannot_go_on():
 def test_where_no_measured_size_gains_none_runs_on_streams():
     found, asked = measured_around(8, {8: 0.0, 4: 0.0}, smallest=4)
     assert (found.largest, asked) == (0, [8, 4])
+
+
+def test_a_size_that_is_known_to_gain_is_left_where_larger_ones_do_not():
+    """As few as it took to measure: at 3 tokens it gains, at 16, 8 and 4 it does not, and below 3 nobody looks."""
+    found, asked = measured_around(16, dict.fromkeys((16, 8, 4, 2), -0.1), known={3: 0.2})
+    assert (found.largest, asked) == (3, [16, 8, 4])
+    assert found.reason == "solved; measured gains: 3: 20.0%, 4: -10.0%, 8: -10.0%, 16: -10.0%"
+
+
+def test_four_sizes_that_lose_leave_the_one_that_is_known_to_gain():
+    found, asked = measured_around(1024, dict.fromkeys((1024, 512, 256, 128), 0.0), known={4: 0.2})
+    assert (found.largest, asked) == (4, [1024, 512, 256, 128])
+
+
+def test_what_is_known_is_not_measured_again():
+    found, asked = measured_around(8, {16: 0.0}, known={8: 0.1})
+    assert (found.largest, asked) == (8, [16])
 
 
 @pytest.mark.parametrize("largest", [None, 0])

@@ -1,0 +1,85 @@
+"""A child process that answers, talks too much, fails or says nothing: the one that asks goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from graphstreams.elsewhere import Elsewhere
+from graphstreams.measuring import Unmeasurable
+from graphstreams.runtime.made_up import Layout
+
+ASKED = [Layout((8, 3), (3, 1), "bfloat16", "cuda:0"), 5]
+ANSWERS = """
+import json, sys, torch
+job = torch.load(sys.argv[1], weights_only=True)
+print("something of a library")
+for line in sys.stdin:
+    layout, number = json.loads(line)
+    print("gain", job["share"] + layout["shape"][0] + number, flush=True)
+"""
+
+
+@pytest.fixture
+def child(tmp_path: Path) -> Iterator[Callable[..., Elsewhere]]:
+    """Starts children that run a program."""
+    started: list[Elsewhere] = []
+
+    def start(program: str, patience: float = 60.0) -> Elsewhere:
+        path = tmp_path / "child.py"
+        path.write_text(program)
+        started.append(Elsewhere({"share": 0.25, "weight": torch.ones(2)}, [sys.executable, str(path)], patience))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()
+
+
+def test_each_question_gets_its_answer_from_one_process(child: Callable[..., Elsewhere]) -> None:
+    asked = child(ANSWERS)
+    assert asked.gain(ASKED) == 13.25
+    first = asked._process
+    assert asked.gain([*ASKED[:1], 7]) == 15.25
+    assert asked._process is first
+
+
+def test_a_child_that_fails_is_named_and_not_asked_again(child: Callable[..., Elsewhere]) -> None:
+    asked = child("import sys\nsys.stdin.readline()\nraise IndexError('out of bounds')")
+    for _ in range(2):
+        with pytest.raises(Unmeasurable, match="ended: IndexError: out of bounds"):
+            asked.gain(ASKED)
+    assert asked._process is None
+
+
+def test_a_child_that_is_killed_is_named(child: Callable[..., Elsewhere]) -> None:
+    asked = child("import os, signal, sys\nsys.stdin.readline()\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(Unmeasurable, match="it said nothing"):
+        asked.gain(ASKED)
+
+
+def test_a_child_that_hangs_is_ended(child: Callable[..., Elsewhere]) -> None:
+    asked = child("import time\nwhile True: time.sleep(1)", patience=1.0)
+    with pytest.raises(Unmeasurable, match="no answer in 1 s"):
+        asked.gain(ASKED)
+
+
+def test_nothing_is_left_when_it_is_closed(child: Callable[..., Elsewhere]) -> None:
+    asked = child(ANSWERS)
+    asked.gain(ASKED)
+    process, folder = asked._process, Path(asked._folder.name)
+    assert process is not None and folder.exists()
+    asked.close()
+    assert process.poll() is not None
+    assert not folder.exists()
+
+
+def test_without_a_gpu_the_real_child_says_why(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with Elsewhere({"device": 0, "precision": "highest", "source": ""}) as asked, pytest.raises(Unmeasurable, match="Error"):
+        asked.gain(ASKED)
