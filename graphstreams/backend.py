@@ -167,8 +167,12 @@ class _ProvedCompile:
         def compile_graph(graph: fx.GraphModule) -> Any:
             return compile_fx_inner(graph, example_inputs, *args, **kwargs)
 
+        def limited() -> bool:
+            reports = self.stream_pass.reports[seen:]
+            return any(report.verdict == "clean" and report.threshold and report.threshold.limits for report in reports)
+
         try:
-            return compile_with_twin(gm, compile_graph, passes, dispatch_in_source)
+            return compile_with_twin(gm, compile_graph, passes, dispatch_in_source, limited)
         except Exception:
             if self.stream_pass.options.strict or not _unproved(self.stream_pass.reports[seen:]):
                 raise

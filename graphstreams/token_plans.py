@@ -44,7 +44,7 @@ def plan_for_tokens(
         outcome.report = replace(outcome.report, threshold=threshold)
         if threshold.largest == 0:
             raise Serial("serial", f"no number of tokens gains enough: {threshold.reason}")
-        if threshold.largest is None and not threshold.smallest:
+        if not threshold.limits:
             return plan, None
         values = [node.meta.get("val") for node in reading.module.graph.find_nodes(op="placeholder")]
         return plan, Dispatch(size_source(threshold.symbol, values), threshold.largest, threshold.smallest)

@@ -63,8 +63,8 @@ class Products(torch.nn.Module):
 class Backend:
     """Plain Inductor for both halves, with a threshold where the number of tokens is dynamic."""
 
-    def __init__(self, largest=LARGEST, smallest=0, passes=()):
-        self.largest, self.smallest, self.passes = largest, smallest, passes
+    def __init__(self, largest=LARGEST, smallest=0, passes=(), limited=False):
+        self.largest, self.smallest, self.passes, self.limited = largest, smallest, passes, limited
         self.compiled = []
 
     def __call__(self, gm, example_inputs):
@@ -81,7 +81,7 @@ class Backend:
         def compile_graph(graph):
             return inductor.compile_fx_inner(graph, example_inputs, *args, **kwargs)
 
-        self.compiled.append(compile_with_twin(gm, compile_graph, self.passes, dispatch_of))
+        self.compiled.append(compile_with_twin(gm, compile_graph, self.passes, dispatch_of, lambda: self.limited))
         return self.compiled[-1]
 
 
@@ -133,6 +133,19 @@ def test_one_graph_serves_sizes_on_both_sides_whichever_comes_first(sizes, choic
 def test_sizes_below_the_smallest_run_serially_too(choices):
     run(Backend(LARGEST, smallest=3))
     assert choices == [3 <= size <= LARGEST for size in SIZES]
+
+
+@pytest.mark.usefixtures("_no_caches")
+def test_code_that_does_not_say_for_which_sizes_it_gains_is_not_run(choices, caplog):
+    """The first compile lost the line that tells: it is left, and the second, without our pass, is all that runs."""
+    seen = Passes()
+    backend = Backend(largest=None, limited=True)
+    with caplog.at_level(logging.WARNING, "graphstreams"), torch._inductor.config.patch(post_grad_custom_post_pass=seen):
+        run(backend)
+    assert choices == []
+    assert not isinstance(backend.compiled[0], Twin)
+    assert seen.seen == 1  # not in the second compile
+    assert "does not say for which sizes" in caplog.text
 
 
 @pytest.mark.usefixtures("_no_caches")

@@ -39,6 +39,11 @@ class Threshold:
     reason: str
     smallest: int = 0  # and from this one on
 
+    @property
+    def limits(self) -> bool:
+        """Whether there are sizes for which it does not run on streams, as far as was looked."""
+        return self.largest is not None or self.smallest > 0
+
     def dumps(self) -> str:
         """The threshold as indented JSON."""
         return json.dumps(asdict(self), indent=1)
