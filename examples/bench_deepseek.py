@@ -158,7 +158,8 @@ def enter_ours(entrants: Field, module: torch.nn.Module, values: Sequence[Any], 
 def _verdict(directory: Path) -> tuple[dict[str, Any], Plan | None]:
     """What the report on the largest graph says, and its plan."""
     folder, largest = largest_report(directory)
-    kept = {name: largest[name] for name in ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events")}
+    names = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured")
+    kept = {name: largest[name] for name in names}
     plan = folder / "plan.json"
     return kept, Plan.loads(plan.read_text()) if plan.exists() else None
 

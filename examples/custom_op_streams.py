@@ -37,7 +37,8 @@ class CustomOpStreams(torch.nn.Module):
         self.side = torch.cuda.Stream() if torch.cuda.is_available() else None
         # Made once, as vLLM does: an operator that makes events at every call costs more on the host.
         self.events = [torch.cuda.Event() for _ in range(4)] if self.side else []
-        self.second = _block_phase_2 if isinstance(parts, BlockParts) else _layer_phase_2
+        ops = torch.ops.deepseek_rivals
+        self.second = ops.block_phase_2 if isinstance(parts, BlockParts) else ops.layer_phase_2
 
     def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> Any:
         parts = self.parts
@@ -81,31 +82,21 @@ class CustomOpStreams(torch.nn.Module):
         return result, other
 
 
-_VALUES = "Tensor q_c, Tensor qkv_a, Tensor key, Tensor projected, Tensor positions"
+def _phase_1(hidden: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _modules[name].phase_1(hidden)  # type: ignore[return-value]
 
 
-def _phase_1(hidden: Tensor, name: str) -> Tensors:
-    return _modules[name].phase_1(hidden)
+def _block_phase_2(
+    q_c: Tensor, qkv_a: Tensor, key: Tensor, projected: Tensor, positions: Tensor, index_cache: Tensor, name: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _modules[name].phase_2(q_c, qkv_a, key, projected, positions, index_cache)  # type: ignore[return-value]
 
 
-def _phase_2(*arguments: Any) -> Tensors:
-    return _modules[arguments[-1]].phase_2(*arguments[:-1])
-
-
-torch.library.custom_op(
-    "deepseek_rivals::phase_1", _phase_1, mutates_args=(),
-    schema="(Tensor hidden, str name) -> (Tensor, Tensor, Tensor, Tensor)",
-).register_fake(lambda *arguments: _first_shapes(*arguments))  # fmt: skip
-torch.library.custom_op(
-    "deepseek_rivals::block_phase_2", _phase_2, mutates_args={"index_cache"},
-    schema=f"({_VALUES}, Tensor(a!) index_cache, str name) -> (Tensor, Tensor, Tensor, Tensor)",
-).register_fake(lambda *arguments: _block_shapes(*arguments))  # fmt: skip
-torch.library.custom_op(
-    "deepseek_rivals::layer_phase_2", _phase_2, mutates_args={"kv_cache", "index_cache"},
-    schema=f"({_VALUES}, Tensor(a!) kv_cache, Tensor(b!) index_cache, str name) -> (Tensor, Tensor)",
-).register_fake(lambda *arguments: _layer_shapes(*arguments))  # fmt: skip
-_block_phase_2 = torch.ops.deepseek_rivals.block_phase_2
-_layer_phase_2 = torch.ops.deepseek_rivals.layer_phase_2
+def _layer_phase_2(
+    q_c: Tensor, qkv_a: Tensor, key: Tensor, projected: Tensor, positions: Tensor, kv_cache: Tensor, index_cache: Tensor,
+    name: str,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    return _modules[name].phase_2(q_c, qkv_a, key, projected, positions, kv_cache, index_cache)  # type: ignore[return-value]
 
 
 def _first_shapes(hidden: Tensor, name: str) -> Tensors:
@@ -126,3 +117,21 @@ def _layer_shapes(q_c: Tensor, *arguments: Any) -> Tensors:
     config, tokens = _modules[arguments[-1]].parts.layer.config, q_c.shape[0]
     query = q_c.new_empty(tokens, config.heads // config.tp, config.kv_lora + config.rope)
     return query, q_c.new_empty(tokens, config.topk, dtype=torch.int64)
+
+
+# As vLLM's `direct_register_custom_op` does: each call of a `torch.library.custom_op` goes through layers of Python that would
+# be counted against this rival wherever the host launches.
+_library = torch.library.Library("deepseek_rivals", "FRAGMENT")
+
+
+def _register(name: str, function: Callable[..., Any], shapes: Callable[..., Tensors], mutates: tuple[str, ...] = ()) -> None:
+    schema = torch.library.infer_schema(function, mutates_args=mutates)
+    _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    for device in ("CUDA", "CPU"):
+        _library.impl(name, function, device)
+    torch.library.register_fake(f"deepseek_rivals::{name}", shapes, lib=_library)
+
+
+_register("phase_1", _phase_1, _first_shapes)
+_register("block_phase_2", _block_phase_2, _block_shapes, ("index_cache",))
+_register("layer_phase_2", _layer_phase_2, _layer_shapes, ("kv_cache", "index_cache"))

@@ -245,4 +245,4 @@ def _small_first(graph: KernelGraph, shares: Sequence[float]) -> list[int]:
 def _with_exclusive(graph: KernelGraph, assignment: Assignment) -> Assignment:
     """The same with exclusive kernels on the caller's stream."""
     streams = zip(graph.kernels, assignment.stream, strict=True)
-    return Assignment(assignment.order, [0 if kernel.exclusive else stream for kernel, stream in streams])
+    return Assignment(assignment.order, [0 if kernel.on_caller else stream for kernel, stream in streams])

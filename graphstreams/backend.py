@@ -24,8 +24,10 @@ from graphstreams.options import OptionError, Options, disabled
 from graphstreams.outcome import Outcome
 from graphstreams.pairing import compile_with_twin, dispatch_in_source
 from graphstreams.pipeline import prove, run_stages
+from graphstreams.plan_key import source_hash
 from graphstreams.reports.report import Report
-from graphstreams.rewriting.wrapper import MARK, register
+from graphstreams.rewriting.wrapper import MARK, Mark, register
+from graphstreams.runtime import allocator
 
 log = logging.getLogger("graphstreams")
 
@@ -52,16 +54,19 @@ class StreamPass(CustomInferenceAwareGraphPass):
         inputs: Sequence[Any] = (),
     ) -> None:
         """`options` as for the backend; `input_names` are the source names of the graph's inputs, where known, `inputs` their
-        values, for kernels that are measured; those that are not known are made up.
+        values. Kernels are run, and plans measured, only where the value of every tensor among them is known. Plain Inductor
+        gives a pass none: there the plan comes from the roofline, or from an earlier compile of the same graph that measured.
 
         With `proof` the pass generates code for the rewritten graph and checks it before it changes anything. Without, the
         check comes when Inductor generates its code, and raises there; the caller has to compile again, without the pass.
+        Raises OptionError for options that are none.
         """
         self.options = options if isinstance(options, Options) else Options.from_dict(options)
         self.input_names = tuple(input_names)
         self.proof = proof
         self.inputs = tuple(inputs)
         self.reports: list[Report] = []
+        self._waiting: list[tuple[Outcome, Mark]] = []  # rewritten graphs whose code was not generated yet
 
     def __call__(self, graph: fx.Graph, is_inference: bool = True) -> None:
         """Rewrite `graph` in place where that is proved and predicted to gain. Raises GraphstreamsError if strict."""
@@ -78,12 +83,15 @@ class StreamPass(CustomInferenceAwareGraphPass):
             gm, self.options, name, self.input_names, texts=texts, proof=self.proof, inputs=self.inputs, twin=not self.proof
         )
         if outcome.module is not None:
-            _install(gm, outcome.module, None if self.proof else self._proof_of(outcome))
+            mark = _install(gm, outcome.module, None if self.proof else self._proof_of(outcome))
+            if not self.proof:
+                self._waiting.append((outcome, mark))
         if self.proof or outcome.module is None:
             self._done(outcome.report)
 
     def _proof_of(self, outcome: Outcome) -> Callable[[Any, str], None]:
         def check(graph: Any, source: str) -> None:
+            self._waiting = [(other, mark) for other, mark in self._waiting if other is not outcome]
             report = prove(outcome, Lowered(graph, {}, source), self.options).report
             self._done(report)
             if report.verdict != "clean":
@@ -91,17 +99,37 @@ class StreamPass(CustomInferenceAwareGraphPass):
 
         return check
 
+    def end_of_compile(self, error: BaseException | None = None) -> bool:
+        """Whether the code of every graph that was rewritten has been proved since the last call, or refused.
+
+        The others are reported as refused, and what their compile has left behind is put right. `error` is what ended it.
+        """
+        waiting, self._waiting = self._waiting, []
+        for outcome, mark in waiting:
+            mark.settings.close()
+            ended = f": {type(error).__name__}: {error}" if error is not None else ""
+            reason = f"its code was not generated, or not proved{ended}"
+            self._done(replace(outcome.report, verdict="refused", stage="verify", reason=reason))
+        return not waiting
+
     def uuid(self) -> str | None:
         """Identifies the options, what profile and calibrations hold, and this package's source in Inductor's cache keys.
 
-        None, which means no caching, with `dump`: a graph from a cache would leave no report.
+        None, which means no caching, with `dump`, for a graph from a cache would leave no report, and where the profile cannot
+        be read any more.
         """
         if self.options.dump is not None:
             return None
+        profile = b""
+        if self.options.profile is not None:
+            try:
+                profile = Path(self.options.profile).read_bytes()
+            except OSError:
+                return None
         options = "disabled" if disabled() else repr(self.options)
-        profile = self.options.profile
-        content = fingerprint() + (Path(profile).read_bytes() if profile else b"")
-        return hashlib.sha256(repr((options, _source_hash(), self.input_names, self.proof)).encode() + content).hexdigest()
+        content = fingerprint() + profile
+        seen = (options, source_hash(), self.input_names, self.proof, allocator.settings())
+        return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
@@ -172,8 +200,13 @@ class _ProvedCompile:
             return any(report.verdict == "clean" and report.threshold and report.threshold.limits for report in reports)
 
         try:
-            return compile_with_twin(gm, compile_graph, passes, dispatch_in_source, limited)
-        except Exception:
+            compiled = compile_with_twin(gm, compile_graph, passes, dispatch_in_source, limited)
+            if self.stream_pass.end_of_compile():
+                return compiled
+        except GraphstreamsError:
+            raise
+        except Exception as error:
+            self.stream_pass.end_of_compile(error)
             if self.stream_pass.options.strict or not _unproved(self.stream_pass.reports[seen:]):
                 raise
         with config.patch(post_grad_custom_post_pass=passes or None):
@@ -184,7 +217,7 @@ def _unproved(reports: Sequence[Report]) -> bool:
     return any(report.stage == "verify" and report.verdict != "clean" for report in reports)
 
 
-def _install(gm: fx.GraphModule, module: fx.GraphModule, proof: Callable[[Any, str], None] | None) -> None:
+def _install(gm: fx.GraphModule, module: fx.GraphModule, proof: Callable[[Any, str], None] | None) -> Mark:
     """Make `gm`, which Inductor is about to lower, the rewritten module."""
     for node in module.graph.find_nodes(op="get_attr"):
         value = getattr(module, node.target, None)
@@ -192,8 +225,9 @@ def _install(gm: fx.GraphModule, module: fx.GraphModule, proof: Callable[[Any, s
             setattr(gm, node.target, value)
     replace_graph(gm.graph, module.graph)
     register()
-    gm.meta[MARK] = replace(module.meta[MARK], proof=proof)
+    mark = gm.meta[MARK] = replace(module.meta[MARK], proof=proof)
     gm.recompile()
+    return mark
 
 
 def _input_names(gm: fx.GraphModule) -> list[str]:
@@ -236,8 +270,3 @@ def _user_passes(settings: Mapping[str, Any]) -> list[Any]:
     passes = given if isinstance(given, list | tuple) else [given]
     # Within a compile of ours the setting holds our pass too.
     return [each for each in passes if each is not None and not isinstance(each, StreamPass)]
-
-
-def _source_hash() -> str:
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

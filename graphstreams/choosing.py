@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import fsum
 from typing import Any
 
 from torch import fx
@@ -20,7 +21,7 @@ from graphstreams.measuring import Unmeasurable
 from graphstreams.options import Options
 from graphstreams.outcome import Outcome, Serial, close_tuner, note, stage
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.paths import Assignment, Timing
+from graphstreams.planning.paths import Assignment, Timing, longest_remaining
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.planning.simulation import EVENT_US, simulate
@@ -60,6 +61,8 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
         close_tuner(outcome)
         reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
         note(outcome, f"kernels were not measured: {reason}")
+        if options.costs == "measured":
+            log.warning("%s: kernels were not measured, their times are modelled: %s", outcome.report.name, reason)
         outcome.report = replace(outcome.report, us=(), plan=None, measurement=None)
         return None
 
@@ -85,14 +88,30 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
         if kept:
             _, plan, measurement = kept
         else:
+            _check_parallel(reading.kernels, us, options)
             space = _space(reading.kernels, us, outcome.device, options, tuner.blocks())
-            plan, measurement = tuner.search(space) if options.search else tuner.without_search(space)
+            if options.search:
+                modelled = simulated_plan(
+                    reading.kernels, Roofline(outcome.device).prices(reading.kernels), outcome.device, options
+                )
+                plan, measurement = tuner.search(space, [search_on_simulator(space), modelled])
+            else:
+                plan, measurement = tuner.without_search(space)
             if plan.streams == 1 or measurement.gain < options.min_gain:
                 tuner.keep(us, plan, measurement)  # the next compile need not find out again
         outcome.report = replace(outcome.report, plan=plan, measurement=measurement)
         check_plan(reading.kernels, plan)
         check_gain(outcome.report, options, 0, outcome.device)
     return plan
+
+
+def _check_parallel(graph: KernelGraph, us: Sequence[float], options: Options) -> None:
+    """Raise Serial where no plan can gain enough, for side by side no kernel gets faster."""
+    serial, longest = fsum(us), max(longest_remaining(graph.successors(), us), default=0.0)
+    if longest > (1 - options.min_gain) * serial:
+        share = 1 - longest / serial if serial else 0.0
+        text = f"its longest path of kernels leaves {share:.1%} of the serial time to gain"
+        raise Serial("serial", f"{text}, less than min_gain={options.min_gain:.1%}")
 
 
 def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Plan:
@@ -141,7 +160,8 @@ def check_gain(report: Report, options: Options, lost_fusions: int, device: Devi
     plan, measured = report.plan, report.measurement
     assert plan is not None
     if plan.streams == 1:
-        raise Serial("serial", "its kernels form one chain, or no placement on several streams is faster")
+        chain = "its kernels form one chain, or no placement on several streams is faster"
+        raise Serial("serial", "the option streams is 1" if options.streams == 1 else chain)
     if measured is not None:
         if measured.gain < options.min_gain:
             what = "generated code's" if measured.compiled_us else "plan's"

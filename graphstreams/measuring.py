@@ -17,6 +17,7 @@ from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.reading import Reading
 from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.wrapper import plan_settings
+from graphstreams.runtime.child import precisions
 from graphstreams.runtime.launches import record_launches
 from graphstreams.runtime.made_up import Layout
 from graphstreams.runtime.player import Player
@@ -34,10 +35,9 @@ class SerialCode:
     """The code that Inductor generates for a graph that was read, with nothing that depends on the order of its kernels."""
 
     def __init__(self, reading: Reading) -> None:
-        # A buffer that is overwritten in place holds another value in another order.
-        settings = {**plan_settings(), "inplace_buffers": False}
         self.reading = reading
-        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=settings)
+        # Nor may a buffer be overwritten in place, which in another order holds another value.
+        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=plan_settings())
         self.lines = _launch_lines(self.lowered, reading)
 
     def keys(self) -> list[str]:
@@ -82,7 +82,7 @@ class SerialCode:
             "order": list(self.reading.kernel_order),
             "plan": plan.dumps(),
             "device": torch.cuda.current_device(),
-            "precision": torch.get_float32_matmul_precision(),
+            "precisions": precisions(),
         }
 
     def player(self, arguments: Sequence[Any]) -> Player:

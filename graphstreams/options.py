@@ -28,7 +28,7 @@ class Options:
     """The options of the backend, of `StreamPass` and of `explain`.
 
     Each can be set in `torch.compile(..., options={name: value})` or in the environment as GRAPHSTREAMS_<NAME>, which the
-    former overrides. Raises OptionError for a value out of range.
+    former overrides. Raises OptionError for a value out of range, and for `costs` that are neither known nor a file.
     """
 
     streams: int = _field(3, int, (1, 8), "streams in all, the caller's included; 1 turns the rewriting off")
@@ -53,7 +53,11 @@ class Options:
         "as many as are predicted to gain",
     )
     event_us: float | None = _field(
-        None, float, (0.0, 1000.0), "what a wait for another stream adds, in us; None: the device's own figure"
+        None,
+        float,
+        (0.0, 1000.0),
+        "what a wait for another stream adds, in us; None: 0.2 on the simulator, and "
+        "1.0 in list schedules, which know no contention",
     )
     max_extra_memory: float = _field(
         0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
@@ -62,11 +66,18 @@ class Options:
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )
     dump: str | None = _field(None, str, None, "directory for the report of every graph, one folder a graph; None: no report")
-    strict: bool = _field(False, bool, None, "raise where the graph would otherwise run serially because a stage failed")
+    strict: bool = _field(
+        False, bool, None, "raise for every graph that would run serially, whatever the reason: too small a gain is one too"
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if self.profile is not None and not os.path.isfile(self.profile):
+            near = difflib.get_close_matches(self.profile, COSTS, n=1, cutoff=0.0)[0]
+            known = ", ".join(map(repr, COSTS))
+            text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
+            raise OptionError(f"option 'costs' {text}")
 
     @property
     def profile(self) -> str | None:

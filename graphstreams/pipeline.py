@@ -21,6 +21,7 @@ from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.runtime.allocator import unsuited
 from graphstreams.sizing import dynamic_tokens
 from graphstreams.token_plans import plan_for_tokens, streamed_part
 from graphstreams.verification.happens_before import find_races
@@ -68,6 +69,8 @@ def _stages(
     inputs: Sequence[Any] | None, twin: bool,
 ) -> None:  # fmt: skip
     with stage(outcome, "read"):
+        if reason := unsuited() or wrapper.foreign_generator():
+            raise Serial("serial", reason)
         reading = outcome.reading = read_graph(gm, outcome.report.name, input_names)
         outcome.report = replace(
             outcome.report,
@@ -127,7 +130,7 @@ def _generated(outcome: Outcome) -> Lowered:
     """The code that Inductor will generate for the rewritten module."""
     assert outcome.module is not None
     wrapper.register()
-    with stage(outcome, "verify"):
+    with stage(outcome, "verify"), outcome.module.meta[wrapper.MARK].settings:
         copy = copy_graph(outcome.module)
         finish_post_grad_passes(copy)  # as Inductor will, on what the pass leaves
         return lower(copy, generate_code=True)

@@ -86,7 +86,11 @@ def _threshold(outcome: Outcome, plan: Plan, fewer: Fewer | None, tokens: Tokens
         return threshold
     measured = outcome.report.measurement  # of the plan for the example; one for fewer tokens has none
     known = {tokens.example: measured.gain} if measured is not None else {}
-    return confirm(threshold, lambda size: _measured_gain(outcome, plan, sizing, size), options.min_gain, known)
+
+    def gain_at(size: int) -> float | None:
+        return _measured_gain(outcome, plan, sizing, size)
+
+    return confirm(threshold, gain_at, options.min_gain, sizing.tokens.example, sizing.tokens.limits, known)
 
 
 def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> Sizing:

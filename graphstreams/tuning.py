@@ -5,45 +5,38 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from torch._inductor import config
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.costs.devices import Device
 from graphstreams.costs.measured import Store, cache_folder
 from graphstreams.elsewhere import Elsewhere
-from graphstreams.graph.lowering import Lowered
+from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
+from graphstreams.plan_key import plan_key, setting
 from graphstreams.planning.events import check_plan
+from graphstreams.planning.measured_search import Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, Tried, exchanged, search_by_measuring, search_on_simulator
+from graphstreams.planning.search import Space, exchanged, search_on_simulator
 from graphstreams.reports.measurement import Measurement
 from graphstreams.runtime.player import Graph, Player, medians_in_turns
 
 log = logging.getLogger("graphstreams")
 
-# Settings of Inductor that change what a kernel of the same name and sizes does, or how it is launched.
-SETTINGS = (
-    "deterministic",
-    "emulate_precision_casts",
-    "max_autotune",
-    "max_autotune_gemm",
-    "max_autotune_pointwise",
-    "coordinate_descent_tuning",
-    "epilogue_fusion",
-    "combo_kernels",
-)
 MEASURED_KERNELS = 20_000  # kernels in all the plans of one search: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
-FINALISTS = 4  # plans that are measured again, longer, before one is chosen
-PRIORITISED = 3  # of them are measured with priorities too
-CLOSE = 1.005  # times the fastest, within which the plan that costs the host least is taken
+SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
+TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other
+FINALISTS = 6  # plans that are measured again, longer, before one is chosen
+PRIORITISED = 4  # of them are measured with priorities too
+CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
 
 
@@ -51,20 +44,16 @@ class Tuner:
     """Measures one graph. Nothing is compiled or run before something is asked for that is not on disk."""
 
     def __init__(self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any]) -> None:
-        """`values` are real inputs of the graph by position; the others are made up."""
+        """`values` are real inputs of the graph by position. Without one of them the graph is not measured."""
         self._reading, self._options, self._values = reading, options, values
-        self._store = Store(cache_folder(), repr((device.name, torch.__version__, torch.version.cuda)))
+        self._store = Store(cache_folder(), setting(device))
         self._code: SerialCode | None = None
         self._elsewhere: Elsewhere | None = None
         self._keys: list[str] | None = None
         self._player: Player | None = None
         self._arguments: list[Any] = []
         self._serial: Graph | None = None
-        chosen = (options.streams, options.event_us, options.search, options.priority)
-        settings = [getattr(config, name, None) for name in SETTINGS]
-        # Not by name: AOTAutograd numbers the graphs of a process.
-        kernels = replace(reading.kernels, name="")
-        self._key = hashlib.sha256(repr((kernels, chosen, settings)).encode()).hexdigest()
+        self._key = plan_key(reading, options)
 
     def kept(self) -> tuple[list[float], Plan, Measurement] | None:
         """Times, plan and measurement of an earlier compile of the same graph under the same options."""
@@ -105,35 +94,49 @@ class Tuner:
             found[kernel] = [(int(count), int(at_once)) for count, at_once in kept]
         return found
 
-    def search(self, space: Space) -> tuple[Plan, Measurement]:
-        """The best of the plans that were measured against the serial graph in turns."""
+    def search(self, space: Space, first: Sequence[Plan] = ()) -> tuple[Plan, Measurement]:
+        """The best of the plans that were measured against the serial graph in turns, those of `first` among them.
+
+        Ends after about SEARCH_SECONDS; of a graph that takes long fewer plans are measured.
+        """
         player, serial = self._playing(), self._serial_graph()
-        whole = medians_in_turns([serial], 9, 20)[0]
+        whole = self._serial_us()
+        ends = time.monotonic() + SEARCH_SECONDS / 2
+        repeats = _repeats(whole, 2 * TURNS, 8, SEARCH_SECONDS / 2 / max(1, self._options.search))
 
         def measure(plan: Plan) -> float:
-            before, after = medians_in_turns([serial, player.play(plan)], 5, 8)
+            before, after = medians_in_turns([serial, player.play(plan)], TURNS, repeats)
             log.debug("%s: a plan predicted at %.1f us took %.1f us", plan.name, plan.streamed_us, after * whole / before)
             return after * whole / before
 
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
-        tried = search_by_measuring(space, measure, count)
-        best, serial_us, played_us = self._finals(self._finalists(space, tried))
+        tried = search_by_measuring(space, measure, count, first=first, enough=lambda: time.monotonic() > ends)
+        best, serial_us, played_us = self._finals(self._finalists(space, tried), whole)
         plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
         return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)
 
     def without_search(self, space: Space) -> tuple[Plan, Measurement]:
         """The simulator's best plan, measured once."""
         plan = replace(search_on_simulator(space), priority=self._options.priority or 0)
-        best, serial_us, played_us = self._finals([plan])
+        best, serial_us, played_us = self._finals([plan], self._serial_us())
         return best, Measurement(serial_us, played_us, tried=1)
 
     def check(self, lowered: Lowered, measurement: Measurement) -> Measurement:
-        """The measurement with the time of the code that was generated for the plan."""
+        """The measurement with the time of the code that was generated for the plan, and of Inductor's serial code.
+
+        All in turns with the serial graph that was played, which stands for the clock of the moment.
+        """
+        serial = lower(copy_graph(self._reading.module), generate_code=True)
         with torch.no_grad():
-            call = load_call(lowered)
-            compiled = self._playing().call(lambda: call(list(self._arguments)))
-        serial, streamed = medians_in_turns([self._serial_graph(), compiled], 9, 15)
-        return replace(measurement, compiled_us=streamed * measurement.serial_us / serial)
+            compiled, inductor = (self._called(load_call(code)) for code in (lowered, serial))
+        graphs = [self._serial_graph(), compiled, inductor]
+        repeats = _repeats(measurement.serial_us, 3 * LONG_TURNS, 15, SEARCH_SECONDS / 4)
+        played, streamed, serial_us = medians_in_turns(graphs, LONG_TURNS, repeats)
+        scale = measurement.serial_us / played
+        return replace(measurement, compiled_us=streamed * scale, inductor_us=serial_us * scale)
+
+    def _called(self, call: Callable[[list[Any]], Any]) -> Graph:
+        return self._playing().call(lambda: call(list(self._arguments)))
 
     def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float:
         """The share of the serial time that `plan` saves at other dynamic sizes, on made-up inputs; kept for the next compile.
@@ -169,10 +172,13 @@ class Tuner:
         others = [other for plan in several for other in exchanged(space, plan)]
         return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
 
-    def _finals(self, plans: Sequence[Plan]) -> tuple[Plan, float, float]:
+    def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
+        # Where a replay takes long, only those that were fastest before.
+        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * LONG_TURNS)) - 1)]
         graphs = [self._serial_graph(), *(self._playing().play(plan) for plan in plans)]
-        serial, *times = medians_in_turns(graphs, 11, 15)
+        repeats = _repeats(whole_us, len(graphs) * LONG_TURNS, 15, SEARCH_SECONDS / 4)
+        serial, *times = medians_in_turns(graphs, LONG_TURNS, repeats)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
         best = min(close, key=lambda i: (_host_cost(plans[i]), times[i]))
         return plans[best], serial, times[best]
@@ -195,10 +201,19 @@ class Tuner:
             self._serial = self._playing().serial(self._reading.kernel_order)
         return self._serial
 
+    def _serial_us(self) -> float:
+        once = medians_in_turns([self._serial_graph()], 1, 1)[0]
+        return medians_in_turns([self._serial_graph()], 9, _repeats(once, 9, 20, SEARCH_SECONDS / 8))[0]
+
     def _kernel_keys(self) -> list[str]:
         if self._keys is None:
             self._keys = self._serial_code().keys()
         return self._keys
+
+
+def _repeats(us: float, replays: int, most: int, seconds: float) -> int:
+    """How often each of `replays` replays that take `us` us can be repeated in `seconds`, from once to `most` times."""
+    return max(1, min(most, int(seconds * 1e6 / (us * replays))))
 
 
 def _host_cost(plan: Plan) -> tuple[int, int]:

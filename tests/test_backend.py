@@ -140,6 +140,18 @@ def test_the_uuid_is_stable_and_changes_with_what_decides(monkeypatch, tmp_path)
     assert StreamPass().uuid() != uuids[0]
 
 
+def test_without_its_profile_a_graph_is_not_cached_and_the_report_says_why(tmp_path):
+    profile = tmp_path / "costs.json"
+    profile.write_text('{"unit": "us", "kernels": []}')
+    stream_pass = StreamPass({"costs": str(profile)})
+    assert stream_pass.uuid() is not None
+    profile.unlink()
+    assert stream_pass.uuid() is None
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", stream_pass.options)
+    assert (outcome.report.verdict, outcome.report.stage) == ("refused", "price")
+    assert "costs.json" in outcome.report.reason
+
+
 def offline(sample="diamond"):
     (outcome,) = capture(*module_and_inputs(sample), "h200", FREE_EVENTS)
     return outcome
@@ -170,7 +182,7 @@ def test_a_stage_that_fails_is_named_and_leaves_the_graph_serial(monkeypatch, fu
 
 def test_values_that_are_freed_too_early_are_refused(monkeypatch):
     monkeypatch.setattr(regions, "held_values", lambda *_: [])
-    report = offline("topk").report
+    report = offline("norms").report
     assert (report.verdict, report.stage) == ("refused", "verify")
     assert report.races
     assert "races" in report.reason
@@ -212,6 +224,12 @@ def test_a_chain_has_nothing_to_gain():
     (outcome,) = capture(chain, (torch.empty(2, 8),), "h200", FREE_EVENTS)
     assert outcome.report.verdict == "serial"
     assert "chain" in outcome.report.reason
+
+
+def test_one_stream_is_the_reason_where_it_was_asked_for():
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", {**FREE_EVENTS, "streams": 1})
+    assert (outcome.report.verdict, outcome.report.stage) == ("serial", "plan")
+    assert "streams" in outcome.report.reason and "chain" not in outcome.report.reason
 
 
 def test_no_plan_has_more_streams_than_allowed():

@@ -54,8 +54,9 @@ class FakeTuner:
         self._called("blocks")
         return {kernel.id: [(8, 132)] for kernel in self.kernels}
 
-    def search(self, space: Space) -> tuple[Plan, Measurement]:
+    def search(self, space: Space, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         self._called("search")
+        assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 2  # for measured and for modelled times
         return self.changed(search_on_simulator(space)), Measurement(SERIAL_US, self.played, tried=32)
 
     def without_search(self, space: Space) -> tuple[Plan, Measurement]:

@@ -5,9 +5,10 @@ import torch
 from sample_modules import module_and_inputs
 from torch._dynamo.utils import counters
 
-from graphstreams import StreamPass, backend, pipeline
+from graphstreams import Options, StreamPass, backend, pipeline, token_plans
 from graphstreams.explaining import capture
 from graphstreams.runtime.twin import Dispatch, Twin
+from graphstreams.sizing import dynamic_tokens
 
 OPTIONS = {"min_gain": 0.0, "event_us": 0.0, "costs": "roofline"}
 ROWS = 40  # of the sample
@@ -50,6 +51,24 @@ def test_an_example_with_too_many_tokens_is_planned_for_fewer():
     assert report.verdict == "clean", report.reason
     assert "planned for" in report.notes[0] and report.threshold.largest < rows
     assert report.plan.serial_us < whole.report.plan.serial_us
+
+
+def test_where_every_size_is_predicted_to_gain_a_plausible_one_is_measured():
+    """40 rows in the example: up to 512 of them, a power of two not above 16 times as many."""
+    asked = []
+
+    class Measures:
+        def gain_at(self, plan, sizes):
+            asked.append(sizes)
+            return 0.1 if set(sizes.values()) <= set(range(200)) else -0.1
+
+    (outcome,) = capture(*module_and_inputs("sized"), "h200", OPTIONS, dynamic=True)
+    tokens, report = dynamic_tokens(outcome.reading.module), outcome.report
+    outcome.tuner = Measures()
+    found = token_plans._threshold(outcome, report.plan, None, tokens, Options(**OPTIONS))
+    rows = [size for sizes in asked for size in sizes.values()]
+    assert (rows[0], len(rows)) == (512, 6)
+    assert found.largest in range(150, 200) and "; measured gains: " in found.reason
 
 
 def test_a_static_graph_with_more_rows_than_the_limit_is_serial():

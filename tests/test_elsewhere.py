@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from graphstreams.elsewhere import Elsewhere
 from graphstreams.measuring import Unmeasurable
+from graphstreams.runtime.child import precisions
 from graphstreams.runtime.made_up import Layout
 
 ASKED = [Layout((8, 3), (3, 1), "bfloat16", "cuda:0"), 5]
@@ -53,7 +55,53 @@ def test_a_child_that_fails_is_named_and_not_asked_again(child: Callable[..., El
     for _ in range(2):
         with pytest.raises(Unmeasurable, match="ended: IndexError: out of bounds"):
             asked.gain(ASKED)
-    assert asked._process is None
+    assert asked._process is None and asked._folder is None
+
+
+def refusing(error: Exception) -> Callable[..., None]:
+    """A function that raises `error` whatever it is called with."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    return refuse
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("tempfile.TemporaryDirectory", OSError(28, "No space left on device")),
+        ("torch.save", RuntimeError("unexpected pos 64 vs 0\nof the writer")),
+        ("subprocess.Popen", BlockingIOError(11, "Resource temporarily unavailable")),
+        ("threading.Timer.start", RuntimeError("can't start new thread")),
+    ],
+)
+def test_what_cannot_be_started_is_named_and_not_tried_again(
+    function: str, error: Exception, child: Callable[..., Elsewhere], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(function, refusing(error))
+        asked = child(ANSWERS)
+        with pytest.raises(Unmeasurable, match="cannot be started") as raised:
+            asked.gain(ASKED)
+    assert type(error).__name__ in str(raised.value) and str(error).splitlines()[0] in str(raised.value)
+    with pytest.raises(Unmeasurable, match="cannot be started"):
+        asked.gain(ASKED)
+    assert asked._process is None and asked._folder is None
+
+
+def test_a_command_that_does_not_exist_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Elsewhere({}, command=[str(tmp_path / "nonexistent")]) as asked:
+        for _ in range(2):
+            with pytest.raises(Unmeasurable, match="cannot be started: FileNotFoundError"):
+                asked.gain([])
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_arguments_that_cannot_be_written_down_are_named(child: Callable[..., Elsewhere]) -> None:
+    with pytest.raises(Unmeasurable, match="TypeError: Object of type complex"):
+        child(ANSWERS).gain([1j])
 
 
 def test_a_child_that_is_killed_is_named(child: Callable[..., Elsewhere]) -> None:
@@ -71,8 +119,9 @@ def test_a_child_that_hangs_is_ended(child: Callable[..., Elsewhere]) -> None:
 def test_nothing_is_left_when_it_is_closed(child: Callable[..., Elsewhere]) -> None:
     asked = child(ANSWERS)
     asked.gain(ASKED)
+    assert asked._process is not None and asked._folder is not None
     process, folder = asked._process, Path(asked._folder.name)
-    assert process is not None and folder.exists()
+    assert folder.exists()
     asked.close()
     assert process.poll() is not None
     assert not folder.exists()
@@ -81,5 +130,8 @@ def test_nothing_is_left_when_it_is_closed(child: Callable[..., Elsewhere]) -> N
 def test_without_a_gpu_the_real_child_says_why(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with Elsewhere({"device": 0, "precision": "highest", "source": ""}) as asked, pytest.raises(Unmeasurable, match="Error"):
+    with (
+        Elsewhere({"device": 0, "precisions": precisions(), "source": ""}) as asked,
+        pytest.raises(Unmeasurable, match="Error"),
+    ):
         asked.gain(ASKED)

@@ -6,7 +6,7 @@ import ast
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from graphstreams.graph.dependences import Touched, dependences
 from graphstreams.graph.kernels import Access, Kernel, KernelGraph
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode, Unmeasurable
+from graphstreams.runtime.child import REDUCTIONS, precisions, set_precisions
 from graphstreams.runtime.made_up import Layout, described, made
 
 MIB = 2**20
@@ -396,3 +397,57 @@ def test_a_graph_that_cannot_be_repeated_or_does_not_fit_gets_no_arguments(monke
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 10**12))
     with pytest.raises(Unmeasurable, match="free memory"):
         arguments(known())
+
+
+# --- what another process needs
+
+SETTINGS = ("fp32_precision", "allow_fp16_accumulation", *REDUCTIONS)
+
+
+@pytest.fixture
+def own_precisions(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Precisions are this test's own: what it sets is taken back."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    before, matmul = precisions(), torch.backends.cuda.matmul
+    yield
+    matmul.fp32_precision = "none"  # before torch is asked what does not go with another value
+    set_precisions(before)
+    assert precisions() == before and all(hasattr(matmul, name) for name in SETTINGS)
+
+
+def job_of(sample: str) -> dict[str, Any]:
+    plan = captured(sample).report.plan
+    assert plan is not None
+    return code_of(sample).job(plan)
+
+
+def set_anew() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+def set_as_ever() -> None:
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = (False, False)
+    torch.backends.cuda.matmul.allow_fp16_accumulation = True
+
+
+@pytest.mark.usefixtures("own_precisions")
+@pytest.mark.parametrize("settings", [set_anew, set_as_ever, lambda: None], ids=["anew", "as ever", "default"])
+def test_another_process_allows_what_this_one_does(settings: Any) -> None:
+    start, matmul = precisions(), torch.backends.cuda.matmul
+    settings()
+    job, here = job_of("diamond"), {name: getattr(matmul, name) for name in SETTINGS}
+    matmul.fp32_precision = "none"
+    set_precisions(start)
+    set_precisions(json.loads(json.dumps(job["precisions"])))
+    assert {name: getattr(matmul, name) for name in SETTINGS} == here
+    assert precisions() == job["precisions"]
+
+
+@pytest.mark.usefixtures("own_precisions")
+def test_precisions_set_by_the_newer_attributes_alone_are_read() -> None:
+    set_anew()
+    with pytest.raises(RuntimeError, match="mix of the legacy and new APIs"):
+        torch.get_float32_matmul_precision()
+    assert job_of("diamond")["precisions"]["fp32_precision"] == "tf32"

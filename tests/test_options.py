@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.options import OptionError, Options, disabled
+from graphstreams.choosing import LISTED_WAIT_US
+from graphstreams.options import COSTS, OptionError, Options, disabled
+from graphstreams.planning.simulation import EVENT_US
 
 NAMES = [field.name for field in dataclasses.fields(Options)]
 
@@ -76,6 +78,33 @@ def test_a_value_of_another_type_gets_the_type(name, value, kind):
         options({name: value})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [("measurd", "measured"), ("Roofline", "roofline"), ("autos", "auto"), ("gone/a.json", ""), ("", ""), (".", "")],
+)
+def test_costs_that_are_neither_known_nor_a_file_get_the_nearest(wrong, near):
+    with pytest.raises(OptionError, match=f"option 'costs' is '{wrong}'; did you mean '{near}") as raised:
+        options({"costs": wrong})
+    assert all(repr(known) in str(raised.value) for known in COSTS)
+    assert "anything else has to be an existing file" in str(raised.value)
+
+
+def test_costs_may_be_a_file(tmp_path, monkeypatch):
+    profile = tmp_path / "measurd"
+    profile.write_text("{}")
+    assert options({"costs": profile}).profile == str(profile)
+    monkeypatch.chdir(tmp_path)
+    assert options(GRAPHSTREAMS_COSTS="measurd").profile == "measurd"
+    assert options().profile is None
+
+
+def test_the_help_tells_what_a_wait_costs_by_default_and_when_strict_raises():
+    help_of = {line.split(" ")[0]: line for line in Options.help().splitlines()}
+    assert f"{EVENT_US} on the simulator" in help_of["event_us"]
+    assert f"{LISTED_WAIT_US} in list schedules" in help_of["event_us"]
+    assert "every graph" in help_of["strict"] and "too small a gain" in help_of["strict"]
+
+
 def test_nan_is_out_of_range():
     with pytest.raises(OptionError):
         options({"min_gain": float("nan")})
@@ -96,7 +125,7 @@ def test_none_is_a_value_where_it_is_the_default(name):
     ("name", "text", "value"),
     [
         ("streams", "2", 2),
-        ("costs", "a.json", "a.json"),
+        ("costs", "roofline", "roofline"),
         ("min_gain", "0.5", 0.5),
         ("max_tokens", "64", 64),
         ("event_us", "1.5", 1.5),
@@ -154,6 +183,7 @@ def test_a_wrong_disable_is_an_error():
     ("given", "complaint"),
     [
         ({"stream": 2}, "did you mean 'streams'"),
+        ({"costs": "measurd"}, "OptionError: option 'costs' is 'measurd'; did you mean 'measured'"),
         ({"streams": 99}, "from 1 to 8"),
         ({"inductor": 3}, "takes a dict of Inductor's own options"),
     ],

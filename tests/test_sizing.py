@@ -1,18 +1,26 @@
 """The number of tokens of real graphs, and for how many of them their plans gain."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
+import sympy
 import torch
 from sample_modules import captured
 from torch._inductor import compile_fx as inductor
 
 from graphstreams import Options
+from graphstreams import sizing as sizes
+from graphstreams.costs import footprint
 from graphstreams.costs.devices import DEVICES
+from graphstreams.costs.footprint import footprints
 from graphstreams.costs.roofline import price
+from graphstreams.graph.kernels import Access, Kernel, KernelGraph
 from graphstreams.graph.support import token_count
+from graphstreams.planning import growth
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.sizing import Sizing, dynamic_tokens, plan_for_fewer, sizing_of
+from graphstreams.planning.paths import Timing
+from graphstreams.planning.simulation import simulate
+from graphstreams.sizing import Sizing, Tokens, dynamic_tokens, plan_for_fewer, sizing_of
 
 H200 = DEVICES["h200"]
 ROWS = 40  # of the sample "sized"
@@ -120,15 +128,15 @@ def test_fewer_tokens_where_the_example_has_too_many():
 
 
 def test_fewer_tokens_are_those_that_the_user_allows():
-    sizes = []
+    asked = []
 
     def watched(kernels, us):
-        sizes.append(list(kernels.sizes.values()))
+        asked.append(list(kernels.sizes.values()))
         return plan_at(kernels, us)
 
     found = plan_for_fewer(alone(), Options(min_gain=0.0, max_tokens=5), 0.0, watched)
     assert found.sizing.tokens.example == 5
-    assert sizes == [[5]]
+    assert asked == [[5]]
 
 
 @pytest.mark.parametrize("options", [Options(min_gain=0.99), Options(min_gain=0.99, max_tokens=5), Options(max_tokens=1)])
@@ -159,3 +167,49 @@ def test_waits_can_cost_more_than_few_tokens_gain():
     each = alone(example=2**16)
     found = each.threshold(plan_of(each, event_us=4.0), Options(min_gain=0.02))
     assert found.largest is None and found.smallest > 64
+
+
+def test_times_at_other_sizes_are_those_of_the_roofline():
+    each = sizing()
+    for rows in (2, ROWS, 2**12):
+        there = replace(each.kernels, sizes=each.times.sizes(rows))
+        assert each.times.at(rows) == pytest.approx(price(there, H200))
+
+
+def test_simulated_kernels_take_what_they_take_at_each_size(monkeypatch):
+    each = sizing()
+    plan, taken = plan_of(each), []
+    monkeypatch.setattr(sizes, "simulate", lambda *arguments, **_: taken.append(arguments[3]) or Timing([], [], 1.0))
+    for rows in (2, ROWS, 2**12, 2**20):
+        each.curves(plan).at(rows)
+        there = replace(each.kernels, sizes=each.times.sizes(rows))
+        assert [astuple(one) for one in taken[-1]] == [
+            pytest.approx(astuple(one)) for one in footprints(there, each.times.at(rows), H200)
+        ]
+
+
+def test_a_threshold_of_many_kernels_takes_few_simulations_and_puts_no_size_into_an_expression(monkeypatch):
+    rows = sympy.Symbol("s0", integer=True, positive=True)
+    kernels = []
+    for i, width in enumerate(range(1000, 2000, 10)):
+        reads, writes = (Access("x", 2048 * rows), Access(f"w{i}", 2048 * width)), (Access(f"y{i}", 2 * width * rows),)
+        kernels.append(Kernel(i, f"k{i}", "gemm", (), (), reads, writes, 2048 * width * rows, "bfloat16"))
+    graph, simulated = KernelGraph("g", tuple(kernels), (), {"s0": 4}), []
+
+    def counted(*arguments, **named):
+        simulated.append(arguments)
+        return simulate(*arguments, **named)
+
+    def refused(*_):
+        raise AssertionError("to put sizes into expressions takes long")
+
+    monkeypatch.setattr(sizes, "simulate", counted)
+    us = price(graph, H200)
+    each = sizing_of(Tokens(rows, 4, (2, 2**16)), graph, us, H200)
+    assert len(each.times.breakpoints()) > 90
+    monkeypatch.setattr(footprint, "_value", refused)
+    monkeypatch.setattr(growth, "_substituted", refused)
+    found = each.threshold(plan_of(each), Options(min_gain=0.1))
+    powers, edges = 16, 2 * 16
+    assert len(simulated) <= powers + 1 + edges
+    assert len(found.curve) >= powers

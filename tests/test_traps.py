@@ -49,6 +49,7 @@ from graphstreams.pipeline import prove
 from graphstreams.planning import assembly, list_schedule
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import JOIN, Plan
+from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import events, regions, wrapper
 from graphstreams.rewriting.execution import equal_bits
@@ -223,9 +224,10 @@ def test_trap_18_memory_order_is_off_inside_streamed_code_generation_only(monkey
         seen.append((config.reorder_for_peak_memory, config.allow_buffer_reuse))
         return generate(self, is_inference)
 
+    module = captured("diamond").module
     monkeypatch.setattr(wrapper.StreamWrapperCodegen, "generate", spy)
     before = (config.reorder_for_peak_memory, config.allow_buffer_reuse)
-    lowered_with_code(captured("diamond").module)
+    lowered_with_code(module)
     assert before == (True, True)
     assert seen == [(False, False)]
     assert (config.reorder_for_peak_memory, config.allow_buffer_reuse) == before
@@ -293,8 +295,10 @@ def test_trap_8_a_kernel_in_place_of_what_another_stream_reads_is_refused(monkey
     report = report_of(reading, plan)
     assert report.verdict == "clean"
     assert "# reuse" not in report.wrapper
-    # Either of two things keeps the sine out of the product's operand: that the values are held to the join, and that
-    # the waits give them a new name on the other stream.
+    # Either of three things keeps the sine out of the product's operand: that nothing is done in place, that the values are
+    # held to the join, and that the waits give them a new name on the other stream.
+    plan_with(monkeypatch, inplace_buffers=True)
+    assert "# reuse" not in report_of(reading, plan).wrapper
     hold_nothing(monkeypatch)
     assert "# reuse" not in report_of(reading, plan).wrapper
     monkeypatch.setattr(events, "ordered", bare_operation)
@@ -308,9 +312,14 @@ def in_place(m: Any, x: Tensor) -> Any:
     return m.wa(x).sin(), m.wb(x)
 
 
-def test_trap_8_kernels_in_place_stay_where_one_stream_has_the_buffer() -> None:
+def test_trap_8_nothing_is_done_in_place_though_it_were_sound_where_one_stream_has_the_buffer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reading = read_function(in_place, 4)
-    report = report_of(reading, named_plan(reading.kernels, {"wa": 0, "wb": 1, "sin": 0}))
+    plan = named_plan(reading.kernels, {"wa": 0, "wb": 1, "sin": 0})
+    assert "# reuse" not in report_of(reading, plan).wrapper
+    plan_with(monkeypatch, inplace_buffers=True)
+    report = report_of(reading, plan)
     assert report.verdict == "clean"
     assert "# reuse" in report.wrapper
 
@@ -363,12 +372,93 @@ def _renamed(step: Step, inputs: set[str]) -> Step:
 
 def test_trap_10_outputs_of_an_aux_stream_are_ordered_into_the_callers_and_may_be_freed_by_a_later_call() -> None:
     trace = read_wrapper(captured("three_arms").report.wrapper)
-    aux = {s.storage for s in trace.steps if isinstance(s, Allocate) and s.stream != CALLER}
-    assert aux & set(trace.outputs)
+    written = {name for s in trace.steps if isinstance(s, Launch) and s.stream != CALLER for name in s.writes}
+    assert written & set(trace.outputs)
     assert kinds(twice(trace, forked=True)) == set()
-    assert hb.FREED_EARLY in kinds(twice(trace, forked=False))
+    assert kinds(twice(trace, forked=False))
     unjoined = [s for s in trace.steps if not (isinstance(s, Wait) and s.stream == CALLER)]
     assert hb.UNJOINED in kinds(replace(trace, steps=tuple(unjoined)))
+
+
+def dropped_in_between(trace: Trace) -> set[str]:
+    """The races of two calls where another thread on the caller's stream reads the first one's outputs and drops them.
+
+    At each point of the second call.
+    """
+    first = [s for s in trace.steps if not isinstance(s, Free) or s.storage not in trace.inputs]
+    second = [_renamed(s, set(trace.inputs)) for s in first]
+    other = [Launch(CALLER, 0, "another thread", trace.outputs), *(Free(CALLER, 0, name) for name in trace.outputs)]
+    calls = (Trace((*first, *second[:i], *other, *second[i:]), trace.inputs) for i in range(len(second) + 1))
+    return set().union(*map(kinds, calls))
+
+
+@pytest.mark.parametrize("sample", ["three_arms", "sized"])
+def test_trap_10_an_output_may_be_dropped_in_the_middle_of_a_later_call(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then its block must not go to an aux stream, which has waited for what came before its fork only."""
+    reading, plan = reading_of(sample), alternating(kernels_of(sample))
+    report = report_of(reading, plan)
+    assert report.verdict == "clean"
+    trace = read_wrapper(report.wrapper)
+    allocated = {s.storage: s.stream for s in trace.steps if isinstance(s, Allocate)}
+    assert all(allocated.get(name, CALLER) == CALLER for name in trace.outputs)
+    assert dropped_in_between(trace) == set()
+    monkeypatch.setattr(wrapper, "_outputs_first", lambda lines, outputs: lines)
+    report = report_of(reading, plan)
+    assert refused(report, "the graph returns it")
+    assert hb.FREED_EARLY in dropped_in_between(read_wrapper(report.wrapper))
+
+
+def test_trap_10_an_output_is_not_written_over_what_an_operator_has_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading = reading_of("topk")
+    plan = named_plan(reading.kernels, {"wa": 0, "topk": 1, "add": 1, "mul": 1, "wb": 0})
+    assert report_of(reading, plan).verdict == "clean"
+    plan_with(monkeypatch, inplace_buffers=True)
+    assert refused(report_of(reading, plan), "the graph returns it")
+
+
+def best_of_two(m: Any, x: Tensor) -> Any:
+    return m.wa(x).topk(4), m.wb(x)
+
+
+def test_trap_10_an_operator_that_allocates_an_output_stays_on_the_callers_stream() -> None:
+    reading = read_function(best_of_two, 4)
+    assert [k.name for k in reading.kernels.kernels if k.allocates_output] == ["best_of_two.topk"]
+    for us in ([1.0, 9.0, 9.0], [9.0, 9.0, 1.0]):
+        plan = search_on_simulator(Space(reading.kernels, us, 2, 0.0))
+        assert plan.stream_of()[[k.name for k in reading.kernels.kernels].index("best_of_two.topk")] == 0
+        assert report_of(reading, plan).verdict == "clean"
+
+
+def interrupted(trace: Trace, joined: bool) -> set[str]:
+    """At each allocation of a call, memory runs out: what was allocated is freed, and the caller goes on with its inputs.
+
+    Returns the kinds of races.
+    """
+    found: set[str] = set()
+    streams = {s.stream for s in trace.steps} - {CALLER}
+    for i, step in enumerate(trace.steps):
+        if not isinstance(step, Allocate):
+            continue
+        before = trace.steps[:i]
+        freed = {s.storage for s in before if isinstance(s, Free)}
+        alive = [s.storage for s in before if isinstance(s, Allocate) and s.storage not in freed]
+        join = [each for s in sorted(streams) for each in (Record(s, 0, f"error {s}"), Wait(CALLER, 0, f"error {s}"))]
+        after: list[Step] = [*(join if joined else ()), *(Free(CALLER, 0, name) for name in alive), Allocate(CALLER, 0, "next")]
+        used = tuple(name for name in trace.inputs if name not in freed)
+        after.append(Launch(CALLER, 0, "the caller", (), (*used, "next")))
+        if not joined:
+            after = [*after, *join]
+        found |= kinds(Trace((*before, *after), trace.inputs)) - {hb.UNFORKED}
+    return found
+
+
+def test_trap_10_an_exception_in_the_middle_of_a_call_leaves_no_work_that_nobody_waits_for() -> None:
+    """`joined_on_error` joins before what the call has allocated is freed."""
+    source = captured("sized").report.wrapper
+    assert re.search(r"with _joined_on_error\(default_stream, stream1(, stream\d)*\):", source)
+    trace = read_wrapper(source)
+    assert interrupted(trace, joined=True) == set()
+    assert interrupted(trace, joined=False)
 
 
 OTHER_CALLER = 10
@@ -392,11 +482,12 @@ def calls_of_two_callers(trace: Trace, aux: int) -> Trace:
 
 
 def test_trap_10_callers_on_two_streams_have_aux_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device, priority: object())
+    monkeypatch.setattr(runtime, "new_stream", lambda device, priority: object())
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
+    monkeypatch.setattr(runtime, "_idle", {})
     first, other = (SimpleNamespace(device_index=0, cuda_stream=handle, device=None) for handle in (0, OTHER_CALLER))
     assert runtime.acquire(first, 1, 0) == runtime.acquire(first, 1, 0) != runtime.acquire(other, 1, 0)
-    (outcome,) = capture(*module_and_inputs("topk"), "h200", {**FREE_EVENTS, "streams": 2})
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", {**FREE_EVENTS, "streams": 2})
     trace = read_wrapper(outcome.report.wrapper)
     assert {step.stream for step in trace.steps} == {CALLER, 1}
     assert kinds(calls_of_two_callers(trace, aux=OTHER_CALLER + 1)) == set()
@@ -770,8 +861,8 @@ def test_trap_17_each_record_is_right_behind_its_producer_and_elsewhere_refused(
 def with_a_late_record(source: str) -> str:
     """The first record of the caller's stream behind the launch that follows it there."""
     lines = source.splitlines()
-    record = next(i for i, line in enumerate(lines) if re.fullmatch(r" {8}event\d+\.record\(default_stream\)", line))
-    launch = next(i for i, line in enumerate(lines) if i > record and re.match(r" {8}(extern|triton)\S+\(", line))
+    record = next(i for i, line in enumerate(lines) if re.fullmatch(r" {12}event\d+\.record\(default_stream\)", line))
+    launch = next(i for i, line in enumerate(lines) if i > record and re.match(r" {12}(extern|triton)\S+\(", line))
     return "\n".join([*lines[:record], *lines[record + 1 : launch + 1], lines[record], *lines[launch + 1 :]])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sympy
 
 from graphstreams.costs.devices import Device
-from graphstreams.graph.kernels import Access, Kernel, KernelGraph
+from graphstreams.graph.kernels import Kernel, KernelGraph
 
 # Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
 EDGE_US = 1.0  # of a launch: from what it waits for to its first block, and again from its last block to what waits for it
@@ -50,28 +50,39 @@ def footprint(
     `blocks` are those measured for its launches (`runtime.occupancy`); without them they are estimated from its bytes.
     `sizes` are values of the dynamic sizes. Raises ValueError where one is missing.
     """
-    if kernel.kind == "none" or us <= 0:
-        return Footprint()
     values = sizes or {}
-    launches = len(blocks) or max(1, len(kernel.launches))
-    edge = min(launches * EDGE_US, EDGES_MOST * us / 2)
-    asked = _memory_bytes(kernel, device, values) / ((us - 2 * edge) * 1e-6)
-    return Footprint(
-        share=_share(kernel, blocks or [_estimated_blocks(kernel, device, values)]),
-        bandwidth=min(1.0, asked / device.bandwidth),
-        edge_us=edge,
-    )
+    return _footprint(kernel, us, device, blocks, lambda expression: _value(expression, values))
 
 
 def footprints(
-    graph: KernelGraph, us: Sequence[float], device: Device, blocks: Mapping[int, Blocks] | None = None
+    graph: KernelGraph,
+    us: Sequence[float],
+    device: Device,
+    blocks: Mapping[int, Blocks] | None = None,
+    value: Callable[[sympy.Expr], float] | None = None,
 ) -> list[Footprint]:
     """The footprint of each kernel of `graph` at its example sizes.
 
-    `us` has the us of each kernel, `blocks` the measured blocks by kernel id, as far as they are known.
+    `us` has the us of each kernel, `blocks` the measured blocks by kernel id, as far as they are known. `value` tells what the
+    bytes of an access are, an expression in the dynamic sizes, at sizes other than the example's. Raises ValueError where
+    the value of a dynamic size is missing.
     """
-    known = blocks or {}
-    return [footprint(k, time, device, known.get(k.id, ()), graph.sizes) for k, time in zip(graph.kernels, us, strict=True)]
+    known, at = blocks or {}, value or (lambda expression: _value(expression, graph.sizes))
+    return [_footprint(k, time, device, known.get(k.id, ()), at) for k, time in zip(graph.kernels, us, strict=True)]
+
+
+def _footprint(kernel: Kernel, us: float, device: Device, blocks: Blocks, value: Callable[[sympy.Expr], float]) -> Footprint:
+    if kernel.kind == "none" or us <= 0:
+        return Footprint()
+    read, written = [value(access.bytes) for access in kernel.reads], [value(access.bytes) for access in kernel.writes]
+    launches = len(blocks) or max(1, len(kernel.launches))
+    edge = min(launches * EDGE_US, EDGES_MOST * us / 2)
+    asked = sum(size for size in (*read, *written) if size >= L2_RESIDENT * device.l2) / ((us - 2 * edge) * 1e-6)
+    return Footprint(
+        share=_share(kernel, blocks or [_estimated_blocks(kernel, device, sum(read), sum(written))]),
+        bandwidth=min(1.0, asked / device.bandwidth),
+        edge_us=edge,
+    )
 
 
 def _share(kernel: Kernel, blocks: Blocks) -> float:
@@ -80,14 +91,8 @@ def _share(kernel: Kernel, blocks: Blocks) -> float:
     return max(widest, min(GEMM_MOST, GEMM_FILL * widest)) if kernel.kind in GEMMS else widest
 
 
-def _memory_bytes(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> float:
-    accesses = [_bytes(access, sizes) for access in (*kernel.reads, *kernel.writes)]
-    return sum(size for size in accesses if size >= L2_RESIDENT * device.l2)
-
-
-def _estimated_blocks(kernel: Kernel, device: Device, sizes: Mapping[str, int]) -> tuple[int, int]:
-    read = sum(_bytes(access, sizes) for access in kernel.reads)
-    written = sum(_bytes(access, sizes) for access in kernel.writes)
+def _estimated_blocks(kernel: Kernel, device: Device, read: float, written: float) -> tuple[int, int]:
+    """From the bytes that it reads and writes."""
     if kernel.kind in GEMMS:
         count = max(read / GEMM_READ_PER_BLOCK, written / ELEMENT_BYTES / GEMM_TILE)
         return max(1, min(device.sm_count, round(count))), device.sm_count
@@ -96,9 +101,9 @@ def _estimated_blocks(kernel: Kernel, device: Device, sizes: Mapping[str, int]) 
     return max(1, round(count)), BLOCKS_PER_SM * device.sm_count
 
 
-def _bytes(access: Access, sizes: Mapping[str, int]) -> float:
-    expression = sympy.sympify(access.bytes)
-    value = expression.subs({symbol: sizes[str(symbol)] for symbol in expression.free_symbols if str(symbol) in sizes})
+def _value(expression: sympy.Expr, sizes: Mapping[str, int]) -> float:
+    known = sympy.sympify(expression)
+    value = known.subs({symbol: sizes[str(symbol)] for symbol in known.free_symbols if str(symbol) in sizes})
     if value.free_symbols:
         raise ValueError(f"no example value for the dynamic size {sorted(map(str, value.free_symbols))[0]!r}")
     return float(value)

@@ -1,7 +1,8 @@
 """What a scheduler node does, in the terms of `Kernel`: name, kind, bytes, FLOPs, parameters.
 
 Everything here asks Inductor about nodes of one lowered graph, inside `V.set_graph_handler` of that graph.
-Read in torch 2.15.0: `_inductor/scheduler.py`, `_inductor/dependencies.py`, `_inductor/ir.py`.
+Read in torch 2.15.0: `_inductor/scheduler.py`, `_inductor/dependencies.py`, `_inductor/ir.py`, `_inductor/choices.py`,
+`_inductor/codegen/common.py` (KernelArgs), `_inductor/codegen/wrapper.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import sympy
 import torch
 from torch import fx
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
-from torch._inductor import ir
+from torch._inductor import config, ir
+from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code
 from torch._inductor.dependencies import MemoryDep, StarDep, WeakDep
 from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
 from torch._inductor.utils import get_dtype_size, get_fused_kernel_name
@@ -115,7 +117,8 @@ def _operation_name(node: Any) -> str:
 
 def is_exclusive(nodes: Sequence[Any]) -> bool:
     """Whether a launch promises nothing about what else it touches: a collective, a custom op, a random generator."""
-    return any(_exclusive(node) for node in nodes if isinstance(node, ExternKernelSchedulerNode))
+    inner = [leaf for node in nodes for leaf in leaves(node)]
+    return any(_exclusive(leaf) for leaf in inner if isinstance(leaf, ExternKernelSchedulerNode))
 
 
 def _exclusive(node: Any) -> bool:
@@ -130,10 +133,33 @@ def _exclusive(node: Any) -> bool:
 def _may_synchronise(kernel: Any) -> bool:
     """Whether blocks of a user's Triton kernel may wait for each other, which hangs beside a kernel that takes their SMs.
 
-    A barrier of blocks needs atomics, or assembly. Functions that the kernel calls are not looked into.
+    A barrier of blocks needs atomics, or assembly, in the kernel or in a function that it calls.
     """
-    source = str(getattr(kernel_side_table.get_kernel(kernel.kernel_idx), "src", "atomic"))
+    function = kernel_side_table.get_kernel(kernel.kernel_idx)
+    if not hasattr(function, "src"):
+        return True
+    source = user_defined_triton_kernel_transitive_closure_source_code(function)
     return any(word in source for word in ("atomic", "inline_asm", "extern"))
+
+
+def semaphores(node: Any) -> tuple[str, ...]:
+    """The storages by which the blocks of a launch may wait for each other; empty where they do not.
+
+    Inductor's scheduler does not know them: all cooperative reductions of a graph take the same one, at code generation, and
+    count the blocks that have arrived in it (`KernelArgs.semaphores`). Two at a time would count each other's blocks.
+    """
+    if isinstance(node, ExternKernelSchedulerNode | NopKernelSchedulerNode):
+        return ()
+    reductions = [leaf for leaf in leaves(node) if leaf.is_reduction()]
+    if not any(_may_cooperate(*leaf.group) for leaf in reductions):
+        return ()
+    device = node.get_device()
+    return (f"semaphores_{device.type}_{device.index}",)
+
+
+def _may_cooperate(device: torch.device, sizes: Sequence[sympy.Expr]) -> bool:
+    # With the setting on, any reduction: how long one of dynamic size is may be told by a guard that comes later.
+    return config.triton.cooperative_reductions or V.choices.should_use_cooperative_reduction(device, *sizes)
 
 
 def accesses(nodes: Sequence[Any], lowered: Lowered, storages: Storages) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
@@ -154,6 +180,8 @@ def accesses(nodes: Sequence[Any], lowered: Lowered, storages: Storages) -> tupl
             _add(writes, storages.storage(dep.name), _bytes(dep, graph))
         for output in node.get_outputs():
             writes.setdefault(storages.storage(output.get_name()), sympy.S.Zero)
+        for storage in semaphores(node):
+            writes.setdefault(storage, sympy.S.Zero)
     return _sorted(reads), _sorted(writes)
 
 

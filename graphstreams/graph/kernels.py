@@ -49,6 +49,16 @@ class Kernel:
     ops: tuple[str, ...] = ()  # the ATen operations inside, for pricing those that bandwidth does not describe
     parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
     exclusive: bool = False  # keeps its place against every other kernel
+    allocates_output: bool = False  # its operator allocates what the graph returns
+
+    @property
+    def on_caller(self) -> bool:
+        """Whether it has to run on the caller's stream.
+
+        What the graph returns must come from the memory of that stream: whoever drops it, and whenever, the next to get the
+        block there is ordered behind all that was enqueued before. An aux stream is so at its fork only.
+        """
+        return self.exclusive or self.allocates_output
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class _Values:
 def _touched(node: Any, storages: Storages, lowered: Lowered) -> Touched:
     reads = {storages.storage(name) for name in _read_names(node, lowered)}
     writes = {storages.storage(name) for name in node.get_buffer_names()}
-    return Touched(tuple(sorted(reads)), tuple(sorted(writes)))
+    return Touched(tuple(sorted(reads)), tuple(sorted(writes.union(describe.semaphores(node)))))
 
 
 def _touched_by(kernel: Kernel) -> Touched:
@@ -254,6 +254,8 @@ def _kernel(
     reads, writes = describe.accesses(nodes, lowered, storages)
     origins = describe.ordered_origins(nodes)
     parameters = describe.parameters(region, input_names)
+    returned = {storages.storage(name) for name in lowered.graph.get_output_names()}
+    allocated = [output.get_name() for n in nodes for output in n.get_outputs() if _allocates_itself(output)]
     return Kernel(
         id=index,
         name=describe.source_name(region, origins, parameters),
@@ -267,4 +269,10 @@ def _kernel(
         ops=describe.operations(origins),
         parameters=parameters,
         exclusive=describe.is_exclusive(nodes) or not region.nodes,
+        allocates_output=not returned.isdisjoint(storages.storage(name) for name in allocated),
     )
+
+
+def _allocates_itself(output: Any) -> bool:
+    """Whether the operator allocates this buffer, and not the wrapper ahead of it."""
+    return not (output.node.should_allocate() or output.get_mutations() or output.get_aliases())

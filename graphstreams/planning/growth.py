@@ -1,17 +1,33 @@
-"""How long each kernel takes at any value of one dynamic size: piecewise linear where its expression is, else evaluated."""
+"""How long each kernel takes at any value of one dynamic size: piecewise linear where its expression is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import dataclass
+from functools import reduce
+from itertools import combinations, zip_longest
 from math import isfinite
 
 import sympy
 
-Line = tuple[float, float]  # us at size 0, us per unit of the size
+Polynomial = tuple[float, ...]  # value at size 0, factor of the size, factor of its square and so on; the last is not 0
 
 SIZE = sympy.Symbol("size", integer=True, positive=True)
-MOST_LINES = 32  # of one kernel; a roofline has up to three
+MOST_PARTS = 32  # of one kernel; a roofline has up to three
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A number over the size."""
+
+    parts: Sequence[Polynomial] | None  # whose maximum it is; None where it is not seen to be one
+    otherwise: sympy.Expr = sympy.S.Zero  # in SIZE, where there are no parts
+
+    def at(self, size: int) -> float:
+        """The number at `size`."""
+        if self.parts is not None:
+            return _highest(self.parts, size)
+        return float(self.otherwise.xreplace({SIZE: sympy.Integer(size)}))
 
 
 class KernelTimes:
@@ -33,15 +49,19 @@ class KernelTimes:
         fixed = {name: value for name, value in sizes.items() if name != str(varying)}
         self._growing = {str(varying): _inverse(size, varying, fixed), **_alike(size, varying, sizes)}
         self._fixed = {name: value for name, value in fixed.items() if name not in self._growing}
-        self._costs = [_substituted(cost, self._growing, self._fixed) for cost in costs]
-        self._lines = [_lines(cost) for cost in self._costs]
+        self._values = _Values(self._growing, self._fixed)
+        self._costs = [self.growth(cost) for cost in costs]
         self._known: dict[int, list[float]] = {}
+
+    def growth(self, expression: sympy.Expr) -> Growth:
+        """What an expression in the dynamic sizes is over the size. Raises ValueError where an example value is missing."""
+        parts = self._values.parts(expression)
+        return Growth(parts) if parts is not None else Growth(None, self._values.substituted(expression))
 
     def at(self, size: int) -> list[float]:
         """The us of each kernel at `size`. Raises ValueError where one is not a finite number of at least 0."""
         if size not in self._known:
-            values = zip(self._costs, self._lines, strict=True)
-            self._known[size] = [_checked(_value(cost, lines, size), size) for cost, lines in values]
+            self._known[size] = [_checked(cost.at(size), size) for cost in self._costs]
         return self._known[size]
 
     def sizes(self, size: int) -> dict[str, int]:
@@ -52,9 +72,10 @@ class KernelTimes:
     def breakpoints(self) -> list[float] | None:
         """Sizes above 0 where a kernel's us may stop being linear; None where one is no maximum of lines."""
         found: set[float] = set()
-        for lines in self._lines:
-            if lines is None:
+        for cost in self._costs:
+            if cost.parts is None or any(len(part) > 2 for part in cost.parts):
                 return None
+            lines = [(*part, 0.0, 0.0)[:2] for part in cost.parts]
             for (start, slope), (other_start, other_slope) in combinations(lines, 2):
                 if slope != other_slope and (crossing := (other_start - start) / (slope - other_slope)) > 0:
                     found.add(crossing)
@@ -66,9 +87,10 @@ def anchored(costs: Sequence[sympy.Expr], us: Sequence[float], sizes: Mapping[st
 
     A kernel whose expression is 0 there has its us at every size. Raises ValueError where an example value is missing.
     """
-    scaled = []
+    scaled, values = [], _Values({}, sizes)
     for cost, time in zip(costs, us, strict=True):
-        value = float(_substituted(cost, {}, sizes))
+        parts = values.parts(cost)
+        value = float(values.substituted(cost)) if parts is None else _highest(parts, 0)
         scaled.append(cost * sympy.Float(time / value) if value else sympy.Float(time))
     return scaled
 
@@ -103,10 +125,8 @@ def _substituted(expression: sympy.Expr, symbols: Mapping[str, sympy.Expr], size
     return sympy.sympify(expression).xreplace(values)
 
 
-def _value(cost: sympy.Expr, lines: Sequence[Line] | None, size: int) -> float:
-    if lines is not None:
-        return max(start + slope * size for start, slope in lines)
-    return float(cost.xreplace({SIZE: sympy.Integer(size)}))
+def _highest(parts: Sequence[Polynomial], size: int) -> float:
+    return max(reduce(lambda value, factor: value * size + factor, reversed(part), 0.0) for part in parts)
 
 
 def _checked(us: float, size: int) -> float:
@@ -115,35 +135,77 @@ def _checked(us: float, size: int) -> float:
     return us
 
 
-def _lines(cost: sympy.Expr) -> list[Line] | None:
-    """Straight lines in SIZE whose maximum `cost` is; None where it is not seen to be one."""
-    found: list[Line] | None
-    match cost:
-        case sympy.Add():
-            found = [(0.0, 0.0)]
-            for term in cost.args:
-                found = _sums(found, _lines(term))
-        case sympy.Mul() if cost.args[0].is_number and cost.args[0] >= 0 and len(cost.args) == 2:
-            factor, inner = float(cost.args[0]), _lines(cost.args[1])
-            found = [(factor * start, factor * slope) for start, slope in inner] if inner is not None else None
-        case _ if type(cost).__name__ == "Max":  # sympy's, or torch's own
-            found = []
-            for argument in cost.args:
-                inner = _lines(argument)
-                found = found + inner if found is not None and inner is not None else None
-        case _:
-            found = _line(cost)
-    return found if found is not None and len(found) <= MOST_LINES else None
+class _Values:
+    """What stands for each dynamic size, by name: an expression in SIZE or a number."""
+
+    def __init__(self, growing: Mapping[str, sympy.Expr], fixed: Mapping[str, int]) -> None:
+        self._growing, self._fixed = growing, fixed
+        self._parts: dict[str, list[Polynomial] | None] = {name: [(float(value),)] for name, value in fixed.items()}
+        self._parts.update({name: _polynomial(value) for name, value in growing.items()})
+
+    def substituted(self, expression: sympy.Expr) -> sympy.Expr:
+        """The expression in SIZE. Raises ValueError where a value is missing."""
+        return _substituted(expression, self._growing, self._fixed)
+
+    def parts(self, expression: sympy.Expr) -> list[Polynomial] | None:
+        """Polynomials whose maximum it is; None where it is not seen to be one. Raises as `substituted` does."""
+        found: list[Polynomial] | None
+        # In numbers as far as that goes: to substitute in thousands of expressions takes sympy seconds.
+        match sympy.sympify(expression):
+            case sympy.Number() as number:
+                found = [(float(number),)]
+            case sympy.Symbol(name=name) if name in self._parts:
+                found = self._parts[name]
+            case sympy.Add(args=terms):
+                found = reduce(_sums, map(self.parts, terms))
+            case sympy.Mul(args=factors):
+                found = reduce(_products, map(self.parts, factors))
+            case sympy.Pow(base=base, exp=sympy.Integer() as power) if 0 < power <= MOST_PARTS:
+                found = reduce(_products, [self.parts(base)] * int(power))
+            case _ if type(expression).__name__ == "Max":  # sympy's, or torch's own
+                found = reduce(_either, map(self.parts, expression.args))
+            case _:
+                found = _polynomial(self.substituted(expression))
+        return found if found is not None and len(found) <= MOST_PARTS else None
 
 
-def _sums(lines: list[Line] | None, others: list[Line] | None) -> list[Line] | None:
-    if lines is None or others is None or len(lines) * len(others) > MOST_LINES:
+def _sums(parts: list[Polynomial] | None, others: list[Polynomial] | None) -> list[Polynomial] | None:
+    if parts is None or others is None or len(parts) * len(others) > MOST_PARTS:
         return None
-    return [(a + c, b + d) for a, b in lines for c, d in others]
+    return [_trimmed([a + b for a, b in zip_longest(one, other, fillvalue=0.0)]) for one in parts for other in others]
 
 
-def _line(cost: sympy.Expr) -> list[Line] | None:
+def _products(parts: list[Polynomial] | None, others: list[Polynomial] | None) -> list[Polynomial] | None:
+    if parts is None or others is None:
+        return None
+    if len(parts) > 1:
+        parts, others = others, parts
+    factor = parts[0]
+    if len(others) > 1 and (len(parts) > 1 or min(factor, default=0.0) < 0):
+        return None
+    return [_product(factor, other) for other in others]
+
+
+def _product(one: Polynomial, other: Polynomial) -> Polynomial:
+    found = [0.0] * (len(one) + len(other))
+    for i, a in enumerate(one):
+        for k, b in enumerate(other):
+            found[i + k] += a * b
+    return _trimmed(found)
+
+
+def _either(parts: list[Polynomial] | None, others: list[Polynomial] | None) -> list[Polynomial] | None:
+    return None if parts is None or others is None else parts + others
+
+
+def _polynomial(cost: sympy.Expr) -> list[Polynomial] | None:
     polynomial = cost.as_poly(SIZE) if cost.has(SIZE) else sympy.Poly(cost, SIZE)
-    if polynomial is None or polynomial.degree() > 1 or not all(c.is_number for c in polynomial.all_coeffs()):
+    if polynomial is None or not all(c.is_number for c in polynomial.all_coeffs()):
         return None
-    return [(float(polynomial.coeff_monomial(1)), float(polynomial.coeff_monomial(SIZE)))]
+    return [_trimmed([float(c) for c in reversed(polynomial.all_coeffs())])]
+
+
+def _trimmed(factors: list[float]) -> Polynomial:
+    while factors and factors[-1] == 0:
+        factors.pop()
+    return tuple(factors)

@@ -3,7 +3,8 @@
 Of the kernels that may start, the one with the longest path still before it goes first, to the stream where it
 starts earliest (Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2), 1969; Adam,
 Chandy and Dickson, CACM 17(12), 1974). No single rule wins on every graph, so a few are tried and the best kept.
-With free events and no exclusive kernels one of them is Graham's own: at most 2 - 1/streams times the optimum.
+With free events, and no kernels that have to be on the caller's stream, one of them is Graham's own: at most
+2 - 1/streams times the optimum.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ VARIATION = 0.35  # of the logarithm of a time, in varied_schedule
 class _Problem:
     us: Sequence[float]
     event_us: float
-    exclusive: frozenset[int]
+    on_caller: frozenset[int]
     predecessors: Sequence[Sequence[int]]
     successors: Sequence[Sequence[int]]
     remaining: Sequence[float]
@@ -94,7 +95,7 @@ def _problem(graph: KernelGraph, us: Sequence[float], event_us: float) -> _Probl
     return _Problem(
         us=us,
         event_us=event_us,
-        exclusive=frozenset(k.id for k in graph.kernels if k.exclusive),
+        on_caller=frozenset(k.id for k in graph.kernels if k.on_caller),
         predecessors=graph.predecessors(),
         successors=successors,
         remaining=remaining,
@@ -136,11 +137,11 @@ def _greedy(problem: _Problem, rule: _Rule) -> Assignment:
 
 
 def _relabelled(problem: _Problem, assignment: Assignment) -> Assignment:
-    """The same with the stream that has most of the critical path as stream 0, unless exclusive kernels hold that."""
+    """The same with the stream that has most of the critical path as stream 0, unless some have to be on the caller's."""
     busy = [0.0] * _used(assignment)
     for kernel in problem.path:
         busy[assignment.stream[kernel]] += problem.us[kernel]
-    main = 0 if problem.exclusive else busy.index(max(busy))
+    main = 0 if problem.on_caller else busy.index(max(busy))
     number = {main: 0}
     for kernel in assignment.order:
         number.setdefault(assignment.stream[kernel], len(number))
@@ -152,7 +153,7 @@ class _Dispatch:
 
     def __init__(self, problem: _Problem, rule: _Rule) -> None:
         self._problem, self._rule = problem, rule
-        self._pinned = problem.exclusive | (set(problem.path) if rule.pin_path else set())
+        self._pinned = problem.on_caller | (set(problem.path) if rule.pin_path else set())
         self._missing = [len(p) for p in problem.predecessors]
         self._ready: list[tuple[float, int]] = []  # may start now: most urgent first
         self._later: list[tuple[float, int]] = []  # may start once their predecessors have ended: earliest first

@@ -1,40 +1,29 @@
-"""Search for a better plan than the list schedules: on the simulator, or on measured times.
+"""Search for a better plan than the list schedules, on the simulator.
 
 Small changes of a good plan, one after another: a kernel or a branch on another stream, two kernels that change places, a
-launch that comes later. The simulator ranks many; where plans can be measured, it only proposes which to measure.
-Every draw comes from one generator with a fixed seed, so the same graph and times give the same plan.
+launch that comes later. Every draw comes from one generator with a fixed seed, so the same graph and times give the same plan.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from math import fsum
 
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.assembly import assemble
-from graphstreams.planning.list_schedule import list_schedules, varied_schedule
+from graphstreams.planning.list_schedule import list_schedules
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.plan import Plan
 
 Simulate = Callable[[Assignment], Timing]
-Measure = Callable[[Plan], float]
 Signature = tuple[tuple[int, ...], ...]
 
 EVALUATIONS = 400  # simulations of a local search, for graphs of up to EVALUATED_KERNELS / EVALUATIONS kernels
 EVALUATED_KERNELS = 40_000  # kernels simulated in all: larger graphs get fewer changes
 COMPARED_KERNELS = 2_000  # kernels in all of the equally short plans whose events are counted
-PROPOSALS = 24  # changes simulated for each that is measured
 EQUAL_US = 1e-9  # sums that differ by less were added in another order
-PARENTS = 3  # how many of the best measured plans are changed further
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A plan that was measured: what the simulator said of it, and what it took, in us."""
-
-    plan: Plan
-    measured_us: float
+EQUAL_WORK = 1e-6  # as a part of the sum of all kernels' ends, each times its us
 
 
 class Space:
@@ -54,10 +43,10 @@ class Space:
         `plan_kernels` does."""
         self.graph, self.us, self.streams, self.event_us = graph, us, streams, event_us
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
-        self.free = [kernel.id for kernel in graph.kernels if not kernel.exclusive]  # exclusive ones stay on stream 0
+        self.free = [kernel.id for kernel in graph.kernels if not kernel.on_caller]
         self.simulate = simulate or (lambda assignment: timed(assignment, self.predecessors, us, event_us))
         self._plan_event_us = event_us if simulated_event_us is None else simulated_event_us
-        self.starts = _distinct(list_schedules(graph, us, streams, event_us))
+        self.starts = distinct(list_schedules(graph, us, streams, event_us))
 
     def plan(self, assignment: Assignment) -> Plan:
         """The plan of an assignment, with the simulated times."""
@@ -88,7 +77,7 @@ class Space:
         pending = [kernel]
         while pending:
             current = pending.pop()
-            if stream[current] == home and not self.graph.kernels[current].exclusive:
+            if stream[current] == home and not self.graph.kernels[current].on_caller:
                 stream[current] = target
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
 
@@ -102,35 +91,42 @@ class Space:
 
 
 def search_on_simulator(space: Space, seed: int = 0) -> Plan:
-    """The best of the list schedules after a local search, of equals one with few waits. Deterministic for a seed."""
-    makespans = [space.simulate(start).makespan for start in space.starts]
-    shortest = min(makespans)
-    equals = [a for a, makespan in zip(space.starts, makespans, strict=True) if makespan <= shortest + EQUAL_US]
+    """The best of the list schedules after a local search. Deterministic for a seed.
+
+    Of equally short plans the one in which work ends soonest, for that leaves room for what the simulator does not know; of
+    those one with few waits.
+    """
+    timings = [space.simulate(start) for start in space.starts]
+    shortest = min(timing.makespan for timing in timings)
+    equals = [(a, t) for a, t in zip(space.starts, timings, strict=True) if t.makespan <= shortest + EQUAL_US]
     if space.streams > 1 and space.free:
-        dice, current = random.Random(seed), equals[0]
+        dice, current = random.Random(seed), equals[0][0]
         for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, len(space.graph.kernels)))):
             candidate = space.changed(current, dice)
-            makespan = space.simulate(candidate).makespan
-            if makespan > shortest + EQUAL_US:
+            timing = space.simulate(candidate)
+            if timing.makespan > shortest + EQUAL_US:
                 continue
             # What is as short may have better ones behind it.
             current = candidate
-            if makespan < shortest - EQUAL_US:
-                shortest, equals = makespan, []
-            equals.append(candidate)
-    return _with_fewest_waits(space, _distinct(equals))
+            if timing.makespan < shortest - EQUAL_US:
+                shortest, equals = timing.makespan, []
+            equals.append((candidate, timing))
+    work = [fsum(us * end for us, end in zip(space.us, timing.end, strict=True)) for _, timing in equals]
+    soonest = min(work)
+    return _with_few_waits(space, [a for (a, _), own in zip(equals, work, strict=True) if own <= soonest * (1 + EQUAL_WORK)])
 
 
-def _with_fewest_waits(space: Space, assignments: Sequence[Assignment]) -> Plan:
-    """Of plans that are equally short; where they are many or large only those with the fewest edges between streams."""
-    likely = sorted(assignments, key=lambda a: sum(a.stream[e.before] != a.stream[e.after] for e in space.graph.edges))
-    most = max(1, min(len(likely), COMPARED_KERNELS // max(1, len(space.us))))
+def _with_few_waits(space: Space, assignments: Sequence[Assignment]) -> Plan:
+    """One of plans that are equally good; where they are many or large, of those with the fewest edges between streams."""
+    edges = space.graph.edges
+    likely = sorted(distinct(assignments), key=lambda a: sum(a.stream[e.before] != a.stream[e.after] for e in edges))
+    most = max(1, COMPARED_KERNELS // max(1, len(space.us)))
     plans = [space.plan(assignment) for assignment in likely[:most]]
     return min(plans, key=lambda plan: (sum(len(event.waits) for event in plan.events), plan.streams))
 
 
 def exchanged(space: Space, plan: Plan) -> list[Plan]:
-    """`plan` with the caller's stream exchanged for each of the aux streams in turn; none where exclusive kernels hold it.
+    """`plan` with the caller's stream exchanged for each of the aux streams in turn; none where kernels have to be there.
 
     The caller's stream has CUDA's lowest priority. Kernels that are to get the GPU first have to be on another one.
     """
@@ -145,59 +141,6 @@ def exchanged(space: Space, plan: Plan) -> list[Plan]:
     return found
 
 
-def search_by_measuring(space: Space, measure: Measure, count: int, seed: int = 0) -> list[Tried]:
-    """`count` plans, fewer where there are no more, in the order in which they were measured.
-
-    Half are list schedules, those for the given times first and then for varied times; half are changes of the best plans so
-    far. `measure` returns the time of a plan in us, or infinity for one that cannot be played.
-    """
-    search = _Measuring(space, measure, random.Random(seed))
-    for assignment in sorted(space.starts, key=search.predicted)[: max(1, count // 4)]:
-        search.measure(assignment)
-    if space.streams > 1 and space.free:
-        search.fill(search.varied, (count + 1) // 2)
-        search.fill(search.changed, count)
-    return [result for _, result in search.tried[:count]]
-
-
-class _Measuring:
-    """A measured search while it runs."""
-
-    def __init__(self, space: Space, measure: Measure, dice: random.Random) -> None:
-        self._space, self._measure, self._dice = space, measure, dice
-        self._seen: set[Signature] = set()
-        self.tried: list[tuple[Assignment, Tried]] = []
-
-    def predicted(self, assignment: Assignment) -> float:
-        return self._space.simulate(assignment).makespan
-
-    def measure(self, assignment: Assignment) -> None:
-        self._seen.add(signature(assignment))
-        plan = self._space.plan(assignment)
-        self.tried.append((assignment, Tried(plan, self._measure(plan))))
-
-    def fill(self, propose: Callable[[], Assignment], count: int) -> None:
-        """Measure proposals until `count` plans are measured, or no new ones come."""
-        while len(self.tried) < count:
-            proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(self._space.us))))
-            proposed = _distinct([propose() for _ in range(proposals)])
-            fresh = [assignment for assignment in proposed if signature(assignment) not in self._seen]
-            if not fresh:
-                return
-            fresh.sort(key=self.predicted)
-            # Not always the simulator's first choice: it does not know what decides between good plans.
-            self.measure(fresh[min(int(self._dice.expovariate(0.5)), len(fresh) - 1)])
-
-    def varied(self) -> Assignment:
-        space = self._space
-        return varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
-
-    def changed(self) -> Assignment:
-        best = sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]
-        parent, _ = best[min(int(self._dice.expovariate(1.5)), len(best) - 1)]
-        return self._space.changed(parent, self._dice)
-
-
 def signature(assignment: Assignment) -> Signature:
     """What each stream runs, in order; the same for two assignments that differ in the numbers of their streams only."""
     streams: dict[int, list[int]] = {}
@@ -206,7 +149,7 @@ def signature(assignment: Assignment) -> Signature:
     return tuple(sorted(tuple(own) for own in streams.values()))
 
 
-def _distinct(assignments: Sequence[Assignment]) -> list[Assignment]:
+def distinct(assignments: Sequence[Assignment]) -> list[Assignment]:
     return list({signature(a): a for a in reversed(assignments)}.values())[::-1]
 
 

@@ -4,7 +4,8 @@ At few tokens latencies decide, and kernels side by side hide them; at many each
 where some kernel's time stops being linear, the serial time is linear and the simulated one convex, a maximum of sums. So is
 the difference: it changes sign once between a size that gains and one that does not, and never between two that gain.
 Bisection over whole sizes then finds the exact threshold. Where a kernel's time is no maximum of lines, or the simulator
-another one, a change back and forth between two of the sizes that are tried, powers of two among them, can be missed.
+another one, a change back and forth between two of the sizes that are tried, powers of two among them, can be missed. What
+was predicted is then measured at a few sizes (`confirm`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil, floor, fsum
+from math import ceil, floor, fsum, sqrt
 from typing import Any
 
 from graphstreams.graph.kernels import KernelGraph
@@ -25,7 +26,10 @@ Replan = Callable[[Sequence[float]], Plan]  # from the us of each kernel
 Point = tuple[int, float, float]  # size, serial us, streamed us
 
 HIGHEST = 2**16  # sizes above are not looked at
-CONFIRMATIONS = 4  # sizes that are measured at most
+CONFIRMATIONS = 6  # sizes that are measured at most
+PLAUSIBLE = 16  # times the example, up to which a size without a limit is measured
+STEP_DOWN = 4  # from a size that does not gain to the next that is measured, where none is known to gain
+CLOSE = 1.1  # times a size that gains, below which one that does not is near enough
 ROUNDING = 1e-9  # of sums taken in another order
 
 
@@ -104,8 +108,9 @@ class Curves:
         return streamed <= (1 - min_gain) * serial * (1 + ROUNDING)
 
     def corners(self) -> list[float]:
-        """Sizes where a kernel's time stops being linear, as far as they are known."""
-        return self._times.breakpoints() or []
+        """Sizes where a kernel's time stops being linear, as far as they are known; none with a simulator."""
+        # Each kernel has some, and each would be simulated, yet between them the difference need not be convex.
+        return (self._times.breakpoints() or []) if self._simulate is None else []
 
     @property
     def exact(self) -> bool:
@@ -153,39 +158,67 @@ def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits
 
 
 def confirm(
-    threshold: Threshold, gain_at: Callable[[int], float | None], min_gain: float, known: Mapping[int, float] | None = None
+    threshold: Threshold,
+    gain_at: Callable[[int], float | None],
+    min_gain: float,
+    example: int,
+    limits: tuple[int, int] = (1, HIGHEST),
+    known: Mapping[int, float] | None = None,
 ) -> Threshold:
-    """The threshold after measuring around its largest size.
+    """The threshold after measuring around its largest size, or at the upper end of `limits` where it has none.
 
     `gain_at` tells the share of the serial time that is saved at a size, or None where that cannot be measured; `known` has
-    what was measured before. A predicted size that does not gain is halved until one does; one whose double still gains is
-    doubled. At most CONFIRMATIONS sizes are measured, so the result may be smaller than the true one. With nothing measured
-    the threshold is returned as it is.
+    what was measured before. A size gains with a share of `min_gain` or more. Where the upper limit is HIGHEST or more, the
+    largest power of two up to PLAUSIBLE times `example` stands for it. A size that gains is doubled, one that does not divided
+    by STEP_DOWN until one gains; between the two the middle is taken, as of a geometric series. The largest size is then one
+    that was measured or known to gain, below the smallest that does not; 0 without one; still None where the first gains. At
+    most CONFIRMATIONS sizes are measured, up to the first that cannot be; where not even the first can, the threshold is
+    returned as it is.
     """
-    largest = threshold.largest
-    if not largest:
+    if threshold.largest == 0:
         return threshold
-    before = dict(known or {})
-    safe = max((size for size, gain in before.items() if gain >= min_gain and size <= largest), default=0)
-    measured: dict[int, float] = {}
-    step, size = 0, largest
-    while len(measured) < CONFIRMATIONS and size >= max(1, threshold.smallest):
-        gain = before[size] if size in before else gain_at(size)
-        if gain is None:
+    low, high = max(limits[0], threshold.smallest), limits[1]
+    start = threshold.largest or _plausible(max(low, example), high)
+    gains = dict(known or {})
+    for _ in range(CONFIRMATIONS):
+        gaining, losing = _between(gains, min_gain, low, high)
+        if threshold.largest is None and losing is None and gaining >= start:
             break
-        measured[size] = gain
-        direction = 1 if gain >= min_gain else -1
-        if step and direction != step:
+        size = _next(gaining, losing, start, low, high)
+        gain = None if size is None else gain_at(size)
+        if size is None or gain is None:
             break
-        step = direction
-        size = size * 2 if step > 0 else size // 2
-        if step < 0 and size <= safe:
-            break
-    if not measured:
+        gains[size] = gain
+    gaining, losing = _between(gains, min_gain, low, high)
+    if losing is None and gaining < start:
         return threshold
-    gaining = [size for size, gain in measured.items() if gain >= min_gain]
-    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in sorted({**before, **measured}.items()))
-    return replace(threshold, largest=max(gaining, default=safe), reason=f"{threshold.reason}; measured gains: {told}")
+    unlimited = threshold.largest is None and losing is None
+    reason = f"{threshold.reason}; measured up to {gaining}" if unlimited else threshold.reason
+    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in sorted(gains.items()))
+    return replace(threshold, largest=None if unlimited else gaining, reason=f"{reason}; measured gains: {told}")
+
+
+def _plausible(example: int, high: int) -> int:
+    """The first size to measure where every one is predicted to gain."""
+    return high if high < HIGHEST else min(high, 2 ** ((PLAUSIBLE * example).bit_length() - 1))
+
+
+def _between(gains: Mapping[int, float], min_gain: float, low: int, high: int) -> tuple[int, int | None]:
+    """The largest size that gains below the smallest that does not, or 0, and that one. Sizes outside do not count."""
+    losing = min((size for size, gain in gains.items() if low <= size <= high and gain < min_gain), default=None)
+    below = [size for size, gain in gains.items() if low <= size <= high and gain >= min_gain]
+    return max((size for size in below if losing is None or size < losing), default=0), losing
+
+
+def _next(gaining: int, losing: int | None, start: int, low: int, high: int) -> int | None:
+    """The size to measure next, None where that would tell no more. Arguments as `_between` and `confirm` have them."""
+    if losing is None:
+        size = start if gaining < start else min(high, 2 * gaining)
+        return size if size > gaining else None
+    if not gaining:
+        return max(low, losing // STEP_DOWN) if losing > low else None
+    middle = round(sqrt(gaining * losing))
+    return middle if gaining < middle < losing and losing >= CLOSE * gaining else None
 
 
 def _tried(curves: Curves) -> str:

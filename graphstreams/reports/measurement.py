@@ -12,19 +12,24 @@ class Measurement:
     serial_us: float  # the kernels on one stream
     played_us: float = 0.0  # the same kernels as the plan has them; 0 where no plan was measured
     compiled_us: float = 0.0  # the code that was generated for the plan; 0 where that was not measured
+    inductor_us: float = 0.0  # Inductor's serial code, measured beside it, which reuses buffers; 0 where it was not
     tried: int = 0  # plans measured
     from_disk: bool = False  # found by an earlier compile
     plans: tuple[tuple[float, float], ...] = ()  # of each plan: what the simulator said, and what was measured
 
     @property
     def gain(self) -> float:
-        """The share of the serial time that is saved, by the last thing measured."""
-        return 1 - (self.compiled_us or self.played_us or self.serial_us) / self.serial_us
+        """The share of the serial time that is saved, by the last thing measured, against the serial code beside it."""
+        if self.compiled_us:
+            return 1 - self.compiled_us / (self.inductor_us or self.serial_us)
+        return 1 - (self.played_us or self.serial_us) / self.serial_us
 
     def __str__(self) -> str:
         parts = [f"measured: {self.serial_us:.1f} us on one stream"]
-        for us, what in ((self.played_us, "the plan's kernels"), (self.compiled_us, "the generated code")):
-            if us:
-                parts.append(f"{us:.1f} us {what} ({self.serial_us / us:.2f}x)")
+        if self.played_us:
+            parts.append(f"{self.played_us:.1f} us the plan's kernels ({self.serial_us / self.played_us:.2f}x)")
+        if self.compiled_us:
+            serial = f" of Inductor's {self.inductor_us:.1f} us" if self.inductor_us else ""
+            parts.append(f"{self.compiled_us:.1f} us the generated code ({1 / (1 - self.gain):.2f}x{serial})")
         source = "by an earlier compile" if self.from_disk else "now"
         return ", ".join(parts) + f"; {self.tried} plans measured {source}"

@@ -7,6 +7,7 @@ printed. `graphstreams/elsewhere.py` starts it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,43 @@ from graphstreams.runtime.player import Player, medians_in_turns
 
 ANSWER = "gain "
 ROUNDS, REPEATS = 7, 8
+REDUCTIONS = ("allow_fp16_reduced_precision_reduction", "allow_bf16_reduced_precision_reduction")
+
+
+def precisions() -> dict[str, Any]:
+    """What this process allows in products of matrices, for `set_precisions` in another: it decides which kernels run.
+
+    Plain data. A setting that this torch does not have is missing.
+    """
+    matmul = torch.backends.cuda.matmul
+    found: dict[str, Any] = {}
+    with contextlib.suppress(RuntimeError):  # where precisions were set by torch's newer attributes
+        found["float32_matmul_precision"] = torch.get_float32_matmul_precision()
+    for name in ("fp32_precision", "allow_fp16_accumulation"):
+        if hasattr(matmul, name):
+            found[name] = getattr(matmul, name)
+    for name in REDUCTIONS:
+        allowed = getattr(matmul, name)
+        split = getattr(matmul, f"{name}_split_k", None)
+        found[name] = allowed if split is None else (allowed, split)
+    return found
+
+
+def set_precisions(found: Mapping[str, Any]) -> None:
+    """Allow in this process what `precisions` returned in another."""
+    rest = dict(found)
+    if "float32_matmul_precision" in rest:
+        # First, for it sets `fp32_precision` too, and not always to what that was.
+        torch.set_float32_matmul_precision(rest.pop("float32_matmul_precision"))
+    for name, value in rest.items():
+        setattr(torch.backends.cuda.matmul, name, value)
 
 
 def main(path: str) -> None:
     """Answer requests until standard input ends."""
     job = torch.load(path, weights_only=True)
     torch.cuda.set_device(job["device"])
-    torch.set_float32_matmul_precision(job["precision"])
+    set_precisions(job["precisions"])
     for line in sys.stdin:
         with torch.no_grad():
             share = gain(job, [made(each) for each in json.loads(line)])

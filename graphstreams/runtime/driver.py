@@ -24,9 +24,30 @@ def check(status: int, what: str) -> None:
 
 
 def new_stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:
-    """A stream that nobody else has. It is never destroyed. Raises RuntimeError where the driver makes none."""
+    """A stream of a CUDA device that nobody else has. It is never destroyed.
+
+    `priority` is CUDA's: 0, or less for a more urgent stream. May be called while a CUDA graph is being captured, and as the
+    first thing that a thread does with CUDA. Raises OSError where there is no driver, RuntimeError where it makes no stream.
+    """
     handle = ctypes.c_void_p()
     with torch.cuda.device(device):
+        _have_context(torch.cuda.current_device())
         status = driver().cuStreamCreateWithPriority(ctypes.byref(handle), ctypes.c_uint(_NON_BLOCKING), ctypes.c_int(priority))
     check(status, "make a stream")
     return torch.cuda.ExternalStream(handle.value, device)  # type: ignore[no-untyped-call]
+
+
+def _have_context(device: int) -> None:
+    """Make the primary context of the device with that index current in this thread, where the thread has none.
+
+    The runtime does so at its first call that needs one. A device that is already the thread's own, as the first one is from
+    the start, `torch.cuda.device` does not set, so that the thread may still be without. The context is never given back, for
+    the stream stays.
+    """
+    cuda, context, handle = driver(), ctypes.c_void_p(), ctypes.c_int()
+    check(cuda.cuCtxGetCurrent(ctypes.byref(context)), "tell the context of a thread")
+    if context.value:
+        return
+    check(cuda.cuDeviceGet(ctypes.byref(handle), ctypes.c_int(device)), "find a device")
+    check(cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), handle), "give the context of a device")
+    check(cuda.cuCtxSetCurrent(context), "set the context of a thread")

@@ -12,6 +12,7 @@ reads could be handed out.
 from __future__ import annotations
 
 import threading
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -50,10 +51,10 @@ class _Lease:
             self.pool = idle.pop() if idle else _Pool(device, key[2])
         except IndexError:  # another thread was faster
             self.pool = _Pool(device, key[2])
-        self.key = key
+        self.key, self._idle = key, _idle  # by itself, for at the end of the process globals go first
 
     def __del__(self) -> None:
-        _idle.setdefault(self.key, []).append(self.pool)
+        self._idle.setdefault(self.key, []).append(self.pool)
 
 
 class _PoolsOfThread(threading.local):
@@ -105,3 +106,23 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
     if taken is None:
         taken = pool.taken[streams, events] = pool.take(streams, events)
     return taken
+
+
+class joined_on_error:  # noqa: N801 - read as a function in generated code
+    """Within this context an exception leaves no work on aux streams that the caller's stream does not wait for.
+
+    What the interrupted call has allocated is freed behind it, and its inputs may be used again.
+    """
+
+    __slots__ = ("_caller", "_streams")
+
+    def __init__(self, caller: torch.cuda.Stream, *streams: torch.cuda.Stream) -> None:
+        self._caller, self._streams = caller, streams
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None:
+            for stream in self._streams:
+                self._caller.wait_stream(stream)

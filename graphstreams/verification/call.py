@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.values import Constant, Event, Path, RawStream, Stream, Value, storages_of
+from graphstreams.verification.values import Bundle, Constant, Event, Path, RawStream, Size, Stream, Value, storages_of
 
 GUARD = Constant("device guard")
 
@@ -27,6 +27,21 @@ class Call:
         """The value of an argument that the source spells out, else None."""
         argument = self.arguments[index] if index < len(self.arguments) else None
         return argument.value if isinstance(argument, Constant) else None
+
+
+def sizes_in(*values: Value) -> Iterator[str]:
+    """The names of inputs that were taken for sizes, through lists."""
+    for value in values:
+        if isinstance(value, Bundle):
+            yield from sizes_in(*value.items)
+        elif isinstance(value, Size):
+            yield value.name
+
+
+def refuse_sizes(machine: Machine, what: str, *values: Value) -> None:
+    """Raise where an input that was taken for a size stands where a tensor is expected."""
+    for name in sizes_in(*values):
+        raise machine.refuse(f"{what} takes {name} for a tensor, an input whose name is one of a size")
 
 
 def describe(value: Value) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphstreams.verification import operator_calls, stream_calls
-from graphstreams.verification.call import Call, all_constant, describe, refuse_tensors
+from graphstreams.verification.call import Call, all_constant, describe, refuse_sizes, refuse_tensors
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.values import Bundle, Constant, Event, Stream, Tensor, Value
 
@@ -33,6 +33,7 @@ def call_method(machine: Machine, of: Value, call: Call) -> Value:
     if isinstance(of, Bundle) and call.path == "clear" and not call.values:
         machine.heap.clear(of)
         return Constant()
+    refuse_sizes(machine, f"the method {call.path}", of)
     if isinstance(of, Constant) and all_constant(call):
         return Constant()
     raise machine.refuse(f"the method {call.path} of {describe(of)}")
@@ -73,12 +74,14 @@ def _tensor_method(machine: Machine, tensor: Tensor, call: Call) -> Value:
     if call.path in _SIZES:
         return Constant()
     if call.path in _FILLS:
+        if call.path == "copy_":
+            refuse_sizes(machine, "the method copy_", *call.values)
         machine.launch(f"tensor.{call.path}", call.values, [tensor], scratch=True)
         return tensor
     if call.path == "item":
-        # The host waits for the value, and with it for the current stream.
-        machine.launch("tensor.item", [tensor], [], scratch=True)
-        machine.synchronize_stream(machine.stream)
+        # The host waits for the value of a CUDA tensor; a CPU tensor's is there, and orders nothing. Which of them it is
+        # the source does not tell.
+        machine.launch("tensor.item", [tensor], [])
         return Constant()
     if call.path == "clone":
         clone = machine.allocate()
@@ -90,7 +93,8 @@ def _tensor_method(machine: Machine, tensor: Tensor, call: Call) -> Value:
 # --- things with no effect on memory or streams
 
 
-def _nothing(machine: Machine, call: Call) -> Value:
+def _check(machine: Machine, call: Call) -> Value:
+    refuse_sizes(machine, call.path, *call.arguments[:1])
     return Constant()
 
 
@@ -100,6 +104,7 @@ def _pure(machine: Machine, call: Call) -> Value:
 
 
 def _hook(machine: Machine, call: Call) -> Value:
+    refuse_sizes(machine, call.path, *call.values)
     machine.launch("run_intermediate_hooks", call.values, [], scratch=True)
     return Constant()
 
@@ -114,10 +119,10 @@ _FUNCTIONS: dict[str, _Handler] = {
     f"{_GUARDS}_reinterpret_tensor": _view,
     "torch.ops.inductor._alloc_from_pool": _view,
     f"{_GUARDS}copy_if_misaligned": _copy_if_misaligned,
-    f"{_GUARDS}assert_size_stride": _nothing,
-    f"{_GUARDS}assert_size_stride_grouped": _nothing,
-    f"{_GUARDS}assert_alignment": _nothing,
-    "torch._inductor.runtime.runtime_utils.assert_tensor_metadata": _nothing,
+    f"{_GUARDS}assert_size_stride": _check,
+    f"{_GUARDS}assert_size_stride_grouped": _check,
+    f"{_GUARDS}assert_alignment": _check,
+    "torch._inductor.runtime.runtime_utils.assert_tensor_metadata": _check,
     "torch._inductor.hooks.run_intermediate_hooks": _hook,
     "torch.cuda._DeviceGuard": stream_calls.device,
     "torch.cuda.set_device": stream_calls.device,

@@ -6,10 +6,15 @@ FastTrack's (Flanagan and Freund, PLDI 2009). Linear in steps times streams.
 
 Memory follows CUDA's caching allocator. A free hands the block, at the time the host runs it, to the pool of the stream
 that allocated it, and the next allocation on that stream may get it. So each later allocation there must be ordered
-after every access to the block that the stream had not waited for by then. Blocks of aux streams that outlive the
-trace are safe because aux streams belong to one caller's stream (`runtime/streams.py`): all work is joined into that
-stream at the end, and the next trace forks from it. An allocation is taken to use its block at once, which is strict
-where a wait stands between an allocation and its first use.
+after every access to the block that the stream had not waited for by then. An allocation is taken to use its block at
+once, which is strict where a wait stands between an allocation and its first use. The next trace may get what this one
+freed on an aux stream: aux streams belong to one caller's stream (`runtime/streams.py`), all work is joined into that
+stream at the end, and the next trace forks from it. An allocation ahead of its stream's fork is refused: while a CUDA
+graph is captured, the stream takes part only from the fork on, and the block would not come from that graph's pool.
+
+What is returned outlives the trace, and whoever drops it may do so between two lines of a later call: another thread on
+the caller's stream gives it to a reader there and drops it when that call has forked already. A block of an aux stream
+would then go to work that nothing orders behind that reader, so outputs have to be in memory of the caller's stream.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ from functools import singledispatchmethod
 from graphstreams.verification.races import (
     AFTER_FREE,
     FREED_EARLY,
+    OUTPUT_ON_AUX,
     UNFORKED,
     UNJOINED,
     UNKNOWN_STORAGE,
@@ -104,7 +110,8 @@ class _Replay:
         self._storages = {name: _History(CALLER) for name in trace.inputs}
         self._pools: dict[int, list[_Pending]] = {}
         self._last: dict[int, _Epoch] = {}
-        self._unforked: set[int] = set()
+        self._unforked: set[tuple[int, str]] = set()  # stream and action that were reported
+        self._outputs = trace.outputs
         self._end = max((step.line for step in trace.steps), default=0)
 
     def _clock(self, stream: int) -> Clock:
@@ -119,7 +126,7 @@ class _Replay:
     @do.register
     def _(self, step: Launch) -> None:
         clock = self._clock(step.stream)
-        self._check_fork(step, clock)
+        self._check_fork(Access(step.line, step.name, step.stream, "", "runs"), clock, "the inputs may not be ready")
         clock[step.stream] = time = clock.get(step.stream, 0) + 1
         for storage in step.reads:
             self._read(_Epoch(Access(step.line, step.name, step.stream, storage, "read"), time), clock)
@@ -153,6 +160,7 @@ class _Replay:
     def _(self, step: Allocate) -> None:
         clock = self._clock(step.stream)
         allocation = Access(step.line, "", step.stream, step.storage, "allocate")
+        self._check_fork(allocation, clock, "a CUDA graph that captures this would not own the memory")
         # The block may be one that its stream, or one that it has waited for, has only just used. So whoever uses the
         # storage, on whatever stream, comes after all that.
         self._storages[step.storage] = _History(step.stream, allocation, dict(clock))
@@ -175,13 +183,22 @@ class _Replay:
         history.freed = free
 
     def finish(self) -> None:
-        """Everything on an aux stream must have been joined into the caller's stream."""
+        """Everything on an aux stream must have been joined into the caller's stream, and no output be in its memory."""
         clock = self._clocks[CALLER]
         for stream, epoch in self._last.items():
             if not epoch.before(clock):
                 end = Access(self._end, "", CALLER, "", "returns")
                 missing = f"the caller's stream does not wait for {stream_name(stream)} before the graph returns"
                 self.races.append(Race(UNJOINED, epoch.access, end, missing))
+        for storage in self._outputs:
+            history = self._storages.get(storage)
+            if history is not None and history.allocation is not None and history.stream != CALLER:
+                end = Access(self._end, "", CALLER, storage, "returns")
+                missing = (
+                    "the graph returns it, and when the caller drops it that stream may use the memory for something else "
+                    "in a later call, while the caller's stream still reads it"
+                )
+                self.races.append(Race(OUTPUT_ON_AUX, history.allocation, end, missing))
 
     def _read(self, epoch: _Epoch, clock: Clock) -> None:
         history = self._alive(epoch.access)
@@ -216,16 +233,14 @@ class _Replay:
             self._report_unordered(history.allocation, access, late)
             history.before = {}
 
-    def _check_fork(self, step: Launch, clock: Clock) -> None:
-        if clock.get(CALLER, 0) or step.stream in self._unforked:
+    def _check_fork(self, access: Access, clock: Clock, harm: str) -> None:
+        seen = (access.stream, access.action)
+        if clock.get(CALLER, 0) or seen in self._unforked:
             return
-        self._unforked.add(step.stream)
+        self._unforked.add(seen)
         start = Access(0, "", CALLER, "", "starts")
-        missing = (
-            f"nothing makes {stream_name(step.stream)} wait for the caller's stream before its first kernel, "
-            "so the inputs may not be ready"
-        )
-        self.races.append(Race(UNFORKED, Access(step.line, step.name, step.stream, "", "runs"), start, missing))
+        missing = f"nothing makes {stream_name(access.stream)} wait for the caller's stream before, so {harm}"
+        self.races.append(Race(UNFORKED, access, start, missing))
 
     def _unrecorded(self, step: Step, event: str) -> None:
         wait = Access(step.line, "", step.stream, event, "waits for")

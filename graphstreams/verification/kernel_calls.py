@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphstreams.verification.call import Call
 from graphstreams.verification.kernels import Kernel, Parameter
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.values import Constant, RawStream, Tensor, Value
+from graphstreams.verification.values import Bundle, Constant, RawStream, Tensor, Value
 
 
 def call_kernel(machine: Machine, kernel: Kernel, call: Call) -> None:
@@ -17,6 +17,8 @@ def call_kernel(machine: Machine, kernel: Kernel, call: Call) -> None:
         raise machine.refuse(f"kernel {kernel.name} is called with keywords {sorted(call.keywords)}")
     if handle.number != machine.stream:
         raise machine.refuse(f"kernel {kernel.name} is given the handle of a stream that is not the current one")
+    if any(isinstance(argument, Bundle) for argument in call.arguments):
+        raise machine.refuse(f"kernel {kernel.name} is given a tuple")
     parameters = _match(kernel, call.arguments)
     if parameters is None:
         raise machine.refuse(f"the arguments of kernel {kernel.name} do not fit its signature")

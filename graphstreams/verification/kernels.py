@@ -1,24 +1,22 @@
 """What a Triton kernel reads and writes, from the source that the wrapper embeds.
 
 Three witnesses are joined, and any of them makes a pointer a written one: Inductor's naming of parameters (a generated
-kernel only reads what it names `in_ptr*`), its `mutated_arg_names`, and the kernel's text: targets of stores and
-atomics, and whatever is passed to a function outside `triton.language`. User-defined kernels carry no list of mutated
-arguments (`codegen/wrapper.py`, define_user_defined_triton_kernel, torch 2.15.0), so for them the text decides.
+kernel only reads what it names `in_ptr*`), its `mutated_arg_names`, and the kernel's text, in which every use of an
+address has to be one that is known to read (`pointers.py`). User-defined kernels carry no list of mutated arguments
+(`codegen/wrapper.py`, define_user_defined_triton_kernel, torch 2.15.0), so for them the text decides.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from graphstreams.verification.pointers import written_pointers
 from graphstreams.verification.unreadable import UnreadableWrapper
 
 _GENERATED_READS = ("in_ptr",)
 _FREE_NAMING = ("user_autotune", "template")  # heuristics of kernels whose authors name the parameters
-_STORES = ("store", "atomic_", "experimental_descriptor_store", "store_tensor_descriptor")
-_LANGUAGES = ("tl", "triton")
-_BUILTINS = ("tuple", "range", "len", "min", "max", "print", "static_print", "static_assert")
+_POINTERS = ("*", "tensordesc", "nvTmaDesc")  # how the types of pointers begin in a signature
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Parameter:
 
     @property
     def pointer(self) -> bool:
-        return self.kind.startswith(("*", "tensordesc", "nvTmaDesc"))
+        return self.kind.startswith(_POINTERS)
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ def read_kernel(name: str, source: str, line: int) -> Kernel:
         raise UnreadableWrapper(line, f"Triton kernel {name} has no launch signature")
     mutated = _literal(heuristic, "inductor_meta", "mutated_arg_names")
     names = [argument.arg for argument in definition.args.args]
-    written = set(mutated if isinstance(mutated, list) else ()) | _written_by_text(definition, set(names))
+    pointers = [n for n in names if str(kinds.get(n, "")).startswith(_POINTERS)]
+    written = set(mutated if isinstance(mutated, list) else ()) | written_pointers(tree, definition, pointers, line)
     if not _decorator_name(heuristic).startswith(_FREE_NAMING):
         written |= {n for n in names if not n.startswith(_GENERATED_READS)}
     parameters = tuple(Parameter(n, str(kinds.get(n, "")), n in written) for n in names)
@@ -90,77 +89,6 @@ def _evaluate(node: ast.expr) -> object:
 
 def _decorator_name(heuristic: ast.Call) -> str:
     return heuristic.func.attr if isinstance(heuristic.func, ast.Attribute) else ""
-
-
-def _written_by_text(definition: ast.FunctionDef, parameters: set[str]) -> set[str]:
-    sources = _sources(definition, parameters)
-    return {
-        parameter
-        for node in ast.walk(definition)
-        if isinstance(node, ast.Call)
-        for target in _targets(node)
-        for name in _address_names(target)
-        for parameter in sources.get(name, ())
-    }
-
-
-def _targets(call: ast.Call) -> list[ast.expr]:
-    """The arguments through which a call may write."""
-    function = call.func
-    root = _root(function)
-    name = function.attr if isinstance(function, ast.Attribute) else ""
-    if root in _LANGUAGES:
-        pointers = [k.value for k in call.keywords if k.arg in ("pointer", "desc")]
-        return [*call.args[:1], *pointers] if name.startswith(_STORES) else []
-    if isinstance(function, ast.Attribute) and name.startswith(_STORES):
-        return [function.value]  # descriptor.store(...)
-    if isinstance(function, ast.Name) and function.id in _BUILTINS:
-        return []
-    if isinstance(function, ast.Attribute) and root not in ("libdevice", "tl_math", "triton_helpers"):
-        return []  # a method of a value: x.to(...), descriptor.load(...)
-    return [*call.args, *(k.value for k in call.keywords)]
-
-
-def _sources(definition: ast.FunctionDef, parameters: set[str]) -> dict[str, set[str]]:
-    """For each local name, the parameters whose address it may be computed from."""
-    sources = {name: {name} for name in parameters}
-    flows = [flow for node in ast.walk(definition) for flow in _flows(node)]
-    changed = True
-    while changed:
-        changed = False
-        for target, origins in flows:
-            reached = set().union(*(sources.get(origin, set()) for origin in origins))
-            known = sources.setdefault(target, set())
-            if not reached <= known:
-                known |= reached
-                changed = True
-    return sources
-
-
-def _flows(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
-    if isinstance(node, ast.Assign):
-        targets, value = node.targets, node.value
-    elif isinstance(node, ast.AugAssign | ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-        targets, value = [node.target], node.value
-    elif isinstance(node, ast.For):
-        targets, value = [node.target], node.iter
-    else:
-        return
-    origins = list(_address_names(value))
-    for target in targets:
-        for name in ast.walk(target):
-            if isinstance(name, ast.Name):
-                yield name.id, origins
-
-
-def _address_names(node: ast.AST) -> Iterator[str]:
-    """Names that an expression computes with, but for those that it only loads through."""
-    if isinstance(node, ast.Name):
-        yield node.id
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("load"):
-        return
-    for child in ast.iter_child_nodes(node):
-        yield from _address_names(child)
 
 
 def _root(node: ast.AST) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphstreams.verification.call import Call
+from graphstreams.verification.call import Call, refuse_sizes
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.operators import Operator, Returned, UnknownOperatorError, read_operator
-from graphstreams.verification.values import Constant, Tensor, Value, storages_of
+from graphstreams.verification.values import Constant, Size, Tensor, Value, storages_of
 
 
 def extern_kernel(machine: Machine, call: Call) -> Value:
@@ -17,6 +17,8 @@ def extern_kernel(machine: Machine, call: Call) -> Value:
     if out is None:
         _check_functional(machine, name)
     result = machine.allocate() if out is None else out
+    # Library kernels take sizes in lists, if at all.
+    refuse_sizes(machine, name, *(value for value in call.values if isinstance(value, Size)))
     reads = [*call.arguments, *(value for key, value in call.keywords.items() if key != "out")]
     machine.launch(name, reads, [result], scratch=True)
     return result
@@ -51,7 +53,9 @@ def _bind(machine: Machine, path: str, call: Call) -> tuple[Operator, dict[str, 
         raise machine.refuse(f"operator {path}: {error}") from None
     if len(call.arguments) > len(schema.arguments) or not set(call.keywords) <= set(schema.arguments):
         raise machine.refuse(f"operator {path} with arguments that its schema does not have")
-    return schema, {**dict(zip(schema.arguments, call.arguments, strict=False)), **call.keywords}
+    given = {**dict(zip(schema.arguments, call.arguments, strict=False)), **call.keywords}
+    refuse_sizes(machine, path, *(value for name, value in given.items() if name in schema.tensors))
+    return schema, given
 
 
 def _result(machine: Machine, returned: Returned, given: Mapping[str, Value]) -> Value:

@@ -7,7 +7,7 @@ Operators of other namespaces than torch's own are held to their schema too: tor
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Change what a tensor's storage is, or alias without saying so in the schema.
@@ -29,9 +29,10 @@ class Returned:
 
 @dataclass(frozen=True)
 class Operator:
-    """Names of the arguments in order, those written, and the returns."""
+    """Names of the arguments in order, those that are tensors or lists of them, those written, and the returns."""
 
     arguments: tuple[str, ...]
+    tensors: frozenset[str]
     written: frozenset[str]
     returns: tuple[Returned, ...]
 
@@ -51,7 +52,8 @@ def read_operator(path: str) -> Operator:
         if (other.written, other.returns) != (first.written, first.returns):
             raise UnknownOperatorError("its overloads differ in what they write, and the call does not name one")
     # Without an overload's name, the longest list of arguments names all of the others'.
-    return max([first, *others], key=lambda operator: len(operator.arguments))
+    longest = max([first, *others], key=lambda operator: len(operator.arguments))
+    return replace(longest, tensors=first.tensors.union(*(other.tensors for other in others)))
 
 
 def _schemas(namespace: str, name: str, overload: str) -> list[Any]:
@@ -78,7 +80,8 @@ def _operator(schema: Any) -> Operator:
         for label in info.before_set:
             aliases[label] = argument.name
     returns = tuple(_returned(r, aliases) for r in schema.returns)
-    return Operator(tuple(a.name for a in schema.arguments), frozenset(written), returns)
+    tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
+    return Operator(tuple(a.name for a in schema.arguments), tensors, frozenset(written), returns)
 
 
 def _returned(value: Any, aliases: dict[str, str]) -> Returned:

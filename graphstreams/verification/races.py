@@ -13,6 +13,7 @@ UNKNOWN_STORAGE = "never allocated"
 UNFORKED = "not forked"
 UNJOINED = "not joined"
 UNRECORDED = "event never recorded"
+OUTPUT_ON_AUX = "output in an aux stream's memory"
 
 _VERBS = {"read": "reads", "write": "writes", "free": "frees", "allocate": "allocates"}
 

@@ -12,10 +12,12 @@ from graphstreams.verification.call import GUARD
 from graphstreams.verification.expressions import Expressions
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.module import Module, shortened
+from graphstreams.verification.trace import CALLER
 from graphstreams.verification.values import (
     Bundle,
     Constant,
     Path,
+    Size,
     Storage,
     Stream,
     Tensor,
@@ -25,6 +27,7 @@ from graphstreams.verification.values import (
 
 _SYMBOL = re.compile(r"(s|u|zuf|zf|z|ps|ks)\d+$")  # names that Inductor gives to sizes
 _MAX_DEPTH = 50
+_JOINED_ON_ERROR = Path("graphstreams.runtime.streams.joined_on_error")
 
 
 class _Return(Exception):
@@ -150,7 +153,7 @@ class Reader(Expressions):
         """The first unpacking of the caller's list tells how many inputs there are."""
         for name in names:
             if _SYMBOL.match(name):
-                bundle.items.append(Constant())
+                bundle.items.append(Size(name=name))
                 continue
             storage = self._machine.heap.storage(name)
             self._machine.inputs.append(storage)
@@ -191,6 +194,10 @@ class Reader(Expressions):
             self._machine.heap.drop(self._names.pop(name))
 
     def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
+        if isinstance(expression, ast.Call) and self._value(expression.func) == _JOINED_ON_ERROR:
+            self._check_joined(expression)
+            self._block(body)
+            return
         context = self._value(expression)
         if isinstance(context, Stream):
             self._machine.push_stream(context.number)
@@ -202,6 +209,13 @@ class Reader(Expressions):
             self._block(body)
         else:
             raise self._machine.refuse(f"with {shortened(expression)}")
+
+    def _check_joined(self, call: ast.Call) -> None:
+        """What is joined where the body raises is no part of the trace, in which nothing raises."""
+        streams = [self._value(argument) for argument in call.args]
+        first, *others = streams or [Constant()]
+        if call.keywords or first != Stream(CALLER) or not all(isinstance(s, Stream) and s != first for s in others):
+            raise self._machine.refuse(f"with {shortened(call)}, which is not given the caller's stream and aux streams")
 
 
 def _unnamed(value: Value) -> list[Storage]:

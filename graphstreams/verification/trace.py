@@ -13,7 +13,7 @@ CALLER = 0  # the caller's stream
 COLLECTIVES = 1000  # first number of the streams that belong to collectives
 
 # Launches by which the wrapper prepares a kernel's arguments; no node of the graph stands for them.
-PREPARATIONS = ("copy_if_misaligned", "tensor.zero_", "run_intermediate_hooks")
+PREPARATIONS = ("copy_if_misaligned", "tensor.item", "tensor.zero_", "run_intermediate_hooks")
 
 
 @dataclass(frozen=True)

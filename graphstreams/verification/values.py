@@ -42,6 +42,13 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Size(Constant):
+    """An input that is taken for a size because of its name."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Stream:
     number: int
 

@@ -227,6 +227,29 @@ def test_a_split_reduction_is_one_kernel_of_two_launches():
     assert bytes_of(kernel.reads) == [2**21 * 4]
 
 
+class _TwoSums(torch.nn.Module):
+    def forward(self, x, y, z):
+        return x.sum(), y.sum(), z.relu()
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "ordered"),
+    [
+        ({}, 2048, False),
+        ({"triton.cooperative_reductions": True}, 2048, True),
+        ({"triton.force_cooperative_reductions": True}, 2048, True),
+        ({"triton.force_cooperative_reductions": True}, 64, True),
+    ],
+)
+def test_cooperative_reductions_share_their_semaphores(settings, rows, ordered):
+    inputs = torch.empty(rows, 64), torch.empty(rows, 64), torch.empty(8, 64)
+    with torch._inductor.config.patch(settings):
+        (outcome,) = capture(_TwoSums(), inputs, "h200", FREE_EVENTS)
+    graph = outcome.reading.kernels
+    assert len(graph.kernels) == 3
+    assert named_edges(graph) == ({("sum", "sum#2", "WAW")} if ordered else set())
+
+
 def test_a_normalisation_is_fused_with_what_follows():
     assert kinds("norms") == ["gemm"] * 3 + ["reduction"] * 2
 

@@ -5,6 +5,7 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphstreams.planning import growth
 from graphstreams.planning.growth import KernelTimes, anchored
 
 S, T = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1"))
@@ -59,6 +60,40 @@ def test_what_is_no_maximum_of_lines_has_none(cost):
 def test_a_maximum_of_lines_has_its_value(floor, start, slope, size):
     cost = sympy.Max(floor, start + slope * S / sympy.Integer(7))
     assert times(cost).at(size) == [pytest.approx(float(cost.subs(S, size)))]
+
+
+@pytest.mark.parametrize(
+    ("expression", "parts"),
+    [
+        (sympy.Integer(3), [(3,)]),
+        (2 * S * T, [(0, 8)]),
+        (S * (S + 1) * T, [(0, 4, 4)]),
+        (S * sympy.Max(4, S, evaluate=False), [(0, 0, 1), (0, 4)]),
+        (3 - S, [(3, -1)]),
+        (S * (S + 1) - S**2, [(0, 1)]),
+        (-sympy.Max(4, S), None),
+        (sympy.Max(4, S) * sympy.Max(5, S), None),
+        (S * FloorDiv(S, sympy.Integer(8)), None),
+        (T / FloorDiv(T, sympy.Integer(2)), [(2,)]),
+    ],
+)
+def test_maxima_of_polynomials_are_told_in_numbers(expression, parts):
+    found = KernelTimes([], S, {"s0": 3, "s1": 4}).growth(expression)
+    assert (sorted(found.parts) if found.parts else found.parts) == parts
+    for size in (1, 3, 20, 65536):
+        exact = expression.xreplace({S: sympy.Integer(size), T: sympy.Integer(4)})
+        assert found.at(size) == pytest.approx(float(exact))
+
+
+def test_nothing_is_substituted_in_maxima_of_polynomials(monkeypatch):
+    def refused(*_):
+        raise AssertionError("to substitute takes long")
+
+    found = KernelTimes([], S, {"s0": 3, "s1": 4})
+    monkeypatch.setattr(growth, "_substituted", refused)
+    cost = sympy.Max(2 * S * T + 1, 0.5 * S**2 * T, 100, evaluate=False) * sympy.Float(0.5)
+    assert found.growth(cost).at(4) == 50
+    assert anchored([cost], [5.0], {"s0": 4, "s1": 4}) == [cost * sympy.Float(0.1)]
 
 
 def test_other_expressions_are_evaluated():

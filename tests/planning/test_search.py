@@ -12,16 +12,9 @@ from hypothesis import strategies as st
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.planning.measured_search import PROPOSALS, search_by_measuring
 from graphstreams.planning.paths import Assignment, Timing, timed
-from graphstreams.planning.search import (
-    EVALUATED_KERNELS,
-    PROPOSALS,
-    Space,
-    exchanged,
-    search_by_measuring,
-    search_on_simulator,
-    signature,
-)
+from graphstreams.planning.search import EVALUATED_KERNELS, Space, exchanged, search_on_simulator, signature
 
 
 def graph_of(count, edges, exclusive=()):

@@ -12,7 +12,7 @@ from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.growth import KernelTimes
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.paths import timed
-from graphstreams.planning.threshold import CONFIRMATIONS, Curves, Threshold, confirm, set_by_user, solve
+from graphstreams.planning.threshold import CLOSE, CONFIRMATIONS, HIGHEST, Curves, Threshold, confirm, set_by_user, solve
 
 S = sympy.Symbol("s0", integer=True, positive=True)
 
@@ -116,6 +116,23 @@ def test_another_simulator():
     assert (found.smallest, found.largest) == (brute[0], brute[-1])
 
 
+def test_however_many_kernels_there_are_few_sizes_are_simulated():
+    asked = []
+
+    def saves_4_ms(assignment, us, size):
+        asked.append(size)
+        return replace(timed(assignment, [[]] * len(us), us, 0.0), makespan=sum(us) - 4000)
+
+    expressions = [sympy.Max(100, S * sympy.Rational(20, i)) for i in range(1, 201)]
+    curves = curves_of(expressions, example=100, simulate=saves_4_ms)
+    assert len(curves_of(expressions, example=100).corners()) == 200
+    found = solve(curves, "s0", 100, 0.1, (1, HIGHEST))
+    brute = [size for size in range(1, 1000) if sum(max(100, size * 20 / i) for i in range(1, 201)) <= 40_000]
+    assert (found.smallest, found.largest) == (0, brute[-1])
+    powers, halvings = HIGHEST.bit_length(), brute[-1].bit_length()
+    assert len(asked) == len(set(asked)) <= powers + 1 + halvings
+
+
 def test_what_the_user_says_is_not_solved():
     curves = curves_of([CONSTANT, S + 0], example=64)
     found = set_by_user(curves, "s0", 64, 500, (1, 1024))
@@ -200,59 +217,146 @@ def test_refuses_what_is_no_threshold(text):
         Threshold.loads(text)
 
 
-def measured_around(largest, gains, min_gain=0.02, smallest=0, known=None):
-    """The threshold after measuring, and which sizes were measured; `gains` has what each size saves, `known` was before."""
+def measured_around(largest, gains, min_gain=0.02, smallest=0, known=None, example=4, limits=(1, HIGHEST)):
+    """The threshold after measuring, and which sizes were measured.
+
+    `gains` tells what each size saves, as a dict or as the largest size that saves a tenth; `known` was measured before.
+    """
     asked = []
 
     def gain_at(size):
         asked.append(size)
-        return gains.get(size)
+        return gains.get(size) if isinstance(gains, dict) else (0.1 if size <= gains else 0.0)
 
     threshold = Threshold("s0", largest, (), "solved", smallest)
-    return confirm(threshold, gain_at, min_gain, known), asked
+    return confirm(threshold, gain_at, min_gain, example, limits, known), asked
 
 
-def test_a_predicted_size_that_does_not_gain_is_halved_until_one_does():
-    found, asked = measured_around(64, {64: -0.01, 32: 0.01, 16: 0.03, 8: 0.5})
-    assert (found.largest, asked) == (16, [64, 32, 16])
-    assert found.reason == "solved; measured gains: 16: 3.0%, 32: 1.0%, 64: -1.0%"
+def test_below_a_predicted_size_that_does_not_gain_one_is_looked_for_and_then_the_middle():
+    found, asked = measured_around(64, {64: -0.01, 16: 0.03, 32: 0.01, 23: 0.0, 19: 0.02, 21: 0.01})
+    assert (found.largest, asked) == (19, [64, 16, 32, 23, 19, 21])
+    assert found.reason == "solved; measured gains: 16: 3.0%, 19: 2.0%, 21: 1.0%, 23: 0.0%, 32: 1.0%, 64: -1.0%"
 
 
-def test_a_size_whose_double_still_gains_is_doubled():
-    found, asked = measured_around(64, {64: 0.1, 128: 0.05, 256: 0.01})
-    assert (found.largest, asked) == (128, [64, 128, 256])
+def test_between_a_size_that_is_known_to_gain_and_a_prediction_far_off_the_middle_is_measured():
+    found, asked = measured_around(14195, 800, known={64: 0.1}, example=64)
+    assert (found.largest, asked) == (680, [14195, 953, 247, 485, 680, 805])
+
+
+def test_a_size_that_gains_is_doubled_until_one_does_not():
+    found, asked = measured_around(64, 300)
+    assert (found.largest, asked) == (256, [64, 128, 256, 512, 362, 304])
+    found, asked = measured_around(64, 1000, limits=(1, 100))
+    assert (found.largest, asked) == (100, [64, 100])
 
 
 def test_measuring_ends_after_a_few_sizes_and_where_it_cannot_go_on():
-    found, asked = measured_around(8, dict.fromkeys((8, 16, 32, 64, 128, 256), 0.1))
-    assert (found.largest, len(asked)) == (64, CONFIRMATIONS)
+    found, asked = measured_around(8, HIGHEST)
+    assert (found.largest, len(asked)) == (256, CONFIRMATIONS)
     assert measured_around(8, {8: 0.1})[0].largest == 8  # 16 cannot be measured
     assert measured_around(8, {})[0] == Threshold("s0", 8, (), "solved")
+    assert measured_around(8, {}, known={4: 0.1})[0] == Threshold("s0", 8, (), "solved")
+
+
+def test_sizes_that_are_close_are_near_enough():
+    found, asked = measured_around(100, 95, known={94: 0.1})
+    assert (found.largest, asked) == (94, [100])
 
 
 def test_where_no_measured_size_gains_none_runs_on_streams():
     found, asked = measured_around(8, {8: 0.0, 4: 0.0}, smallest=4)
     assert (found.largest, asked) == (0, [8, 4])
+    found, asked = measured_around(50, 0)
+    assert (found.largest, asked) == (0, [50, 12, 3, 1])
 
 
 def test_a_size_that_is_known_to_gain_is_left_where_larger_ones_do_not():
-    """As few as it took to measure: at 3 tokens it gains, at 16, 8 and 4 it does not, and below 3 nobody looks."""
-    found, asked = measured_around(16, dict.fromkeys((16, 8, 4, 2), -0.1), known={3: 0.2})
-    assert (found.largest, asked) == (3, [16, 8, 4])
-    assert found.reason == "solved; measured gains: 3: 20.0%, 4: -10.0%, 8: -10.0%, 16: -10.0%"
+    """As few as it took to measure: at 3 tokens it gains, at 16, 7, 5 and 4 it does not."""
+    found, asked = measured_around(16, dict.fromkeys((16, 7, 5, 4), -0.1), known={3: 0.2})
+    assert (found.largest, asked) == (3, [16, 7, 5, 4])
+    assert found.reason == "solved; measured gains: 3: 20.0%, 4: -10.0%, 5: -10.0%, 7: -10.0%, 16: -10.0%"
 
 
-def test_four_sizes_that_lose_leave_the_one_that_is_known_to_gain():
-    found, asked = measured_around(1024, dict.fromkeys((1024, 512, 256, 128), 0.0), known={4: 0.2})
-    assert (found.largest, asked) == (4, [1024, 512, 256, 128])
+def test_six_sizes_that_lose_leave_the_one_that_is_known_to_gain():
+    found, asked = measured_around(2**14, 4, known={4: 0.2})
+    assert (found.largest, len(asked)) == (4, CONFIRMATIONS)
 
 
 def test_what_is_known_is_not_measured_again():
-    found, asked = measured_around(8, {16: 0.0}, known={8: 0.1})
-    assert (found.largest, asked) == (8, [16])
+    found, asked = measured_around(8, {16: 0.0, 11: 0.1, 13: 0.0, 12: 0.0}, known={8: 0.1})
+    assert (found.largest, asked) == (11, [16, 11, 13, 12])
 
 
-@pytest.mark.parametrize("largest", [None, 0])
-def test_without_a_largest_size_there_is_nothing_to_confirm(largest):
-    found, asked = measured_around(largest, {1: 1.0})
-    assert (found.largest, asked) == (largest, [])
+def test_a_known_size_below_the_smallest_does_not_count():
+    found, asked = measured_around(64, 0, smallest=32, known={4: 0.2})
+    assert (found.largest, asked) == (0, [64, 32])
+
+
+def test_where_no_size_gains_there_is_nothing_to_confirm():
+    found, asked = measured_around(0, {1: 1.0})
+    assert (found.largest, asked) == (0, [])
+
+
+def test_where_every_size_is_predicted_to_gain_the_largest_is_measured():
+    found, asked = measured_around(None, 512, limits=(2, 512), known={4: 0.2})
+    assert (found.largest, asked) == (None, [512])
+    assert found.reason == "solved; measured up to 512; measured gains: 4: 20.0%, 512: 10.0%"
+    assert not found.limits
+
+
+@pytest.mark.parametrize(
+    ("example", "smallest", "high", "first"),
+    [
+        (4, 0, HIGHEST, 64),
+        (5, 0, HIGHEST, 64),
+        (1, 0, HIGHEST, 16),
+        (5000, 0, HIGHEST, HIGHEST),
+        (70_000, 0, 70_000, 70_000),
+        (4, 100, HIGHEST, 1024),
+        (4, 0, 1000, 1000),
+    ],
+)
+def test_without_a_limit_a_plausible_size_is_measured_first(example, smallest, high, first):
+    found, asked = measured_around(None, 2**20, smallest=smallest, example=example, limits=(1, high))
+    assert (found.largest, asked) == (None, [first])
+
+
+def test_a_prediction_that_every_size_gains_is_limited_where_one_does_not():
+    found, asked = measured_around(None, 20, known={4: 0.1})
+    assert (found.largest, asked) == (19, [64, 16, 32, 23, 19, 21])
+    found, asked = measured_around(None, 0, limits=(2, 64))
+    assert (found.largest, asked) == (0, [64, 16, 4, 2])
+
+
+def test_where_every_size_is_predicted_to_gain_and_the_largest_is_known_or_cannot_be_measured():
+    found, asked = measured_around(None, {}, known={64: 0.1}, limits=(1, 64))
+    assert (found.largest, asked) == (None, []) and "; measured up to 64;" in found.reason
+    found, asked = measured_around(None, {}, known={4: 0.1}, limits=(1, 64))
+    assert (found, asked) == (Threshold("s0", None, (), "solved"), [64])
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_measuring_narrows_down_the_true_size(data):
+    low = data.draw(st.integers(1, 50))
+    high = data.draw(st.integers(low, HIGHEST))
+    within = st.integers(low, high)
+    truth, largest, example = data.draw(st.integers(0, 2 * high)), data.draw(st.none() | within), data.draw(within)
+    known = {size: 0.1 if size <= truth else 0.0 for size in data.draw(st.lists(within, max_size=2))}
+    smallest = data.draw(st.sampled_from([0, low]))
+    found, asked = measured_around(
+        largest, truth, smallest=smallest, known=known, example=example, limits=(1 if smallest else low, high)
+    )
+    assert len(asked) == len(set(asked)) <= CONFIRMATIONS
+    assert not set(asked) & known.keys() and all(low <= size <= high for size in asked)
+    seen = {*asked, *known}
+    if found.largest is None:
+        assert largest is None and all(size <= truth for size in seen)
+        return
+    assert found.largest == max((size for size in seen if size <= truth), default=0)
+    above = min((size for size in seen if size > truth), default=None)
+    if len(asked) < CONFIRMATIONS:
+        ends = above is None and found.largest == high
+        none = found.largest == 0 and above == low
+        near = above is not None and (above == found.largest + 1 or above < CLOSE * found.largest)
+        assert ends or none or near

@@ -34,6 +34,11 @@ def report_of(measurement: Measurement | None, **fields: object) -> Report:
             "measured: 60.0 us on one stream, 40.0 us the plan's kernels (1.50x); 32 plans measured by an earlier compile",
         ),
         (Measurement(60.0), "measured: 60.0 us on one stream; 0 plans measured now"),
+        (
+            replace(WHOLE, inductor_us=57.6),
+            "measured: 60.0 us on one stream, 40.0 us the plan's kernels (1.50x), "
+            "48.0 us the generated code (1.20x of Inductor's 57.6 us); 32 plans measured now",
+        ),
     ],
 )
 def test_the_text_has_every_time_that_was_measured_and_its_speed_up(measurement: Measurement, text: str) -> None:
@@ -45,6 +50,7 @@ def test_the_text_has_every_time_that_was_measured_and_its_speed_up(measurement:
     ("measurement", "gain"),
     [
         (WHOLE, 0.2),  # of the generated code, 48 of 60 us
+        (replace(WHOLE, inductor_us=64.0), 0.25),  # beside Inductor's serial code, 48 of 64 us
         (replace(WHOLE, compiled_us=0.0), 1 / 3),  # else of the kernels as played
         (Measurement(60.0), 0.0),
         (Measurement(60.0, 66.0), -0.1),
@@ -62,6 +68,7 @@ def test_the_file_has_every_number(tmp_path: Path) -> None:
         "serial_us": 60.0,
         "played_us": 40.0,
         "compiled_us": 48.0,
+        "inductor_us": 0.0,
         "tried": 32,
         "from_disk": True,
         "plans": [[39.5, 40.0], [41.0, 44.25]],

@@ -194,3 +194,21 @@ def test_the_current_stream_is_asked_of_torch_once_for_each_handle(monkeypatch: 
     assert runtime.current_stream(0) == (0, 9)
     assert runtime.current_stream(1) == (1, 7)
     assert asked == [0, 0, 1]
+
+
+@dataclass
+class WaitingStream:
+    waited: list[Any]
+
+    def wait_stream(self, other: Any) -> None:
+        self.waited.append(other)
+
+
+def test_after_an_exception_the_callers_stream_waits_for_all_others() -> None:
+    caller = WaitingStream([])
+    with runtime.joined_on_error(caller, "first", "second"):  # type: ignore[arg-type]
+        pass
+    assert caller.waited == []
+    with pytest.raises(KeyError), runtime.joined_on_error(caller, "first", "second"):  # type: ignore[arg-type]
+        raise KeyError("out of memory")
+    assert caller.waited == ["first", "second"]

@@ -87,7 +87,15 @@ class Mutant:
 
 def mutants(trace: Trace) -> Iterator[Mutant]:
     """All of them."""
-    for make in (_without_events, _without_records, _without_waits, _early_frees, _late_waits, _moved_launches):
+    for make in (
+        _without_events,
+        _without_records,
+        _without_waits,
+        _early_frees,
+        _late_waits,
+        _moved_launches,
+        _early_allocations,
+    ):
         for kind, step, steps in make(trace.steps):
             yield Mutant(kind, step, replace(trace, steps=tuple(steps)))
 
@@ -95,7 +103,8 @@ def mutants(trace: Trace) -> Iterator[Mutant]:
 EVENT, RECORD, WAIT, FORK, JOIN = DROPPED = tuple(f"{what} dropped" for what in ("event", "record", "wait", "fork", "join"))
 LIFETIME, SWAPPED = "lifetime extension dropped", "wait swapped with its consumer"
 MOVED, MOVED_ALL = "kernel moved to another stream", "kernel and its memory moved"
-KINDS = (*DROPPED, LIFETIME, SWAPPED, MOVED, MOVED_ALL)
+UNFORKED = "allocation ahead of its fork"
+KINDS = (*DROPPED, LIFETIME, SWAPPED, MOVED, MOVED_ALL, UNFORKED)
 
 Changed = Iterator[tuple[str, Step, Sequence[Step]]]
 
@@ -153,6 +162,15 @@ def _moved_launches(steps: Sequence[Step]) -> Changed:
                 yield MOVED, launch, _on(stream, steps, {i})
                 if own:
                     yield MOVED_ALL, launch, _on(stream, steps, {i, *own})
+
+
+def _early_allocations(steps: Sequence[Step]) -> Changed:
+    """The first of each aux stream, from behind the wait that forks the stream to right ahead of it."""
+    for stream in sorted({s.stream for s in steps if isinstance(s, Allocate)} - {CALLER}):
+        fork = next((i for i, s in enumerate(steps) if isinstance(s, Wait) and s.stream == stream), len(steps))
+        first = next(i for i, s in enumerate(steps) if isinstance(s, Allocate) and s.stream == stream)
+        if fork < first:
+            yield UNFORKED, steps[first], [*steps[:fork], steps[first], *steps[fork:first], *steps[first + 1 :]]
 
 
 def _own_memory(steps: Sequence[Step], position: int) -> list[int]:

@@ -82,11 +82,12 @@ def random_plan(graph: KernelGraph, generator: random.Random) -> Plan:
     # A low chance to change streams gives long runs on one, as the planner's plans have.
     change, stream = generator.choice([0.2, 0.5, 1.0]), 0
     stream_of: dict[int, int] = {}
-    while max(stream_of.values(), default=0) == 0:
+    movable = not all(kernel.allocates_output for kernel in graph.kernels)
+    while len(stream_of) < len(order) or (movable and max(stream_of.values()) == 0):
         for kernel in order:
             if generator.random() < change:
                 stream = generator.randrange(streams)
-            stream_of[kernel] = stream
+            stream_of[kernel] = 0 if graph.kernels[kernel].allocates_output else stream
     return plan_of(graph, order, stream_of)
 
 

@@ -41,6 +41,7 @@ class Reachability:
                 self._unrecorded |= step.event not in records
                 graph.add_edges_from((records[event], i) for event in {step.event} & records.keys())
         graph.add_edge(last[CALLER], "end")
+        self._outputs = trace.outputs
         self._after = {node: nx.descendants(graph, node) for node in ["start", *self.launches]}
 
     def ordered(self, first: int, second: int) -> bool:
@@ -49,7 +50,7 @@ class Reachability:
 
     def kinds(self) -> set[str]:
         """The kinds of races where an allocation uses its block at once, and gets one that its stream has used before."""
-        found = self._among_launches() | ({hb.UNRECORDED} if self._unrecorded else set())
+        found = self._of_the_call() | ({hb.UNRECORDED} if self._unrecorded else set())
         if any(self._early(i, at_use=False) for i in self._frees()):
             found.add(hb.FREED_EARLY)
         if any(self._before_allocation(i) for i, step in enumerate(self.steps) if isinstance(step, Allocate)):
@@ -57,16 +58,21 @@ class Reachability:
         return found
 
     def lost(self) -> set[str]:
-        """The kinds of races by which data can change: only a block that was freed in this call, from its next use on."""
-        found = self._among_launches()
+        """The kinds of races by which data can change: of blocks freed in this call, only from their next use on."""
+        found = self._of_the_call()
         if any(self._early(i, at_use=True) for i in self._frees()):
             found.add(hb.FREED_EARLY)
         return found
 
-    def _among_launches(self) -> set[str]:
+    def _of_the_call(self) -> set[str]:
         found = set()
-        if any(i not in self._after["start"] for i in self.launches):
+        # While a CUDA graph is captured, a block of a stream that has not been forked is not that graph's.
+        placed = [i for i, step in enumerate(self.steps) if isinstance(step, Launch | Allocate)]
+        if any(i not in self._after["start"] for i in placed):
             found.add(hb.UNFORKED)
+        # Whoever drops an output gives its block to the stream that it came from, in the middle of whatever runs then.
+        if any(self._pool[output] != CALLER for output in self._outputs):
+            found.add(hb.OUTPUT_ON_AUX)
         if any("end" not in self._after[i] for i in self.launches):
             found.add(hb.UNJOINED)
         if any(self._conflict(i, j) for i in self.launches for j in self.launches if i < j):

@@ -58,6 +58,14 @@ def test_a_wait_for_what_is_not_recorded_here_orders_nothing() -> None:
     assert (found, lost) == ({hb.UNRECORDED, hb.UNORDERED, hb.UNJOINED}, {hb.UNORDERED, hb.UNJOINED})
 
 
+def test_memory_of_an_aux_stream_is_got_behind_its_fork_and_not_returned() -> None:
+    work = (Allocate(1, 0, "a"), launch(1, "x", "a"))
+    assert opinion(*FORK, *work, *JOIN) == (set(), set())
+    assert opinion(work[0], *FORK, work[1], *JOIN) == ({hb.UNFORKED}, {hb.UNFORKED})
+    returned = Reachability(Trace((*FORK, *work, *JOIN), ("x",), ("a", "x")))
+    assert returned.kinds() == returned.lost() == {hb.OUTPUT_ON_AUX}
+
+
 def early(*between: Step, use: int = 0) -> tuple[set[str], set[str]]:
     """A block is freed while stream 1 may still read it, and its pool is asked for more."""
     made = (*FORK, Allocate(0, 0, "a"), launch(0, "x", "a"), Record(0, 0, "made"), Wait(1, 0, "made"), launch(1, "a"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from torch import device, empty_strided
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.select_algorithm import extern_kernels
 from torch._inductor.hooks import run_intermediate_hooks
-from graphstreams.runtime.streams import acquire as _acquire_streams
+from graphstreams.runtime.streams import acquire as _acquire_streams, joined_on_error as _joined_on_error
 from torch._dynamo.variables.streams import _get_stream_by_index
 from torch._C._dynamo.guards import copy_if_misaligned
 from torch._C import _cuda_getCurrentRawStream as get_raw_stream
@@ -133,6 +134,66 @@ def test_every_record_and_wait_is_needed(line: str) -> None:
     assert verify(wrapper(STREAMED.replace(line + "\n", ""))) != []
 
 
+def joined_on_error(body: str, context: str = "_joined_on_error(default_stream, stream1)") -> str:
+    lines = body.strip("\n").splitlines()
+    start = next(i for i, line in enumerate(lines) if "_acquire_streams" in line) + 1
+    inside = [*lines[start:-1], "    " + lines[-1]]
+    return "\n".join([*lines[:start], f"    with {context}:", *("    " + line for line in inside)])
+
+
+def test_what_is_joined_on_an_error_takes_no_part_in_the_trace() -> None:
+    plain, joined = read_wrapper(wrapper(STREAMED)), read_wrapper(wrapper(joined_on_error(STREAMED)))
+    assert [replace(step, line=0) for step in joined.steps] == [replace(step, line=0) for step in plain.steps]
+    assert (joined.inputs, joined.outputs) == (plain.inputs, plain.outputs)
+    late = STREAMED.replace("    default_stream.wait_event(event1)\n", "")
+    assert kinds(wrapper(joined_on_error(late))) == kinds(wrapper(late)) != []
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        "_joined_on_error(default_stream, stream1) as joined",
+        "_joined_on_error(default_stream, stream1), stream1",
+        "_joined_on_error(stream1, default_stream)",
+        "_joined_on_error(default_stream, event0)",
+        "_joined_on_error(default_stream, aux=stream1)",
+        "_joined_on_error(*streams)",
+        "_joined_on_error()",
+        "_joined_on_error",
+        "_acquire_streams(default_stream, 1, 2)",
+    ],
+)
+def test_another_context_is_refused(context: str) -> None:
+    with pytest.raises(UnreadableWrapper, match="line"):
+        verify(wrapper(joined_on_error(STREAMED, context)))
+
+
+def test_outputs_in_memory_of_an_aux_stream() -> None:
+    """The caller may drop them while a later call runs, and then that stream gets the memory back."""
+    returned = changed(STREAMED, ("    del buf1\n", ""), ("return (buf3, )", "return (buf3, arg0_1, OUT, )"))
+    for out in ("buf1", "reinterpret_tensor(buf1, (64, ), (1, ), 0)", "buf1.t()"):
+        (race,) = verify(wrapper(changed(returned, ("OUT", out))))
+        assert (race.kind, race.first.storage, race.first.stream) == (hb.OUTPUT_ON_AUX, "buf1", 1)
+        assert "stream1 allocates buf1; the graph returns it" in str(race)
+    own = changed(
+        returned, ("        event1.record", "        buf4 = torch.ops.aten.topk.default(arg0_1, 4)\n        event1.record")
+    )
+    races = verify(wrapper(changed(own, ("OUT", "buf4[1]"), ("return", "    del buf1\nreturn"))))
+    assert [(race.kind, race.first.storage) for race in races] == [(hb.OUTPUT_ON_AUX, "buf4[1]")]
+    # Allocated ahead of the fork on the caller's stream, it may be written on any.
+    allocation = "buf1 = empty_strided_cuda((64, 64), (64, 1), torch.float32)\n"
+    moved = changed(returned, ("        " + allocation, ""), ("    event0.record", f"    {allocation}    event0.record"))
+    assert verify(wrapper(changed(moved, ("OUT", "buf1")))) == []
+
+
+def test_memory_of_an_aux_stream_ahead_of_its_fork() -> None:
+    allocation = "        buf1 = empty_strided_cuda((64, 64), (64, 1), torch.float32)\n"
+    wait = "        stream1.wait_event(event0)\n"
+    early = changed(STREAMED, (wait + allocation, allocation + wait))
+    (race,) = verify(wrapper(early))
+    assert (race.kind, race.first.action, race.first.storage) == (hb.UNFORKED, "allocate", "buf1")
+
+
 def test_buffer_freed_before_the_join() -> None:
     """FACTS, Speed: qkv_a is freed while the side stream reads it, and its memory is handed out again."""
     early = changed(
@@ -245,6 +306,62 @@ return (buf0, s77, )"""
     source = serial("s77 = arg0_1\ns12 = arg2_1.size()[0]\n" + body.strip(), "arg0_1, arg1_1, arg2_1")
     assert verify(source) == []
     assert read_wrapper(source).inputs == ("arg1_1", "arg2_1")
+
+
+@pytest.mark.parametrize("name", ["s1", "u0", "z3", "ps2"])
+def test_a_tensor_whose_name_is_one_of_a_size_is_refused(name: str) -> None:
+    """Taken for a size, its accesses would be missing in the trace."""
+    allocation = "buf0 = empty_strided_cuda((64, 64), (64, 1), torch.float32)\n"
+    for use in (
+        f"extern_kernels.mm(arg0_1, {name}, out=buf0)",
+        f"extern_kernels.mm(arg0_1, arg0_1, out={name})",
+        f"aten.index_put_(arg0_1, [None, {name}], buf0, True)",
+        f"buf1 = torch.ops.aten.topk.default({name}, 4)",
+        f"buf1 = torch.ops.aten.cat.default([arg0_1, {name}])",
+        f"{name}.zero_()",
+        f"buf0.copy_({name})",
+        f"alias = {name}; aten.relu_(alias)",
+        f"torch.ops._c10d_functional.all_reduce_.default({name}, 'sum', '0')",
+        f"assert_size_stride({name}, (64, 64), (64, 1))",
+        f"run_intermediate_hooks('mm', {name})",
+    ):
+        with pytest.raises(UnreadableWrapper, match=f"takes {name} for a tensor"):
+            verify(serial(f"{allocation}{use}\nreturn (buf0, )", f"arg0_1, {name}"))
+    sizes = f"buf0 = empty_strided_cuda(({name}, 4 * {name}), ({name}, 1), torch.float32)"
+    slices = f"buf1 = torch.ops.aten.slice.Tensor(arg0_1, 0, 0, {name})\nbuf0.fill_({name})"
+    assert read_wrapper(serial(f"{sizes}\n{slices}\nreturn (buf0, {name}, )", f"arg0_1, {name}")).inputs == ("arg0_1",)
+
+
+SCALAR = (
+    POINTWISE.replace("triton_poi_0", "triton_poi_3")
+    .replace("'xnumel': 'i32'", "'scalar': 'fp32', 'xnumel': 'i32'")
+    .replace("xnumel, XBLOCK :", "scalar, xnumel, XBLOCK :")
+)
+
+
+def test_a_scalar_on_the_cpu_is_an_argument_of_a_kernel() -> None:
+    """Inductor passes a tensor of no dimensions that is on the CPU as its item."""
+    body = changed(STREAMED, ("triton_poi_0.run(buf0, buf1, 4096", "triton_poi_3.run(buf0, buf1, arg2_1.item(), 4096"))
+    source = wrapper(changed(body, ("arg0_1, arg1_1 = args", "arg0_1, arg1_1, arg2_1 = args")), POINTWISE + SCALAR)
+    assert verify(source) == []
+    assert launch_order(read_wrapper(source))[1] == ["wait 0", "launch triton_poi_3", "record 1"]
+    reads = [step for step in read_wrapper(source).steps if isinstance(step, Launch) and step.name == "tensor.item"]
+    assert [(step.stream, step.reads, step.writes) for step in reads] == [(1, ("arg2_1",), ())]
+
+
+def test_an_item_orders_nothing() -> None:
+    """The host waits for a CUDA tensor's value only, and the source does not tell where a tensor is."""
+    body = changed(
+        STREAMED,
+        ("arg0_1, arg1_1 = args", "arg0_1, arg1_1, arg2_1 = args"),
+        ("    default_stream.wait_event(event1)\n", "    with stream1:\n        u0 = arg2_1.item()\n"),
+    )
+    assert {hb.UNORDERED, hb.UNJOINED} <= set(kinds(wrapper(body)))
+
+
+def test_a_kernel_is_given_a_tuple() -> None:
+    with pytest.raises(UnreadableWrapper, match="kernel triton_poi_0 is given a tuple"):
+        verify(serial("r = get_raw_stream(0)\ntriton_poi_0.run(arg0_1, arg1_1, (arg0_1, ), stream=r)\nreturn ()"))
 
 
 def test_misaligned_input_is_read_where_it_is_copied() -> None:

@@ -1,0 +1,97 @@
+"""Search for the plan that is fastest when it is measured; the simulator only proposes which to measure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from graphstreams.planning.list_schedule import varied_schedule
+from graphstreams.planning.paths import Assignment
+from graphstreams.planning.plan import Plan
+from graphstreams.planning.search import EVALUATED_KERNELS, Signature, Space, distinct, signature
+
+Measure = Callable[[Plan], float]
+
+PROPOSALS = 24  # changes simulated for each that is measured
+PARENTS = 3  # how many of the best measured plans are changed further
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A plan that was measured: what the simulator said of it, and what it took, in us."""
+
+    plan: Plan
+    measured_us: float
+
+
+def search_by_measuring(
+    space: Space,
+    measure: Measure,
+    count: int,
+    seed: int = 0,
+    first: Sequence[Plan] = (),
+    enough: Callable[[], bool] = lambda: False,
+) -> list[Tried]:
+    """`count` plans, fewer where there are no more or `enough` says so, in the order in which they were measured.
+
+    Those of `first` come first. Then half are list schedules, those for the given times and then for varied times; half are
+    changes of the best plans so far. `measure` returns the time of a plan in us. At least one plan is measured.
+    """
+    search = _Measuring(space, measure, random.Random(seed), count, enough)
+    listed = sorted(space.starts, key=search.predicted)[: max(1, count // 4)]
+    for assignment in (*map(_assignment, first), *listed):
+        search.measure(assignment)
+    if space.streams > 1 and space.free:
+        search.fill(search.varied, (count + 1) // 2)
+        search.fill(search.changed, count)
+    return [result for _, result in search.tried]
+
+
+def _assignment(plan: Plan) -> Assignment:
+    stream = plan.stream_of()
+    return Assignment([place.kernel for place in plan.placements], [stream[kernel] for kernel in range(len(stream))])
+
+
+class _Measuring:
+    """A measured search while it runs."""
+
+    def __init__(self, space: Space, measure: Measure, dice: random.Random, count: int, enough: Callable[[], bool]) -> None:
+        self._space, self._measure, self._dice, self._count, self._enough = space, measure, dice, count, enough
+        self._seen: set[Signature] = set()
+        self.tried: list[tuple[Assignment, Tried]] = []
+
+    def predicted(self, assignment: Assignment) -> float:
+        return self._space.simulate(assignment).makespan
+
+    def _ended(self, count: int) -> bool:
+        return len(self.tried) >= min(count, self._count) or (bool(self.tried) and self._enough())
+
+    def measure(self, assignment: Assignment) -> None:
+        """Measure a plan, unless it was, or the search has ended."""
+        if signature(assignment) in self._seen or self._ended(self._count):
+            return
+        self._seen.add(signature(assignment))
+        plan = self._space.plan(assignment)
+        self.tried.append((assignment, Tried(plan, self._measure(plan))))
+
+    def fill(self, propose: Callable[[], Assignment], count: int) -> None:
+        """Measure proposals until `count` plans are measured, or no new ones come."""
+        while not self._ended(count):
+            proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(self._space.us))))
+            proposed = distinct([propose() for _ in range(proposals)])
+            fresh = [assignment for assignment in proposed if signature(assignment) not in self._seen]
+            if not fresh:
+                return
+            fresh.sort(key=self.predicted)
+            # Not always the simulator's first choice: it does not know what decides between good plans.
+            self.measure(fresh[min(int(self._dice.expovariate(0.5)), len(fresh) - 1)])
+
+    def varied(self) -> Assignment:
+        space = self._space
+        return varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
+
+    def changed(self) -> Assignment:
+        best = sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]
+        parent, _ = best[min(int(self._dice.expovariate(1.5)), len(best) - 1)]
+        return self._space.changed(parent, self._dice)

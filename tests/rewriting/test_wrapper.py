@@ -1,0 +1,119 @@
+"""Who generates the code of a rewritten graph, what it is proved by, and what is left where that fails. No GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from sample_modules import FREE_EVENTS, captured, lowered_with_code, module_and_inputs
+from torch._inductor import config
+from torch._inductor.codegen import common
+from torch._inductor.codegen import wrapper as inductor
+from torch._inductor.virtualized import V
+
+from graphstreams import backend
+from graphstreams.explaining import capture
+from graphstreams.rewriting import wrapper
+from graphstreams.rewriting.wrapper import MARK, Mark
+
+SETTINGS = ("reorder_for_peak_memory", "graph_partition", "allow_buffer_reuse", "inplace_buffers")
+
+
+def settings() -> list[Any]:
+    return [getattr(config, name) for name in SETTINGS]
+
+
+class Other(inductor.PythonWrapperCodegen):
+    """Stands for a wrapper class that somebody else has registered."""
+
+    @staticmethod
+    def create(*args: Any, **kwargs: Any) -> Any:
+        return Other()
+
+
+@pytest.fixture
+def _other(monkeypatch: pytest.MonkeyPatch) -> None:
+    common.init_backend_registration()
+    monkeypatch.setattr(common.device_codegens["cuda"], "wrapper_codegen", Other)
+
+
+@pytest.mark.usefixtures("_other")
+def test_with_another_wrapper_class_for_cuda_graphs_stay_serial() -> None:
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", FREE_EVENTS)
+    assert (outcome.report.verdict, outcome.report.stage) == ("serial", "read")
+    assert "Other" in outcome.report.reason
+
+
+def test_a_rewritten_graph_gets_no_other_wrapper_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other would drop the mark, and with it the proof, and take its streams from Dynamo's table."""
+    module = captured("diamond").module
+    assert module is not None
+    monkeypatch.setattr(common.device_codegens["cuda"].wrapper_codegen, "before", Other)
+    with pytest.raises(RuntimeError, match="whose code cannot be generated"):
+        lowered_with_code(module)
+
+
+@pytest.mark.parametrize("setting", ["cpp_wrapper", "fx_wrapper"])
+def test_only_python_wrappers_know_streams(setting: str) -> None:
+    with config.patch({setting: True}):
+        (outcome,) = capture(*module_and_inputs("diamond"), "h200", FREE_EVENTS)
+    assert (outcome.report.verdict, outcome.report.stage) == ("serial", "read")
+    assert "only Python wrappers know streams" in outcome.report.reason
+
+
+def test_ahead_of_time_code_is_not_rewritten() -> None:
+    """What is proved is Python; AOTInductor would then generate C++ from the same graph."""
+    with V.set_aot_compilation(True):
+        assert "ahead-of-time" in wrapper.foreign_generator()
+    assert wrapper.foreign_generator() == ""
+
+
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any) -> None:
+        raise RuntimeError("planted, in code generation")
+
+    monkeypatch.setattr("torch._inductor.scheduler.Scheduler.codegen", fail)
+
+
+def test_settings_are_put_back_where_code_generation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings()
+    failing(monkeypatch)
+    (outcome,) = capture(*module_and_inputs("diamond"), "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "refused"
+    assert "planted" in outcome.report.reason
+    assert settings() == before
+
+
+class Waits(backend.StreamPass):
+    """A pass that has rewritten a graph whose code was not generated yet."""
+
+    def waiting(self) -> Mark:
+        outcome = captured("diamond")
+        mark = Mark(0)
+        mark.settings.enter_context(config.patch(wrapper.plan_settings()))
+        self._waiting.append((dataclasses.replace(outcome), mark))
+        return mark
+
+
+@pytest.mark.parametrize("error", [None, MemoryError("no room")])
+def test_a_graph_whose_code_nobody_proved_is_refused_and_settings_are_put_back(error: Exception | None) -> None:
+    before = settings()
+    stream_pass = Waits(FREE_EVENTS)
+    assert stream_pass.end_of_compile()
+    stream_pass.waiting()
+    assert settings() != before
+    assert not stream_pass.end_of_compile(error)
+    assert settings() == before
+    (report,) = stream_pass.reports
+    assert (report.verdict, report.stage) == ("refused", "verify")
+    assert ("MemoryError: no room" in report.reason) == (error is not None)
+    assert stream_pass.end_of_compile()
+
+
+def test_the_mark_of_a_module_says_nothing_of_open_settings() -> None:
+    module = captured("diamond").module
+    assert module is not None
+    mark = module.meta[MARK]
+    assert mark == dataclasses.replace(mark)
+    assert "ExitStack" not in repr(mark)
