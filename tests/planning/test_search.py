@@ -129,15 +129,6 @@ def test_the_simulators_search_is_never_worse_than_the_best_list_schedule(space,
     assert plan.streamed_us <= plan_kernels(space.graph, space.us, space.streams, space.event_us).streamed_us + 1e-9
 
 
-def test_of_equally_short_plans_one_with_few_waits_is_taken():
-    """Two chains of three, and events that cost nothing: any spread of the second half is as short, one needs two waits."""
-    graph = graph_of(6, [(0, 1), (1, 2), (3, 4), (4, 5)])
-    for seed in range(5):
-        plan = search_on_simulator(Space(graph, [1.0] * 6, 4, 0.0), seed)
-        assert (plan.streamed_us, plan.streams) == (3.0, 2)
-        assert sum(len(event.waits) for event in plan.events) == 2  # fork and join
-
-
 def test_exchanging_gives_the_callers_kernels_another_stream():
     graph = graph_of(4, [(0, 1), (1, 3), (0, 2)])
     space = Space(graph, [1.0] * 4, 3, 0.0)
