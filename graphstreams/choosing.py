@@ -90,13 +90,9 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
         else:
             _check_parallel(reading.kernels, us, options)
             space = _space(reading.kernels, us, outcome.device, options, tuner.blocks())
-            if options.search:
-                modelled = simulated_plan(
-                    reading.kernels, Roofline(outcome.device).prices(reading.kernels), outcome.device, options
-                )
-                plan, measurement = tuner.search(space, [search_on_simulator(space), modelled])
-            else:
-                plan, measurement = tuner.without_search(space)
+            modelled = Roofline(outcome.device).prices(reading.kernels)
+            first = [search_on_simulator(space), simulated_plan(reading.kernels, modelled, outcome.device, options)]
+            plan, measurement = tuner.search(space, first) if options.search else tuner.without_search(first)
             if plan.streams == 1 or measurement.gain < options.min_gain:
                 tuner.keep(us, plan, measurement)  # the next compile need not find out again
         outcome.report = replace(outcome.report, plan=plan, measurement=measurement)

@@ -59,9 +59,10 @@ class FakeTuner:
         assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 2  # for measured and for modelled times
         return self.changed(search_on_simulator(space)), Measurement(SERIAL_US, self.played, tried=32)
 
-    def without_search(self, space: Space) -> tuple[Plan, Measurement]:
+    def without_search(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         self._called("without_search")
-        return search_on_simulator(space), Measurement(SERIAL_US, self.played, tried=1)
+        assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 2
+        return first[0], Measurement(SERIAL_US, self.played, tried=2)
 
     def check(self, lowered: Any, measurement: Measurement) -> Measurement:
         self._called("check")
@@ -105,9 +106,9 @@ def test_times_plan_and_measurement_are_the_tuners(measured: Measured) -> None:
     assert set(report.seconds) >= {"price", "plan", "measure"}
 
 
-def test_without_a_search_one_plan_is_measured(measured: Measured) -> None:
+def test_without_a_search_two_plans_are_measured(measured: Measured) -> None:
     tuner = FakeTuner()
-    assert measured(tuner, search=0).report.measurement == Measurement(SERIAL_US, 30.0, 30.0, tried=1)
+    assert measured(tuner, search=0).report.measurement == Measurement(SERIAL_US, 30.0, 30.0, tried=2)
     assert "search" not in tuner.calls
 
 

@@ -467,12 +467,13 @@ def test_finalists_are_measured_together(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (lucky[0].streamed_us, 1.0) in measurement.plans
 
 
-def test_without_a_search_the_simulators_best_plan_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_search_the_faster_of_the_plans_given_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = clock(monkeypatch, times_by(10.0, 6.0))
-    plan, measurement = tuner(ARMS, priority=-1).without_search(space())
+    one, two = (plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2))
+    plan, measurement = tuner(ARMS, priority=-1).without_search([one, two])
     assert (plan.streams, plan.priority) == (2, -1)
-    assert measurement == Measurement(10.0, 6.0, tried=1)
-    assert turns[-1] == [SERIAL, plan]
+    assert measurement == Measurement(10.0, 6.0, tried=2)
+    assert turns[-1] == [SERIAL, replace(one, priority=-1), replace(two, priority=-1)]
 
 
 def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch: pytest.MonkeyPatch) -> None:
