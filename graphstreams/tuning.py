@@ -36,7 +36,7 @@ SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and fo
 TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
-CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
+CLOSE = 1.005  # times the fastest, within which the plan that costs the host least is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
 
 
