@@ -73,6 +73,7 @@ class _History:
     before: Clock = field(default_factory=dict)  # what its stream had waited for at the allocation
     write: _Epoch | None = None
     reads: dict[int, _Epoch] = field(default_factory=dict)
+    raced: list[_Epoch] = field(default_factory=list)  # earlier accesses that a write did not wait for: a free has to
     freed: Access | None = None
 
     def epochs(self) -> Iterable[_Epoch]:
@@ -177,7 +178,7 @@ class _Replay:
             return
         free = Access(step.line, "", history.stream, step.storage, "free")
         clock = self._clock(history.stream)
-        pending = [_Pending(epoch, free) for epoch in history.epochs() if not epoch.before(clock)]
+        pending = [_Pending(epoch, free) for epoch in (*history.epochs(), *history.raced) if not epoch.before(clock)]
         if pending:
             self._pools.setdefault(history.stream, []).extend(pending)
         history.freed = free
@@ -217,6 +218,7 @@ class _Replay:
         for earlier in history.epochs():
             if not earlier.before(clock):
                 self._report_unordered(earlier.access, epoch.access)
+                history.raced.append(earlier)
         history.write = epoch
         history.reads = {}
 

@@ -259,6 +259,13 @@ def _sound(steps: list[Step]) -> list[Step]:
     return kept
 
 
+def test_a_free_behind_a_race_is_early_for_the_access_that_lost_it() -> None:
+    """The caller's write does not wait for stream 1's; nor does the free, and the next allocation gets the block."""
+    kernels = [Launch(stream, 0, "k", (), ("a",)) for stream in (1, 0)]
+    found = find_races(trace(alloc(0, "a"), rec(0, "e"), wait(1, "e"), *kernels, Free(0, 0, "a"), alloc(0, "b")))
+    assert set(kinds(found)) == {hb.UNORDERED, hb.FREED_EARLY, hb.UNJOINED}
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.lists(_step, max_size=30))
 def test_agrees_with_reachability(steps: list[Step]) -> None:
