@@ -7,7 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,13 @@ def largest_report(directory: Path) -> tuple[Path, dict[str, Any]]:
     if not reports:
         raise RuntimeError("graphstreams saw no graph")
     return max(reports.items(), key=lambda pair: pair[1]["kernels_serial"])
+
+
+def write(result: Mapping[str, Any], text: str, stem: Path) -> None:
+    """The result as STEM.json and its tables as STEM.md, in a folder that is made if it is missing."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    stem.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
 def environment() -> dict[str, Any]:

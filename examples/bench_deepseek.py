@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import tempfile
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_common import Contestant, environment, largest_report, summary
+from bench_common import Contestant, environment, largest_report, summary, write
 from bench_report import CUSTOM, HAND, OURS, PLAYED, SERIAL, best, progress, report
 from custom_op_streams import CustomOpStreams
 from deepseek_parts import parts_of
@@ -280,15 +279,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             result["passes"][setting].append(row)
             result["seconds"] = round(time.perf_counter() - started, 1)
             print(f"[{result['seconds']:.0f} s] {setting}: {progress(row)}", flush=True)
-            write(result, arguments.out)
+            write(result, report(result), arguments.out / "bench")
     return result
-
-
-def write(result: Mapping[str, Any], directory: Path) -> None:
-    """bench.json and bench.md."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (directory / "bench.md").write_text(report(result), encoding="utf-8")
 
 
 def difference(expected: Sequence[Any], found: Sequence[Any]) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_common import Contestant, environment, largest_report, summary
+from bench_common import Contestant, environment, largest_report, summary, write
 from bench_tokens_report import HEADERS, SIDES, cells, tables, told
 from deepseek_v32 import Config, build, example_inputs
 from torch._dynamo.utils import counters
@@ -123,15 +122,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         result["rows"].append({**row, "graphs": counters["stats"]["unique_graphs"]})
         result["seconds"] = round(time.perf_counter() - started, 1)
         print(f"[{result['seconds']:.0f} s] {', '.join(map(': '.join, zip(HEADERS, cells(row), strict=True)))}", flush=True)
-        write(result, arguments.out)
+        write(result, tables(result), arguments.out / "tokens")
     return result
-
-
-def write(result: Mapping[str, Any], directory: Path) -> None:
-    """tokens.json and tokens.md."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "tokens.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (directory / "tokens.md").write_text(tables(result), encoding="utf-8")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

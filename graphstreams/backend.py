@@ -105,8 +105,9 @@ class StreamPass(CustomInferenceAwareGraphPass):
         The others are reported as refused, and what their compile has left behind is put right. `error` is what ended it.
         """
         waiting, self._waiting = self._waiting, []
-        for outcome, mark in waiting:
+        for _, mark in reversed(waiting):  # each puts back what it found
             mark.settings.close()
+        for outcome, _ in waiting:
             ended = f": {type(error).__name__}: {error}" if error is not None else ""
             reason = f"its code was not generated, or not proved{ended}"
             self._done(replace(outcome.report, verdict="refused", stage="verify", reason=reason))

@@ -50,14 +50,13 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
     if inputs is None or options.costs not in ("auto", "measured"):
         return None
     assert outcome.device is not None
-    tuner = Tuner(reading, outcome.device, options, inputs_by_position(reading.module, inputs))
     try:
-        return _tuned_plan(outcome, reading, options, tuner)
+        outcome.tuner = Tuner(reading, outcome.device, options, inputs_by_position(reading.module, inputs))
+        return _tuned_plan(outcome, reading, options, outcome.tuner)
     except Serial:
         raise
     except Exception as error:
         log.debug("measuring failed", exc_info=True)
-        outcome.tuner = tuner
         close_tuner(outcome)
         reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
         note(outcome, f"kernels were not measured: {reason}")
@@ -81,7 +80,6 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
     assert outcome.device is not None
     with stage(outcome, "price"):
         kept = tuner.kept()
-        outcome.tuner = tuner
         us = kept[0] if kept else tuner.times()
         outcome.report = replace(outcome.report, us=tuple(us), costs="measured")
     with stage(outcome, "plan"):

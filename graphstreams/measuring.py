@@ -18,7 +18,7 @@ from graphstreams.graph.reading import Reading
 from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.wrapper import plan_settings
 from graphstreams.runtime.child import precisions
-from graphstreams.runtime.launches import record_launches
+from graphstreams.runtime.launches import by_kernel, record_launches
 from graphstreams.runtime.made_up import Layout
 from graphstreams.runtime.player import Player
 from graphstreams.verification.trace import PREPARATIONS, Launch
@@ -44,10 +44,8 @@ class SerialCode:
         """What decides the time of each kernel, by kernel id."""
         constants = {name: _described(value) for name, value in self.lowered.graph.constants.items()}
         inputs = {**constants, **{node.name: _described(node.meta["val"]) for node in self._inputs()}}
-        keys: list[list[str]] = [[] for _ in self.reading.kernels.kernels]
-        for kernel, key in zip(self.reading.order, launch_keys(self.lowered.source, self.lines, inputs), strict=True):
-            keys[kernel].append(key)
-        return ["\n".join(own) for own in keys]
+        keys = launch_keys(self.lowered.source, self.lines, inputs)
+        return ["\n".join(own) for own in by_kernel(keys, self.reading.order, len(self.reading.kernels.kernels))]
 
     def arguments(self, values: Mapping[int, Any]) -> list[Any]:
         """What to call the code with. `values` are the graph's real inputs by position; those that it changes are copied.
@@ -89,10 +87,7 @@ class SerialCode:
         """Compile the code, run it once on `arguments`, and keep what it launched."""
         with torch.no_grad():
             launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
-        grouped: list[list[Any]] = [[] for _ in self.reading.kernels.kernels]
-        for kernel, launch in zip(self.reading.order, launches, strict=True):
-            grouped[kernel].append(launch)
-        return Player(grouped)
+        return Player(by_kernel(launches, self.reading.order, len(self.reading.kernels.kernels)))
 
     def _inputs(self) -> Sequence[fx.Node]:
         return list(self.reading.module.graph.find_nodes(op="placeholder"))

@@ -12,8 +12,8 @@ from torch import fx
 
 from graphstreams.costs.devices import Device
 from graphstreams.costs.footprint import footprints
-from graphstreams.costs.roofline import Roofline, candidates, work_of
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.costs.roofline import Roofline
+from graphstreams.graph.kernels import KernelGraph
 from graphstreams.graph.support import token_count
 from graphstreams.options import Options
 from graphstreams.planning.growth import KernelTimes, anchored
@@ -103,7 +103,7 @@ def sizing_of(
     ValueError where the times at other sizes cannot be told.
     """
     model = Roofline(device)
-    costs = anchored([_cost(kernel, model) for kernel in kernels.kernels], us, kernels.sizes)
+    costs = anchored([model.expression(kernel) for kernel in kernels.kernels], us, kernels.sizes)
     times, predecessors = KernelTimes(costs, tokens.size, kernels.sizes), kernels.predecessors()
     touched = {
         access.bytes for kernel in kernels.kernels if kernel.kind != "none" for access in (*kernel.reads, *kernel.writes)
@@ -116,13 +116,6 @@ def sizing_of(
         return simulate(assignment, predecessors, us, taken, EVENT_US if event_us is None else event_us, fork_us=0.0)
 
     return Sizing(tokens, kernels, times, simulate=simulated)
-
-
-def _cost(kernel: Kernel, model: Roofline) -> sympy.Expr:
-    """`Roofline.expression`, as it stands: to simplify the maxima of some hundred kernels takes sympy seconds."""
-    if kernel.kind == "none":
-        return sympy.S.Zero
-    return sympy.Max(*candidates(work_of(kernel, model.device), model.calibration), evaluate=False)
 
 
 @dataclass(frozen=True)

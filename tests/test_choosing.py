@@ -230,6 +230,17 @@ def test_a_plan_from_disk_whose_code_did_not_gain_stays_serial(measured: Measure
     assert tuner.calls == ["kept", "close"]
 
 
+def test_where_no_tuner_can_be_made_the_roofline_prices_and_a_note_says_why(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuner = FakeTuner()
+    monkeypatch.setattr(FakeTuner, "__call__", lambda *_: 1 // 0)
+    report = measured(tuner).report
+    assert report.costs.startswith("roofline")
+    assert any("kernels were not measured: ZeroDivisionError" in note for note in report.notes)
+    assert tuner.calls == []
+
+
 def test_code_that_is_not_proved_is_not_run(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "find_races", lambda trace: ["a race"])
     tuner = FakeTuner()

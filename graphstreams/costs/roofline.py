@@ -83,10 +83,13 @@ class Roofline:
         self.calibration = calibration or calibration_of(device)
 
     def expression(self, kernel: Kernel) -> sympy.Expr:
-        """The kernel's time in us, an expression in the dynamic sizes."""
+        """The kernel's time in us, an expression in the dynamic sizes.
+
+        As it stands: to simplify the maxima of some hundred kernels takes sympy seconds.
+        """
         if kernel.kind == "none":
             return sympy.S.Zero
-        return sympy.Max(*map(sympy.sympify, candidates(work_of(kernel, self.device), self.calibration)))
+        return sympy.Max(*map(sympy.sympify, candidates(work_of(kernel, self.device), self.calibration)), evaluate=False)
 
     def us(self, kernel: Kernel, sizes: Mapping[str, int] | None = None) -> float:
         """The kernel's time in us for given dynamic sizes. Raises ValueError where one is missing."""

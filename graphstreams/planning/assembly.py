@@ -11,6 +11,12 @@ from graphstreams.planning.paths import Assignment, Timing, critical_path, enque
 from graphstreams.planning.plan import Placement, Plan
 
 
+def assignment_of(plan: Plan) -> Assignment:
+    """Order and streams of a plan."""
+    stream = plan.stream_of()
+    return Assignment([place.kernel for place in plan.placements], [stream[kernel] for kernel in range(len(stream))])
+
+
 def assemble(
     graph: KernelGraph, assignment: Assignment, timing: Timing, us: Sequence[float], streams: int, event_us: float
 ) -> Plan:

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from graphstreams.planning.assembly import assignment_of
 from graphstreams.planning.list_schedule import varied_schedule
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.plan import Plan
@@ -40,17 +41,12 @@ def search_by_measuring(
     """
     search = _Measuring(space, measure, random.Random(seed), count, enough)
     listed = sorted(space.starts, key=search.predicted)[: max(1, count // 4)]
-    for assignment in (*map(_assignment, first), *listed):
+    for assignment in (*map(assignment_of, first), *listed):
         search.measure(assignment)
     if space.streams > 1 and space.free:
         search.fill(search.varied, (count + 1) // 2)
         search.fill(search.changed, count)
     return [result for _, result in search.tried]
-
-
-def _assignment(plan: Plan) -> Assignment:
-    stream = plan.stream_of()
-    return Assignment([place.kernel for place in plan.placements], [stream[kernel] for kernel in range(len(stream))])
 
 
 class _Measuring:

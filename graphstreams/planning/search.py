@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.assembly import assemble
+from graphstreams.planning.assembly import assemble, assignment_of
 from graphstreams.planning.list_schedule import list_schedules
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.plan import Plan
@@ -116,12 +116,10 @@ def exchanged(space: Space, plan: Plan) -> list[Plan]:
     """
     if len(space.free) < len(space.us):
         return []
-    order, stream = [place.kernel for place in plan.placements], plan.stream_of()
-    found = []
+    given, found = assignment_of(plan), []
     for other in range(1, plan.streams):
         number = {0: other, other: 0}
-        streams = [number.get(stream[kernel], stream[kernel]) for kernel in range(len(stream))]
-        found.append(space.plan(Assignment(order, streams)))
+        found.append(space.plan(Assignment(given.order, [number.get(stream, stream) for stream in given.stream])))
     return found
 
 

@@ -17,6 +17,7 @@ from math import ceil, floor, fsum, sqrt
 from typing import Any
 
 from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.assembly import assignment_of
 from graphstreams.planning.growth import KernelTimes
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.plan import Plan
@@ -93,11 +94,7 @@ class Curves:
     def _streamed(self, us: Sequence[float], size: int) -> float:
         if not isinstance(self._plan, Plan):
             return self._plan(us).streamed_us
-        placements = self._plan.placements
-        stream = [0] * len(us)
-        for place in placements:
-            stream[place.kernel] = place.stream
-        assignment = Assignment([place.kernel for place in placements], stream)
+        assignment = assignment_of(self._plan)
         if self._simulate is not None:
             return self._simulate(assignment, us, size).makespan
         return timed(assignment, self._predecessors, us, self._plan.event_us).makespan

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from graphstreams.planning.plan import Plan
-from graphstreams.runtime.launches import record_launches
+from graphstreams.runtime.launches import by_kernel, record_launches
 from graphstreams.runtime.made_up import made
 from graphstreams.runtime.player import Player, medians_in_turns
 
@@ -68,10 +68,7 @@ def main(path: str) -> None:
 def gain(job: Mapping[str, Any], arguments: Sequence[Any]) -> float:
     """The share of the serial time that the plan saves."""
     launches = record_launches(job["source"], job["lines"], job["constants"], arguments)
-    grouped: list[list[Any]] = [[] for _ in range(job["kernels"])]
-    for kernel, launch in zip(job["kernel_of_launch"], launches, strict=True):
-        grouped[kernel].append(launch)
-    player = Player(grouped)
+    player = Player(by_kernel(launches, job["kernel_of_launch"], job["kernels"]))
     graphs = [player.serial(job["order"]), player.play(Plan.loads(job["plan"]))]
     serial, streamed = medians_in_turns(graphs, ROUNDS, REPEATS)
     return 1 - streamed / serial

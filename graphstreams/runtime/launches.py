@@ -10,9 +10,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 Launch = Callable[[], Any]
+Item = TypeVar("Item")
 
 _RECORD = "_graphstreams_record"
 
@@ -44,6 +45,14 @@ def record_launches(source: str, lines: Sequence[int], constants: Mapping[str, A
     if len(launches) != len(lines):
         raise ValueError(f"the wrapper made {len(launches)} launches, {len(lines)} were expected")
     return launches
+
+
+def by_kernel(of_launches: Sequence[Item], kernel_of_launch: Sequence[int], kernels: int) -> list[list[Item]]:
+    """What there is of each launch, in lists by kernel id. Raises ValueError where launches and kernels do not match."""
+    found: list[list[Item]] = [[] for _ in range(kernels)]
+    for kernel, item in zip(kernel_of_launch, of_launches, strict=True):
+        found[kernel].append(item)
+    return found
 
 
 class _Recorder(ast.NodeTransformer):

@@ -73,6 +73,15 @@ def only_report(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 
 
+def check_both_sides(serial: Any, streamed: Any, largest: int) -> None:
+    """The largest number of tokens that streams, and the next one, have serial's bits."""
+    for tokens in (largest, largest + 1):
+        first = layer_inputs(tokens, tokens)
+        second = copies(first)
+        assert torch.equal(serial(*first), streamed(*second))
+        assert equal_bits(first, second)
+
+
 @pytest.mark.parametrize("sizes", [(4, 16, 17, 64, 2, 15, 61, 16), (64, 4, 16, 17, 33)])
 def test_sizes_on_both_sides_are_equal_when_launched_directly(
     tmp_path: Path, choices: list[bool], sizes: tuple[int, ...]
@@ -139,11 +148,7 @@ def test_a_threshold_that_is_solved_is_kept_too(tmp_path: Path, choices: list[bo
         threshold = only_report(tmp_path)["threshold"]
         largest = threshold["largest"]
         assert 4 <= largest < 200 and len(threshold["curve"]["sizes"]) > 4
-        for tokens in (largest, largest + 1):
-            first = layer_inputs(tokens, tokens)
-            second = copies(first)
-            assert torch.equal(serial(*first), streamed(*second))
-            assert equal_bits(first, second)
+        check_both_sides(serial, streamed, largest)
     assert choices == [True, True, False]
 
 
@@ -164,11 +169,7 @@ def test_a_threshold_is_confirmed_by_measuring(tmp_path: Path, choices: list[boo
         largest = threshold["largest"]
         assert gains[largest] >= 2.0
         assert all(gain < 2.0 for size, gain in gains.items() if size > largest)
-        for tokens in (largest, largest + 1):
-            first = layer_inputs(tokens, tokens)
-            second = copies(first)
-            assert torch.equal(serial(*first), streamed(*second))
-            assert equal_bits(first, second)
+        check_both_sides(serial, streamed, largest)
     assert choices == [True, True, False]
 
 

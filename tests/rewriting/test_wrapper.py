@@ -111,6 +111,16 @@ def test_a_graph_whose_code_nobody_proved_is_refused_and_settings_are_put_back(e
     assert stream_pass.end_of_compile()
 
 
+def test_settings_of_all_are_put_back_before_a_strict_report_raises() -> None:
+    before = settings()
+    stream_pass = Waits({**FREE_EVENTS, "strict": True})
+    for _ in range(2):
+        stream_pass.waiting()
+    with pytest.raises(backend.GraphstreamsError, match="not generated, or not proved"):
+        stream_pass.end_of_compile()
+    assert settings() == before
+
+
 def test_the_mark_of_a_module_says_nothing_of_open_settings() -> None:
     module = captured("diamond").module
     assert module is not None

@@ -14,7 +14,7 @@ import torch
 from sample_modules import graph_inputs, module_and_inputs, reading_of, serial_code
 from torch import Tensor
 
-from graphstreams.runtime.launches import Launch, record_launches
+from graphstreams.runtime.launches import Launch, by_kernel, record_launches
 
 # As Inductor writes it: `double`, `add` and `split` stand for kernels, and a launch has LAUNCH behind it.
 WRAPPER = """
@@ -313,3 +313,9 @@ def test_a_generated_wrapper_writes_an_input_whenever_the_launch_is_repeated() -
     call(launches, 2)
     assert torch.equal(written[position], after[position])
     assert not written[[i for i in range(len(written)) if i not in position]].any()
+
+
+def test_launches_are_told_apart_by_kernel_in_their_order() -> None:
+    assert by_kernel(["a", "b", "c", "d"], [2, 0, 2, 2], 4) == [["b"], [], ["a", "c", "d"], []]
+    with pytest.raises(ValueError, match="zip"):
+        by_kernel(["a", "b"], [0], 1)
