@@ -191,7 +191,7 @@ def test_values_that_are_freed_too_early_are_refused(monkeypatch):
 def test_a_wait_that_is_lost_is_refused(monkeypatch):
     def lost(node):
         text = emit(node)
-        return "" if text and "wait_event" in text else text
+        return "" if text and ".wait(" in text else text
 
     emit = wrapper._emit
     monkeypatch.setattr(wrapper, "_emit", lost)

@@ -453,9 +453,11 @@ def interrupted(trace: Trace, joined: bool) -> set[str]:
 
 
 def test_trap_10_an_exception_in_the_middle_of_a_call_leaves_no_work_that_nobody_waits_for() -> None:
-    """`joined_on_error` joins before what the call has allocated is freed."""
+    """The handler of errors joins every stream before what the call has allocated is freed."""
     source = captured("sized").report.wrapper
-    assert re.search(r"with _joined_on_error\(default_stream, stream1(, stream\d)*\):", source)
+    taken = re.search(r"default_stream, (stream1(?:, stream\d)*), event0", source)
+    assert taken
+    assert re.search(rf"except BaseException:\n +_join_streams\(default_stream, {taken[1]}\)\n +raise\n", source)
     trace = read_wrapper(source)
     assert interrupted(trace, joined=True) == set()
     assert interrupted(trace, joined=False)
@@ -636,7 +638,7 @@ def test_trap_12_of_equal_starts_the_callers_stream_is_enqueued_first(monkeypatc
 def test_trap_13_one_function_records_each_event_before_anything_waits_for_it(sample: str) -> None:
     source = captured(sample).report.wrapper
     functions = [f for f in ast.walk(ast.parse(source)) if isinstance(f, ast.FunctionDef)]
-    syncs = [f.name for f in functions if re.search(r"\.record\(|\.wait_event\(", ast.unparse(f))]
+    syncs = [f.name for f in functions if re.search(r"event\d+\.(record|wait)\(", ast.unparse(f))]
     assert syncs == ["call"]
     recorded: set[str] = set()
     for step in read_wrapper(source).steps:

@@ -19,10 +19,7 @@ from torch._inductor.codegen import common, wrapper
 from torch._inductor.virtualized import V
 
 MARK = "graphstreams"  # key in GraphModule.meta; its value is a Mark
-RUNTIME_IMPORT = (
-    "from graphstreams.runtime.streams import "
-    "acquire as _acquire_streams, current_stream as _current_stream, joined_on_error as _joined_on_error"
-)
+RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire_for_call as _acquire_streams, join as _join_streams"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +78,7 @@ def foreign_generator() -> str:
 
 @dataclasses.dataclass
 class _EnterDeviceLine(wrapper.EnterDeviceContextManagerLine):
-    """Enter the device guard and take this call's streams and events from the runtime."""
+    """Enter the device guard, take this call's streams and events from the runtime, and open what is joined on an error."""
 
     streams: int = 0
     events: int = 0
@@ -89,23 +86,29 @@ class _EnterDeviceLine(wrapper.EnterDeviceContextManagerLine):
 
     def codegen(self, code: Any) -> None:
         super().codegen(code)
-        code.writeline(f"default_stream = _current_stream({self.device_idx})")
-        names = [f"stream{i}" for i in range(1, self.streams + 1)] + [f"event{i}" for i in range(self.events)]
+        names = [*stream_names(self.streams), *(f"event{i}" for i in range(self.events))]
         priority = f", {self.priority}" if self.priority else ""
-        code.writeline(f"{', '.join(names)}, = _acquire_streams(default_stream, {self.streams}, {self.events}{priority})")
-        code.writeline(f"with _joined_on_error(default_stream, {', '.join(names[: self.streams])}):")
+        code.writeline(f"{', '.join(names)}, = _acquire_streams({self.device_idx}, {self.streams}, {self.events}{priority})")
+        code.writeline("try:")
         code.do_indent()
 
 
+@dataclasses.dataclass
 class _ExitStreamsLine(wrapper.WrapperLine):
     """The end of what is joined on an error."""
 
+    streams: int
+
     def codegen(self, code: Any) -> None:
         code.do_unindent()
+        code.writeline("except BaseException:")
+        with code.indent():
+            code.writeline(f"_join_streams({', '.join(stream_names(self.streams))})")
+            code.writeline("raise")
 
 
 class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
-    """Emits `event3.record(stream1)` and `stream2.wait_event(event3)` for the stream operations of a rewritten graph."""
+    """Emits `event3.record(stream1)` and `event3.wait(stream2)` for the stream operations of a rewritten graph."""
 
     def __init__(self, mark: Mark) -> None:
         # The plan fixes the order of the kernels; Inductor's later orderings must not undo it. They are read between
@@ -113,7 +116,7 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         mark.settings.close()  # of a copy of the graph that failed
         mark.settings.enter_context(config.patch(plan_settings()))
         self._mark = mark
-        self._guards: list[bool] = []  # of the device guards entered, whether they took streams
+        self._guards: list[int] = []  # of the device guards entered, how many aux streams they took
         super().__init__()
 
     def generate(self, is_inference: bool) -> Any:
@@ -141,8 +144,8 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
     def codegen_device_guard_enter(
         self, device_idx: int, num_streams: int = 1, stream_idx_to_user_obj_idx: dict[int, int] | None = None
     ) -> None:
-        self._guards.append(num_streams > 1 and stream_idx_to_user_obj_idx is not None)
         if num_streams == 1 or stream_idx_to_user_obj_idx is None:
+            self._guards.append(0)
             super().codegen_device_guard_enter(device_idx)
             return
         if not self.imports.contains(RUNTIME_IMPORT):
@@ -151,6 +154,7 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
                 self.imports.writeline(self._mark.dispatch)
         self._own_index = stream_idx_to_user_obj_idx
         streams = max(stream_idx_to_user_obj_idx.values())
+        self._guards.append(streams)
         enter = _EnterDeviceLine(device_idx, self.last_seen_device_guard_index)
         enter.streams, enter.events, enter.priority = streams, self._mark.events, self._mark.priority
         self.writeline(enter)
@@ -158,8 +162,11 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         self._num_streams = 1
 
     def codegen_device_guard_exit(self) -> None:
-        if self._guards.pop():
-            self.writeline(_ExitStreamsLine())
+        if streams := self._guards.pop():
+            # At the end of a graph Inductor leaves the context of the last stream to the end of the indentation.
+            if V.graph.scheduler.current_stream_idx is not None:
+                V.graph.scheduler.generate_stream_ctx_exit()
+            self.writeline(_ExitStreamsLine(streams))
         super().codegen_device_guard_exit()
 
     def codegen_enter_cuda_stream_context(self, code: Any, stream_idx: int) -> None:
@@ -221,6 +228,11 @@ def _outputs_first(lines: list[Any], outputs: set[str]) -> list[Any]:
     return [*others[:start], *moved, *others[start:]]
 
 
+def stream_names(aux: int) -> list[str]:
+    """What the caller's stream and `aux` aux streams are called in a wrapper."""
+    return [_stream_name(index) for index in range(aux + 1)]
+
+
 def _stream_name(index: int) -> str:
     return "default_stream" if index == 0 else f"stream{index}"
 
@@ -232,7 +244,7 @@ def _emit(node: Any) -> str | None:
     if node.op_overload is streams.record_event.default:
         return f"event{arguments[0]}.record({_stream_name(arguments[1])})"
     if node.op_overload is streams.wait_event.default:
-        return f"{_stream_name(arguments[1])}.wait_event(event{arguments[0]})"
+        return f"event{arguments[0]}.wait({_stream_name(arguments[1])})"
     if node.op_overload is streams.sync_dealloc.default:
         # Its stream has already waited for the event, at the join; what is left is that Inductor frees its tensor later.
         return ""

@@ -1,6 +1,6 @@
 """Streams and events of rewritten graphs, made once and shared by role.
 
-The generated wrappers call `acquire` with the stream that their caller is on. Aux streams belong to that stream: work of
+The generated wrappers ask for what belongs to the stream that their caller is on. Aux streams belong to that stream: work of
 two callers on different streams never meets on an aux stream, so a block freed by one is never handed to the other there.
 Each thread has its own, since an event re-recorded by a second thread would change what a wait of the first means.
 
@@ -12,7 +12,6 @@ reads could be handed out.
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -28,14 +27,14 @@ class _Pool:
     def __init__(self, device: torch.device, priority: int) -> None:
         self.device, self.priority = device, priority
         self.streams: list[torch.cuda.Stream] = []
-        self.events: list[torch.cuda.Event] = []
+        self.events: list[torch._C._CudaEventBase] = []
         self.taken: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def take(self, streams: int, events: int) -> tuple[Any, ...]:
         while len(self.streams) < streams:
             self.streams.append(new_stream(self.device, self.priority))
         while len(self.events) < events:
-            self.events.append(torch.cuda.Event())
+            self.events.append(new_event())
         return (*self.streams[:streams], *self.events[:events])
 
 
@@ -63,7 +62,7 @@ class _PoolsOfThread(threading.local):
     def __init__(self) -> None:
         self.by_stream: dict[Key, _Pool] = {}
         self.leases: list[_Lease] = []  # of those pools
-        self.callers: dict[tuple[int, int], torch.cuda.Stream] = {}  # by device index and stream handle
+        self.of_calls: dict[tuple[int, int, int, int, int], tuple[Any, ...]] = {}
         self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
 
 
@@ -71,13 +70,12 @@ _idle: dict[Key, list[_Pool]] = {}  # pools of threads that have ended
 _pools = _PoolsOfThread()
 
 
-def current_stream(device: int) -> torch.cuda.Stream:
-    """The current stream of a device, as `torch.cuda.current_stream` gives it, in a tenth of its host time."""
-    handle = torch._C._cuda_getCurrentRawStream(device)
-    stream = _pools.callers.get((device, handle))
-    if stream is None:
-        stream = _pools.callers[device, handle] = torch.cuda.current_stream(device)
-    return stream
+def new_event() -> torch._C._CudaEventBase:
+    """An event whose `record` and `wait` take a stream and are C functions: those of `torch.cuda.Event` are Python.
+
+    Read in torch 2.15.0: `torch/cuda/streams.py`.
+    """
+    return torch._C._CudaEventBase()
 
 
 def capture_stream(device: int) -> torch.cuda.Stream:
@@ -108,21 +106,23 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
     return taken
 
 
-class joined_on_error:  # noqa: N801 - read as a function in generated code
-    """Within this context an exception leaves no work on aux streams that the caller's stream does not wait for.
+def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:
+    """The current stream of the device with index `device`, followed by what `acquire` gives for it.
 
-    What the interrupted call has allocated is freed behind it, and its inputs may be used again.
+    All that a call of a wrapper needs, in one look-up.
     """
+    key = (device, torch._C._cuda_getCurrentRawStream(device), streams, events, priority)
+    taken = _pools.of_calls.get(key)
+    if taken is None:
+        caller = torch.cuda.current_stream(device)
+        taken = _pools.of_calls[key] = (caller, *acquire(caller, streams, events, priority))
+    return taken
 
-    __slots__ = ("_caller", "_streams")
 
-    def __init__(self, caller: torch.cuda.Stream, *streams: torch.cuda.Stream) -> None:
-        self._caller, self._streams = caller, streams
+def join(caller: torch.cuda.Stream, *streams: torch.cuda.Stream) -> None:
+    """Let the stream `caller` wait for all that was enqueued on others: an interrupted call leaves nothing that is not joined.
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is not None:
-            for stream in self._streams:
-                self._caller.wait_stream(stream)
+    What it has allocated is then freed behind that work, and its inputs may be used again.
+    """
+    for stream in streams:
+        caller.wait_stream(stream)

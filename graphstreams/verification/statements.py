@@ -27,7 +27,8 @@ from graphstreams.verification.values import (
 
 _SYMBOL = re.compile(r"(s|u|zuf|zf|z|ps|ks)\d+$")  # names that Inductor gives to sizes
 _MAX_DEPTH = 50
-_JOINED_ON_ERROR = Path("graphstreams.runtime.streams.joined_on_error")
+_JOIN = Path("graphstreams.runtime.streams.join")
+_ANY_ERROR = Path("builtins.BaseException")
 
 
 class _Return(Exception):
@@ -105,6 +106,9 @@ class Reader(Expressions):
                 self._value(value)
             case ast.With(items=[item], body=body) if item.optional_vars is None:
                 self._with(item.context_expr, body)
+            case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
+                self._check_handler(handler)
+                self._block(body)
             case ast.Return(value=value):
                 result = self._value(value) if value is not None else Constant()
                 self._machine.heap.hold(result)
@@ -194,10 +198,6 @@ class Reader(Expressions):
             self._machine.heap.drop(self._names.pop(name))
 
     def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
-        if isinstance(expression, ast.Call) and self._value(expression.func) == _JOINED_ON_ERROR:
-            self._check_joined(expression)
-            self._block(body)
-            return
         context = self._value(expression)
         if isinstance(context, Stream):
             self._machine.push_stream(context.number)
@@ -210,12 +210,16 @@ class Reader(Expressions):
         else:
             raise self._machine.refuse(f"with {shortened(expression)}")
 
-    def _check_joined(self, call: ast.Call) -> None:
-        """What is joined where the body raises is no part of the trace, in which nothing raises."""
-        streams = [self._value(argument) for argument in call.args]
-        first, *others = streams or [Constant()]
-        if call.keywords or first != Stream(CALLER) or not all(isinstance(s, Stream) and s != first for s in others):
-            raise self._machine.refuse(f"with {shortened(call)}, which is not given the caller's stream and aux streams")
+    def _check_handler(self, handler: ast.ExceptHandler) -> None:
+        """What is joined where the body raises is no part of the trace, in which nothing raises. It has to raise again."""
+        match handler:
+            case ast.ExceptHandler(
+                type=ast.expr() as kind, name=None, body=[ast.Expr(value=ast.Call(keywords=[]) as call), ast.Raise(exc=None)]
+            ) if self._value(kind) == _ANY_ERROR and self._value(call.func) == _JOIN:
+                first, *others = [self._value(argument) for argument in call.args] or [Constant()]
+                if first == Stream(CALLER) and all(isinstance(s, Stream) and s != first for s in others):
+                    return
+        raise self._machine.refuse(f"{shortened(handler)}, which does not join aux streams with the caller's and raise again")
 
 
 def _unnamed(value: Value) -> list[Storage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphstreams.verification.call import GUARD, Call, describe, refuse_tensors
 from graphstreams.verification.machine import Machine
+from graphstreams.verification.trace import CALLER
 from graphstreams.verification.values import Constant, Event, RawStream, Stream, Value
 
 
@@ -26,20 +27,15 @@ def current_stream(machine: Machine, call: Call) -> Value:
     return Stream(machine.stream)
 
 
-def runtime_current_stream(machine: Machine, call: Call) -> Value:
-    """`graphstreams.runtime.streams.current_stream` of the wrapper's device."""
-    machine.use_device(call.constant(0))
-    return Stream(machine.stream)
-
-
 def acquire(machine: Machine, call: Call) -> Value:
-    """`graphstreams.runtime.streams.acquire`: aux streams 1..n of the caller's stream, then its events 0..m-1."""
+    """`graphstreams.runtime.streams.acquire_for_call`: the caller's stream, aux streams 1..n, then events 0..m-1."""
+    machine.use_device(call.constant(0))
     streams, events = call.constant(1), call.constant(2)
-    if call.arguments[:1] != (Stream(0),) or not isinstance(streams, int) or not isinstance(events, int):
+    if machine.stream != CALLER or not isinstance(streams, int) or not isinstance(events, int):
         raise machine.refuse("streams that are not acquired for the caller's stream by two numbers")
     if streams > 1000 or events > 1_000_000:
         raise machine.refuse("more streams or events than a wrapper can use")
-    items: list[Value] = [Stream(number) for number in range(1, streams + 1)]
+    items: list[Value] = [Stream(number) for number in (CALLER, *range(1, streams + 1))]
     return machine.heap.bundle([*items, *(Event(f"event{number}") for number in range(events))])
 
 

@@ -70,7 +70,7 @@ def freed_before_the_join(wrapper: str) -> list[str]:
         if text and len(line) - len(line.lstrip()) <= 12:  # within the device guard and what joins on an error
             entered = re.match(r"with (stream\d+):", text)
             stream = entered[1] if entered else "default_stream"
-        if "default_stream.wait_event" in text:
+        if ".wait(default_stream)" in text:
             last_wait = number
         if not text.startswith(("assert", "return", "args", "with")):
             _read_line(text, number, stream, memory)
@@ -134,7 +134,7 @@ def test_what_two_streams_touch_is_freed_after_the_join(sample):
 def test_the_check_of_lifetimes_sees_an_early_free():
     lines = captured("norms").report.wrapper.splitlines()
     assert any("with stream1:" in line and line.startswith(" " * 12) for line in lines)
-    last_wait = max(i for i, line in enumerate(lines) if "default_stream.wait_event" in line)
+    last_wait = max(i for i, line in enumerate(lines) if ".wait(default_stream)" in line)
     early, late = lines[:last_wait], lines[last_wait:]
     frees = [line for line in late if re.match(r" +del (\w+)$", line) and line.split()[1] in "\n".join(early)]
     moved = ["\n".join([*early, free, *(line for line in late if line != free)]) for free in frees]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from graphstreams.runtime import streams as runtime
-from graphstreams.runtime.streams import acquire
+from graphstreams.runtime.streams import acquire, acquire_for_call
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return objects[-1]
 
     monkeypatch.setattr(runtime, "new_stream", stream)
-    monkeypatch.setattr(torch.cuda, "Event", event)
+    monkeypatch.setattr(runtime, "new_event", event)
     monkeypatch.setattr(runtime, "_idle", {})
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
     return objects
@@ -180,20 +181,42 @@ def test_no_streams_and_no_events_are_an_empty_tuple(made: list[Any]) -> None:
     assert made == []
 
 
-def test_the_current_stream_is_asked_of_torch_once_for_each_handle(monkeypatch: pytest.MonkeyPatch) -> None:
-    handles, asked = {0: 7, 1: 7}, []
-
-    def slow(device: int) -> tuple[int, int]:
-        asked.append(device)
-        return device, handles[device]
-
+@pytest.fixture
+def current(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """The handle of the current stream of each device."""
+    handles = {0: 7, 1: 7}
     monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", handles.__getitem__, raising=False)
-    monkeypatch.setattr(torch.cuda, "current_stream", slow)
-    assert [runtime.current_stream(0) for _ in range(3)] == [(0, 7)] * 3
-    handles[0] = 9
-    assert runtime.current_stream(0) == (0, 9)
-    assert runtime.current_stream(1) == (1, 7)
-    assert asked == [0, 0, 1]
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Caller(device, handles[device]))
+    return handles
+
+
+def test_a_call_gets_the_current_stream_and_what_belongs_to_it(current: dict[int, int]) -> None:
+    taken = acquire_for_call(0, 2, 3)
+    assert taken == (Caller(0, 7), *acquire(Caller(0, 7), 2, 3))
+    assert acquire_for_call(0, 2, 3) is taken
+    assert acquire_for_call(1, 2, 3) == (Caller(1, 7), *acquire(Caller(1, 7), 2, 3))
+    current[0] = 9
+    assert acquire_for_call(0, 2, 3) == (Caller(0, 9), *acquire(Caller(0, 9), 2, 3))
+    assert acquire_for_call(0, 2, 3, -1) == (Caller(0, 9), *acquire(Caller(0, 9), 2, 3, -1))
+    current[0] = 7
+    assert acquire_for_call(0, 2, 3) is taken
+    assert in_thread(lambda: acquire_for_call(0, 2, 3)) != taken
+
+
+@pytest.mark.usefixtures("current")
+def test_a_call_makes_nothing_after_the_first(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    first = acquire_for_call(0, 2, 3)
+    monkeypatch.setattr(torch.cuda, "current_stream", None)
+    assert all(acquire_for_call(0, 2, 3) is first for _ in range(100))
+    assert len(made) == 5
+
+
+def test_events_are_those_whose_methods_are_no_python_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    event = runtime.new_event()
+    assert isinstance(event, torch._C._CudaEventBase)
+    assert not isinstance(event, torch.cuda.Event)
+    assert {inspect.ismethoddescriptor(getattr(type(event), name)) for name in ("record", "wait")} == {True}
 
 
 @dataclass
@@ -204,11 +227,7 @@ class WaitingStream:
         self.waited.append(other)
 
 
-def test_after_an_exception_the_callers_stream_waits_for_all_others() -> None:
+def test_joined_the_callers_stream_waits_for_all_others() -> None:
     caller = WaitingStream([])
-    with runtime.joined_on_error(caller, "first", "second"):  # type: ignore[arg-type]
-        pass
-    assert caller.waited == []
-    with pytest.raises(KeyError), runtime.joined_on_error(caller, "first", "second"):  # type: ignore[arg-type]
-        raise KeyError("out of memory")
+    runtime.join(caller, "first", "second")  # type: ignore[arg-type]
     assert caller.waited == ["first", "second"]

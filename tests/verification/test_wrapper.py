@@ -17,7 +17,7 @@ from torch import device, empty_strided
 from torch._inductor.async_compile import AsyncCompile
 from torch._inductor.select_algorithm import extern_kernels
 from torch._inductor.hooks import run_intermediate_hooks
-from graphstreams.runtime.streams import acquire as _acquire_streams, joined_on_error as _joined_on_error
+from graphstreams.runtime.streams import acquire_for_call as _acquire_streams, join as _join_streams
 from torch._dynamo.variables.streams import _get_stream_by_index
 from torch._C._dynamo.guards import copy_if_misaligned
 from torch._C import _cuda_getCurrentRawStream as get_raw_stream
@@ -82,14 +82,13 @@ arg0_1, arg1_1 = args
 args.clear()
 with torch.cuda._DeviceGuard(0):
     torch.cuda.set_device(0)
-    default_stream = torch.cuda.current_stream()
-    stream1, event0, event1, = _acquire_streams(default_stream, 1, 2)
+    default_stream, stream1, event0, event1, = _acquire_streams(0, 1, 2)
     assert_size_stride(arg0_1, (64, 64), (64, 1), 'input')
     buf0 = empty_strided_cuda((64, 64), (64, 1), torch.float32)
     extern_kernels.mm(arg0_1, reinterpret_tensor(arg1_1, (64, 64), (1, 64), 0), out=buf0)
     event0.record(default_stream)
     with stream1:
-        stream1.wait_event(event0)
+        event0.wait(stream1)
         buf1 = empty_strided_cuda((64, 64), (64, 1), torch.float32)
         raw_stream = get_raw_stream(0)
         triton_poi_0.run(buf0, buf1, 4096, stream=raw_stream)
@@ -97,7 +96,7 @@ with torch.cuda._DeviceGuard(0):
     buf2 = empty_strided_cuda((64, 64), (64, 1), torch.float32)
     raw_stream0 = get_raw_stream(0)
     triton_poi_0.run(buf0, buf2, 4096, stream=raw_stream0)
-    default_stream.wait_event(event1)
+    event1.wait(default_stream)
     del buf0
     buf3 = empty_strided_cuda((64, 64), (64, 1), torch.float32)
     extern_kernels.mm(buf1, buf2, out=buf3)
@@ -129,43 +128,63 @@ def test_streamed_wrapper_is_clean() -> None:
     }
 
 
-@pytest.mark.parametrize("line", [line for line in STREAMED.splitlines() if ".record(" in line or "wait_event" in line])
+@pytest.mark.parametrize("line", [line for line in STREAMED.splitlines() if ".record(" in line or ".wait(" in line])
 def test_every_record_and_wait_is_needed(line: str) -> None:
     assert verify(wrapper(STREAMED.replace(line + "\n", ""))) != []
 
 
-def joined_on_error(body: str, context: str = "_joined_on_error(default_stream, stream1)") -> str:
+JOIN = """
+except BaseException:
+    _join_streams(default_stream, stream1)
+    raise
+"""
+
+
+def joined_on_error(body: str, handler: str = JOIN) -> str:
     lines = body.strip("\n").splitlines()
     start = next(i for i, line in enumerate(lines) if "_acquire_streams" in line) + 1
-    inside = [*lines[start:-1], "    " + lines[-1]]
-    return "\n".join([*lines[:start], f"    with {context}:", *("    " + line for line in inside)])
+    inside = (f"    {line}" for line in (*lines[start:-1], *handler.strip("\n").splitlines()))
+    return "\n".join([*lines[:start], "    try:", *inside, lines[-1]])
 
 
 def test_what_is_joined_on_an_error_takes_no_part_in_the_trace() -> None:
     plain, joined = read_wrapper(wrapper(STREAMED)), read_wrapper(wrapper(joined_on_error(STREAMED)))
     assert [replace(step, line=0) for step in joined.steps] == [replace(step, line=0) for step in plain.steps]
     assert (joined.inputs, joined.outputs) == (plain.inputs, plain.outputs)
-    late = STREAMED.replace("    default_stream.wait_event(event1)\n", "")
+    late = STREAMED.replace("    event1.wait(default_stream)\n", "")
     assert kinds(wrapper(joined_on_error(late))) == kinds(wrapper(late)) != []
 
 
 @pytest.mark.parametrize(
-    "context",
+    "handler",
     [
-        "_joined_on_error(default_stream, stream1) as joined",
-        "_joined_on_error(default_stream, stream1), stream1",
-        "_joined_on_error(stream1, default_stream)",
-        "_joined_on_error(default_stream, event0)",
-        "_joined_on_error(default_stream, aux=stream1)",
-        "_joined_on_error(*streams)",
-        "_joined_on_error()",
-        "_joined_on_error",
-        "_acquire_streams(default_stream, 1, 2)",
+        JOIN.replace("    raise\n", "    pass\n"),
+        JOIN.replace("    raise\n", ""),
+        JOIN.replace("    raise\n", "    raise error\n").replace(":", " as error:"),
+        JOIN.replace("    raise\n", "    raise KeyError\n"),
+        JOIN.replace("BaseException", "Exception"),
+        JOIN.replace(" BaseException", ""),
+        JOIN.replace("    raise\n", "    del buf3\n    raise\n"),
+        JOIN.replace("default_stream, stream1", "stream1, default_stream"),
+        JOIN.replace("default_stream, stream1", "default_stream, event0"),
+        JOIN.replace("default_stream, stream1", "default_stream, aux=stream1"),
+        JOIN.replace("default_stream, stream1", "*streams"),
+        JOIN.replace("default_stream, stream1", ""),
+        JOIN.replace("_join_streams", "_acquire_streams"),
+        f"{JOIN}{JOIN}",
+        f"{JOIN}else:\n    pass\n",
+        f"{JOIN}finally:\n    pass\n",
     ],
 )
+def test_another_handler_is_refused(handler: str) -> None:
+    with pytest.raises(UnreadableWrapper, match="line"):
+        verify(wrapper(joined_on_error(STREAMED, handler)))
+
+
+@pytest.mark.parametrize("context", ["_acquire_streams(0, 1, 2)", "stream1 as other", "stream1, stream1"])
 def test_another_context_is_refused(context: str) -> None:
     with pytest.raises(UnreadableWrapper, match="line"):
-        verify(wrapper(joined_on_error(STREAMED, context)))
+        verify(wrapper(changed(STREAMED, ("with stream1:", f"with {context}:"))))
 
 
 def test_outputs_in_memory_of_an_aux_stream() -> None:
@@ -188,7 +207,7 @@ def test_outputs_in_memory_of_an_aux_stream() -> None:
 
 def test_memory_of_an_aux_stream_ahead_of_its_fork() -> None:
     allocation = "        buf1 = empty_strided_cuda((64, 64), (64, 1), torch.float32)\n"
-    wait = "        stream1.wait_event(event0)\n"
+    wait = "        event0.wait(stream1)\n"
     early = changed(STREAMED, (wait + allocation, allocation + wait))
     (race,) = verify(wrapper(early))
     assert (race.kind, race.first.action, race.first.storage) == (hb.UNFORKED, "allocate", "buf1")
@@ -240,7 +259,7 @@ def test_an_operator_may_take_freed_memory_as_scratch() -> None:
         ("    buf2 = ", "    del buf0\n    buf2 = "),
         ("buf2 = empty_strided_cuda((64, 64), (64, 1), torch.float32)", "buf9 = torch.ops.aten.sort.default(arg0_1)"),
         ("    triton_poi_0.run(buf0, buf2, 4096, stream=raw_stream0)\n", ""),
-        ("wait_event(event1)\n    del buf0", "wait_event(event1)"),
+        ("event1.wait(default_stream)\n    del buf0", "event1.wait(default_stream)"),
         ("mm(buf1, buf2,", "mm(buf1, buf9[0],"),
         ("    del buf2\n", ""),
     )
@@ -354,7 +373,7 @@ def test_an_item_orders_nothing() -> None:
     body = changed(
         STREAMED,
         ("arg0_1, arg1_1 = args", "arg0_1, arg1_1, arg2_1 = args"),
-        ("    default_stream.wait_event(event1)\n", "    with stream1:\n        u0 = arg2_1.item()\n"),
+        ("    event1.wait(default_stream)\n", "    with stream1:\n        u0 = arg2_1.item()\n"),
     )
     assert {hb.UNORDERED, hb.UNJOINED} <= set(kinds(wrapper(body)))
 
@@ -368,7 +387,7 @@ def test_misaligned_input_is_read_where_it_is_copied() -> None:
     copy = "        arg0_1 = copy_if_misaligned(arg0_1)\n"
     early = changed(STREAMED, ("    with stream1:\n", "    with stream1:\n" + copy))
     assert hb.UNFORKED in kinds(wrapper(early))
-    ordered = changed(STREAMED, ("wait_event(event0)\n", "wait_event(event0)\n" + copy))
+    ordered = changed(STREAMED, ("event0.wait(stream1)\n", "event0.wait(stream1)\n" + copy))
     assert verify(wrapper(ordered)) == []
     assert launch_order(read_wrapper(wrapper(ordered))) == launch_order(read_wrapper(wrapper(STREAMED)))
 
@@ -461,7 +480,12 @@ return (buf0, )"""
         ("buf0 = lambda: 1\nreturn ()", "lambda"),
         ("x, y = arg0_1\nreturn ()", "2 names for what is not a tuple"),
         ("del nothing\nreturn ()", "del nothing"),
-        ("stream1, event0 = _acquire_streams(arg0_1, 1, 1)\nreturn ()", "not acquired for the caller's stream"),
+        (
+            "with torch.cuda._DeviceGuard(0):\n    a, stream1 = _acquire_streams(0, 1, 0)\n    with stream1:\n"
+            "        b, stream2 = _acquire_streams(0, 1, 0)\nreturn ()",
+            "not acquired for the caller's stream",
+        ),
+        ("a, stream1 = _acquire_streams(0, arg0_1, 0)\nreturn ()", "by two numbers"),
         ("extern_kernels.relu_(arg0_1)\nreturn ()", "may write its arguments"),
         ("extern_kernels.own(arg0_1)\nreturn ()", "without out="),
         ("buf0 = arg0_1 + 1\nreturn ()", "where a number is expected"),
