@@ -484,7 +484,7 @@ def calls_of_two_callers(trace: Trace, aux: int) -> Trace:
 
 
 def test_trap_10_callers_on_two_streams_have_aux_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "new_stream", lambda device, priority: object())
+    monkeypatch.setattr(runtime, "new_aux_stream", lambda caller, priority: object())
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
     monkeypatch.setattr(runtime, "_idle", {})
     first, other = (SimpleNamespace(device_index=0, cuda_stream=handle, device=None) for handle in (0, OTHER_CALLER))

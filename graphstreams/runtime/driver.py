@@ -23,8 +23,10 @@ def check(status: int, what: str) -> None:
         raise RuntimeError(f"the CUDA driver could not {what}: error {status}")
 
 
-def new_stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:
-    """A stream of a CUDA device that nobody else has. It is never destroyed.
+def new_stream(
+    device: torch.device, priority: int = 0, kind: type[torch.cuda.ExternalStream] | None = None
+) -> torch.cuda.ExternalStream:
+    """A stream of a CUDA device that nobody else has, as an object of `kind`. It is never destroyed.
 
     `priority` is CUDA's: 0, or less for a more urgent stream. May be called while a CUDA graph is being captured, and as the
     first thing that a thread does with CUDA. Raises OSError where there is no driver, RuntimeError where it makes no stream.
@@ -34,7 +36,7 @@ def new_stream(device: torch.device, priority: int = 0) -> torch.cuda.Stream:
         _have_context(torch.cuda.current_device())
         status = driver().cuStreamCreateWithPriority(ctypes.byref(handle), ctypes.c_uint(_NON_BLOCKING), ctypes.c_int(priority))
     check(status, "make a stream")
-    return torch.cuda.ExternalStream(handle.value, device)  # type: ignore[no-untyped-call]
+    return (kind or torch.cuda.ExternalStream)(handle.value, device)  # type: ignore[no-untyped-call]
 
 
 def _have_context(device: int) -> None:

@@ -200,6 +200,9 @@ class Reader(Expressions):
     def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
         context = self._value(expression)
         if isinstance(context, Stream):
+            # `AuxStream` leads back to the caller's stream. Inductor's own wrapper class nests no contexts either.
+            if self._machine.stream != CALLER:
+                raise self._machine.refuse(f"with {shortened(expression)}, inside the context of another stream")
             self._machine.push_stream(context.number)
             try:
                 self._block(body)

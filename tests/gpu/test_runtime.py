@@ -148,6 +148,18 @@ def test_no_stream_of_torch_is_one_of_ours() -> None:
     assert [stream.priority for stream in acquire(callers[0], 3, 0, -2)] == [-2] * 3
 
 
+def test_the_context_of_an_aux_stream_leads_there_and_back_to_the_callers() -> None:
+    for caller in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(caller):
+            (stream,) = acquire(caller, 1, 0)
+            with stream:
+                assert torch.cuda.current_stream().cuda_stream == stream.cuda_stream
+            assert torch.cuda.current_stream().cuda_stream == caller.cuda_stream
+            with pytest.raises(KeyError), stream:
+                raise KeyError("out of memory")
+            assert torch.cuda.current_stream().cuda_stream == caller.cuda_stream
+
+
 def test_our_streams_do_not_wait_for_the_legacy_default_stream() -> None:
     """Which is torch's default stream, the usual caller's: beside it nothing would run."""
     for stream in acquire(torch.cuda.current_stream(), 2, 0):

@@ -8,6 +8,7 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -45,15 +46,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every stream and event that is made, in order."""
     objects: list[Any] = []
 
-    def stream(device: torch.device, priority: int = 0) -> FakeStream:
-        objects.append(FakeStream(device, priority))
+    def stream(caller: Caller, priority: int) -> FakeStream:
+        objects.append(FakeStream(caller.device, priority))
         return objects[-1]
 
     def event() -> FakeEvent:
         objects.append(FakeEvent())
         return objects[-1]
 
-    monkeypatch.setattr(runtime, "new_stream", stream)
+    monkeypatch.setattr(runtime, "new_aux_stream", stream)
     monkeypatch.setattr(runtime, "new_event", event)
     monkeypatch.setattr(runtime, "_idle", {})
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
@@ -217,6 +218,29 @@ def test_events_are_those_whose_methods_are_no_python_functions(monkeypatch: pyt
     assert isinstance(event, torch._C._CudaEventBase)
     assert not isinstance(event, torch.cuda.Event)
     assert {inspect.ismethoddescriptor(getattr(type(event), name)) for name in ("record", "wait")} == {True}
+
+
+def test_the_context_of_an_aux_stream_leads_back_to_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its body raises."""
+    monkeypatch.undo()
+    current: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(runtime, "_set_stream", lambda *stream: current.append(stream))
+    monkeypatch.setattr(runtime, "new_stream", made_as)
+    caller = SimpleNamespace(device=torch.device("cuda", 1), stream_id=7, device_index=1, device_type=1)
+    stream = runtime.new_aux_stream(caller, -1)  # type: ignore[arg-type]
+    with stream as entered:
+        assert entered is stream
+        assert current == [(-1, 1, 1)]
+    assert current == [(-1, 1, 1), (7, 1, 1)]
+    with pytest.raises(KeyError), stream:
+        raise KeyError("out of memory")
+    assert current == [(-1, 1, 1), (7, 1, 1)] * 2
+
+
+def made_as(device: torch.device, priority: int, kind: Any) -> Any:
+    """A stand-in with the context of a class, for without a GPU no stream can be made."""
+    context = {name: getattr(kind, name) for name in ("__enter__", "__exit__")}
+    return type("Made", (), {**context, "stream_id": priority, "device_index": device.index, "device_type": 1})()
 
 
 @dataclass

@@ -181,10 +181,26 @@ def test_another_handler_is_refused(handler: str) -> None:
         verify(wrapper(joined_on_error(STREAMED, handler)))
 
 
-@pytest.mark.parametrize("context", ["_acquire_streams(0, 1, 2)", "stream1 as other", "stream1, stream1"])
+@pytest.mark.parametrize("context", ["_acquire_streams(0, 1, 2)", "stream1 as other", "stream1, stream1", "event0"])
 def test_another_context_is_refused(context: str) -> None:
     with pytest.raises(UnreadableWrapper, match="line"):
         verify(wrapper(changed(STREAMED, ("with stream1:", f"with {context}:"))))
+
+
+@pytest.mark.parametrize("outer", ["stream1", "stream2"])
+def test_a_context_inside_that_of_another_aux_stream_is_refused(outer: str) -> None:
+    """It would lead back to the caller's stream, and not to the outer one."""
+    two = changed(
+        STREAMED,
+        (
+            "stream1, event0, event1, = _acquire_streams(0, 1, 2)",
+            "stream1, stream2, event0, event1, = _acquire_streams(0, 2, 2)",
+        ),
+    )
+    assert verify(wrapper(two)) == []
+    nested = changed(two, ("        event1.record(stream1)", f"        with {outer}:\n            event1.record(stream1)"))
+    with pytest.raises(UnreadableWrapper, match="inside the context of another stream"):
+        verify(wrapper(nested))
 
 
 def test_outputs_in_memory_of_an_aux_stream() -> None:
