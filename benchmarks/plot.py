@@ -20,8 +20,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from bench_report import COMPILED, PLAYED, SERIAL, best, machine, speedup
+from graphstreams.contest.rivals import PLAYED, SERIAL
+from graphstreams.reports.contest import OUR_GROUPS, Groups, best, machine, speedup
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; ours are the strong ones.
 COMPILED_COLOURS = {"streams by hand": "#999999", "custom operators": "#56B4E9", "graphstreams, roofline": "#F0E442",
@@ -33,18 +33,18 @@ Row = Mapping[str, Any]
 Bars = dict[str, list[float | None]]  # series -> one speed-up a workload, None where there is none
 
 
-def compiled_bars(rows: Sequence[Row]) -> Bars:
+def compiled_bars(rows: Sequence[Row], groups: Groups) -> Bars:
     """The fastest variant of each way to compile streams."""
-    return {title: [_best(row, prefix) for row in rows] for title, prefix in COMPILED.items()}
+    return {title: [_best(row, group) for row in rows] for title, group in {**groups, **OUR_GROUPS}.items()}
 
 
 def policy_bars(rows: Sequence[Row]) -> Bars:
     """Every policy, and ours, on the same kernels."""
-    return {title: [speedup(row, PLAYED + title) for row in rows] for title in POLICY_COLOURS}
+    return {title: [speedup(row, f"{PLAYED}: {title}") for row in rows] for title in POLICY_COLOURS}
 
 
-def _best(row: Row, prefix: str) -> float | None:
-    name = best(row, prefix)
+def _best(row: Row, group: str) -> float | None:
+    name = best(row, group)
     return None if name is None else speedup(row, name)
 
 
@@ -78,7 +78,7 @@ def plot(result: Mapping[str, Any], directory: Path) -> list[Path]:
         raise ValueError("no workload has times")
     labels = [_label(row) for row in rows]
     figure, axes = pyplot.subplots(2, 1, figsize=(max(8.0, 1.5 * len(rows)), 9.0), layout="constrained")
-    draw(axes[0], labels, compiled_bars(rows), COMPILED_COLOURS, "Compiled, one CUDA graph replayed")
+    draw(axes[0], labels, compiled_bars(rows, result["groups"]), COMPILED_COLOURS, "Compiled, one CUDA graph replayed")
     draw(axes[1], labels, policy_bars(rows), POLICY_COLOURS, "Policies on the same kernels")
     figure.suptitle("DeepSeek V3.2 at decode, streams against serial Inductor", fontsize=12)
     figure.supxlabel(machine(result), fontsize=6, wrap=True)

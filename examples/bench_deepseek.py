@@ -10,43 +10,29 @@ after every workload, so that a run that is cut short leaves what it has measure
 from __future__ import annotations
 
 import argparse
-import gc
 import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_common import Contestant, environment, largest_report, summary, write
-from bench_report import CUSTOM, HAND, OURS, PLAYED, SERIAL, best, progress, report
-from custom_op_streams import CustomOpStreams
-from deepseek_parts import parts_of
+from custom_op_streams import by_operators
 from deepseek_pre_attention import PreAttention, pre_attention_inputs
 from deepseek_v32 import Config, build, example_inputs
-from hand_streams import PHASES, HandStreams
-from peers import POLICIES, fork_and_join_syncs, minimum_syncs, plan_of
+from hand_streams import PHASES, by_hand
+from peers import POLICIES, syncs
 
-from graphstreams.planning.events import check_plan
-from graphstreams.planning.plan import FORK, JOIN, Plan
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.captured import clones
-from graphstreams.runtime.player import times_in_turns
+from graphstreams.contest.results import environment, write
+from graphstreams.contest.rivals import Contest, Inputs, Maker
+from graphstreams.contest.running import REPEATS, prepared, release, run_workload
+from graphstreams.reports.contest import best, progress, report
 
 DEVICE = "cuda"
-REPEATS, DIRECT_REPEATS, DIRECT_RUNS = 20, 5, 5
-OPTIONS: dict[str, dict[str, Any]] = {
-    "roofline": {"costs": "roofline", "search": 0},
-    "measured": {"costs": "measured", "search": 0},
-    "search": {"costs": "measured"},
-}
-
-Function = Callable[..., Any]
-Settings = Mapping[str, Any]
+HAND, CUSTOM = "hand", "custom op"  # what the names of these rivals begin with
+TITLE, GROUPS = "DeepSeek V3.2 at decode: streams compared", {"streams by hand": HAND, "custom operators": CUSTOM}
 
 
 @dataclass(frozen=True)
@@ -65,15 +51,11 @@ class Workload:
             return f"layer, TP {self.config.tp}, {tokens}{slots}"
         return f"block before the attention, {self.config.heads} heads, {tokens}{slots}"
 
-    def module(self) -> torch.nn.Module:
-        """With random weights."""
+    def make(self) -> tuple[torch.nn.Module, Inputs]:
+        """The module with random weights, and what makes fresh random inputs."""
         layer = build(self.config, DEVICE)
-        return layer if self.whole else PreAttention(layer)
-
-    def inputs(self, seed: int) -> list[Any]:
-        """Fresh random inputs."""
-        make = example_inputs if self.whole else pre_attention_inputs
-        return list(make(self.config, DEVICE, seed))
+        inputs = example_inputs if self.whole else pre_attention_inputs
+        return layer if self.whole else PreAttention(layer), lambda seed: list(inputs(self.config, DEVICE, seed))
 
 
 WORKLOADS = {
@@ -91,210 +73,40 @@ WORKLOADS = {
 }
 
 
-@dataclass
-class Field:
-    """All that is timed in turns for one workload, and what is known of each rival."""
-
-    rivals: dict[str, dict[str, Any]] = field(default_factory=lambda: {SERIAL: {}})
-    compiled: dict[str, Contestant] = field(default_factory=dict)
-    played: dict[str, Any] = field(default_factory=dict)  # CUDA graphs
-    playable: Any = None  # the serial graph's kernels, with the memory that the played graphs use
-
-    @contextmanager
-    def entry(self, name: str) -> Iterator[dict[str, Any]]:
-        """The record of a rival. What fails in here is written there, and the others go on."""
-        record = self.rivals.setdefault(name, {})
-        started = time.perf_counter()
-        try:
-            yield record
-        except Exception as error:
-            record["failed"] = f"{type(error).__name__}: {error}"
-            traceback.print_exc()
-        record["seconds"] = round(time.perf_counter() - started, 2)
-
-
-def makers(module: torch.nn.Module, settings: Settings, hand: Sequence[str], custom: Sequence[str]) -> dict[str, Function]:
+def makers(hand: Sequence[str], custom: Sequence[str]) -> dict[str, Maker]:
     """What compiles each rival that has nothing to do with graphstreams. `hand` and `custom` are names of PHASES."""
-
-    def by_hand(phases: frozenset[int]) -> Function:
-        compiled = torch.compile(HandStreams(parts_of(module), phases), fullgraph=True, options=dict(settings))
-        return lambda *values: compiled(*values)[0]
-
-    def by_operators(phases: frozenset[int]) -> Function:
-        opaque = CustomOpStreams(parts_of(module), phases, settings)
-        return torch.compile(opaque, fullgraph=True, options=dict(settings))
-
-    made: dict[str, Function] = {SERIAL: lambda: torch.compile(module, options=dict(settings))}
-    made.update({f"{HAND}{name}": lambda phases=PHASES[name]: by_hand(phases) for name in hand})
-    made.update({f"{CUSTOM}{name}": lambda phases=PHASES[name]: by_operators(phases) for name in custom})
-    return made
+    groups: tuple[tuple[str, Any, Sequence[str]], ...] = ((HAND, by_hand, hand), (CUSTOM, by_operators, custom))
+    return {f"{group}: {name}": partial(make, phases=PHASES[name]) for group, make, names in groups for name in names}
 
 
-def enter(entrants: Field, module: torch.nn.Module, values: Sequence[Any], made: Mapping[str, Function]) -> None:
-    """Compile and capture the rivals of `makers`. Raises what serial raises."""
-    for name, make in made.items():
-        with entrants.entry(name):
-            entrants.compiled[name] = Contestant(make(), values)
-    if SERIAL not in entrants.compiled:
-        raise RuntimeError(entrants.rivals[SERIAL]["failed"])
-
-
-def enter_ours(entrants: Field, module: torch.nn.Module, values: Sequence[Any], settings: Settings) -> dict[str, Plan]:
-    """Compile and capture graphstreams under each of OPTIONS; returns the plans by name."""
-    plans = {}
-    for name in OPTIONS:
-        with entrants.entry(f"{OURS}{name}") as record, tempfile.TemporaryDirectory() as directory:
-            options = {**OPTIONS[name], "inductor": dict(settings), "dump": directory}
-            function = torch.compile(module, backend="graphstreams", options=options)
-            entrants.compiled[f"{OURS}{name}"] = Contestant(function, values)
-            verdict, plan = _verdict(Path(directory))
-            record.update(verdict)
-            if plan is not None:
-                plans[name] = plan
-    return plans
-
-
-def _verdict(directory: Path) -> tuple[dict[str, Any], Plan | None]:
-    """What the report on the largest graph says, and its plan."""
-    folder, largest = largest_report(directory)
-    names = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured")
-    kept = {name: largest[name] for name in names}
-    plan = folder / "plan.json"
-    return kept, Plan.loads(plan.read_text()) if plan.exists() else None
-
-
-def enter_player(entrants: Field, module: torch.nn.Module, values: Sequence[Any], settings: Settings) -> None:
-    """Make the kernels of the serial graph ready to be played. Forgets what Dynamo has compiled, so it has to come first."""
-    from graphstreams.playing import player_of
-
-    with entrants.entry(f"{PLAYED}serial"), torch._inductor.config.patch(dict(settings)):
-        entrants.playable = player_of(module, clones(values))[0]
-
-
-def enter_policies(entrants: Field, plans: Mapping[str, Plan]) -> None:
-    """The kernels of the serial graph, played as our plans and as other systems' policies place them."""
-    if entrants.playable is None:
-        return
-    with entrants.entry(f"{PLAYED}serial"):
-        graph, order, player = entrants.playable.graph, entrants.playable.order, entrants.playable.player
-        entrants.played[f"{PLAYED}serial"] = player.serial(order)
-        measured = player.kernel_times(order)
-        us = [measured.get(kernel.id, 0.0) for kernel in graph.kernels]
-        shares = [max((b.share for b in player.blocks(kernel.id)), default=0.0) for kernel in graph.kernels]
-        for name, plan in plans.items():
-            with entrants.entry(f"{PLAYED}graphstreams, {name}") as record:
-                _play(entrants, f"{PLAYED}graphstreams, {name}", player, graph, plan, record)
-        for name, policy in POLICIES.items():
-            with entrants.entry(f"{PLAYED}{name}") as record:
-                assignment = policy(graph, us, shares)
-                record["reduction_syncs"] = minimum_syncs(graph, assignment)
-                record["reduction_forks_and_joins"] = sum(fork_and_join_syncs(graph, assignment))
-                _play(entrants, f"{PLAYED}{name}", player, graph, plan_of(graph, assignment, us), record)
-
-
-def _play(entrants: Field, name: str, player: Any, graph: Any, plan: Plan, record: dict[str, Any]) -> None:
-    check_plan(graph, plan)
-    entrants.played[name] = player.play(plan)
-    waits = [(event.after, wait.kernel) for event in plan.events for wait in event.waits]
-    inner = sum(after != FORK and kernel != JOIN for after, kernel in waits)
-    record.update(streams=plan.streams, waits=len(waits), inner_waits=inner, events=len(plan.events))
-
-
-def compare_bits(entrants: Field, inputs: Callable[[int], Sequence[Any]], replays: int) -> None:
-    """Count the runs of each compiled rival whose outputs or changed inputs have other bits than serial's."""
-    others = {name: each for name, each in entrants.compiled.items() if name != SERIAL}
-    for name in others:
-        runs = {"graph": replays, "direct": min(DIRECT_RUNS, replays)}
-        entrants.rivals[name].update(wrong=dict.fromkeys(runs, 0), runs=runs, difference=0.0, unstable=0)
-    for seed in range(1, replays + 1):
-        fresh = inputs(seed)
-        for way in ("graph", "direct") if seed <= DIRECT_RUNS else ("graph",):
-            expected = entrants.compiled[SERIAL].results(fresh, way == "direct")
-            for name, other in others.items():
-                _compare(entrants.rivals[name], other, fresh, expected, way)
-
-
-def _compare(record: dict[str, Any], other: Contestant, fresh: Sequence[Any], expected: Sequence[Any], way: str) -> None:
-    found = other.results(fresh, way == "direct")
-    if equal_bits(expected, found):
-        return
-    record["wrong"][way] += 1
-    record["difference"] = max(record["difference"], difference(expected, found))
-    found = clones(found)
-    record["unstable"] += not equal_bits(found, other.results(fresh, way == "direct"))
-
-
-def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
-    """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly."""
-    # What top-k takes depends on its input, and the played graphs still have these values.
-    for each in entrants.compiled.values():
-        each.load(values)
-    replays = {name: each.replay for name, each in [*entrants.compiled.items(), *entrants.played.items()]}
-    direct = {name: each.direct for name, each in entrants.compiled.items()}
-    for way, functions, repeats in (("graph", replays, REPEATS), ("direct", direct, DIRECT_REPEATS)):
-        samples = times_in_turns(list(functions.values()), rounds, repeats)
-        for name, own in zip(functions, samples, strict=True):
-            entrants.rivals[name][way] = summary(own)
-
-
-def run_workload(workload: Workload, setting: str, arguments: argparse.Namespace, hand: Sequence[str]) -> dict[str, Any]:
-    """Everything about one workload under one setting, as it stands in bench.json. Never raises."""
-    started, entrants = time.perf_counter(), Field()
-    row: dict[str, Any] = {"title": workload.title, "rivals": entrants.rivals}
-    settings = {"deterministic": setting == "deterministic"}
-    torch._dynamo.reset()
-    try:
-        module, values = workload.module(), workload.inputs(0)
-        if setting == "deterministic":
-            enter_player(entrants, module, values, settings)
-        enter(entrants, module, values, makers(module, settings, hand, arguments.custom))
-        plans = enter_ours(entrants, module, values, settings)
-        if setting == "deterministic":
-            enter_policies(entrants, plans)
-            compare_bits(entrants, workload.inputs, arguments.replays)
-        time_in_turns(entrants, values, arguments.rounds)
-    except Exception as error:
-        row["failed"] = f"{type(error).__name__}: {error}"
-        traceback.print_exc()
-    row["seconds"] = round(time.perf_counter() - started, 1)
-    return row
+def contest(arguments: argparse.Namespace, hand: Sequence[str]) -> Contest:
+    """The rivals, with these variants of streams by hand."""
+    return Contest(makers(hand, arguments.custom), POLICIES, {}, syncs, arguments.rounds, arguments.replays)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All workloads under all settings. The second setting takes the variant by hand that was fastest under the first."""
-    started, result = time.perf_counter(), {**environment(), "rounds": arguments.rounds, "repeats": REPEATS}
-    result.update(replays=arguments.replays, passes={setting: [] for setting in arguments.settings})
+    started, result = time.perf_counter(), {**environment(), "title": TITLE, "groups": GROUPS, "repeats": REPEATS}
+    result.update(rounds=arguments.rounds, replays=arguments.replays)
+    result.update(passes={setting: [] for setting in arguments.settings})
     fastest: dict[str, str] = {}
     for setting in arguments.settings:
         for name in arguments.workloads:
+            workload = WORKLOADS[name]
             if arguments.limit and time.perf_counter() - started > arguments.limit:
-                row = {"title": WORKLOADS[name].title, "failed": f"not run: {arguments.limit} s had passed", "rivals": {}}
+                row = {"title": workload.title, "failed": f"not run: {arguments.limit} s had passed", "rivals": {}}
             else:
-                row = run_workload(WORKLOADS[name], setting, arguments, [fastest[name]] if name in fastest else arguments.hand)
-                gc.collect()
-                torch.cuda.empty_cache()
+                chosen = contest(arguments, [fastest[name]] if name in fastest else arguments.hand)
+                row = run_workload(workload.title, workload.make, chosen, setting == "deterministic")
+                release()
             row["name"] = name
-            if (chosen := best(row, HAND)) is not None:
-                fastest[name] = chosen.removeprefix(HAND)
+            if (winner := best(row, HAND)) is not None:
+                fastest[name] = winner.removeprefix(f"{HAND}: ")
             result["passes"][setting].append(row)
             result["seconds"] = round(time.perf_counter() - started, 1)
-            print(f"[{result['seconds']:.0f} s] {setting}: {progress(row)}", flush=True)
+            print(f"[{result['seconds']:.0f} s] {setting}: {progress(row, GROUPS)}", flush=True)
             write(result, report(result), arguments.out / "bench")
     return result
-
-
-def difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
-    """The largest difference relative to the largest value of its tensor; where they are no floats, the share that differs."""
-    worst = 0.0
-    for first, second in zip(expected, found, strict=True):
-        if torch.equal(first, second):
-            continue
-        if not first.is_floating_point():
-            worst = max(worst, float((first != second).float().mean()))
-            continue
-        gap = float((first.float() - second.float()).abs().max() / first.float().abs().max())
-        worst = max(worst, gap if gap == gap else float("inf"))
-    return worst
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -322,9 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("bench_deepseek needs a CUDA device", file=sys.stderr)
         return 2
-    torch._dynamo.config.recompile_limit = 64  # one module is compiled for every rival
-    gc.freeze()  # every capture collects garbage first, which otherwise looks at all that was imported
-    with torch.no_grad():
+    with prepared():
         result = run(arguments)
     print(report(result))
     print(f"written to {arguments.out}/bench.md and bench.json after {result['seconds']:.0f} s")

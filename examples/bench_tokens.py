@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_common import Contestant, environment, largest_report, summary, write
 from bench_tokens_report import HEADERS, SIDES, cells, tables, told
 from deepseek_v32 import Config, build, example_inputs
 from torch._dynamo.utils import counters
 
+from graphstreams.contest.results import environment, largest_report, summary, write
+from graphstreams.contest.rivals import Contestant
 from graphstreams.options import Options
 from graphstreams.rewriting.execution import equal_bits
 from graphstreams.runtime.player import times_in_turns

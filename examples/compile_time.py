@@ -1,12 +1,17 @@
-"""What planning adds to the compile of the DeepSeek V3.2 layer: stages of graphstreams against Inductor's own compile, cold.
+"""What graphstreams adds to the compile of the DeepSeek V3.2 layer, by stage, and what a second process finds in the caches.
 
-    python examples/compile_time.py
+    python examples/compile_time.py --rounds 3
 
-Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, last, the cache of the one before.
+Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, where it says "again", the cache of the one
+before.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -17,13 +22,20 @@ from typing import Any
 
 import torch
 
+from graphstreams.contest.results import environment
+from graphstreams.reports.contest import markdown
+
 HERE = Path(__file__).parent
+OPTIONS: dict[str, dict[str, Any]] = {
+    "graphstreams, roofline": {"costs": "roofline", "search": 0},
+    "graphstreams, search": {},
+}
 
 
-def compile_once(way: str) -> dict[str, Any]:
-    """Compiles and runs the layer once in this process: host seconds in all, those of each stage if "reported", and a sum.
+def compile_once(way: str, reported: bool) -> dict[str, Any]:
+    """Compile and run the layer once in this process: host seconds in all, those of each stage if `reported`, and a sum.
 
-    A report is written only where no cache is used, so "streamed" goes without one.
+    A report is written only where no cache is used, so what is to be found in one again goes without.
     """
     sys.path.insert(0, str(HERE))
     import deepseek_v32
@@ -31,10 +43,12 @@ def compile_once(way: str) -> dict[str, Any]:
     config = deepseek_v32.Config()
     module, inputs = deepseek_v32.build(config, "cuda"), deepseek_v32.example_inputs(config, "cuda")
     with tempfile.TemporaryDirectory() as directory, torch.no_grad():
-        options = {"dump": directory} if way == "reported" else {}
-        chosen: dict[str, Any] = {} if way == "serial" else {"backend": "graphstreams", "options": options}
+        inductor = {"deterministic": True}  # so that a second compile may be asked for equal bits
+        options: dict[str, Any] = {**OPTIONS[way], "inductor": inductor} if way in OPTIONS else inductor
+        if reported:
+            options["dump"] = directory
         started = time.perf_counter()
-        output = torch.compile(module, **chosen)(*inputs)
+        output = torch.compile(module, backend="graphstreams" if way in OPTIONS else "inductor", options=options)(*inputs)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started
         reports = [json.loads(path.read_text()) for path in Path(directory).glob("*/report.json")]
@@ -42,32 +56,64 @@ def compile_once(way: str) -> dict[str, Any]:
     return {"seconds": seconds, "stages": stages, "output": float(output.double().sum())}
 
 
-def in_fresh_process(way: str, cache: str) -> dict[str, Any]:
+def in_fresh_process(way: str, cache: str, reported: bool = False) -> dict[str, Any]:
     """The same in a process of its own, with the caches of a directory."""
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
-    done = subprocess.run([sys.executable, __file__, way], env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, __file__, "--once", way, *(["--reported"] if reported else [])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(argv: Sequence[str]) -> int:
-    """Compiles in turns, three times each, and prints planning's share."""
-    if argv:
-        print(json.dumps(compile_once(argv[0])))
+def one_round() -> dict[str, dict[str, Any]]:
+    """Every way with caches of its own, twice, and graphstreams once more with a report of its stages."""
+    found = {}
+    for way in ("serial", *OPTIONS):
+        with tempfile.TemporaryDirectory() as cache:
+            found[way], found[f"{way}, again"] = (in_fresh_process(way, cache) for _ in range(2))
+        if way in OPTIONS:
+            with tempfile.TemporaryDirectory() as cache:
+                found[f"{way}, stages"] = in_fresh_process(way, cache, reported=True)
+    return found
+
+
+def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> str:
+    """Medians in seconds, one row a way to compile."""
+
+    def middle(values: Sequence[float]) -> str:
+        return f"{statistics.median(values):.2f}"
+
+    lines = []
+    for way in ("serial", *OPTIONS):
+        cold, again, reported = ([found.get(way + kind) for found in rounds] for kind in ("", ", again", ", stages"))
+        stages = [each["stages"] for each in reported if each]
+        added = ", ".join(f"{stage} {middle([own[stage] for own in stages])}" for stage in (stages[0] if stages else {}))
+        ours = middle([sum(own.values()) for own in stages]) if stages else "-"
+        same = all(a["output"] == b["output"] for a, b in zip(cold, again, strict=True) if a and b)
+        times = [middle([each["seconds"] for each in several if each]) for several in (cold, again)]
+        lines.append([way, *times, "equal" if same else "DIFFERENT", ours, added or "-"])
+    return markdown(lines, ["compiled", "cold s", "again s", "output again", "graphstreams s", "stages s"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compile in turns and print medians after every round; 2 where there is no GPU."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="rounds (default 3)")
+    parser.add_argument("--once", help=argparse.SUPPRESS)
+    parser.add_argument("--reported", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("compile_time needs a CUDA device", file=sys.stderr)
+        return 2
+    if arguments.once:
+        print(json.dumps(compile_once(arguments.once, arguments.reported)))
         return 0
-    for _ in range(3):
-        with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two, tempfile.TemporaryDirectory() as three:
-            serial, streamed = in_fresh_process("serial", one), in_fresh_process("streamed", two)
-            warm, reported = in_fresh_process("streamed", two), in_fresh_process("reported", three)
-        planning = sum(reported["stages"].values())
-        stages = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in reported["stages"].items())
-        print(
-            f"serial {serial['seconds']:.2f} s, graphstreams {streamed['seconds']:.2f} s, planning {planning:.2f} s "
-            f"({planning / serial['seconds']:.1%} of serial): {stages}; with a warm cache {warm['seconds']:.2f} s, output "
-            f"{'equal' if warm['output'] == streamed['output'] else 'DIFFERENT'}",
-            flush=True,
-        )
+    told, rounds = environment(), []
+    for number in range(arguments.rounds):
+        rounds.append(one_round())
+        print(f"after round {number + 1} of {arguments.rounds}\n\n{table(rounds)}\n", flush=True)
+    print(f"{told['device']}, torch {told['torch']}, triton {told['triton']}, Python {told['python']}; {told['date']}")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())

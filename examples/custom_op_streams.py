@@ -12,11 +12,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from deepseek_parts import BlockParts, Parts, Tensors
+from deepseek_parts import BlockParts, Parts, Tensors, parts_of
 from torch import Tensor
 
 _modules: weakref.WeakValueDictionary[str, CustomOpStreams] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
+
+
+def by_operators(
+    module: torch.nn.Module, settings: Mapping[str, Any], phases: frozenset[int] = frozenset({1, 2})
+) -> Callable[..., Any]:
+    """A layer or block of the V3.2 examples with its `phases` in operators, compiled with these settings of Inductor."""
+    opaque = CustomOpStreams(parts_of(module), phases, settings)
+    return torch.compile(opaque, fullgraph=True, options=dict(settings))
 
 
 class CustomOpStreams(torch.nn.Module):

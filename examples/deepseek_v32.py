@@ -332,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(config: Config, options: dict[str, Any]) -> bool:
-    from graphstreams.bench import compare
+    from graphstreams.comparing import compare
     from graphstreams.reports.comparison import comparison_table
 
     name = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"

@@ -6,14 +6,22 @@ the query's up projection with RoPE beside the rest of the indexer. Both use one
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from deepseek_parts import Parts
+from deepseek_parts import Parts, parts_of
 from torch import Tensor
 
 PHASES: dict[str, frozenset[int]] = {"phase 1": frozenset({1}), "phase 2": frozenset({2}), "both": frozenset({1, 2})}
+
+
+def by_hand(
+    module: torch.nn.Module, settings: Mapping[str, Any], phases: frozenset[int] = PHASES["both"]
+) -> Callable[..., Any]:
+    """A layer or block of the V3.2 examples with its `phases` on streams, compiled with these settings of Inductor."""
+    compiled = torch.compile(HandStreams(parts_of(module), phases), fullgraph=True, options=dict(settings))
+    return lambda *values: compiled(*values)[0]
 
 
 class HandStreams(torch.nn.Module):

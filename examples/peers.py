@@ -7,16 +7,13 @@ to 1, and returns an assignment whose order is the one of the launches. Exclusiv
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import cycle
 
+from graphstreams.contest.rivals import Policy
 from graphstreams.graph.kernels import Kernel, KernelGraph
-from graphstreams.planning.assembly import assemble
-from graphstreams.planning.paths import Assignment, Timing, critical_path, longest_remaining, timed
-from graphstreams.planning.plan import Plan
-
-Policy = Callable[[KernelGraph, Sequence[float], Sequence[float]], Assignment]
+from graphstreams.planning.paths import Assignment, critical_path, longest_remaining
 
 TENSORRT_STREAMS = 3
 TORCHSCHED_STREAMS = 8
@@ -96,16 +93,6 @@ POLICIES: dict[str, Policy] = {
 }
 
 
-def plan_of(graph: KernelGraph, assignment: Assignment, us: Sequence[float]) -> Plan:
-    """The plan with an assignment's streams, its order of launches, and our events. Its times are places in that order."""
-    start = [0.0] * len(us)
-    for place, kernel in enumerate(assignment.order):
-        start[kernel] = float(place)
-    makespan = timed(assignment, graph.predecessors(), us, 0.0).makespan
-    timing = Timing(start, [at + 1 for at in start], makespan)
-    return assemble(graph, assignment, timing, us, 1 + max(assignment.stream, default=0), 0.0)
-
-
 def minimum_syncs(graph: KernelGraph, assignment: Assignment) -> int:
     """Nimble's count: the edges of the transitive reduction whose ends are on two streams. Fork and join are not in it."""
     stream = assignment.stream
@@ -117,6 +104,12 @@ def fork_and_join_syncs(graph: KernelGraph, assignment: Assignment) -> tuple[int
     neighbours = graph.predecessors(), graph.successors()
     forks, joins = (sum(s != 0 and not own for s, own in zip(assignment.stream, side, strict=True)) for side in neighbours)
     return forks, joins
+
+
+def syncs(graph: KernelGraph, assignment: Assignment) -> dict[str, int]:
+    """Both counts by name, as a contest keeps them of each assignment."""
+    between = fork_and_join_syncs(graph, assignment)
+    return {"reduction_syncs": minimum_syncs(graph, assignment), "reduction_forks_and_joins": sum(between)}
 
 
 def closure(graph: KernelGraph) -> list[list[int]]:

@@ -11,8 +11,8 @@ from typing import Any
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 1 races found, 2 bad input or a graph that had to stay serial
-    where `--strict` asks for more."""
+    """Run one command and return its exit status: 0 done; 1 races found, or a benchmark in which graphstreams failed or had
+    other bits than serial; 2 bad input, or a graph that had to stay serial where `--strict` asks for more."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -40,19 +40,33 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="look for races in the source of an Inductor wrapper")
     verify.add_argument("wrapper", type=Path)
     verify.set_defaults(run=_verify)
-    bench = commands.add_parser("bench", help="on a GPU: serial against streamed, equal bits and times")
-    bench.add_argument("function", metavar="MODULE:FUNCTION", nargs="?", help="a function tokens -> (module, seed -> inputs)")
-    bench.add_argument("--batch", default="1", help="token counts, such as 1,16,64 (default 1)")
-    bench.add_argument("--streams", type=int, default=3)
-    bench.add_argument("--calibrate", action="store_true", help="time kernels of many kinds and fit the roofline to them")
-    bench.add_argument(
-        "--out", type=Path, metavar="FILE", help="where the calibration goes; default: where compiles here look for it"
-    )
-    bench.set_defaults(run=_bench)
+    _add_bench(commands.add_parser("bench", help="on a GPU: serial, graphstreams and rivals, equal bits and times"))
     demo = commands.add_parser("demo", help="the DeepSeek V3.2 attention layer, from compile to report")
     demo.add_argument("--dump", type=Path, metavar="DIR", default=Path("graphstreams_dump"))
     demo.set_defaults(run=_demo)
     return parser
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    add = bench.add_argument
+    add("function", metavar="MODULE:FUNCTION", nargs="?", help="a function tokens -> (module, seed -> inputs)")
+    add("--batch", default="1", help="token counts, such as 1,16,64 (default 1)")
+    add("--streams", type=int, default=3, help="streams in all (default 3)")
+    rival = "another way to run the module: (module, settings of Inductor) -> compiled function; may be given again"
+    add("--rival", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help=rival)
+    policies = (
+        "names and functions (graph, us, shares) -> Assignment, played on the kernels of the serial graph; none: no such; "
+        "default: those of other systems, where the project's examples are there"
+    )
+    add("--policies", metavar="MODULE:MAPPING", help=policies)
+    settings = "of Inductor: deterministic (bits compared, policies played; the default), default (times of what is compiled)"
+    add("--settings", choices=("deterministic", "default", "both"), default="deterministic", help=settings)
+    add("--rounds", type=int, default=40, help="rounds of timing (default 40)")
+    add("--replays", type=int, default=50, help="replays whose bits are compared (default 50)")
+    add("--calibrate", action="store_true", help="time kernels of many kinds and fit the roofline to them")
+    out = "a folder for bench.md and bench.json; with --calibrate the calibration's file (default: where compiles look for it)"
+    add("--out", type=Path, metavar="PLACE", help=out)
+    bench.set_defaults(run=_bench)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -109,20 +123,24 @@ def _bench(arguments: argparse.Namespace) -> int:
         raise ValueError("give either MODULE:FUNCTION to compare, or --calibrate")
     if arguments.calibrate:
         return _calibrate(arguments.out)
-    if arguments.out is not None:
-        raise ValueError("--out goes with --calibrate")
-    from graphstreams.bench import compare
-    from graphstreams.loading import load_function
-    from graphstreams.reports.comparison import comparison_table
+    if arguments.rounds < 2 or arguments.replays < 0:
+        raise ValueError("--rounds has to be at least 2, --replays at least 0")
+    from graphstreams.benching import policies_of, rivals_of, run, sound, tokens_of
+    from graphstreams.contest.rivals import Contest
+    from graphstreams.options import Options
+    from graphstreams.reports.contest import report
 
-    make = load_function(arguments.function)
-    done = []
-    for tokens in (int(text) for text in arguments.batch.split(",")):
-        module, inputs = make(tokens)
-        done.append(compare(f"{tokens} tokens", module, inputs, {"streams": arguments.streams}))
-        print(comparison_table(done[-1:]), flush=True)
-    print(comparison_table(done))
-    return 0 if all(each.equal for each in done) else 1
+    options = {"streams": Options(streams=arguments.streams).streams}
+    batch, rivals, policies = tokens_of(arguments.batch), rivals_of(arguments.rival), policies_of(arguments.policies)
+    contest = Contest(rivals, policies, options, rounds=arguments.rounds, replays=arguments.replays)
+    settings = ["deterministic", "default"] if arguments.settings == "both" else [arguments.settings]
+    result = run(arguments.function, batch, settings, contest, arguments.out, _say)
+    print(report(result))
+    return 0 if sound(result) else 1
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _calibrate(out: Path | None) -> int:
@@ -133,7 +151,7 @@ def _calibrate(out: Path | None) -> int:
 
     if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
         raise ValueError(f"{out} is no file that can be written")
-    calibration, samples = calibrate(lambda line: print(line, file=sys.stderr, flush=True))
+    calibration, samples = calibrate(_say)
     print(f"\n{calibration_table(calibration, samples, device_at_hand())}\n")
     print(f"written: {calibration.save(out or user_file(calibration.device))}")
     return 0

@@ -42,6 +42,8 @@ def make_serial():
 
 def half():
     return TwoArms()
+
+NUMBERS = {"one": 1}
 """
 
 
@@ -120,7 +122,17 @@ def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, exam
         (["verify", PROFILE], PROFILE.name),
         (["bench"], "MODULE:FUNCTION"),
         (["bench", "{example}:make", "--calibrate"], "either MODULE:FUNCTION to compare, or --calibrate"),
-        (["bench", "{example}:make", "--out", "file.json"], "--out goes with --calibrate"),
+        (["bench", "{example}:make", "--batch", "1,two"], "--batch '1,two' has to be numbers of tokens"),
+        (["bench", "{example}:make", "--batch", "0"], "--batch '0' has to be numbers of tokens"),
+        (["bench", "{example}:make", "--rounds", "1"], "--rounds has to be at least 2"),
+        (["bench", "{example}:make", "--streams", "99"], "from 1 to 8"),
+        (["bench", "{example}:make", "--rival", "{example}:make"], "has to be NAME=MODULE:FUNCTION"),
+        (["bench", "{example}:make", "--rival", "a: b={example}:make"], "without a colon in the name"),
+        (["bench", "{example}:make", "--rival", "serial={example}:make"], "the name 'serial' is taken"),
+        (["bench", "{example}:make", "--rival", "mine={example}:mak"], "did you mean 'make'"),
+        (["bench", "{example}:make", "--policies", "{example}:make"], "has no mapping 'make'"),
+        (["bench", "{example}:make", "--policies", "{example}:NUMBERS"], "its values have to be functions"),
+        (["bench", "{example}:mak"], "did you mean 'make'"),
         (["bench", "--calibrate", "--out", "nowhere/file.json"], "nowhere/file.json is no file that can be written"),
         (["bench", "--calibrate", "--out", "."], ". is no file"),
     ],

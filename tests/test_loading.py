@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.loading import load_function
+from graphstreams.loading import load_function, load_mapping
 
 
 def test_a_function_of_a_module() -> None:
@@ -29,3 +29,27 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
 def test_bad_names_say_what_is_wrong(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_function(name)
+
+
+def test_a_file_sees_those_beside_it_and_is_executed_once(tmp_path: Path) -> None:
+    (tmp_path / "model_of_loading.py").write_text("class Model:\n    pass\n")
+    asks = "from model_of_loading import Model\n\n\ndef same(model):\n    return type(model) is Model\n"
+    (tmp_path / "neighbour_of_loading.py").write_text(asks)
+    make = load_function(f"{tmp_path}/model_of_loading.py:Model")
+    assert load_function(f"{tmp_path}/neighbour_of_loading.py:same")(make())
+    assert load_function(f"{tmp_path}/model_of_loading.py:Model") is make
+
+
+def test_a_file_of_the_same_name_elsewhere_is_another_one(tmp_path: Path) -> None:
+    for value in (1, 2):
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        (folder / "twin_of_loading.py").write_text(f"def make():\n    return {value}\n")
+        assert load_function(f"{folder}/twin_of_loading.py:make")() == value
+
+
+def test_a_mapping_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "table_of_loading.py").write_text("TABLE = {'a': 1}\nNUMBER = 2\n")
+    assert load_mapping(f"{tmp_path}/table_of_loading.py:TABLE") == {"a": 1}
+    with pytest.raises(ValueError, match="no mapping 'NUMBER'"):
+        load_mapping(f"{tmp_path}/table_of_loading.py:NUMBER")

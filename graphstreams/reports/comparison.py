@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 if TYPE_CHECKING:
-    from graphstreams.bench import Comparison, Times
+    from graphstreams.comparing import Comparison, Times
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import Plan
+from graphstreams.contest import running
+from graphstreams.reports.contest import report
 from graphstreams.runtime.captured import clones, leaves
-from graphstreams.runtime.occupancy import Blocks
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "contest")]
 import bench_deepseek as bench
-import bench_report
 import deepseek_parts
 import deepseek_pre_attention
 import deepseek_v32
-from cpu_contestant import CpuContestant
 from custom_op_streams import CustomOpStreams
 from hand_streams import PHASES, HandStreams
+from on_cpu import ENVIRONMENT, CpuContestant, CpuPlayer, take_the_place_of_a_gpu
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
 
@@ -174,181 +169,14 @@ def test_the_blocks_stand_before_the_layers() -> None:
     assert whole == [False] * 6 + [True] * 5
 
 
-def test_samples_become_a_median_and_quartiles() -> None:
-    assert bench.summary([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == {"median": 4.0, "first_quartile": 2.0, "third_quartile": 6.0}
-
-
-def test_a_difference_is_relative_and_counts_unequal_integers() -> None:
-    numbers, slots = torch.tensor([1.0, -4.0]), torch.tensor([1, 2, 3, 4])
-    assert bench.difference([numbers, slots], [numbers, slots]) == 0.0
-    assert bench.difference([numbers], [torch.tensor([1.0, -4.5])]) == 0.125
-    assert bench.difference([slots], [torch.tensor([1, 2, 3, 5])]) == 0.25
-    assert bench.difference([numbers], [torch.tensor([float("nan"), -4.0])]) == float("inf")
-
-
-def times(median: float) -> dict[str, float]:
-    return {"median": median, "first_quartile": median - 0.5, "third_quartile": median + 0.5}
-
-
-def compiled(median: float, **changes: Any) -> dict[str, Any]:
-    bits = {"wrong": {"graph": 0, "direct": 0}, "runs": {"graph": 50, "direct": 5}, "difference": 0.0, "unstable": 0}
-    return {"graph": times(median), "direct": times(200.0), **bits, **changes}
-
-
-def a_row() -> dict[str, Any]:
-    rivals = {
-        "serial": {"graph": times(100.0), "direct": times(150.0)},
-        "hand: phase 1": compiled(90.0),
-        "hand: both": compiled(80.0, wrong={"graph": 50, "direct": 5}, difference=0.004),
-        "hand: phase 2": {"failed": "RuntimeError: operation | failed\ndue to a capture"},
-        "custom op: both": compiled(125.0, wrong={"graph": 9, "direct": 0}, difference=0.5, unstable=3),
-        "graphstreams: roofline": compiled(100.0, verdict="serial", reason="the predicted gain is 1.0%"),
-        "graphstreams: search": compiled(50.0, verdict="clean", reason=""),
-        "played: serial": {"graph": times(100.0)},
-        "played: Nimble": {"graph": times(62.5), "streams": 5, "waits": 11},
-    }
-    return {"name": "w", "title": "layer, TP 8, 1 token", "rivals": rivals, "seconds": 20.4}
-
-
-FAILED = {"name": "v", "title": "layer, TP 1, 1 token", "rivals": {}, "failed": "OutOfMemoryError: no | memory", "seconds": 1.0}
-
-
-def cells(table: str, line: int) -> list[str]:
-    return [cell.strip() for cell in table.splitlines()[line].strip("|").split("|")]
-
-
-def a_result() -> dict[str, Any]:
-    names = ("device", "driver", "cuda", "torch", "triton", "python", "date", "rounds", "repeats", "replays")
-    return {**{name: f"<{name}>" for name in names}, "passes": {"deterministic": [a_row(), FAILED], "default": [a_row()]}}
-
-
-def test_the_table_of_speed_has_the_fastest_variant_and_marks_other_bits() -> None:
-    table = bench_report.speed_table([a_row(), FAILED])
-    assert cells(table, 0)[:3] == ["workload", "serial us", "streams by hand"]
-    row = ["layer, TP 8, 1 token", "100.0", "1.25x (both) ≠", "0.80x (both) !", "1.00x (serial)", "-", "2.00x"]
-    assert cells(table, 2) == row
-    assert cells(table, 3)[:2] == ["layer, TP 1, 1 token", "failed: OutOfMemoryError: no / memory"]
-
-
-def test_the_table_of_policies_has_their_streams_and_waits() -> None:
-    table = bench_report.policy_table([a_row()])
-    assert cells(table, 0) == ["workload", "serial us", "serial", "Nimble"]
-    assert cells(table, 2)[2:] == ["1.00x", "1.60x (5, 11)"]
-
-
-def test_the_table_of_bits_tells_how_wrong() -> None:
-    table = bench_report.bits_table([a_row(), FAILED])
-    assert cells(table, 2) == ["layer, TP 8, 1 token", "hand: phase 1", "graph 0/50, direct 0/5", "-", "-"]
-    assert cells(table, 4) == ["layer, TP 8, 1 token", "custom op: both", "graph 9/50, direct 0/5", "5.0e-01", "3"]
-
-
-def test_the_table_of_times_has_quartiles_and_errors() -> None:
-    table = bench_report.times_table([a_row(), FAILED])
-    assert cells(table, 2) == ["layer, TP 8, 1 token", "serial", "100.0 (99.5-100.5)", "150.0 (149.5-150.5)", ""]
-    assert "RuntimeError: operation / failed due to a capture" in table
-    assert "the predicted gain is 1.0%" in table
-    assert "failed: OutOfMemoryError" in table
-
-
-def test_a_group_of_which_all_failed_says_so() -> None:
-    row = a_row()
-    for name in ("hand: phase 1", "hand: both"):
-        row["rivals"][name] = {"failed": "no"}
-    assert cells(bench_report.speed_table([row]), 2)[2] == "failed"
-    assert bench_report.best(row, "hand: ") is None
-    assert bench_report.speedup(row, "hand: both") is None
-
-
-def test_the_report_has_every_table_and_where_it_was_measured() -> None:
-    text = bench_report.report(a_result())
-    assert "<device> (driver <driver>)" in text
-    for heading in (
-        "with Inductor's setting `deterministic`",
-        "with Inductor's own settings",
-        "policies",
-        "Bits",
-        "by the host",
-    ):
-        assert heading in text
-
-
-def test_progress_is_one_line() -> None:
-    line = bench_report.progress(a_row())
-    assert line.count("\n") == 0
-    assert "serial 100.0 us" in line
-    assert "streams by hand 1.25x (both)" in line
-    assert line.endswith("failed: hand: phase 2 (20 s)")
-    assert bench_report.progress(FAILED) == "layer, TP 1, 1 token: failed: OutOfMemoryError: no / memory"
-
-
-GRAPH = KernelGraph(
-    "g", tuple(Kernel(i, f"k{i}", "gemm") for i in range(4)), tuple(Edge(*e, EdgeKind.RAW) for e in ((0, 1), (0, 2), (2, 3)))
-)
-
-
-class CpuPlayer:
-    """Notes what it is asked to play."""
-
-    def __init__(self) -> None:
-        self.plans: list[Plan] = []
-
-    def serial(self, order: Sequence[int]) -> Any:
-        return SimpleNamespace(replay=lambda: None)
-
-    def play(self, plan: Plan) -> Any:
-        self.plans.append(plan)
-        return SimpleNamespace(replay=lambda: None)
-
-    def kernel_times(self, order: Sequence[int]) -> dict[int, float]:
-        return {kernel: 2.0 for kernel in order}
-
-    def blocks(self, kernel: int) -> list[Blocks]:
-        return [Blocks(10, 132)] if kernel else []
-
-
-def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, **_: Any) -> Any:
-    """As eager code; graphstreams leaves a report."""
-    if backend == "graphstreams":
-        folder = Path(options["dump"]) / "0_inference"
-        folder.mkdir()
-        plan = plan_kernels(GRAPH, [1.0] * 4, 2)
-        fields = {
-            "verdict": "clean",
-            "reason": "",
-            "kernels_serial": 4,
-            "kernels_streamed": 4,
-            "streams": 2,
-            "events": 2,
-            "measured": None,
-        }
-        (folder / "report.json").write_text(json.dumps(fields))
-        (folder / "plan.json").write_text(plan.dumps())
-        if options.get("search") is None:
-            return lambda *values: [leaf + 1 for leaf in leaves(module(*values))]  # other bits than serial's
-        if options["costs"] == "measured":
-            raise RuntimeError("no measuring here")
-    return module
-
-
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> CpuPlayer:
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
     """The benchmark with everything replaced that needs a GPU."""
-    player = CpuPlayer()
-    playing = ModuleType("graphstreams.playing")
-    playing.player_of = lambda *_: [SimpleNamespace(graph=GRAPH, order=[0, 1, 2, 3], player=player)]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "graphstreams.playing", playing)
     monkeypatch.setattr(bench, "DEVICE", "cpu")
-    monkeypatch.setattr(bench, "Contestant", CpuContestant)
-    monkeypatch.setattr(
-        bench, "environment", lambda: {k: "?" for k in ("device", "driver", "cuda", "torch", "triton", "python", "date")}
-    )
-    monkeypatch.setattr(
-        bench, "times_in_turns", lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)]
-    )
-    monkeypatch.setattr(torch, "compile", compile_on_cpu)
+    monkeypatch.setattr(bench, "environment", lambda: ENVIRONMENT)
     tiny = {"block": bench.Workload(TINY, False), "layer": bench.Workload(TINY, True)}
     monkeypatch.setattr(bench, "WORKLOADS", tiny)
-    return player
+    return take_the_place_of_a_gpu(monkeypatch)
 
 
 def arguments(tmp_path: Path, *given: str) -> Any:
@@ -410,8 +238,8 @@ def test_all_rivals_are_timed_on_the_first_inputs(
         timed.append([torch.equal(rival.inputs[0], hidden) for rival in rivals])
         return [[10.0] * rounds for _ in functions]
 
-    hidden = bench.Workload(TINY, True).inputs(0)[0]
-    monkeypatch.setattr(bench, "times_in_turns", times)
+    hidden = bench.Workload(TINY, True).make()[1](0)[0]
+    monkeypatch.setattr(running, "times_in_turns", times)
     bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
     # Replays, then direct launches, of serial, three by hand, the operators, and two of ours.
     assert timed == [[True] * 7, [True] * 7]
@@ -419,14 +247,14 @@ def test_all_rivals_are_timed_on_the_first_inputs(
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_workload_that_fails_stops_no_other(on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = bench.Workload.module
+    real = bench.Workload.make
 
-    def module(self: Any) -> torch.nn.Module:
+    def make(self: Any) -> Any:
         if not self.whole:
             raise torch.OutOfMemoryError("too large")
         return real(self)
 
-    monkeypatch.setattr(bench.Workload, "module", module)
+    monkeypatch.setattr(bench.Workload, "make", make)
     result = bench.run(arguments(tmp_path, "--settings", "deterministic"))
     first, second = result["passes"]["deterministic"]
     assert first["failed"] == "OutOfMemoryError: too large"
@@ -443,7 +271,7 @@ def test_a_serial_compile_that_fails_fails_the_workload(
     monkeypatch.setattr(torch, "compile", failing)
     result = bench.run(arguments(tmp_path, "--settings", "default"))
     assert [row["failed"] for row in result["passes"]["default"]] == ["RuntimeError: RuntimeError: no compiler"] * 2
-    assert "no compiler" in bench_report.report({**result, "passes": result["passes"]})
+    assert "no compiler" in report(result)
 
 
 def test_after_the_limit_nothing_is_started(on_cpu: CpuPlayer, tmp_path: Path) -> None:
@@ -451,22 +279,3 @@ def test_after_the_limit_nothing_is_started(on_cpu: CpuPlayer, tmp_path: Path) -
     rows = [row for rows in result["passes"].values() for row in rows]
     assert len(rows) == 4
     assert all(row["failed"].startswith("not run") for row in rows)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
-def test_the_plot_draws_both_panels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = importlib.util.spec_from_file_location("benchmarks_plot", ROOT / "benchmarks" / "plot.py")
-    assert spec is not None and spec.loader is not None
-    plot = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(plot)
-    source = tmp_path / "bench.json"
-    source.write_text(json.dumps(a_result()))
-    assert plot.main([str(source), str(tmp_path / "docs")]) == 0
-    assert {path.name for path in (tmp_path / "docs").iterdir()} == {"bench.png", "bench.svg"}
-    bars = plot.compiled_bars([a_row()])
-    assert bars["streams by hand"] == [1.25]
-    assert bars["graphstreams, measured"] == [None]
-    assert plot.policy_bars([a_row()])["Nimble"] == [1.6]
-    source.write_text(json.dumps({**a_result(), "passes": {"deterministic": [FAILED]}}))
-    assert plot.main([str(source), str(tmp_path)]) == 2
-    assert "no workload has times" in capsys.readouterr().err

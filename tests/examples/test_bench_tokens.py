@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parent)]
-import bench_common
+sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parents[1] / "contest")]
 import bench_tokens as bench
 import bench_tokens_report as tables
 import deepseek_v32
-from cpu_contestant import CpuContestant
+from on_cpu import CpuContestant
+
+from graphstreams.contest.results import largest_report
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here everything is replaced that needs a GPU")
 
@@ -155,11 +156,11 @@ def test_the_report_says_why_a_graph_stays_serial() -> None:
 
 def test_the_report_on_the_largest_graph_counts(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no graph"):
-        bench_common.largest_report(tmp_path)
+        largest_report(tmp_path)
     for name, kernels in (("0_a", 3), ("1_b", 30), ("2_c", 7)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps({"kernels_serial": kernels}))
-    assert bench_common.largest_report(tmp_path) == (tmp_path / "1_b", {"kernels_serial": 30})
+    assert largest_report(tmp_path) == (tmp_path / "1_b", {"kernels_serial": 30})
 
 
 compile_graph = torch.compile  # torch's own

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphstreams.contest.entering import plan_of
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.events import check_plan, place_events
 from graphstreams.planning.paths import Assignment
@@ -34,7 +35,7 @@ def assigned(policy: peers.Policy, graph: KernelGraph, shares: Sequence[float] =
     """The launches in order and the stream of each kernel, of a plan that orders every edge."""
     count = len(graph.kernels)
     assignment = policy(graph, [1.0] * count, shares or [0.5] * count)
-    plan = peers.plan_of(graph, assignment, [1.0] * count)
+    plan = plan_of(graph, assignment, [1.0] * count)
     check_plan(graph, plan)
     assert [placement.kernel for placement in plan.placements] == list(assignment.order)
     return list(assignment.order), list(assignment.stream)
@@ -116,7 +117,7 @@ def test_exclusive_kernels_stay_on_the_callers_stream(name: str) -> None:
 
 def test_a_plan_counts_its_streams_and_launches_in_the_order_given() -> None:
     graph = graph_of(DIAMOND, ["pointwise"] * 4)
-    plan = peers.plan_of(graph, Assignment([0, 2, 1, 3], [0, 0, 1, 0]), [1.0, 2.0, 3.0, 4.0])
+    plan = plan_of(graph, Assignment([0, 2, 1, 3], [0, 0, 1, 0]), [1.0, 2.0, 3.0, 4.0])
     assert [(p.kernel, p.stream) for p in plan.placements] == [(0, 0), (2, 1), (1, 0), (3, 0)]
     assert (plan.streams, plan.serial_us, plan.streamed_us) == (2, 10.0, 8.0)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.bench import compare
+from graphstreams.comparing import compare
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 sys.path.insert(0, str(Path(__file__).parent))

@@ -1,6 +1,6 @@
 """The table of measured times."""
 
-from graphstreams.bench import Comparison, Times
+from graphstreams.comparing import Comparison, Times
 from graphstreams.reports.comparison import comparison_table
 
 

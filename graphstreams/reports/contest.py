@@ -1,4 +1,4 @@
-"""The results of `bench_deepseek.py` as tables. A result is plain data, as it stands in bench.json."""
+"""The results of a contest as tables. A result is plain data, as it stands in bench.json."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ from typing import Any
 
 from tabulate import tabulate
 
-Row = Mapping[str, Any]  # one workload: "name", "title", "rivals" by name, and "failed" where it could not run at all
+from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, VARIANTS
 
-SERIAL, HAND, CUSTOM, OURS, PLAYED = "serial", "hand: ", "custom op: ", "graphstreams: ", "played: "
-COMPILED = {
-    "streams by hand": HAND,
-    "custom operators": CUSTOM,
-    "graphstreams, roofline": OURS + "roofline",
-    "graphstreams, measured": OURS + "measured",
-    "graphstreams, search": OURS + "search",
-}
+Row = Mapping[str, Any]  # one workload: "name", "title", "rivals" by name, and "failed" where it could not run at all
+Groups = Mapping[str, str]  # title of a column -> a rival's name, or what stands in front of ": " in those of several
+
+OUR_GROUPS: Groups = {f"graphstreams, {name}": f"{OURS}: {name}" for name in VARIANTS}
 SETTINGS = {"deterministic": "with Inductor's setting `deterministic`", "default": "with Inductor's own settings"}
 # What the bits may differ by where rounding is the only difference: bf16 keeps 8 bits, and a few sums follow each other.
 ROUNDING = 0.05
 
 
 def report(result: Mapping[str, Any]) -> str:
-    """All tables of a result as markdown."""
-    parts = [f"# DeepSeek V3.2 at decode: streams compared\n\n{machine(result)}"]
+    """All tables of a result as markdown: "title", "groups" of rivals, rows of each of "passes", and where it was measured."""
+    groups = {**result["groups"], **OUR_GROUPS}
+    parts = [f"# {result['title']}\n\n{machine(result)}"]
     for setting, rows in result["passes"].items():
         if rows:
-            parts.append(f"## Speed, {SETTINGS[setting]}\n\n{speed_table(rows)}\n\n{_LEGEND}")
+            parts.append(f"## Speed, {SETTINGS[setting]}\n\n{speed_table(rows, groups)}\n\n{_LEGEND}")
         if setting == "deterministic" and rows:
             parts.append(f"### Other systems' policies on the same kernels\n\n{policy_table(rows)}\n\n{_PLAYED_LEGEND}")
             parts.append(f"### Bits\n\n{bits_table(rows)}\n\n{_BITS_LEGEND}")
-            parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows)}")
+            parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows, groups)}")
         if rows:
             parts.append(f"### Times, {SETTINGS[setting]}\n\n{times_table(rows)}")
     return "\n\n".join(parts) + "\n"
@@ -72,26 +69,30 @@ def speedup(row: Row, name: str, way: str = "graph") -> float | None:
     return times[0]["median"] / times[1]["median"] if all(times) else None
 
 
-def best(row: Row, prefix: str, way: str = "graph") -> str | None:
+def best(row: Row, group: str, way: str = "graph") -> str | None:
     """The fastest rival of a group."""
-    timed = [name for name in row.get("rivals", {}) if name.startswith(prefix) and speedup(row, name, way) is not None]
+    timed = [name for name in row.get("rivals", {}) if _belongs(name, group) and speedup(row, name, way) is not None]
     return max(timed, key=lambda name: speedup(row, name, way) or 0.0, default=None)
 
 
-def speed_table(rows: Sequence[Row]) -> str:
-    """Serial time and the speed-up of each compiled rival, one row a workload."""
-    return _table(rows, COMPILED, "graph", _note)
+def _belongs(name: str, group: str) -> bool:
+    return name == group or name.startswith(f"{group}: ")
 
 
-def direct_table(rows: Sequence[Row]) -> str:
+def speed_table(rows: Sequence[Row], groups: Groups) -> str:
+    """Serial time and the speed-up of the fastest rival of each group, one row a workload."""
+    return _table(rows, groups, "graph", _note)
+
+
+def direct_table(rows: Sequence[Row], groups: Groups) -> str:
     """The same where the host launches every kernel."""
-    return _table(rows, COMPILED, "direct", _variant)
+    return _table(rows, groups, "direct", _variant)
 
 
 def policy_table(rows: Sequence[Row]) -> str:
     """Serial time and the speed-up of each played plan."""
-    played = dict.fromkeys(name for row in rows for name in row.get("rivals", {}) if name.startswith(PLAYED))
-    return _table(rows, {name.removeprefix(PLAYED): name for name in played}, "graph", _syncs)
+    played = dict.fromkeys(name for row in rows for name in row.get("rivals", {}) if _belongs(name, PLAYED))
+    return _table(rows, {name.removeprefix(f"{PLAYED}: "): name for name in played}, "graph", _syncs)
 
 
 def bits_table(rows: Sequence[Row]) -> str:
@@ -119,47 +120,48 @@ def times_table(rows: Sequence[Row]) -> str:
     return markdown(lines, ["workload", "rival", "graph us", "direct us", "note"])
 
 
-def progress(row: Row) -> str:
+def progress(row: Row, groups: Groups) -> str:
     """One workload in one line."""
     if row.get("failed"):
         return f"{row['title']}: failed: {shortened(row['failed'])}"
-    shown = [f"{title} {_cell(row, prefix, 'graph', _variant)}" for title, prefix in COMPILED.items() if best(row, prefix)]
+    every = {**groups, **OUR_GROUPS}
+    shown = [f"{title} {_cell(row, group, 'graph', _variant)}" for title, group in every.items() if best(row, group)]
     broken = [name for name, rival in row["rivals"].items() if rival.get("failed")]
     failed = f"; failed: {', '.join(broken)}" if broken else ""
     return f"{row['title']}: serial {_median(row, 'graph')} us; {', '.join(shown)}{failed} ({row['seconds']:.0f} s)"
 
 
-def _table(rows: Sequence[Row], columns: Mapping[str, str], way: str, note: Callable[[Row, str, str], str]) -> str:
+def _table(rows: Sequence[Row], columns: Groups, way: str, note: Callable[[Row, str, str], str]) -> str:
     lines = []
     for row in rows:
         if row.get("failed"):
             lines.append([row["title"], f"failed: {shortened(row['failed'])}", *["-"] * len(columns)])
         else:
-            lines.append([row["title"], _median(row, way), *(_cell(row, prefix, way, note) for prefix in columns.values())])
+            lines.append([row["title"], _median(row, way), *(_cell(row, group, way, note) for group in columns.values())])
     return markdown(lines, ["workload", "serial us", *columns])
 
 
-def _cell(row: Row, prefix: str, way: str, note: Callable[[Row, str, str], str]) -> str:
-    name = best(row, prefix, way)
+def _cell(row: Row, group: str, way: str, note: Callable[[Row, str, str], str]) -> str:
+    name = best(row, group, way)
     if name is None:
-        return "failed" if any(n.startswith(prefix) and r.get("failed") for n, r in row.get("rivals", {}).items()) else "-"
-    return f"{speedup(row, name, way):.2f}x{note(row, name, prefix)}"
+        return "failed" if any(_belongs(n, group) and r.get("failed") for n, r in row.get("rivals", {}).items()) else "-"
+    return f"{speedup(row, name, way):.2f}x{note(row, name, group)}"
 
 
-def _variant(row: Row, name: str, prefix: str) -> str:
-    return f" ({name.removeprefix(prefix)})" if name != prefix else ""
+def _variant(row: Row, name: str, group: str) -> str:
+    return f" ({name.removeprefix(f'{group}: ')})" if name != group else ""
 
 
-def _note(row: Row, name: str, prefix: str) -> str:
+def _note(row: Row, name: str, group: str) -> str:
     rival = row["rivals"][name]
     verdict = rival.get("verdict", "clean")
-    text = _variant(row, name, prefix) + (f" ({verdict})" if verdict != "clean" else "")
+    text = _variant(row, name, group) + (f" ({verdict})" if verdict != "clean" else "")
     if any(rival.get("wrong", {}).values()):
         text += " !" if rival["difference"] > ROUNDING or rival["unstable"] else " ≠"
     return text
 
 
-def _syncs(row: Row, name: str, prefix: str) -> str:
+def _syncs(row: Row, name: str, group: str) -> str:
     rival = row["rivals"][name]
     return f" ({rival['streams']}, {rival['waits']})" if "waits" in rival else ""
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a rival that runs as a CUDA graph or from the host, its times, and where it was measured."""
+"""What benchmarks write down: times, where they were measured, and what graphstreams said of a graph."""
 
 from __future__ import annotations
 
@@ -7,35 +7,12 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
-
-from graphstreams.runtime.captured import Captured, clones, leaves
-
-
-class Contestant(Captured):
-    """A compiled function with inputs of its own, as a CUDA graph and launched by the host."""
-
-    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
-        """`values` are cloned. Raises what compiling, running or capturing the function raises."""
-        function(*clones(values))  # compiles, on the stream that the program is on
-        super().__init__(function, values)
-
-    def direct(self) -> None:
-        """Enqueue every kernel from the host."""
-        self.function(*self.inputs)
-
-    def results(self, values: Sequence[Any], direct: bool = False) -> list[Any]:
-        """Outputs and changed inputs on fresh inputs. A later call overwrites those of a graph."""
-        self.load(values)
-        if direct:
-            return [*leaves(self.function(*self.inputs)), *self.inputs]
-        self.replay()
-        return [*self.outputs, *self.inputs]
 
 
 def largest_report(directory: Path) -> tuple[Path, dict[str, Any]]:

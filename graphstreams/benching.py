@@ -1,0 +1,108 @@
+"""A contest whose parts a command line names: `graphstreams bench MODULE:FUNCTION`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphstreams.contest.results import environment, write
+from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, Contest, Inputs, Maker, Policy
+from graphstreams.contest.running import REPEATS, prepared, release, run_workload
+from graphstreams.loading import load_function, load_mapping
+from graphstreams.reports.contest import progress, report
+
+# The project's own, where it is run in a checkout.
+PEERS = Path(__file__).parents[1] / "examples" / "peers.py"
+
+
+def rivals_of(named: Sequence[str]) -> dict[str, Maker]:
+    """Rivals from "NAME=MODULE:FUNCTION". Raises ValueError for another form, a name that is taken, and what does not load."""
+    found: dict[str, Maker] = {}
+    for text in named:
+        name, equals, place = (part.strip() for part in text.partition("="))
+        if not equals or not name or ":" in name:
+            raise ValueError(f"--rival {text!r} has to be NAME=MODULE:FUNCTION, without a colon in the name")
+        if name in (SERIAL, OURS, PLAYED, *found):
+            raise ValueError(f"--rival {text!r}: the name {name!r} is taken")
+        found[name] = load_function(place)
+    return found
+
+
+def policies_of(named: str | None) -> Mapping[str, Policy]:
+    """Policies from "MODULE:MAPPING" or "none"; by default those in `examples/peers.py`, where that is there.
+
+    Raises ValueError for what does not load or is no mapping of functions.
+    """
+    if named == "none" or (named is None and not PEERS.is_file()):
+        return {}
+    place = named or f"{PEERS}:POLICIES"
+    found = load_mapping(place)
+    if not all(callable(policy) for policy in found.values()):
+        raise ValueError(f"--policies {place}: its values have to be functions (graph, us, shares) -> Assignment")
+    return found
+
+
+def tokens_of(text: str) -> list[int]:
+    """Token counts from "1,16,64". Raises ValueError for anything else."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise ValueError(f"--batch {text!r} has to be numbers of tokens, such as 1,16,64")
+    return counts
+
+
+def run(
+    function: str,
+    batch: Sequence[int],
+    settings: Sequence[str],
+    contest: Contest,
+    out: Path | None,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Everything under "deterministic" or "default" settings of Inductor, as plain data for `reports.contest.report`.
+
+    `function` names a function tokens -> (module, seed -> inputs). After every workload `say` gets a line, and the folder `out`
+    bench.md and bench.json. Raises ValueError where it cannot be loaded, RuntimeError
+    without a GPU.
+    """
+    make = load_function(function)
+    if not torch.cuda.is_available():
+        raise RuntimeError("comparing times needs a CUDA device, and there is none here")
+    started = time.perf_counter()
+    result: dict[str, Any] = {**environment(), "title": f"{function}: streams compared", "repeats": REPEATS}
+    result.update(groups={name: name for name in contest.makers}, rounds=contest.rounds, replays=contest.replays)
+    result.update(passes={setting: [] for setting in settings})
+    with prepared():
+        for setting in settings:
+            for tokens in batch:
+                title = f"{tokens} token{'s' * (tokens > 1)}"
+                row = run_workload(title, partial(_made, function, make, tokens), contest, setting == "deterministic")
+                release()
+                result["passes"][setting].append(row)
+                result["seconds"] = round(time.perf_counter() - started, 1)
+                say(f"[{result['seconds']:.0f} s] {setting}: {progress(row, result['groups'])}")
+                if out is not None:
+                    write(result, report(result), out / "bench")
+    return result
+
+
+def _made(function: str, make: Callable[[int], Any], tokens: int) -> tuple[torch.nn.Module, Inputs]:
+    made = make(tokens)
+    if not isinstance(made, tuple) or len(made) != 2 or not callable(made[1]):
+        raise ValueError(f"(module, seed -> inputs) has to be returned by {function}")
+    return made
+
+
+def sound(result: Mapping[str, Any]) -> bool:
+    """Whether everything that graphstreams compiled ran, and had serial's bits wherever these were compared."""
+    rows = [row for rows in result["passes"].values() for row in rows]
+    ours = [rival for row in rows for name, rival in row["rivals"].items() if name.startswith(f"{OURS}: ")]
+    failed = any(each.get("failed") for each in (*rows, *ours))
+    return bool(ours) and not failed and not any(any(rival.get("wrong", {}).values()) for rival in ours)

@@ -1,0 +1,130 @@
+"""One workload of a contest: everybody compiled, bits compared, then all timed in turns."""
+
+from __future__ import annotations
+
+import gc
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from graphstreams.contest.entering import enter, enter_ours, enter_player, enter_policies
+from graphstreams.contest.results import summary
+from graphstreams.contest.rivals import SERIAL, Contest, Contestant, Field, Inputs, Settings
+from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.captured import clones
+from graphstreams.runtime.player import times_in_turns
+
+REPEATS, DIRECT_REPEATS, DIRECT_RUNS = 20, 5, 5
+
+
+def run_workload(
+    title: str, make: Callable[[], tuple[torch.nn.Module, Inputs]], contest: Contest, deterministic: bool = True
+) -> dict[str, Any]:
+    """Everything about one workload, as plain data: "title", "rivals" by name, "seconds", and "failed" where nothing ran.
+
+    With `deterministic` all sides are compiled with the setting of Inductor of that name, bits are compared and policies are
+    played; without, each compile tunes its reductions by itself, so that only times can be compared. Never raises: what fails
+    is written down and printed.
+    """
+    started, entrants = time.perf_counter(), Field()
+    row: dict[str, Any] = {"title": title, "rivals": entrants.rivals}
+    settings = {"deterministic": deterministic}
+    torch._dynamo.reset()
+    try:
+        with torch.no_grad():
+            module, inputs = make()
+            _run(entrants, module, inputs, contest, settings)
+    except Exception as error:
+        row["failed"] = f"{type(error).__name__}: {error}"
+        traceback.print_exc()
+    row["seconds"] = round(time.perf_counter() - started, 1)
+    return row
+
+
+def _run(entrants: Field, module: torch.nn.Module, inputs: Inputs, contest: Contest, settings: Settings) -> None:
+    values = inputs(0)
+    if settings["deterministic"]:
+        enter_player(entrants, module, values, settings)
+    enter(entrants, module, values, contest.makers, settings)
+    plans = enter_ours(entrants, module, values, contest.options, settings)
+    if settings["deterministic"]:
+        enter_policies(entrants, plans, contest)
+        compare_bits(entrants, inputs, contest.replays)
+    time_in_turns(entrants, values, contest.rounds)
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Settings of the process under which many rivals compile one module and capture it."""
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = 64
+    gc.freeze()  # every capture collects garbage first, which otherwise looks at all that was imported
+    try:
+        yield
+    finally:
+        torch._dynamo.config.recompile_limit = limit
+        gc.unfreeze()
+
+
+def release() -> None:
+    """Give back the memory of a workload that is done."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def compare_bits(entrants: Field, inputs: Inputs, replays: int) -> None:
+    """Count the runs of each compiled rival whose outputs or changed inputs have other bits than serial's."""
+    others = {name: each for name, each in entrants.compiled.items() if name != SERIAL}
+    for name in others:
+        runs = {"graph": replays, "direct": min(DIRECT_RUNS, replays)}
+        entrants.rivals[name].update(wrong=dict.fromkeys(runs, 0), runs=runs, difference=0.0, unstable=0)
+    for seed in range(1, replays + 1):
+        fresh = inputs(seed)
+        for way in ("graph", "direct") if seed <= DIRECT_RUNS else ("graph",):
+            expected = entrants.compiled[SERIAL].results(fresh, way == "direct")
+            for name, other in others.items():
+                _compare(entrants.rivals[name], other, fresh, expected, way)
+
+
+def _compare(record: dict[str, Any], other: Contestant, fresh: Sequence[Any], expected: Sequence[Any], way: str) -> None:
+    found = other.results(fresh, way == "direct")
+    if equal_bits(expected, found):
+        return
+    record["wrong"][way] += 1
+    record["difference"] = max(record["difference"], difference(expected, found))
+    found = clones(found)
+    record["unstable"] += not equal_bits(found, other.results(fresh, way == "direct"))
+
+
+def difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
+    """The largest difference relative to the largest value of its tensor; where they are no floats, the share that differs."""
+    worst = 0.0
+    for first, second in zip(expected, found, strict=True):
+        if not isinstance(first, torch.Tensor):
+            worst = max(worst, float(first != second))
+            continue
+        if torch.equal(first, second):
+            continue
+        if not first.is_floating_point():
+            worst = max(worst, float((first != second).float().mean()))
+            continue
+        gap = float((first.float() - second.float()).abs().max() / first.float().abs().max())
+        worst = max(worst, gap if gap == gap else float("inf"))
+    return worst
+
+
+def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
+    """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly."""
+    # What top-k takes depends on its input, and the played graphs still have these values.
+    for each in entrants.compiled.values():
+        each.load(values)
+    replays = {name: each.replay for name, each in [*entrants.compiled.items(), *entrants.played.items()]}
+    direct = {name: each.direct for name, each in entrants.compiled.items()}
+    for way, functions, repeats in (("graph", replays, REPEATS), ("direct", direct, DIRECT_REPEATS)):
+        samples = times_in_turns(list(functions.values()), rounds, repeats)
+        for name, own in zip(functions, samples, strict=True):
+            entrants.rivals[name][way] = summary(own)

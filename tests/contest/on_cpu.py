@@ -1,0 +1,96 @@
+"""A contest where there is no GPU: what needs one is replaced, and functions run where graphs would be replayed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from graphstreams.contest import entering, running
+from graphstreams.contest.rivals import Contestant
+from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.planning.plan import Plan
+from graphstreams.runtime.captured import clones, leaves
+from graphstreams.runtime.occupancy import Blocks
+
+ENVIRONMENT = dict.fromkeys(("device", "driver", "cuda", "torch", "triton", "python", "date"), "?")
+GRAPH = KernelGraph(
+    "g", tuple(Kernel(i, f"k{i}", "gemm") for i in range(4)), tuple(Edge(*e, EdgeKind.RAW) for e in ((0, 1), (0, 2), (2, 3)))
+)
+
+
+class CpuPlayer:
+    """Notes what it is asked to play."""
+
+    def __init__(self) -> None:
+        self.plans: list[Plan] = []
+
+    def serial(self, order: Sequence[int]) -> Any:
+        return SimpleNamespace(replay=lambda: None)
+
+    def play(self, plan: Plan) -> Any:
+        self.plans.append(plan)
+        return SimpleNamespace(replay=lambda: None)
+
+    def kernel_times(self, order: Sequence[int]) -> dict[int, float]:
+        return {kernel: 2.0 for kernel in order}
+
+    def blocks(self, kernel: int) -> list[Blocks]:
+        return [Blocks(10, 132)] if kernel else []
+
+
+def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, **_: Any) -> Any:
+    """As eager code; graphstreams leaves a report."""
+    if backend == "graphstreams":
+        folder = Path(options["dump"]) / "0_inference"
+        folder.mkdir()
+        plan = plan_kernels(GRAPH, [1.0] * 4, 2)
+        fields = {
+            "verdict": "clean",
+            "reason": "",
+            "kernels_serial": 4,
+            "kernels_streamed": 4,
+            "streams": 2,
+            "events": 2,
+            "measured": None,
+        }
+        (folder / "report.json").write_text(json.dumps(fields))
+        (folder / "plan.json").write_text(plan.dumps())
+        if options.get("search") is None:
+            return lambda *values: [leaf + 1 for leaf in leaves(module(*values))]  # other bits than serial's
+        if options["costs"] == "measured":
+            raise RuntimeError("no measuring here")
+    return module
+
+
+class CpuContestant(Contestant):
+    """Runs its function where a graph would be replayed."""
+
+    def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
+        self.function, self.inputs = function, clones(values)
+        self.outputs = leaves(function(*self.inputs))
+
+    def replay(self) -> None:
+        """Run the function; its outputs go where a graph would leave them."""
+        self.outputs = leaves(self.function(*self.inputs))
+
+
+def take_the_place_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
+    """Replace in a contest what needs a GPU. Returns what notes the plans that are played."""
+    player = CpuPlayer()
+    playing = ModuleType("graphstreams.playing")
+    playing.player_of = lambda *_: [SimpleNamespace(graph=GRAPH, order=[0, 1, 2, 3], player=player)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "graphstreams.playing", playing)
+    monkeypatch.setattr(entering, "Contestant", CpuContestant)
+    monkeypatch.setattr(
+        running, "times_in_turns", lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)]
+    )
+    monkeypatch.setattr(torch, "compile", compile_on_cpu)
+    return player
