@@ -38,7 +38,9 @@ Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
 
 # Plans from prices: the same in every run, and there is one where no measured plan is faster than serial.
 PRICED: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "inductor": SAME_KERNELS}
-CYCLES = 60_000  # at most, about 30 us: longer than most kernels of the layer
+# At most, of each delay one of these: about 30 us, longer than most kernels of the layer, and about 0.2 ms. The latter because
+# the host of one machine took 15 us for a launch, and a kernel that is 30 us late there is done before the next but one.
+CYCLES = (60_000, 60_000, 60_000, 400_000)
 SIZES = (64, 2112, 8192, 24576, 131072, 262144)  # of tensors in layers, in elements
 LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # tokens, tp, streams
 PLANNER = "search_on_simulator"  # of choosing.py: what makes a plan where nothing is measured
@@ -47,7 +49,7 @@ PLANNER = "search_on_simulator"  # of choosing.py: what makes a plan where nothi
 class _Late:
     """A compiled kernel, or a table of library kernels, that now and then starts late on its stream."""
 
-    def __init__(self, inner: Any, dice: random.Random, cycles: int) -> None:
+    def __init__(self, inner: Any, dice: random.Random, cycles: Sequence[int]) -> None:
         self._inner, self._dice, self._cycles = inner, dice, cycles
 
     def __getattr__(self, name: str) -> Any:
@@ -57,14 +59,14 @@ class _Late:
 
         def late(*args: Any, **kwargs: Any) -> Any:
             if self._dice.random() < 0.3:
-                torch.cuda._sleep(self._dice.randrange(1, self._cycles))
+                torch.cuda._sleep(self._dice.randrange(1, self._dice.choice(self._cycles)))
             return launch(*args, **kwargs)
 
         return late
 
 
 @contextmanager
-def late_kernels(dice: random.Random, cycles: int = CYCLES) -> Iterator[int]:
+def late_kernels(dice: random.Random, cycles: Sequence[int] = CYCLES) -> Iterator[int]:
     """Within this context the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers."""
     from torch._inductor.codecache import PyCodeCache
 

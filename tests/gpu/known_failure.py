@@ -201,7 +201,7 @@ class Trial:
         done = wrong_seeds = wrong = 0
         shares = [0.0] * len(VALUES)
         for seed in range(seeds):
-            with chaos.late_kernels(random.Random(seed), LATE_CYCLES):
+            with chaos.late_kernels(random.Random(seed), [LATE_CYCLES]):
                 graph = Captured(layers, self.inputs(0))
             some, found = self._compared(graph, range(1, replays + 1))
             done, wrong, wrong_seeds = done + replays, wrong + some, wrong_seeds + bool(some)
