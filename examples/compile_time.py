@@ -60,7 +60,7 @@ def in_fresh_process(way: str, cache: str, reported: bool = False) -> dict[str, 
     """The same in a process of its own, with the caches of a directory."""
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
     command = [sys.executable, __file__, "--once", way, *(["--reported"] if reported else [])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -86,7 +86,8 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> str:
     for way in ("serial", *OPTIONS):
         cold, again, reported = ([found.get(way + kind) for found in rounds] for kind in ("", ", again", ", stages"))
         stages = [each["stages"] for each in reported if each]
-        added = ", ".join(f"{stage} {middle([own[stage] for own in stages])}" for stage in (stages[0] if stages else {}))
+        names = dict.fromkeys(stage for own in stages for stage in own)
+        added = ", ".join(f"{stage} {middle([own.get(stage, 0.0) for own in stages])}" for stage in names)
         ours = middle([sum(own.values()) for own in stages]) if stages else "-"
         same = all(a["output"] == b["output"] for a, b in zip(cold, again, strict=True) if a and b)
         times = [middle([each["seconds"] for each in several if each]) for several in (cold, again)]

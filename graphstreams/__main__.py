@@ -122,7 +122,11 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.calibrate != (arguments.function is None):
         raise ValueError("give either MODULE:FUNCTION to compare, or --calibrate")
     if arguments.calibrate:
+        if arguments.rival or arguments.policies is not None:
+            raise ValueError("--rival and --policies go with MODULE:FUNCTION")
         return _calibrate(arguments.out)
+    if arguments.policies is not None and arguments.settings == "default":
+        raise ValueError("--policies are played with --settings deterministic or both")
     if arguments.rounds < 2 or arguments.replays < 0:
         raise ValueError("--rounds has to be at least 2, --replays at least 0")
     from graphstreams.benching import policies_of, rivals_of, run, sound, tokens_of

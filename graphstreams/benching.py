@@ -14,10 +14,10 @@ from graphstreams.contest.results import environment, write
 from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, Contest, Inputs, Maker, Policy
 from graphstreams.contest.running import REPEATS, prepared, release, run_workload
 from graphstreams.loading import load_function, load_mapping
-from graphstreams.reports.contest import progress, report
+from graphstreams.reports.contest import OUR_GROUPS, progress, report
 
-# The project's own, where it is run in a checkout.
-PEERS = Path(__file__).parents[1] / "examples" / "peers.py"
+CHECKOUT = Path(__file__).parents[1]  # where this package is not installed somewhere else
+PEERS = Path("examples") / "peers.py"
 
 
 def rivals_of(named: Sequence[str]) -> dict[str, Maker]:
@@ -27,23 +27,26 @@ def rivals_of(named: Sequence[str]) -> dict[str, Maker]:
         name, equals, place = (part.strip() for part in text.partition("="))
         if not equals or not name or ":" in name:
             raise ValueError(f"--rival {text!r} has to be NAME=MODULE:FUNCTION, without a colon in the name")
-        if name in (SERIAL, OURS, PLAYED, *found):
+        if name in (SERIAL, OURS, PLAYED, *OUR_GROUPS, *found):
             raise ValueError(f"--rival {text!r}: the name {name!r} is taken")
         found[name] = load_function(place)
     return found
 
 
 def policies_of(named: str | None) -> Mapping[str, Policy]:
-    """Policies from "MODULE:MAPPING" or "none"; by default those in `examples/peers.py`, where that is there.
+    """Policies from "MODULE:MAPPING" or "none"; by default those in `examples/peers.py`, where this runs in a checkout.
 
-    Raises ValueError for what does not load or is no mapping of functions.
+    Raises ValueError for what does not load, is no mapping of functions, or has a name that is taken.
     """
-    if named == "none" or (named is None and not PEERS.is_file()):
+    in_checkout = (CHECKOUT / "pyproject.toml").is_file() and (CHECKOUT / PEERS).is_file()
+    if named == "none" or (named is None and not in_checkout):
         return {}
-    place = named or f"{PEERS}:POLICIES"
+    place = f"{CHECKOUT / PEERS}:POLICIES" if named is None else named
     found = load_mapping(place)
     if not all(callable(policy) for policy in found.values()):
         raise ValueError(f"--policies {place}: its values have to be functions (graph, us, shares) -> Assignment")
+    if taken := [name for name in found if name == SERIAL or name.startswith(OURS)]:
+        raise ValueError(f"--policies {place}: the name {taken[0]!r} is taken")
     return found
 
 
@@ -70,11 +73,13 @@ def run(
 
     `function` names a function tokens -> (module, seed -> inputs). After every workload `say` gets a line, and the folder `out`
     bench.md and bench.json. Raises ValueError where it cannot be loaded, RuntimeError
-    without a GPU.
+    without a GPU, OSError where `out` can be no folder.
     """
     make = load_function(function)
     if not torch.cuda.is_available():
         raise RuntimeError("comparing times needs a CUDA device, and there is none here")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     result: dict[str, Any] = {**environment(), "title": f"{function}: streams compared", "repeats": REPEATS}
     result.update(groups={name: name for name in contest.makers}, rounds=contest.rounds, replays=contest.replays)

@@ -40,8 +40,10 @@ def _load(name: str, kind: str, fits: Callable[[Any], bool]) -> Any:
 def _from_file(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
-    if (loaded := sys.modules.get(path.stem)) is not None and _is(loaded, path):
-        return loaded  # executed again, its classes would be others than those that its neighbours import
+    # Executed again, its classes would be others than those that its neighbours import.
+    for name in (path.stem, str(path.resolve())):
+        if (loaded := sys.modules.get(name)) is not None and _is(loaded, path):
+            return loaded
     # As for a script, so that files beside it can be imported. Behind all else: none of them may hide a package.
     if (folder := str(path.absolute().parent)) not in sys.path:
         sys.path.append(folder)
@@ -49,10 +51,13 @@ def _from_file(path: Path) -> Any:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up by name.
-    sys.modules[path.stem] = module
+    names = path.stem, str(path.resolve())  # the latter stays when another file has the same name
+    sys.modules.update(dict.fromkeys(names, module))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        for name in names:
+            sys.modules.pop(name, None)
         raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
 

@@ -36,7 +36,7 @@ SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and fo
 TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
-CLOSE = 1.005  # times the fastest, within which the plan that costs the host least is taken
+CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
 
 
@@ -177,7 +177,7 @@ class Tuner:
         # Where a replay takes long, only those that were fastest before.
         plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * LONG_TURNS)) - 1)]
         graphs = [self._serial_graph(), *(self._playing().play(plan) for plan in plans)]
-        repeats = _repeats(whole_us, len(graphs) * LONG_TURNS, 15, SEARCH_SECONDS / 4)
+        repeats = _repeats(whole_us, len(graphs) * LONG_TURNS, 40, SEARCH_SECONDS / 4)
         serial, *times = medians_in_turns(graphs, LONG_TURNS, repeats)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
         best = min(close, key=lambda i: (_host_cost(plans[i]), times[i]))

@@ -155,8 +155,26 @@ def test_a_module_of_several_graphs_has_no_policies(
 
 def test_outside_a_checkout_there_are_no_policies_of_other_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert set(benching.policies_of(None)) >= {"TensorRT-LLM", "torchsched", "Opara", "Nimble"}
-    monkeypatch.setattr(benching, "PEERS", tmp_path / "peers.py")
+    monkeypatch.setattr(benching, "CHECKOUT", tmp_path)
     assert benching.policies_of(None) == {}
+    (tmp_path / "examples").mkdir()  # somebody else's, beside an installed package
+    (tmp_path / "examples" / "peers.py").write_text("POLICIES = {}\n")
+    assert benching.policies_of(None) == {}
+
+
+@pytest.mark.parametrize("name", ["serial", "graphstreams, search"])
+def test_a_policy_takes_no_name_of_ours(name: str, tmp_path: Path) -> None:
+    (tmp_path / "names_of_benching.py").write_text(f"POLICIES = {{{name!r}: print}}\n")
+    with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
+        benching.policies_of(f"{tmp_path}/names_of_benching.py:POLICIES")
+
+
+def test_a_place_that_can_be_no_folder_is_told_before_anything_runs(
+    player: CpuPlayer, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, f"{model}:make", "--out", model)
+    assert (status, out) == (2, "")
+    assert "model_of_benching.py" in err and len(err.splitlines()) == 1
 
 
 def test_nothing_of_ours_is_no_success() -> None:

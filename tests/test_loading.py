@@ -53,3 +53,18 @@ def test_a_mapping_of_a_file(tmp_path: Path) -> None:
     assert load_mapping(f"{tmp_path}/table_of_loading.py:TABLE") == {"a": 1}
     with pytest.raises(ValueError, match="no mapping 'NUMBER'"):
         load_mapping(f"{tmp_path}/table_of_loading.py:NUMBER")
+
+
+def test_a_file_that_failed_is_not_there_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / "broken_of_loading.py").write_text("def make():\n    return 1\n\n\nraise KeyError('half')\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="cannot be imported: KeyError"):
+            load_function(f"{tmp_path}/broken_of_loading.py:make")
+
+
+def test_files_of_one_name_are_each_executed_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same_of_loading.py").write_text("class Model:\n    pass\n")
+    first, other, again = (load_function(f"{tmp_path}/{name}/same_of_loading.py:Model") for name in "aba")
+    assert first is again is not other

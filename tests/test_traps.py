@@ -487,7 +487,7 @@ def test_trap_10_callers_on_two_streams_have_aux_streams_of_their_own(monkeypatc
     monkeypatch.setattr(runtime, "new_aux_stream", lambda caller, priority: object())
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
     monkeypatch.setattr(runtime, "_idle", {})
-    first, other = (SimpleNamespace(device_index=0, cuda_stream=handle, device=None) for handle in (0, OTHER_CALLER))
+    first, other = (SimpleNamespace(device_index=0, stream_id=handle, device=None) for handle in (0, OTHER_CALLER))
     assert runtime.acquire(first, 1, 0) == runtime.acquire(first, 1, 0) != runtime.acquire(other, 1, 0)
     (outcome,) = capture(*module_and_inputs("diamond"), "h200", {**FREE_EVENTS, "streams": 2})
     trace = read_wrapper(outcome.report.wrapper)

@@ -73,6 +73,12 @@ class Field:
     played: dict[str, Any] = field(default_factory=dict)  # CUDA graphs
     playable: Any = None  # the serial graph's kernels, with the memory that the played graphs use
 
+    def drop_failed(self) -> None:
+        """Go on without the rivals that failed. Raises RuntimeError where serial did."""
+        if reason := self.rivals[SERIAL].get("failed"):
+            raise RuntimeError(reason)
+        self.compiled = {name: each for name, each in self.compiled.items() if "failed" not in self.rivals[name]}
+
     @contextmanager
     def entry(self, name: str) -> Iterator[dict[str, Any]]:
         """The record of a rival. What fails in here is written there, and the others go on."""
@@ -83,4 +89,4 @@ class Field:
         except Exception as error:
             record["failed"] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-        record["seconds"] = round(time.perf_counter() - started, 2)
+        record["seconds"] = round(record.get("seconds", 0.0) + time.perf_counter() - started, 2)

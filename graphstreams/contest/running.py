@@ -78,16 +78,19 @@ def release() -> None:
 
 def compare_bits(entrants: Field, inputs: Inputs, replays: int) -> None:
     """Count the runs of each compiled rival whose outputs or changed inputs have other bits than serial's."""
-    others = {name: each for name, each in entrants.compiled.items() if name != SERIAL}
-    for name in others:
+    for name in entrants.compiled:
         runs = {"graph": replays, "direct": min(DIRECT_RUNS, replays)}
-        entrants.rivals[name].update(wrong=dict.fromkeys(runs, 0), runs=runs, difference=0.0, unstable=0)
+        if name != SERIAL:
+            entrants.rivals[name].update(wrong=dict.fromkeys(runs, 0), runs=runs, difference=0.0, unstable=0)
     for seed in range(1, replays + 1):
         fresh = inputs(seed)
         for way in ("graph", "direct") if seed <= DIRECT_RUNS else ("graph",):
             expected = entrants.compiled[SERIAL].results(fresh, way == "direct")
-            for name, other in others.items():
-                _compare(entrants.rivals[name], other, fresh, expected, way)
+            for name, other in entrants.compiled.items():
+                if name != SERIAL:
+                    with entrants.entry(name) as record:
+                        _compare(record, other, fresh, expected, way)
+            entrants.drop_failed()
 
 
 def _compare(record: dict[str, Any], other: Contestant, fresh: Sequence[Any], expected: Sequence[Any], way: str) -> None:
@@ -101,27 +104,37 @@ def _compare(record: dict[str, Any], other: Contestant, fresh: Sequence[Any], ex
 
 
 def difference(expected: Sequence[Any], found: Sequence[Any]) -> float:
-    """The largest difference relative to the largest value of its tensor; where they are no floats, the share that differs."""
-    worst = 0.0
-    for first, second in zip(expected, found, strict=True):
-        if not isinstance(first, torch.Tensor):
-            worst = max(worst, float(first != second))
-            continue
-        if torch.equal(first, second):
-            continue
-        if not first.is_floating_point():
-            worst = max(worst, float((first != second).float().mean()))
-            continue
-        gap = float((first.float() - second.float()).abs().max() / first.float().abs().max())
-        worst = max(worst, gap if gap == gap else float("inf"))
-    return worst
+    """The largest difference relative to the largest value of its tensor; where they are no floats, the share that differs.
+
+    Infinite where number, type, dtype or shape of the values differ.
+    """
+    if len(expected) != len(found):
+        return float("inf")
+    return max((_apart(*pair) for pair in zip(expected, found, strict=True)), default=0.0)
+
+
+def _apart(first: Any, second: Any) -> float:
+    if not (isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor)):
+        return 0.0 if type(first) is type(second) and first == second else float("inf")
+    if first.shape != second.shape or first.dtype != second.dtype:
+        return float("inf")
+    if torch.equal(first, second):
+        return 0.0
+    if not first.is_floating_point():
+        return float((first != second).float().mean())
+    gap = float((first.float() - second.float()).abs().max() / first.float().abs().max())
+    return gap if gap == gap else float("inf")
 
 
 def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
     """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly."""
-    # What top-k takes depends on its input, and the played graphs still have these values.
-    for each in entrants.compiled.values():
-        each.load(values)
+    for name, each in entrants.compiled.items():
+        with entrants.entry(name):
+            # What top-k takes depends on its input, and the played graphs still have these values.
+            each.load(values)
+            each.direct()
+            each.load(values)
+    entrants.drop_failed()
     replays = {name: each.replay for name, each in [*entrants.compiled.items(), *entrants.played.items()]}
     direct = {name: each.direct for name, each in entrants.compiled.items()}
     for way, functions, repeats in (("graph", replays, REPEATS), ("direct", direct, DIRECT_REPEATS)):

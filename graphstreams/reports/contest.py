@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, VARIANTS
 
-Row = Mapping[str, Any]  # one workload: "name", "title", "rivals" by name, and "failed" where it could not run at all
+Row = Mapping[str, Any]  # one workload: "title", "rivals" by name, "seconds", and "failed" where it could not run at all
 Groups = Mapping[str, str]  # title of a column -> a rival's name, or what stands in front of ": " in those of several
 
 OUR_GROUPS: Groups = {f"graphstreams, {name}": f"{OURS}: {name}" for name in VARIANTS}
@@ -26,7 +26,7 @@ def report(result: Mapping[str, Any]) -> str:
         if rows:
             parts.append(f"## Speed, {SETTINGS[setting]}\n\n{speed_table(rows, groups)}\n\n{_LEGEND}")
         if setting == "deterministic" and rows:
-            parts.append(f"### Other systems' policies on the same kernels\n\n{policy_table(rows)}\n\n{_PLAYED_LEGEND}")
+            parts.append(f"### Policies on the same kernels\n\n{policy_table(rows)}\n\n{_PLAYED_LEGEND}")
             parts.append(f"### Bits\n\n{bits_table(rows)}\n\n{_BITS_LEGEND}")
             parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows, groups)}")
         if rows:
@@ -183,4 +183,5 @@ def shortened(text: str, limit: int = 120) -> str:
 
 def markdown(lines: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
     """A table in markdown; cells are shown as they are given."""
-    return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
+    shown = [[str(cell).replace("|", "/") for cell in line] for line in (headers, *lines)]
+    return tabulate(shown[1:], headers=shown[0], tablefmt="github", disable_numparse=True)

@@ -11,6 +11,7 @@ reads could be handed out.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from graphstreams.runtime.driver import new_stream
 
-Key = tuple[int, int, int]  # device index and stream handle of the caller, priority
+Key = tuple[int, int, int]  # device index and stream id of the caller, priority
 StreamId = tuple[int, int, int]  # id, device index and device type, as torch's C functions take them
 
 _set_stream = getattr(torch._C, "_cuda_setStream", None)  # missing from a torch without CUDA
@@ -94,7 +95,7 @@ class _PoolsOfThread(threading.local):
     def __init__(self) -> None:
         self.by_stream: dict[Key, _Pool] = {}
         self.leases: list[_Lease] = []  # of those pools
-        self.of_calls: dict[tuple[int, int, int, int, int], tuple[Any, ...]] = {}
+        self.of_calls: dict[tuple[StreamId, int, int, int], tuple[Any, ...]] = {}
         self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
 
 
@@ -126,7 +127,7 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
 
     The same objects come back for the same thread and caller's stream; nothing is made after the first call.
     """
-    key = (caller.device_index, caller.cuda_stream, priority)
+    key = (caller.device_index, caller.stream_id, priority)
     pool = _pools.by_stream.get(key)
     if pool is None:
         lease = _Lease(key, caller)
@@ -143,7 +144,8 @@ def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) 
 
     All that a call of a wrapper needs, in one look-up.
     """
-    key = (device, torch._C._cuda_getCurrentRawStream(device), streams, events, priority)
+    # By its id: one CUDA stream may be current under several, as torch's own and as an external one.
+    key = (torch._C._cuda_getCurrentStream(device), streams, events, priority)
     taken = _pools.of_calls.get(key)
     if taken is None:
         caller = torch.cuda.current_stream(device)
@@ -154,7 +156,11 @@ def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) 
 def join(caller: torch.cuda.Stream, *streams: torch.cuda.Stream) -> None:
     """Let the stream `caller` wait for all that was enqueued on others: an interrupted call leaves nothing that is not joined.
 
-    What it has allocated is then freed behind that work, and its inputs may be used again.
+    What it has allocated is then freed behind that work, and its inputs may be used again. `caller` is made current: a signal
+    may have come in the middle of a context of an aux stream. What cannot be joined, as in a capture that the exception ends,
+    does not take the place of that exception.
     """
+    _set_stream(*_id(caller))  # type: ignore[misc]
     for stream in streams:
-        caller.wait_stream(stream)
+        with contextlib.suppress(RuntimeError):
+            caller.wait_stream(stream)

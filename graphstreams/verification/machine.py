@@ -31,6 +31,7 @@ class Machine:
         self.line = 0
         self.inputs: list[Storage] = []
         self.outputs: list[Storage] = []
+        self.acquired: int | None = None  # how many aux streams the runtime gave
         self._steps: list[Step] = []
         self._streams = [CALLER]
         self._indexed = {0: CALLER}  # Dynamo's index of a user object; 0 is the stream that was current

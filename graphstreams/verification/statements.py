@@ -109,6 +109,7 @@ class Reader(Expressions):
             case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
                 self._check_handler(handler)
                 self._block(body)
+                self._check_handler(handler)  # what it names may have come to stand for something else
             case ast.Return(value=value):
                 result = self._value(value) if value is not None else Constant()
                 self._machine.heap.hold(result)
@@ -219,10 +220,12 @@ class Reader(Expressions):
             case ast.ExceptHandler(
                 type=ast.expr() as kind, name=None, body=[ast.Expr(value=ast.Call(keywords=[]) as call), ast.Raise(exc=None)]
             ) if self._value(kind) == _ANY_ERROR and self._value(call.func) == _JOIN:
-                first, *others = [self._value(argument) for argument in call.args] or [Constant()]
-                if first == Stream(CALLER) and all(isinstance(s, Stream) and s != first for s in others):
+                joined = [self._value(argument) for argument in call.args]
+                if joined == [Stream(number) for number in range(1 + (self._machine.acquired or 0))]:
                     return
-        raise self._machine.refuse(f"{shortened(handler)}, which does not join aux streams with the caller's and raise again")
+        raise self._machine.refuse(
+            f"{shortened(handler)}, which does not join all aux streams with the caller's and raise again"
+        )
 
 
 def _unnamed(value: Value) -> list[Storage]:

@@ -33,8 +33,11 @@ def acquire(machine: Machine, call: Call) -> Value:
     streams, events = call.constant(1), call.constant(2)
     if machine.stream != CALLER or not isinstance(streams, int) or not isinstance(events, int):
         raise machine.refuse("streams that are not acquired for the caller's stream by two numbers")
+    if machine.acquired is not None:
+        raise machine.refuse("streams that are acquired a second time: with another priority they are others")
     if streams > 1000 or events > 1_000_000:
         raise machine.refuse("more streams or events than a wrapper can use")
+    machine.acquired = streams
     items: list[Value] = [Stream(number) for number in (CALLER, *range(1, streams + 1))]
     return machine.heap.bundle([*items, *(Event(f"event{number}") for number in range(events))])
 
@@ -58,6 +61,8 @@ def synchronize(machine: Machine, call: Call) -> Value:
 
 def stream_method(machine: Machine, of: Stream | Event, call: Call) -> Value:
     """Methods of streams and events."""
+    if call.keywords:
+        raise machine.refuse(f"the method {call.path} of {describe(of)} with keywords")
     other = call.arguments[0] if call.arguments else Stream(machine.stream)
     match of, call.path, other:
         case (Event(), "record", Stream()) | (Stream(), "record_event", Event()):

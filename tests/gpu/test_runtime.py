@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor.codecache import PyCodeCache
 from torch._inductor.utils import fresh_cache
 
 import graphstreams
@@ -158,6 +159,41 @@ def test_the_context_of_an_aux_stream_leads_there_and_back_to_the_callers() -> N
             with pytest.raises(KeyError), stream:
                 raise KeyError("out of memory")
             assert torch.cuda.current_stream().cuda_stream == caller.cuda_stream
+
+
+class Failing:
+    """Library kernels of which one call raises, the one with the number `place`."""
+
+    def __init__(self, inner: Any, place: int) -> None:
+        self.inner, self.place, self.calls = inner, place, 0
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self.calls += 1
+            if self.calls == self.place:
+                raise RuntimeError("planted")
+            return getattr(self.inner, name)(*arguments, **keywords)
+
+        return call
+
+
+@pytest.mark.parametrize("place", [1, 2, 3, 5, 8])
+def test_an_exception_in_the_middle_of_a_call_leaves_everything_in_order(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The caller's stream is current, and the next call has serial's bits."""
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
+    with torch.no_grad():
+        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
+        streamed(*[value.clone() for value in inputs])
+        before = torch.cuda.current_stream()
+        with monkeypatch.context() as patch:
+            for wrapper in (each for each in PyCodeCache.modules if hasattr(each, "_acquire_streams")):
+                patch.setattr(wrapper, "extern_kernels", Failing(wrapper.extern_kernels, place))
+            with pytest.raises(RuntimeError, match="planted"):
+                streamed(*[value.clone() for value in inputs])
+        assert torch.cuda.current_stream() == before
+        assert torch.equal(streamed(*[value.clone() for value in inputs]), expected)
 
 
 def test_our_streams_do_not_wait_for_the_legacy_default_stream() -> None:

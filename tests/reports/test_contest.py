@@ -98,7 +98,7 @@ def test_the_report_has_every_table_and_where_it_was_measured() -> None:
     for heading in (
         "with Inductor's setting `deterministic`",
         "with Inductor's own settings",
-        "policies",
+        "Policies",
         "Bits",
         "by the host",
     ):

@@ -23,7 +23,7 @@ class Caller:
     """What `acquire` looks at of the stream that the caller is on."""
 
     device_index: int = 0
-    cuda_stream: int = 0
+    stream_id: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -80,7 +80,7 @@ def test_graphs_share_streams_and_events_by_role(made: list[Any]) -> None:
     assert len(made) == 6
 
 
-@pytest.mark.parametrize("other", [Caller(device_index=1), Caller(cuda_stream=7)])
+@pytest.mark.parametrize("other", [Caller(device_index=1), Caller(stream_id=7)])
 def test_callers_on_another_device_or_stream_share_nothing(other: Caller) -> None:
     mine, theirs = acquire(Caller(), 2, 2), acquire(other, 2, 2)
     assert not set(map(id, mine)) & set(map(id, theirs))
@@ -96,7 +96,7 @@ def test_priorities_have_pools_of_their_own() -> None:
 
 def test_a_new_object_for_the_same_stream_gets_the_same_pool(made: list[Any]) -> None:
     # torch.cuda.current_stream makes a new object with each call.
-    assert acquire(Caller(cuda_stream=5), 1, 1) == acquire(Caller(cuda_stream=5), 1, 1)
+    assert acquire(Caller(stream_id=5), 1, 1) == acquire(Caller(stream_id=5), 1, 1)
     assert len(made) == 2
 
 
@@ -140,7 +140,7 @@ def test_what_a_thread_had_goes_to_the_next_one_with_the_same_callers_stream(mad
         assert in_thread(lambda: acquire(Caller(), 2, 2)) == first
     assert len(made) == count == 8
     gc.collect()
-    others = (Caller(cuda_stream=7), 0), (Caller(device_index=1), 0), (Caller(), -1)
+    others = (Caller(stream_id=7), 0), (Caller(device_index=1), 0), (Caller(), -1)
     for caller, priority in others:
         taken = in_thread(lambda caller=caller, priority=priority: acquire(caller, 2, 2, priority))
         assert not set(map(id, taken)) & set(map(id, (*first, *mine)))
@@ -184,11 +184,11 @@ def test_no_streams_and_no_events_are_an_empty_tuple(made: list[Any]) -> None:
 
 @pytest.fixture
 def current(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
-    """The handle of the current stream of each device."""
-    handles = {0: 7, 1: 7}
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", handles.__getitem__, raising=False)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Caller(device, handles[device]))
-    return handles
+    """The id of the current stream of each device."""
+    ids = {0: 7, 1: 7}
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentStream", lambda device: (ids[device], device, 1), raising=False)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Caller(device, ids[device]))
+    return ids
 
 
 def test_a_call_gets_the_current_stream_and_what_belongs_to_it(current: dict[int, int]) -> None:
@@ -245,13 +245,82 @@ def made_as(device: torch.device, priority: int, kind: Any) -> Any:
 
 @dataclass
 class WaitingStream:
+    """What `join` uses of the caller's stream."""
+
     waited: list[Any]
+    stream_id, device_index, device_type = 7, 0, 1
 
     def wait_stream(self, other: Any) -> None:
         self.waited.append(other)
+        if other == "not capturing":
+            raise RuntimeError("capture isolation")
 
 
-def test_joined_the_callers_stream_waits_for_all_others() -> None:
+@pytest.fixture
+def current_stream(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
+    """The streams that were made current."""
+    made_current: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(runtime, "_set_stream", lambda *stream: made_current.append(stream))
+    return made_current
+
+
+def test_joined_the_callers_stream_is_current_and_waits_for_all_others(current_stream: list[tuple[int, int, int]]) -> None:
+    """A signal in the middle of an aux stream's context leaves that one current."""
     caller = WaitingStream([])
     runtime.join(caller, "first", "second")  # type: ignore[arg-type]
     assert caller.waited == ["first", "second"]
+    assert current_stream == [(7, 0, 1)]
+
+
+@pytest.mark.usefixtures("current_stream")
+def test_what_cannot_be_joined_hides_no_exception_and_no_other_stream() -> None:
+    caller = WaitingStream([])
+
+    def call() -> None:
+        try:
+            raise torch.OutOfMemoryError("planted")
+        except BaseException:
+            runtime.join(caller, "not capturing", "second")  # type: ignore[arg-type]
+            raise
+
+    with pytest.raises(torch.OutOfMemoryError):
+        call()
+    assert caller.waited == ["not capturing", "second"]
+
+
+def test_an_interrupt_inside_a_context_is_put_right_by_the_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python delivers a signal: when the stream has been set and the method has not returned."""
+    current = [(7, 0, 1)]
+    interrupted = iter([True])
+
+    def set_stream(*stream: int) -> None:
+        current[0] = stream  # type: ignore[assignment]
+        if next(interrupted, False):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(runtime, "_set_stream", set_stream)
+    stream = made_as(torch.device("cuda", 0), -1, runtime.AuxStream)
+    stream.own, stream.callers = (-1, 0, 1), (7, 0, 1)
+    caller = WaitingStream([])
+
+    def call() -> None:
+        try:
+            with stream:
+                raise AssertionError("the context was not entered")
+        except BaseException:
+            assert current == [(-1, 0, 1)]
+            runtime.join(caller, stream)  # type: ignore[arg-type]
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert current == [(7, 0, 1)]
+
+
+def test_two_names_of_one_cuda_stream_have_pools_of_their_own(current: dict[int, int]) -> None:
+    """An external stream of the same handle has another id; an aux stream leads back to the one it belongs to."""
+    first = acquire_for_call(0, 1, 1)
+    current[0] = 32512
+    other = acquire_for_call(0, 1, 1)
+    assert other[0] == Caller(0, 32512)
+    assert not set(map(id, first)) & set(map(id, other))

@@ -170,6 +170,8 @@ def test_what_is_joined_on_an_error_takes_no_part_in_the_trace() -> None:
         JOIN.replace("default_stream, stream1", "default_stream, aux=stream1"),
         JOIN.replace("default_stream, stream1", "*streams"),
         JOIN.replace("default_stream, stream1", ""),
+        JOIN.replace("default_stream, stream1", "default_stream"),
+        JOIN.replace("default_stream, stream1", "default_stream, stream1, stream1"),
         JOIN.replace("_join_streams", "_acquire_streams"),
         f"{JOIN}{JOIN}",
         f"{JOIN}else:\n    pass\n",
@@ -181,6 +183,35 @@ def test_another_handler_is_refused(handler: str) -> None:
         verify(wrapper(joined_on_error(STREAMED, handler)))
 
 
+def with_two_streams(body: str) -> str:
+    one, two = ("stream1, event0, event1, = _acquire_streams(0, 1", "stream1, stream2, event0, event1, = _acquire_streams(0, 2")
+    return changed(body, (one, two))
+
+
+def test_a_handler_has_to_join_every_stream() -> None:
+    two = with_two_streams(STREAMED)
+    every = JOIN.replace("stream1", "stream1, stream2")
+    assert verify(wrapper(joined_on_error(two, every))) == []
+    rebound = changed(joined_on_error(two, every), ("        del buf0\n", "        del buf0\n        stream2 = stream1\n"))
+    for source in (joined_on_error(two), rebound):
+        with pytest.raises(UnreadableWrapper, match="does not join all aux streams"):
+            verify(wrapper(source))
+
+
+def test_streams_are_acquired_once() -> None:
+    """With another priority they are others, whose events nobody records."""
+    again = "    event1.wait(default_stream)\n"
+    twice = changed(STREAMED, (again, "    a, b, event0, event1, = _acquire_streams(0, 1, 2, -1)\n" + again))
+    with pytest.raises(UnreadableWrapper, match="acquired a second time"):
+        verify(wrapper(twice))
+
+
+@pytest.mark.parametrize("call", ["event1.wait(stream=stream1)", "event1.record(stream=default_stream)"])
+def test_a_stream_by_keyword_is_refused(call: str) -> None:
+    with pytest.raises(UnreadableWrapper, match="with keywords"):
+        verify(wrapper(changed(STREAMED, ("event1.wait(default_stream)", call))))
+
+
 @pytest.mark.parametrize("context", ["_acquire_streams(0, 1, 2)", "stream1 as other", "stream1, stream1", "event0"])
 def test_another_context_is_refused(context: str) -> None:
     with pytest.raises(UnreadableWrapper, match="line"):
@@ -190,13 +221,7 @@ def test_another_context_is_refused(context: str) -> None:
 @pytest.mark.parametrize("outer", ["stream1", "stream2"])
 def test_a_context_inside_that_of_another_aux_stream_is_refused(outer: str) -> None:
     """It would lead back to the caller's stream, and not to the outer one."""
-    two = changed(
-        STREAMED,
-        (
-            "stream1, event0, event1, = _acquire_streams(0, 1, 2)",
-            "stream1, stream2, event0, event1, = _acquire_streams(0, 2, 2)",
-        ),
-    )
+    two = with_two_streams(STREAMED)
     assert verify(wrapper(two)) == []
     nested = changed(two, ("        event1.record(stream1)", f"        with {outer}:\n            event1.record(stream1)"))
     with pytest.raises(UnreadableWrapper, match="inside the context of another stream"):

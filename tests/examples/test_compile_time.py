@@ -1,0 +1,46 @@
+"""The table of compile times, from results as processes give them. No GPU."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+import compile_time
+
+
+def a_round(seconds: float, **stages: float) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for way in ("serial", *compile_time.OPTIONS):
+        found[way] = {"seconds": seconds, "stages": {}, "output": 1.5}
+        found[f"{way}, again"] = {"seconds": seconds / 2, "stages": {}, "output": 1.5}
+    for way in compile_time.OPTIONS:
+        found[f"{way}, stages"] = {"seconds": seconds, "stages": stages, "output": 1.5}
+    return found
+
+
+def rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_table_has_medians_and_stages() -> None:
+    table = compile_time.table([a_round(10.0, read=0.5, plan=1.0), a_round(12.0, read=0.7, plan=1.0), a_round(20.0, read=0.6)])
+    serial, _, search = rows(table)
+    assert serial == ["serial", "12.00", "6.00", "equal", "-", "-"]
+    assert search == ["graphstreams, search", "12.00", "6.00", "equal", "1.50", "read 0.60, plan 1.00"]
+
+
+def test_another_output_of_a_second_process_is_told() -> None:
+    found = a_round(10.0, read=0.5)
+    found["graphstreams, search, again"]["output"] = 1.25
+    assert [row[3] for row in rows(compile_time.table([found]))] == ["equal", "equal", "DIFFERENT"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here it would run")
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compile_time.main([]) == 2
+    assert "CUDA" in capsys.readouterr().err
