@@ -90,7 +90,8 @@ def _threshold(outcome: Outcome, plan: Plan, fewer: Fewer | None, tokens: Tokens
     def gain_at(size: int) -> float | None:
         return _measured_gain(outcome, plan, sizing, size)
 
-    return confirm(threshold, gain_at, options.min_gain, sizing.tokens.example, sizing.tokens.limits, known)
+    point_at = sizing.curves(plan).at
+    return confirm(threshold, gain_at, options.min_gain, sizing.tokens.example, sizing.tokens.limits, known, point_at)
 
 
 def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> Sizing:

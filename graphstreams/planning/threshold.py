@@ -43,6 +43,7 @@ class Threshold:
     curve: tuple[Point, ...]  # (size, serial us, streamed us), by size
     reason: str
     smallest: int = 0  # and from this one on
+    measured: tuple[tuple[int, float], ...] = ()  # (size, share of the serial time saved), by size
 
     @property
     def limits(self) -> bool:
@@ -59,7 +60,8 @@ class Threshold:
         try:
             data: dict[str, Any] = json.loads(text)
             curve = tuple((int(size), float(serial), float(streamed)) for size, serial, streamed in data.pop("curve"))
-            return Threshold(curve=curve, **data)
+            measured = tuple((int(size), float(gain)) for size, gain in data.pop("measured", ()))
+            return Threshold(curve=curve, measured=measured, **data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a threshold: {error}") from error
 
@@ -161,6 +163,7 @@ def confirm(
     example: int,
     limits: tuple[int, int] = (1, HIGHEST),
     known: Mapping[int, float] | None = None,
+    point_at: Callable[[int], Point] | None = None,
 ) -> Threshold:
     """The threshold after measuring around its largest size, or at the upper end of `limits` where it has none.
 
@@ -170,7 +173,7 @@ def confirm(
     by STEP_DOWN until one gains; between the two the middle is taken, as of a geometric series. The largest size is then one
     that was measured or known to gain, below the smallest that does not; 0 without one; still None where the first gains. At
     most CONFIRMATIONS sizes are measured, up to the first that cannot be; where not even the first can, the threshold is
-    returned as it is.
+    returned as it is. `point_at` gives what was predicted, for the curve at those sizes and on both sides of the new limit.
     """
     if threshold.largest == 0:
         return threshold
@@ -190,9 +193,14 @@ def confirm(
     if losing is None and gaining < start:
         return threshold
     unlimited = threshold.largest is None and losing is None
-    reason = f"{threshold.reason}; measured up to {gaining}" if unlimited else threshold.reason
-    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in sorted(gains.items()))
-    return replace(threshold, largest=None if unlimited else gaining, reason=f"{reason}; measured gains: {told}")
+    measured = tuple(sorted(gains.items()))
+    told = ", ".join(f"{size}: {gain:.1%}" for size, gain in measured)
+    limit = f"; measured up to {gaining}" if unlimited else ""
+    reason = f"predicted: {threshold.reason}{limit}; measured gains: {told}"
+    marks = {*gains, gaining, gaining + 1} if point_at is not None else ()
+    points = {point_at(size) for size in marks if low <= size <= high} if point_at is not None else set()
+    curve = tuple(sorted({*threshold.curve, *points}))
+    return replace(threshold, largest=None if unlimited else gaining, reason=reason, curve=curve, measured=measured)
 
 
 def _plausible(example: int, high: int) -> int:

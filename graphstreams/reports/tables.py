@@ -53,8 +53,9 @@ def threshold_text(threshold: Threshold) -> str:
     else:
         which = f"streams from {smallest} to {largest} tokens" if smallest else f"streams up to {largest} tokens"
     shown = _telling_sizes(threshold)
+    said = "predicted at" if threshold.measured else "at"
     times = [
-        f"at {size} serial {us_text(serial)} us, streamed {us_text(streamed)} us"
+        f"{said} {size} serial {us_text(serial)} us, streamed {us_text(streamed)} us"
         for size, serial, streamed in threshold.curve
         if size in shown
     ]

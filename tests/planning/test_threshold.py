@@ -235,7 +235,18 @@ def measured_around(largest, gains, min_gain=0.02, smallest=0, known=None, examp
 def test_below_a_predicted_size_that_does_not_gain_one_is_looked_for_and_then_the_middle():
     found, asked = measured_around(64, {64: -0.01, 16: 0.03, 32: 0.01, 23: 0.0, 19: 0.02, 21: 0.01})
     assert (found.largest, asked) == (19, [64, 16, 32, 23, 19, 21])
-    assert found.reason == "solved; measured gains: 16: 3.0%, 19: 2.0%, 21: 1.0%, 23: 0.0%, 32: 1.0%, 64: -1.0%"
+    assert found.reason == "predicted: solved; measured gains: 16: 3.0%, 19: 2.0%, 21: 1.0%, 23: 0.0%, 32: 1.0%, 64: -1.0%"
+
+
+def test_the_curve_has_every_measured_size_and_both_sides_of_the_new_limit():
+    """What was predicted there stands beside what was measured."""
+    threshold = Threshold("s0", 64, ((1, 1.0, 1.0), (64, 64.0, 60.0)), "solved")
+    gains = {64: -0.01, 16: 0.03, 32: 0.01, 23: 0.0, 19: 0.02, 21: 0.01}
+    found = confirm(threshold, gains.get, 0.02, 4, (1, 512), point_at=lambda size: (size, float(size), size - 4.0))
+    assert found.largest == 19
+    assert [size for size, *_ in found.curve] == [1, 16, 19, 20, 21, 23, 32, 64]
+    assert found.measured == tuple(sorted(gains.items()))
+    assert Threshold.loads(found.dumps()) == found
 
 
 def test_between_a_size_that_is_known_to_gain_and_a_prediction_far_off_the_middle_is_measured():
@@ -274,7 +285,7 @@ def test_a_size_that_is_known_to_gain_is_left_where_larger_ones_do_not():
     """As few as it took to measure: at 3 tokens it gains, at 16, 7, 5 and 4 it does not."""
     found, asked = measured_around(16, dict.fromkeys((16, 7, 5, 4), -0.1), known={3: 0.2})
     assert (found.largest, asked) == (3, [16, 7, 5, 4])
-    assert found.reason == "solved; measured gains: 3: 20.0%, 4: -10.0%, 5: -10.0%, 7: -10.0%, 16: -10.0%"
+    assert found.reason == "predicted: solved; measured gains: 3: 20.0%, 4: -10.0%, 5: -10.0%, 7: -10.0%, 16: -10.0%"
 
 
 def test_six_sizes_that_lose_leave_the_one_that_is_known_to_gain():
@@ -300,7 +311,7 @@ def test_where_no_size_gains_there_is_nothing_to_confirm():
 def test_where_every_size_is_predicted_to_gain_the_largest_is_measured():
     found, asked = measured_around(None, 512, limits=(2, 512), known={4: 0.2})
     assert (found.largest, asked) == (None, [512])
-    assert found.reason == "solved; measured up to 512; measured gains: 4: 20.0%, 512: 10.0%"
+    assert found.reason == "predicted: solved; measured up to 512; measured gains: 4: 20.0%, 512: 10.0%"
     assert not found.limits
 
 

@@ -1,6 +1,7 @@
 """What a report says of the threshold, and the two curves in its file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,11 @@ def of(largest, smallest=0, curve=CURVE):
             "streamed 100.0 us; at 512 serial 612.0 us, streamed 512.2 us",
         ),
         (of(0), "streams at no number of tokens (s0: why): at 300 serial 400.0 us, streamed 300.0 us"),
+        (
+            replace(of(300), measured=((300, 0.03), (301, 0.01))),
+            "streams up to 300 tokens (s0: why): predicted at 300 serial 400.0 us, streamed 300.0 us; predicted at 301 serial "
+            "401.0 us, streamed 301.0 us",
+        ),
         (of(16, curve=()), "streams up to 16 tokens (s0: why)"),
         (of(None, curve=()), "streams at any number of tokens (s0: why)"),
         (of(0, curve=()), "streams at no number of tokens (s0: why)"),
@@ -62,6 +68,7 @@ def test_the_report_has_the_text_and_the_curves(tmp_path):
         "smallest": 34,
         "largest": 300,
         "reason": "why",
+        "measured": [],
         "curve": {
             "sizes": [2, 33, 34, 300, 301, 512],
             "serial_us": [10.0, 133.0, 134.0, 400.0, 401.0, 612.0],
