@@ -14,7 +14,7 @@ venv: $(READY)
 $(READY): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet "torch==$(TORCH)"
-	$(VENV)/bin/python -m pip install --quiet --editable ".[test,lint]"
+	$(VENV)/bin/python -m pip install --quiet --editable ".[test,lint,bench]"
 	rm -f $(VENV)/ready-*
 	touch $(READY)
 
@@ -29,7 +29,7 @@ lint: venv
 test: lint
 	$(VENV)/bin/python -m pytest -n $(JOBS)
 
-# 20,000 random graphs and plans, 5 interleavings each; about an hour
+# 20,000 random graphs and plans, 5 interleavings each; some minutes on 2 cores
 soak: venv
 	$(VENV)/bin/python tests/verification/soak.py --cases 20000 --interleavings 5 --jobs $(JOBS)
 

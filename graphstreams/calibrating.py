@@ -24,7 +24,7 @@ ROUNDS, REPLAYS = 11, 20  # of a graph that is timed as a whole
 
 
 def calibrate(progress: Callable[[str], None] = print) -> tuple[Calibration, list[Sample]]:
-    """Time kernels on the GPU at hand and fit the roofline to them, in about a minute. Gives the timed kernels too.
+    """Time kernels on the GPU at hand and fit the roofline to them, in about ten seconds. Gives the timed kernels too.
 
     `progress` gets a line after each step. Raises RuntimeError where there is no CUDA device, or nothing can be timed.
     """

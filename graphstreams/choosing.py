@@ -33,6 +33,7 @@ log = logging.getLogger("graphstreams")
 # us that a wait across streams adds in a list schedule, which knows no contention: it stands for some of that too. Of 0.2 to
 # 1.0 us the plans with 1.0 were best on one H200; the wait by itself takes 0.3 us (costs/data/h200.json).
 LISTED_WAIT_US = 1.0
+TWO_PLANS = 2_000  # kernels of a graph up to which there is a plan for modelled times beside that for measured ones
 SLOWER = 1.03  # times what was played, from which on a note says that the generated code is slower
 
 
@@ -88,8 +89,10 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
         else:
             _check_parallel(reading.kernels, us, options)
             space = _space(reading.kernels, us, outcome.device, options, tuner.blocks())
-            modelled = Roofline(outcome.device).prices(reading.kernels)
-            first = [search_on_simulator(space), simulated_plan(reading.kernels, modelled, outcome.device, options)]
+            first = [search_on_simulator(space)]
+            if len(us) <= TWO_PLANS:
+                modelled = Roofline(outcome.device).prices(reading.kernels)
+                first.append(simulated_plan(reading.kernels, modelled, outcome.device, options))
             plan, measurement = tuner.search(space, first) if options.search else tuner.without_search(first)
             if plan.streams == 1 or measurement.gain < options.min_gain:
                 tuner.keep(us, plan, measurement)  # the next compile need not find out again

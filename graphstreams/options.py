@@ -40,10 +40,17 @@ class Options:
         "'auto': measured where there is a GPU, else roofline",
     )
     search: int = _field(
-        32, int, (0, 10_000), "how many plans to measure on the GPU at hand before one is chosen; 0 turns it off"
+        32,
+        int,
+        (0, 10_000),
+        "how many plans to measure on the GPU at hand before one is chosen; 0 turns it off, and so do costs that are not "
+        "measured",
     )
     min_gain: float = _field(
-        0.02, float, (0.0, 1.0), "share of the serial time that a plan has to be predicted to save to be used"
+        0.02,
+        float,
+        (0.0, 1.0),
+        "share of the serial time that a plan has to save to be used: as measured, or where nothing is, as predicted",
     )
     max_tokens: int | None = _field(
         None,

@@ -26,7 +26,7 @@ from graphstreams.planning.measured_search import Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, exchanged
 from graphstreams.reports.measurement import Measurement
-from graphstreams.runtime.player import Graph, Player, medians_in_turns
+from graphstreams.runtime.player import DISCARDED, Graph, Player, medians_in_turns
 
 log = logging.getLogger("graphstreams")
 
@@ -102,7 +102,7 @@ class Tuner:
         player, serial = self._playing(), self._serial_graph()
         whole = self._serial_us()
         ends = time.monotonic() + SEARCH_SECONDS / 2
-        repeats = _repeats(whole, 2 * TURNS, 8, SEARCH_SECONDS / 2 / max(1, self._options.search))
+        repeats = _repeats(whole, 2 * (TURNS + DISCARDED), 8, SEARCH_SECONDS / 2 / max(1, self._options.search))
 
         def measure(plan: Plan) -> float:
             before, after = medians_in_turns([serial, player.play(plan)], TURNS, repeats)
@@ -130,7 +130,7 @@ class Tuner:
         with torch.no_grad():
             compiled, inductor = (self._called(load_call(code)) for code in (lowered, serial))
         graphs = [self._serial_graph(), compiled, inductor]
-        repeats = _repeats(measurement.serial_us, 3 * LONG_TURNS, 15, SEARCH_SECONDS / 4)
+        repeats = _repeats(measurement.serial_us, 3 * (LONG_TURNS + DISCARDED), 15, SEARCH_SECONDS / 4)
         played, streamed, serial_us = medians_in_turns(graphs, LONG_TURNS, repeats)
         scale = measurement.serial_us / played
         return replace(measurement, compiled_us=streamed * scale, inductor_us=serial_us * scale)
@@ -175,9 +175,9 @@ class Tuner:
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
         # Where a replay takes long, only those that were fastest before.
-        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * LONG_TURNS)) - 1)]
+        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * (LONG_TURNS + DISCARDED))) - 1)]
         graphs = [self._serial_graph(), *(self._playing().play(plan) for plan in plans)]
-        repeats = _repeats(whole_us, len(graphs) * LONG_TURNS, 40, SEARCH_SECONDS / 4)
+        repeats = _repeats(whole_us, len(graphs) * (LONG_TURNS + DISCARDED), 40, SEARCH_SECONDS / 4)
         serial, *times = medians_in_turns(graphs, LONG_TURNS, repeats)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
         best = min(close, key=lambda i: (_host_cost(plans[i]), times[i]))
@@ -203,7 +203,7 @@ class Tuner:
 
     def _serial_us(self) -> float:
         once = medians_in_turns([self._serial_graph()], 1, 1)[0]
-        return medians_in_turns([self._serial_graph()], 9, _repeats(once, 9, 20, SEARCH_SECONDS / 8))[0]
+        return medians_in_turns([self._serial_graph()], 9, _repeats(once, 9 + DISCARDED, 20, SEARCH_SECONDS / 8))[0]
 
     def _kernel_keys(self) -> list[str]:
         if self._keys is None:

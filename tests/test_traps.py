@@ -1,6 +1,6 @@
 """Each trap of native streams that is known: with its defence the graph is sound, and without it the trap is there.
 
-The numbers are those of the table of traps in the project's facts. Traps of the GPU's own run time are in `tests/gpu`.
+They are numbered as they were found. Traps of the GPU's own run time are in `tests/gpu`.
 """
 
 from __future__ import annotations

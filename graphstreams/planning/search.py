@@ -1,7 +1,8 @@
 """Search for a better plan than the list schedules, on the simulator.
 
-Small changes of a good plan, one after another: a kernel or a branch on another stream, two kernels that change places, a
-launch that comes later. Every draw comes from one generator with a fixed seed, so the same graph and times give the same plan.
+Small changes of a good plan, one after another: a kernel or a branch on another stream, two kernels that exchange their
+streams, a launch that comes sooner or later on its stream. Every draw comes from one generator with a fixed seed, so the same
+graph and times give the same plan.
 """
 
 from __future__ import annotations

@@ -3,9 +3,10 @@
 At few tokens latencies decide, and kernels side by side hide them; at many each kernel fills the GPU. Between two sizes
 where some kernel's time stops being linear, the serial time is linear and the simulated one convex, a maximum of sums. So is
 the difference: it changes sign once between a size that gains and one that does not, and never between two that gain.
-Bisection over whole sizes then finds the exact threshold. Where a kernel's time is no maximum of lines, or the simulator
-another one, a change back and forth between two of the sizes that are tried, powers of two among them, can be missed. What
-was predicted is then measured at a few sizes (`confirm`).
+Bisection over whole sizes then finds the exact threshold. With a simulator that knows contention, as plans are made with,
+the difference has no such form; there, and where a kernel's time is no maximum of lines, a change back and forth between two
+of the sizes that are tried, powers of two among them, can be missed. What was predicted is then measured at a few sizes
+(`confirm`).
 """
 
 from __future__ import annotations

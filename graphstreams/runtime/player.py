@@ -20,6 +20,7 @@ from graphstreams.runtime.streams import acquire, capture_stream
 
 Graph = torch.cuda.CUDAGraph
 
+DISCARDED = 2  # rounds before those that count
 SHORTEST_US = 0.5  # what a kernel costs at least
 
 
@@ -146,7 +147,9 @@ class Player:
         return graph
 
 
-def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = 2) -> list[list[float]]:
+def times_in_turns(
+    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = DISCARDED
+) -> list[list[float]]:
     """Samples of the time of one call of each function in us, one a round, measured in turns with CUDA events.
 
     As many rounds as `discarded` says go before and do not count.

@@ -182,7 +182,7 @@ def test_compiling_leaves_no_more_memory_reserved_than_workspaces(compiles: list
 
 
 def test_each_graph_that_is_played_leaves_the_workspace_of_one_stream_at_most(layer: torch.nn.Module) -> None:
-    """Each player has a stream of its own, from torch's pool of 32."""
+    """Players share one stream, for cuBLAS keeps a workspace for each."""
     left = [reserved()]
     for _ in range(3):
         (playable,) = player_of(layer, inputs(0))

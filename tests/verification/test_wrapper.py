@@ -255,7 +255,7 @@ def test_memory_of_an_aux_stream_ahead_of_its_fork() -> None:
 
 
 def test_buffer_freed_before_the_join() -> None:
-    """FACTS, Speed: qkv_a is freed while the side stream reads it, and its memory is handed out again."""
+    """The layer's qkv_a is freed while the side stream reads it, and its memory is handed out again."""
     early = changed(
         STREAMED,
         ("    del buf0\n", ""),
@@ -270,7 +270,7 @@ def test_buffer_freed_before_the_join() -> None:
 
 
 def test_reuse_in_place_across_streams() -> None:
-    """FACTS, trap 6: `buf30 = buf1  # reuse` on the default stream while the side stream still reads buf1."""
+    """`buf30 = buf1  # reuse` on the default stream while the side stream still reads buf1."""
     source = changed(
         STREAMED,
         ("    del buf0\n", ""),
@@ -283,7 +283,7 @@ def test_reuse_in_place_across_streams() -> None:
 
 
 def test_input_dropped_early() -> None:
-    """FACTS, trap 7: `del arg` after the default stream's last use, while a side stream still reads it."""
+    """`del arg` after the default stream's last use, while a side stream still reads it."""
     side = changed(STREAMED, ("triton_poi_0.run(buf0, buf1", "triton_poi_0.run(arg0_1, buf1"))
     assert kinds(wrapper(side)) == []
     assert kinds(wrapper(changed(side, ("    buf2 = ", "    del arg0_1\n    buf2 = ")))) == [hb.FREED_EARLY]

@@ -1,0 +1,66 @@
+"""How long it takes to price and plan random graphs, in CPU seconds over their number of kernels.
+
+    python benchmarks/scale.py 2500 5000 10000 20000 40000
+
+No GPU. The kernels stand in layers of twenty, each behind two of the layer before; times are modelled for an H200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+
+import sympy
+from tabulate import tabulate
+
+from graphstreams.choosing import simulated_plan
+from graphstreams.costs.devices import DEVICES
+from graphstreams.costs.roofline import price
+from graphstreams.graph.kernels import Access, Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.options import Options
+
+WIDTH = 20
+
+
+def graph_of(count: int, seed: int = 0) -> KernelGraph:
+    """So many kernels, of matrix products, reductions and pointwise ones in turns."""
+    dice = random.Random(seed)
+    kernels = []
+    for number in range(count):
+        kind = ("gemm", "reduction", "pointwise")[number % 3]
+        reads = (Access(f"input {number}", sympy.Integer(dice.randrange(10_000, 10_000_000))),)
+        writes = (Access(f"output {number}", sympy.Integer(8192)),)
+        flops = sympy.Integer(10**7) if kind == "gemm" else sympy.S.Zero
+        kernels.append(Kernel(number, f"k{number}", kind, (), ("launch",), reads, writes, flops, "bfloat16"))
+    edges = []
+    for number in range(WIDTH, count):
+        first = (number // WIDTH - 1) * WIDTH
+        edges += [Edge(before, number, EdgeKind.RAW) for before in sorted(dice.sample(range(first, first + WIDTH), 2))]
+    return KernelGraph(f"{count} kernels", tuple(kernels), tuple(edges))
+
+
+def row(count: int) -> list[str]:
+    """Seconds for prices and for the plan, and its streams."""
+    graph, device = graph_of(count), DEVICES["h200"]
+    started = time.process_time()
+    us = price(graph, device)
+    priced = time.process_time()
+    plan = simulated_plan(graph, us, device, Options())
+    ended = time.process_time()
+    times = (priced - started, ended - priced, ended - started)
+    return [f"{count:,}", *(f"{seconds:.1f}" for seconds in times), str(plan.streams)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one line a number of kernels."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kernels", type=int, nargs="*", default=[2500, 5000, 10000, 20000, 40000])
+    counts = parser.parse_args(argv).kernels
+    print(tabulate([row(count) for count in counts], headers=["kernels", "prices s", "plan s", "both s", "streams"]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
