@@ -39,7 +39,9 @@ class Calibration:
     bandwidth_share: float  # of the data sheet's, reached by large kernels
     flops_share: float  # of the data sheet's, the same
     serial: dict[str, tuple[float, float]]  # by operation that few blocks do: us, and us more for each MB it touches
-    event_us: float  # what a wait for another stream adds inside a CUDA graph
+    # What a wait for another stream adds inside a CUDA graph. To be read: plans are made with what fits measured plans best,
+    # `planning.simulation.EVENT_US` and `choosing.LISTED_WAIT_US`.
+    event_us: float
     kernels: int  # how many were fitted
     error: float  # the median of |predicted / measured - 1| over them
     undecided: tuple[str, ...] = ()  # parameters that no kernel of the fit depends on
