@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import gc
 import time
 import traceback
@@ -59,7 +61,10 @@ def _run(entrants: Field, module: torch.nn.Module, inputs: Inputs, contest: Cont
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """Settings of the process under which many rivals compile one module and capture it."""
+    """Settings of the process under which many rivals compile one module and capture it; a crash shows where it was."""
+    if not faulthandler.is_enabled():
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # where standard error is no file
+            faulthandler.enable()
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = 64
     gc.freeze()  # every capture collects garbage first, which otherwise looks at all that was imported
