@@ -25,10 +25,10 @@ from deepseek_v32 import Config, build, example_inputs
 from hand_streams import PHASES, by_hand
 from peers import POLICIES, syncs
 
-from graphstreams.contest.results import environment, write
+from graphstreams.benching import add_row, empty_result
 from graphstreams.contest.rivals import Contest, Inputs, Maker
-from graphstreams.contest.running import REPEATS, prepared, release, run_workload
-from graphstreams.reports.contest import best, progress, report
+from graphstreams.contest.running import prepared, release, run_workload
+from graphstreams.reports.contest import best, report
 
 DEVICE = "cuda"
 HAND, CUSTOM = "hand", "custom op"  # what the names of these rivals begin with
@@ -86,9 +86,8 @@ def contest(arguments: argparse.Namespace, hand: Sequence[str]) -> Contest:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """All workloads under all settings. The second setting takes the variant by hand that was fastest under the first."""
-    started, result = time.perf_counter(), {**environment(), "title": TITLE, "groups": GROUPS, "repeats": REPEATS}
-    result.update(rounds=arguments.rounds, replays=arguments.replays)
-    result.update(passes={setting: [] for setting in arguments.settings})
+    started = time.perf_counter()
+    result = empty_result(TITLE, GROUPS, arguments.settings, arguments.rounds, arguments.replays)
     fastest: dict[str, str] = {}
     for setting in arguments.settings:
         for name in arguments.workloads:
@@ -102,10 +101,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             row["name"] = name
             if (winner := best(row, HAND)) is not None:
                 fastest[name] = winner.removeprefix(f"{HAND}: ")
-            result["passes"][setting].append(row)
-            result["seconds"] = round(time.perf_counter() - started, 1)
-            print(f"[{result['seconds']:.0f} s] {setting}: {progress(row, GROUPS)}", flush=True)
-            write(result, report(result), arguments.out / "bench")
+            add_row(result, setting, row, time.perf_counter() - started, arguments.out, partial(print, flush=True))
     return result
 
 

@@ -14,7 +14,7 @@ from graphstreams.contest.results import environment, write
 from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, Contest, Inputs, Maker, Policy
 from graphstreams.contest.running import REPEATS, prepared, release, run_workload
 from graphstreams.loading import load_function, load_mapping
-from graphstreams.reports.contest import OUR_GROUPS, progress, report
+from graphstreams.reports.contest import OUR_GROUPS, Groups, progress, report
 
 CHECKOUT = Path(__file__).parents[1]  # where this package is not installed somewhere else
 PEERS = Path("examples") / "peers.py"
@@ -72,8 +72,8 @@ def run(
     """Everything under "deterministic" or "default" settings of Inductor, as plain data for `reports.contest.report`.
 
     `function` names a function tokens -> (module, seed -> inputs). After every workload `say` gets a line, and the folder `out`
-    bench.md and bench.json. Raises ValueError where it cannot be loaded, RuntimeError
-    without a GPU, OSError where `out` can be no folder.
+    bench.md and bench.json. Raises ValueError where the function cannot be loaded, RuntimeError without a GPU, OSError where
+    `out` can be no folder.
     """
     make = load_function(function)
     if not torch.cuda.is_available():
@@ -81,21 +81,34 @@ def run(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    result: dict[str, Any] = {**environment(), "title": f"{function}: streams compared", "repeats": REPEATS}
-    result.update(groups={name: name for name in contest.makers}, rounds=contest.rounds, replays=contest.replays)
-    result.update(passes={setting: [] for setting in settings})
+    groups = {name: name for name in contest.makers}
+    result = empty_result(f"{function}: streams compared", groups, settings, contest.rounds, contest.replays)
     with prepared():
         for setting in settings:
             for tokens in batch:
                 title = f"{tokens} token{'s' * (tokens > 1)}"
                 row = run_workload(title, partial(_made, function, make, tokens), contest, setting == "deterministic")
                 release()
-                result["passes"][setting].append(row)
-                result["seconds"] = round(time.perf_counter() - started, 1)
-                say(f"[{result['seconds']:.0f} s] {setting}: {progress(row, result['groups'])}")
-                if out is not None:
-                    write(result, report(result), out / "bench")
+                add_row(result, setting, row, time.perf_counter() - started, out, say)
     return result
+
+
+def empty_result(title: str, groups: Groups, settings: Sequence[str], rounds: int, replays: int) -> dict[str, Any]:
+    """The result of a bench of which nothing has been measured yet, for `add_row` and `reports.contest.report`."""
+    passes: dict[str, list[Any]] = {setting: [] for setting in settings}
+    told = {"title": title, "groups": groups, "repeats": REPEATS, "rounds": rounds, "replays": replays}
+    return {**environment(), **told, "passes": passes}
+
+
+def add_row(
+    result: dict[str, Any], setting: str, row: Mapping[str, Any], seconds: float, out: Path | None, say: Callable[[str], None]
+) -> None:
+    """Add a workload measured under `setting`; tell `say` in a line, and the folder `out`. `seconds` have passed in all."""
+    result["passes"][setting].append(row)
+    result["seconds"] = round(seconds, 1)
+    say(f"[{result['seconds']:.0f} s] {setting}: {progress(row, result['groups'])}")
+    if out is not None:
+        write(result, report(result), out / "bench")
 
 
 def _made(function: str, make: Callable[[int], Any], tokens: int) -> tuple[torch.nn.Module, Inputs]:

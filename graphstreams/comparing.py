@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
+from graphstreams.contest.results import largest_report
+from graphstreams.contest.rivals import Inputs
 from graphstreams.rewriting.execution import equal_bits
 from graphstreams.runtime.captured import Captured, clones, copy_into, leaves
 from graphstreams.runtime.player import times_in_turns
-
-Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,10 @@ def compare(
 
 
 def _verdict(directory: Path) -> tuple[str, str]:
-    import json
-
-    reports = [json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))]
-    if not reports:
+    try:
+        _, largest = largest_report(directory)
+    except RuntimeError:
         return "serial", "no graph was compiled"
-    largest = max(reports, key=lambda report: report["kernels_serial"])
     return largest["verdict"], largest["reason"]
 
 

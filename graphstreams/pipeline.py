@@ -22,6 +22,7 @@ from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime.allocator import unsuited
+from graphstreams.runtime.streams import lacking
 from graphstreams.sizing import dynamic_tokens
 from graphstreams.token_plans import plan_for_tokens, streamed_part
 from graphstreams.verification.happens_before import find_races
@@ -69,7 +70,7 @@ def _stages(
     inputs: Sequence[Any] | None, twin: bool,
 ) -> None:  # fmt: skip
     with stage(outcome, "read"):
-        if reason := unsuited() or wrapper.foreign_generator():
+        if reason := unsuited() or lacking() or wrapper.foreign_generator():
             raise Serial("serial", reason)
         reading = outcome.reading = read_graph(gm, outcome.report.name, input_names)
         outcome.report = replace(

@@ -198,9 +198,8 @@ def confirm(
     told = ", ".join(f"{size}: {gain:.1%}" for size, gain in measured)
     limit = f"; measured up to {gaining}" if unlimited else ""
     reason = f"predicted: {threshold.reason}{limit}; measured gains: {told}"
-    marks = {*gains, gaining, gaining + 1} if point_at is not None else ()
-    points = {point_at(size) for size in marks if low <= size <= high} if point_at is not None else set()
-    curve = tuple(sorted({*threshold.curve, *points}))
+    marks = [size for size in {*gains, gaining, gaining + 1} if low <= size <= high]
+    curve = tuple(sorted({*threshold.curve, *(map(point_at, marks) if point_at is not None else ())}))
     return replace(threshold, largest=None if unlimited else gaining, reason=reason, curve=curve, measured=measured)
 
 

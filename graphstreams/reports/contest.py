@@ -182,6 +182,6 @@ def shortened(text: str, limit: int = 120) -> str:
 
 
 def markdown(lines: Sequence[Sequence[Any]], headers: Sequence[str]) -> str:
-    """A table in markdown; cells are shown as they are given."""
+    """A table in markdown; numbers are shown as they are given, and a bar, which would end its cell, as a slash."""
     shown = [[str(cell).replace("|", "/") for cell in line] for line in (headers, *lines)]
     return tabulate(shown[1:], headers=shown[0], tablefmt="github", disable_numparse=True)

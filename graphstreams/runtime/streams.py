@@ -23,6 +23,15 @@ Key = tuple[int, int, int]  # device index and stream id of the caller, priority
 StreamId = tuple[int, int, int]  # id, device index and device type, as torch's C functions take them
 
 _set_stream = getattr(torch._C, "_cuda_setStream", None)  # missing from a torch without CUDA
+_NEEDED = ("_cuda_setStream", "_cuda_getCurrentStream", "_CudaEventBase")
+
+
+def lacking() -> str:
+    """Why streamed graphs cannot run with this torch on the GPU at hand; empty where they can, or where there is no GPU."""
+    missing = [name for name in _NEEDED if not hasattr(torch._C, name)]
+    if not missing or not torch.cuda.is_available():
+        return ""
+    return f"this torch has no torch._C.{missing[0]}, by which streams are set"
 
 
 class AuxStream(torch.cuda.ExternalStream):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from graphstreams import benching
 from graphstreams.contest import running
 from graphstreams.reports.contest import report
 from graphstreams.runtime.captured import clones, leaves
@@ -173,7 +174,7 @@ def test_the_blocks_stand_before_the_layers() -> None:
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
     """The benchmark with everything replaced that needs a GPU."""
     monkeypatch.setattr(bench, "DEVICE", "cpu")
-    monkeypatch.setattr(bench, "environment", lambda: ENVIRONMENT)
+    monkeypatch.setattr(benching, "environment", lambda: ENVIRONMENT)
     tiny = {"block": bench.Workload(TINY, False), "layer": bench.Workload(TINY, True)}
     monkeypatch.setattr(bench, "WORKLOADS", tiny)
     return take_the_place_of_a_gpu(monkeypatch)

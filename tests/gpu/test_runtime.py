@@ -50,6 +50,17 @@ def make() -> tuple[torch.nn.Module, list[torch.Tensor]]:
         return module, [torch.randn(4, 1024), torch.randn(16, 1024), torch.arange(4)]
 
 
+def compiled_and_expected() -> tuple[Any, list[torch.Tensor], torch.Tensor]:
+    """The streamed module, compiled and called once; inputs; and what serial code makes of them."""
+    module, inputs = make()
+    torch._dynamo.reset()
+    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
+    with torch.no_grad():
+        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
+        streamed(*[value.clone() for value in inputs])
+    return streamed, inputs, expected
+
+
 def check(compiled: object, module: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
     torch._dynamo.reset()
     serial = torch.compile(module, options=SAME_KERNELS)
@@ -180,12 +191,8 @@ class Failing:
 @pytest.mark.parametrize("place", [1, 2, 3, 5, 8])
 def test_an_exception_in_the_middle_of_a_call_leaves_everything_in_order(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The caller's stream is current, and the next call has serial's bits."""
-    module, inputs = make()
-    torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
+    streamed, inputs, expected = compiled_and_expected()
     with torch.no_grad():
-        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
-        streamed(*[value.clone() for value in inputs])
         before = torch.cuda.current_stream()
         with monkeypatch.context() as patch:
             for wrapper in (each for each in PyCodeCache.modules if hasattr(each, "_acquire_streams")):
@@ -205,12 +212,8 @@ def test_our_streams_do_not_wait_for_the_legacy_default_stream() -> None:
 
 
 def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
-    module, inputs = make()
-    torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
+    streamed, inputs, expected = compiled_and_expected()
     with torch.no_grad():
-        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
-        streamed(*[value.clone() for value in inputs])
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -248,12 +251,8 @@ def test_ten_thousand_calls_make_nothing_new() -> None:
 
 
 def test_two_threads_on_streams_of_their_own_get_serial_bits() -> None:
-    module, inputs = make()
-    torch._dynamo.reset()
-    streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
+    streamed, inputs, expected = compiled_and_expected()
     with torch.no_grad():
-        expected = torch.compile(module, options=SAME_KERNELS)(*[value.clone() for value in inputs])
-        streamed(*[value.clone() for value in inputs])
         torch.cuda.synchronize()
 
         def work(_: int) -> bool:

@@ -243,6 +243,16 @@ def made_as(device: torch.device, priority: int, kind: Any) -> Any:
     return type("Made", (), {**context, "stream_id": priority, "device_index": device.index, "device_type": 1})()
 
 
+@pytest.mark.parametrize("name", ["_cuda_setStream", "_cuda_getCurrentStream", "_CudaEventBase"])
+def test_a_torch_without_what_streams_are_set_by_is_told(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    assert runtime.lacking() == ""
+    monkeypatch.delattr(torch._C, name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert runtime.lacking() == f"this torch has no torch._C.{name}, by which streams are set"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert runtime.lacking() == ""
+
+
 @dataclass
 class WaitingStream:
     """What `join` uses of the caller's stream."""
