@@ -297,7 +297,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--context", type=int, help="slots of each sequence's cache")
     parser.add_argument("--tiny", action="store_true", help="a layer small enough for a CPU")
     parser.add_argument("--fp8", action="store_true", help="fp8 weights and GEMMs; weights_proj stays bfloat16")
-    parser.add_argument("--streams", type=int, default=3, help="streams in all, the caller's included")
+    parser.add_argument("--streams", type=int, help="most streams of a plan, the caller's included")
     parser.add_argument("--target", default="h200", help="the GPU to plan for where none is here")
     parser.add_argument("--dump", help="directory for the report's files")
     return parser.parse_args(argv)
@@ -315,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from graphstreams.explaining import equal_on_cpu
 
     args = parse_args(argv)
-    config, options = config_from(args), {"streams": args.streams}
+    config, options = config_from(args), {} if args.streams is None else {"streams": args.streams}
     gpu = torch.cuda.is_available()
     started = time.perf_counter()
     report = explain(build(config, "meta"), example_inputs(config, "meta"), None if gpu else args.target, options)

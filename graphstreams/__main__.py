@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+_STREAMS = "most streams of a plan, the caller's included (default: the option's)"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done; 1 races found, or a benchmark in which graphstreams failed or had
@@ -33,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser("explain", help="plan a module for a GPU, which need not be here")
     explain.add_argument("function", metavar="MODULE:FUNCTION", help="a function that returns (module, example inputs)")
     explain.add_argument("--target", help="the GPU to plan for, such as h200; default: the one at hand")
-    explain.add_argument("--streams", type=int, default=3, help="streams in all (default 3)")
+    explain.add_argument("--streams", type=int, help=_STREAMS)
     explain.add_argument("--dump", type=Path, metavar="DIR", help="write the report's files there")
     explain.add_argument("--strict", action="store_true", help="exit with 2 where the graph would run serially")
     explain.set_defaults(run=_explain)
@@ -51,7 +53,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     add = bench.add_argument
     add("function", metavar="MODULE:FUNCTION", nargs="?", help="a function tokens -> (module, seed -> inputs)")
     add("--batch", default="1", help="token counts, such as 1,16,64 (default 1)")
-    add("--streams", type=int, default=3, help="streams in all (default 3)")
+    add("--streams", type=int, help=_STREAMS)
     rival = "another way to run the module: (module, settings of Inductor) -> compiled function; may be given again"
     add("--rival", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help=rival)
     policies = (
@@ -88,11 +90,18 @@ def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.explaining import explain
 
     module, inputs = _module_and_inputs(arguments.function)
-    report = explain(module, inputs, target=arguments.target, options={"streams": arguments.streams})
+    report = explain(module, inputs, target=arguments.target, options=_streams(arguments))
     print(report)
     if arguments.dump:
         print(f"report: {report.save(arguments.dump)}")
     return 2 if arguments.strict and report.verdict != "clean" else 0
+
+
+def _streams(arguments: argparse.Namespace) -> dict[str, int]:
+    """The option as far as it is given. Raises ValueError where it is out of range."""
+    from graphstreams.options import Options
+
+    return {} if arguments.streams is None else {"streams": Options(streams=arguments.streams).streams}
 
 
 def _module_and_inputs(name: str) -> tuple[Any, Any]:
@@ -131,12 +140,10 @@ def _bench(arguments: argparse.Namespace) -> int:
         raise ValueError("--rounds has to be at least 2, --replays at least 0")
     from graphstreams.benching import policies_of, rivals_of, run, sound, tokens_of
     from graphstreams.contest.rivals import Contest
-    from graphstreams.options import Options
     from graphstreams.reports.contest import report
 
-    options = {"streams": Options(streams=arguments.streams).streams}
     batch, rivals, policies = tokens_of(arguments.batch), rivals_of(arguments.rival), policies_of(arguments.policies)
-    contest = Contest(rivals, policies, options, rounds=arguments.rounds, replays=arguments.replays)
+    contest = Contest(rivals, policies, _streams(arguments), rounds=arguments.rounds, replays=arguments.replays)
     settings = ["deterministic", "default"] if arguments.settings == "both" else [arguments.settings]
     result = run(arguments.function, batch, settings, contest, arguments.out, _say)
     print(report(result))

@@ -31,7 +31,12 @@ class Options:
     former overrides. Raises OptionError for a value out of range, and for `costs` that are neither known nor a file.
     """
 
-    streams: int = _field(3, int, (1, 8), "streams in all, the caller's included; 1 turns the rewriting off")
+    streams: int = _field(
+        5,
+        int,
+        (1, 8),
+        "streams in all, the caller's included, of which a plan takes as many as are best; 1 turns the rewriting off",
+    )
     costs: str = _field(
         "auto",
         str,

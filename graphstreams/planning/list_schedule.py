@@ -30,6 +30,7 @@ from graphstreams.planning.paths import (
 from graphstreams.planning.plan import Plan
 
 VARIATION = 0.35  # of the logarithm of a time, in varied_schedule
+MANY_KERNELS = 2_000  # graphs of more have list schedules on two streams and on the most only
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     """
     check_arguments(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
-    best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams)])
+    best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams, len(us))])
     return assemble(graph, best, timing, us, streams, event_us)
 
 
@@ -67,7 +68,7 @@ def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_
     """The assignment of every rule, on one stream first. Arguments as for `plan_kernels`."""
     check_arguments(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
-    return [_greedy(problem, rule) for rule in _rules(streams)]
+    return [_greedy(problem, rule) for rule in _rules(streams, len(us))]
 
 
 def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, dice: Random) -> Assignment:
@@ -77,7 +78,7 @@ def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event
     """
     varied = [time * exp(dice.gauss(0, VARIATION)) for time in us]
     problem = _problem(graph, varied, event_us * exp(dice.gauss(0, 1)))
-    return _greedy(problem, dice.choice(list(_rules(dice.randint(2, max(2, streams))))))
+    return _greedy(problem, dice.choice(list(_rules(dice.randint(2, max(2, streams)), len(us)))))
 
 
 def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
@@ -103,11 +104,12 @@ def _problem(graph: KernelGraph, us: Sequence[float], event_us: float) -> _Probl
     )
 
 
-def _rules(streams: int) -> Iterator[_Rule]:
+def _rules(streams: int, kernels: int) -> Iterator[_Rule]:
     yield _Rule(1, pin_path=False, look_ahead=False, follow=False)
     for count in range(2, streams + 1):
         # Beyond a few, one stream more or less hardly matters: powers of two keep the planning time in bounds.
-        if count <= 4 or count == streams or count.bit_count() == 1:
+        several = kernels <= MANY_KERNELS and (count <= 4 or count.bit_count() == 1)
+        if several or count in (2, streams):
             for pin_path, look_ahead, follow in product((False, True), repeat=3):
                 yield _Rule(count, pin_path, look_ahead, follow)
 

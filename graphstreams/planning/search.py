@@ -53,13 +53,15 @@ class Space:
     def changed(self, assignment: Assignment, dice: random.Random) -> Assignment:
         """The assignment after one to three random changes."""
         order, stream = list(assignment.order), list(assignment.stream)
+        # Of the streams that nothing is on yet one is as good as another.
+        targets = min(self.streams, 2 + max(stream))
         for _ in range(dice.choice((1, 1, 1, 2, 3))):
             kernel = dice.choice(self.free)
             match dice.randrange(6):
                 case 0 | 1:
-                    stream[kernel] = dice.randrange(self.streams)
+                    stream[kernel] = dice.randrange(targets)
                 case 2:
-                    self._move_branch(kernel, stream, dice.randrange(self.streams))
+                    self._move_branch(kernel, stream, dice.randrange(targets))
                 case 3:
                     other = dice.choice(self.free)
                     stream[kernel], stream[other] = stream[other], stream[kernel]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from graphstreams.costs.profile import load_profile
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning import list_schedule
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.list_schedule import plan_kernels
 
@@ -210,6 +211,13 @@ def test_every_plan_is_consistent(case, streams, event_us):
 @given(priced_graphs(most=12))
 def test_the_same_input_gives_the_same_plan(case):
     assert plan_kernels(*case) == plan_kernels(*case)
+
+
+@pytest.mark.parametrize(("kernels", "counts"), [(5, {1, 2, 3, 4, 5}), (6, {1, 2, 5})])
+def test_large_graphs_are_listed_on_two_streams_and_on_the_most(monkeypatch, kernels, counts):
+    monkeypatch.setattr(list_schedule, "MANY_KERNELS", 5)
+    listed = list_schedule.list_schedules(graph_of(kernels, []), [1.0] * kernels, 5, 0.0)
+    assert {len(set(assignment.stream)) for assignment in listed} == counts
 
 
 def test_a_graph_of_20000_kernels():

@@ -111,6 +111,20 @@ def test_a_branch_moves_without_its_exclusive_kernels():
     assert streams >= {(0, 0, 1, 1), (1, 0, 0, 0), (0, 0, 0, 1)}
 
 
+def test_a_change_opens_one_stream_at_most():
+    """Moves to different streams that nothing is on would be one and the same plan."""
+    space = Space(graph_of(6, []), [1.0] * 6, 5, 0.0)
+    dice, used = random.Random(0), set()
+    for _ in range(300):
+        used.add(len(set(space.changed(Assignment(range(6), [0, 0, 0, 1, 1, 1]), dice).stream)))
+    assert {2, 3} <= used <= {1, 2, 3}
+    found, current = set(), space.starts[0]
+    for _ in range(300):
+        current = space.changed(current, dice)
+        found.add(len(set(current.stream)))
+    assert found == {1, 2, 3, 4, 5}
+
+
 def test_changes_reach_every_plan_of_a_small_graph():
     graph = graph_of(4, [(0, 1), (1, 2)])
     space = Space(graph, [1.0] * 4, 2, 0.0)
