@@ -57,12 +57,14 @@ class Space:
         targets = min(self.streams, 2 + max(stream))
         for _ in range(dice.choice((1, 1, 1, 2, 3))):
             kernel = dice.choice(self.free)
-            match dice.randrange(6):
+            match dice.randrange(7):
                 case 0 | 1:
                     stream[kernel] = dice.randrange(targets)
                 case 2:
                     self._move_branch(kernel, stream, dice.randrange(targets))
                 case 3:
+                    self._merge(stream[kernel], dice.randrange(targets), stream)
+                case 4:
                     other = dice.choice(self.free)
                     stream[kernel], stream[other] = stream[other], stream[kernel]
                 case _:
@@ -80,6 +82,12 @@ class Space:
             if stream[current] == home and not self.graph.kernels[current].on_caller:
                 stream[current] = target
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
+
+    def _merge(self, home: int, target: int, stream: list[int]) -> None:
+        """All kernels of a stream go to another one."""
+        for kernel in self.free:
+            if stream[kernel] == home:
+                stream[kernel] = target
 
     def _move_launch(self, kernel: int, order: list[int], dice: random.Random) -> None:
         """The kernel is launched sooner or later, between the last of its predecessors and the first of its successors."""
