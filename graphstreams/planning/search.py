@@ -1,8 +1,8 @@
 """Search for a better plan than the list schedules, on the simulator.
 
 Small changes of a good plan, one after another: a kernel or a branch on another stream, two kernels that exchange their
-streams, a launch that comes sooner or later on its stream. Every draw comes from one generator with a fixed seed, so the same
-graph and times give the same plan.
+streams, a launch that comes sooner or later on its stream, two streams that become one. Every draw comes from one generator
+with a fixed seed, so the same graph and times give the same plan.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.assembly import assemble, assignment_of
 from graphstreams.planning.list_schedule import list_schedules
-from graphstreams.planning.paths import Assignment, Timing, timed
+from graphstreams.planning.paths import Assignment, Timing, critical_path, longest_remaining, timed
 from graphstreams.planning.plan import Plan
 
 Simulate = Callable[[Assignment], Timing]
@@ -22,6 +22,7 @@ Signature = tuple[tuple[int, ...], ...]
 EVALUATIONS = 400  # simulations of a local search, for graphs of up to EVALUATED_KERNELS / EVALUATIONS kernels
 EVALUATED_KERNELS = 40_000  # kernels simulated in all: larger graphs get fewer changes
 EQUAL_US = 1e-9  # sums that differ by less were added in another order
+WORTH = 0.005  # of the time that a plan on fewer streams takes: as much has each further stream to save
 
 
 class Space:
@@ -63,7 +64,7 @@ class Space:
                 case 2:
                     self._move_branch(kernel, stream, dice.randrange(targets))
                 case 3:
-                    self._merge(stream[kernel], dice.randrange(targets), stream)
+                    stream[:] = _merged(self, Assignment(order, stream), stream[kernel], dice.randrange(targets)).stream
                 case 4:
                     other = dice.choice(self.free)
                     stream[kernel], stream[other] = stream[other], stream[kernel]
@@ -82,12 +83,6 @@ class Space:
             if stream[current] == home and not self.graph.kernels[current].on_caller:
                 stream[current] = target
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
-
-    def _merge(self, home: int, target: int, stream: list[int]) -> None:
-        """All kernels of a stream go to another one."""
-        for kernel in self.free:
-            if stream[kernel] == home:
-                stream[kernel] = target
 
     def _move_launch(self, kernel: int, order: list[int], dice: random.Random) -> None:
         """The kernel is launched sooner or later, between the last of its predecessors and the first of its successors."""
@@ -117,7 +112,52 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
                 current = candidate
             if makespan < shortest - EQUAL_US:
                 best, shortest = candidate, makespan
-    return space.plan(best)
+    best = _on_fewer_streams(space, best)
+    named = main_first(space, best)
+    if list(named.stream) == list(best.stream):
+        return space.plan(best)
+    # The caller's stream waits for no fork: with free kernels on it the plan may be the shorter one.
+    return min(space.plan(named), space.plan(best), key=lambda plan: round(plan.streamed_us, 9))
+
+
+def _on_fewer_streams(space: Space, best: Assignment) -> Assignment:
+    """The assignment with streams merged, one after another, as long as what one saves is not worth it."""
+    if space.streams**2 * len(space.us) > EVALUATED_KERNELS:
+        return best
+    makespan = space.simulate(best).makespan
+    while (used := 1 + max(best.stream, default=0)) > 2:
+        merged = [_merged(space, best, home, target) for home in range(used) for target in range(used) if home != target]
+        fewer = [assignment for assignment in merged if max(assignment.stream) < used - 1]
+        shortest = min(fewer, key=lambda assignment: space.simulate(assignment).makespan, default=best)
+        merged_us = space.simulate(shortest).makespan
+        if not fewer or merged_us > makespan * (1 + WORTH):
+            return best
+        best, makespan = shortest, merged_us
+    return best
+
+
+def _merged(space: Space, given: Assignment, home: int, target: int) -> Assignment:
+    stream = list(given.stream)
+    for kernel in space.free:
+        if stream[kernel] == home:
+            stream[kernel] = target
+    return Assignment(given.order, _without_gaps(given.order, stream))
+
+
+def main_first(space: Space, given: Assignment) -> Assignment:
+    """The same streams with the one that has most of the critical path as the caller's, which is enqueued first.
+
+    As it is where kernels have to be on the caller's stream.
+    """
+    if len(space.free) < len(space.us) or not given.stream:
+        return given
+    busy = [0.0] * (1 + max(given.stream))
+    for kernel in critical_path(space.successors, longest_remaining(space.successors, space.us)):
+        busy[given.stream[kernel]] += space.us[kernel]
+    number = {busy.index(max(busy)): 0}
+    for kernel in given.order:
+        number.setdefault(given.stream[kernel], len(number))
+    return Assignment(given.order, [number[stream] for stream in given.stream])
 
 
 def exchanged(space: Space, plan: Plan) -> list[Plan]:

@@ -14,7 +14,7 @@ from graphstreams.planning.events import check_plan
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import PROPOSALS, search_by_measuring
 from graphstreams.planning.paths import Assignment, Timing, timed
-from graphstreams.planning.search import EVALUATED_KERNELS, Space, exchanged, search_on_simulator, signature
+from graphstreams.planning.search import EVALUATED_KERNELS, Space, exchanged, main_first, search_on_simulator, signature
 
 
 def graph_of(count, edges, exclusive=()):
@@ -141,6 +141,23 @@ def test_the_simulators_search_is_never_worse_than_the_best_list_schedule(space,
     plan = search_on_simulator(space, seed)
     assert_sound(plan, space)
     assert plan.streamed_us <= plan_kernels(space.graph, space.us, space.streams, space.event_us).streamed_us + 1e-9
+
+
+def test_the_critical_path_is_on_the_callers_stream():
+    """k1 is the long one; where a kernel has to be on the caller's stream the numbers stay."""
+    given = Assignment([0, 1, 2], [0, 1, 0])
+    assert main_first(Space(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0), given).stream == [1, 0, 1]
+    assert main_first(Space(graph_of(3, [], exclusive={0}), [1.0, 9.0, 1.0], 2, 0.0), given) == given
+    assert main_first(Space(graph_of(0, []), [], 2, 0.0), Assignment([], [])) == Assignment([], [])
+
+
+def test_a_further_stream_has_to_be_worth_it():
+    """Beside 100 us on the caller's stream two of 1 us fit on one other; two of 90 us need two."""
+    graph = graph_of(3, [])
+    assert search_on_simulator(Space(graph, [100.0, 1.0, 1.0], 5, 0.0)).streams == 2
+    assert search_on_simulator(Space(graph, [100.0, 90.0, 90.0], 5, 0.0)).streams == 3
+    barely = search_on_simulator(Space(graph, [100.0, 60.0, 40.4], 5, 0.0))
+    assert (barely.streams, barely.streamed_us) == (2, pytest.approx(100.4))
 
 
 def test_exchanging_gives_the_callers_kernels_another_stream():
