@@ -78,7 +78,11 @@ def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event
     """
     varied = [time * exp(dice.gauss(0, VARIATION)) for time in us]
     problem = _problem(graph, varied, event_us * exp(dice.gauss(0, 1)))
-    return _greedy(problem, dice.choice(list(_rules(dice.randint(2, max(2, streams)), len(us)))))
+    # A further stream is allowed every other time: few graphs want many, and each draw on many is one less on few.
+    allowed = 2
+    while allowed < streams and dice.random() < 0.5:
+        allowed += 1
+    return _greedy(problem, dice.choice(list(_rules(allowed, len(us)))))
 
 
 def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
