@@ -70,7 +70,7 @@ def _stages(
     inputs: Sequence[Any] | None, twin: bool,
 ) -> None:  # fmt: skip
     with stage(outcome, "read"):
-        if reason := unsuited() or lacking() or wrapper.foreign_generator():
+        if reason := unsuited() or lacking(at_hand=outcome.device is None) or wrapper.foreign_generator():
             raise Serial("serial", reason)
         reading = outcome.reading = read_graph(gm, outcome.report.name, input_names)
         outcome.report = replace(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,12 +27,33 @@ _set_stream = getattr(torch._C, "_cuda_setStream", None)  # missing from a torch
 _NEEDED = ("_cuda_setStream", "_cuda_getCurrentStream", "_CudaEventBase")
 
 
-def lacking() -> str:
-    """Why streamed graphs cannot run with this torch on the GPU at hand; empty where they can, or where there is no GPU."""
-    missing = [name for name in _NEEDED if not hasattr(torch._C, name)]
-    if not missing or not torch.cuda.is_available():
+def lacking(at_hand: bool) -> str:
+    """Why streamed graphs cannot run with this torch; empty where they can, or where there is no GPU.
+
+    With `at_hand` the GPU is a real one, and streams are tried on it once a process.
+    """
+    if not torch.cuda.is_available():
         return ""
-    return f"this torch has no torch._C.{missing[0]}, by which streams are set"
+    missing = [name for name in _NEEDED if not hasattr(torch._C, name)]
+    if missing:
+        return f"this torch has no torch._C.{missing[0]}, by which streams are set"
+    if at_hand and not _sets_streams():
+        return "this torch's torch._C._cuda_setStream does not take a stream as its id, device index and device type"
+    return ""
+
+
+@cache
+def _sets_streams() -> bool:
+    """Whether the context of an aux stream leads to it and back: the arguments by position might be others one day."""
+    caller = torch.cuda.current_stream()
+    try:
+        with new_aux_stream(caller, 0) as stream:
+            inside = torch._C._cuda_getCurrentStream(caller.device_index)
+        return inside == stream.own and torch._C._cuda_getCurrentStream(caller.device_index) == stream.callers
+    except TypeError:
+        return False
+    finally:
+        torch.cuda.set_stream(caller)
 
 
 class AuxStream(torch.cuda.ExternalStream):

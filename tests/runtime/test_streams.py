@@ -245,12 +245,50 @@ def made_as(device: torch.device, priority: int, kind: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["_cuda_setStream", "_cuda_getCurrentStream", "_CudaEventBase"])
 def test_a_torch_without_what_streams_are_set_by_is_told(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    assert runtime.lacking() == ""
-    monkeypatch.delattr(torch._C, name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert runtime.lacking() == f"this torch has no torch._C.{name}, by which streams are set"
+    assert runtime.lacking(at_hand=False) == ""
+    monkeypatch.delattr(torch._C, name)
+    assert runtime.lacking(at_hand=True) == f"this torch has no torch._C.{name}, by which streams are set"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert runtime.lacking() == ""
+    assert runtime.lacking(at_hand=True) == ""
+
+
+def by_place(stream_id: int, device_index: int, device_type: int) -> tuple[int, int, int]:
+    return stream_id, device_index, device_type
+
+
+def by_other_places(device_index: int, stream_id: int, device_type: int) -> tuple[int, int, int]:
+    return stream_id, device_index, device_type
+
+
+def by_name(*, stream_id: int, device_index: int, device_type: int) -> tuple[int, int, int]:
+    return stream_id, device_index, device_type
+
+
+@pytest.mark.parametrize(("signature", "sets"), [(by_place, True), (by_other_places, False), (by_name, False)])
+def test_a_torch_that_sets_streams_otherwise_is_told(monkeypatch: pytest.MonkeyPatch, signature: Any, sets: bool) -> None:
+    """Work of an aux stream would be on some other one, and nothing that was proved would hold."""
+    monkeypatch.undo()
+    caller = SimpleNamespace(device=torch.device("cuda", 1), stream_id=7, device_index=1, device_type=1)
+    current = {1: (7, 1, 1)}
+
+    def set_stream(*arguments: int) -> None:
+        stream = signature(*arguments)
+        current[stream[1]] = stream
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: caller)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: current.update({1: (7, 1, 1)}))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentStream", current.get)
+    monkeypatch.setattr(runtime, "_set_stream", set_stream)
+    monkeypatch.setattr(runtime, "new_stream", lambda device, priority, kind: made_as(device, 40, kind))
+    runtime._sets_streams.cache_clear()
+    try:
+        assert (runtime.lacking(at_hand=True) == "") == sets
+        assert ("_cuda_setStream" in runtime.lacking(at_hand=True)) == (not sets)
+        assert current[1] == (7, 1, 1)
+    finally:
+        runtime._sets_streams.cache_clear()
 
 
 @dataclass
