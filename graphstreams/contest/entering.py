@@ -51,7 +51,7 @@ def _verdict(directory: Path) -> tuple[dict[str, Any], Plan | None]:
     """What the report on the largest graph says, and its plan."""
     folder, largest = largest_report(directory)
     names = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured")
-    kept = {name: largest[name] for name in names}
+    kept = {**{name: largest[name] for name in names}, "stages": largest["seconds"]}
     plan = folder / "plan.json"
     return kept, Plan.loads(plan.read_text()) if plan.exists() else None
 

@@ -30,6 +30,7 @@ def report(result: Mapping[str, Any]) -> str:
             parts.append(f"### Bits\n\n{bits_table(rows)}\n\n{_BITS_LEGEND}")
             parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows, groups)}")
         if rows:
+            parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{stages_table(rows)}\n\n{_STAGES_LEGEND}")
             parts.append(f"### Times, {SETTINGS[setting]}\n\n{times_table(rows)}")
     return "\n\n".join(parts) + "\n"
 
@@ -46,6 +47,10 @@ _PLAYED_LEGEND = (
 _BITS_LEGEND = (
     "Runs with other outputs or caches than serial's / runs, as CUDA graphs and launched directly. Then the largest "
     "difference relative to the largest value, and how many of the wrong runs gave yet other bits when they were repeated."
+)
+_STAGES_LEGEND = (
+    "Seconds of the host for kernels' times, for the plan (with the search), and for timing the generated code. Kernels that "
+    "an earlier compile has timed are not timed again."
 )
 
 
@@ -105,6 +110,17 @@ def bits_table(rows: Sequence[Row]) -> str:
                 size = f"{rival['difference']:.1e}" if any(rival["wrong"].values()) else "-"
                 lines.append([row["title"], name, runs, size, rival["unstable"] or "-"])
     return markdown(lines, ["workload", "rival", "wrong / runs", "largest difference", "unstable"])
+
+
+def stages_table(rows: Sequence[Row]) -> str:
+    """Plans measured, and how long each stage of planning took, one line a workload and variant of graphstreams."""
+    lines = []
+    for row in rows:
+        for name, rival in row.get("rivals", {}).items():
+            if stages := rival.get("stages"):
+                seconds = [f"{stages[stage]:.2f}" if stage in stages else "-" for stage in ("price", "plan", "measure")]
+                lines.append([row["title"], name, (rival["measured"] or {}).get("tried", "-"), *seconds])
+    return markdown(lines, ["workload", "rival", "plans measured", "price s", "plan s", "measure s"])
 
 
 def times_table(rows: Sequence[Row]) -> str:

@@ -28,8 +28,12 @@ def a_row() -> dict[str, Any]:
         "hand: both": compiled(80.0, wrong={"graph": 50, "direct": 5}, difference=0.004),
         "hand: phase 2": {"failed": "RuntimeError: operation | failed\ndue to a capture"},
         "custom op: both": compiled(125.0, wrong={"graph": 9, "direct": 0}, difference=0.5, unstable=3),
-        "graphstreams: roofline": compiled(100.0, verdict="serial", reason="the predicted gain is 1.0%"),
-        "graphstreams: search": compiled(50.0, verdict="clean", reason=""),
+        "graphstreams: roofline": compiled(
+            100.0, verdict="serial", reason="the predicted gain is 1.0%", measured=None, stages={"read": 0.4, "plan": 0.05}
+        ),
+        "graphstreams: search": compiled(
+            50.0, verdict="clean", reason="", measured={"tried": 32}, stages={"price": 0.123, "plan": 1.5, "measure": 0.3}
+        ),
         "played: serial": {"graph": times(100.0)},
         "played: Nimble": {"graph": times(62.5), "streams": 5, "waits": 11},
     }
@@ -52,6 +56,16 @@ def a_result() -> dict[str, Any]:
     told = {name: f"<{name}>" for name in names}
     passes = {"deterministic": [a_row(), FAILED], "default": [a_row()]}
     return {**told, "title": "A contest", "groups": GROUPS, "passes": passes}
+
+
+def test_the_table_of_stages_has_what_each_took() -> None:
+    table = tables.stages_table([a_row(), FAILED])
+    name = "layer, TP 8, 1 token"
+    assert cells(table, 0) == ["workload", "rival", "plans measured", "price s", "plan s", "measure s"]
+    assert [cells(table, line) for line in range(2, len(table.splitlines()))] == [
+        [name, "graphstreams: roofline", "-", "-", "0.05", "-"],
+        [name, "graphstreams: search", "32", "0.12", "1.50", "0.30"],
+    ]
 
 
 def test_the_table_of_speed_has_the_fastest_variant_and_marks_other_bits() -> None:
