@@ -18,10 +18,24 @@ from graphstreams.runtime.launches import Launch
 from graphstreams.runtime.occupancy import Blocks, blocks_of_graph
 from graphstreams.runtime.streams import acquire, capture_stream
 
-Graph = torch.cuda.CUDAGraph
-
 DISCARDED = 2  # rounds before those that count
 SHORTEST_US = 0.5  # what a kernel costs at least
+
+
+class Graph:
+    """A captured CUDA graph, and the function that it was captured from, which holds what the graph launches.
+
+    A kernel that nothing refers to any more is unloaded (read in triton 3.9.0, `compiler/compiler.py`, and torch 2.15.0,
+    `_inductor/runtime/static_triton_launcher.py`). To replay a graph that launches it ends the process.
+    """
+
+    def __init__(self, function: Callable[[], Any], keep_graph: bool) -> None:
+        self.captured = torch.cuda.CUDAGraph(keep_graph=keep_graph)
+        self.function = function
+
+    def replay(self) -> None:
+        """Enqueue the graph on the current stream."""
+        self.captured.replay()
 
 
 class Player:
@@ -111,7 +125,7 @@ class Player:
     def blocks(self, kernel: int) -> list[Blocks]:
         """The thread blocks of each launch of a kernel. Empty where the driver does not tell."""
         try:
-            return blocks_of_graph(self._captured(lambda: self._launch(kernel), keep_graph=True))
+            return blocks_of_graph(self._captured(lambda: self._launch(kernel), keep_graph=True).captured)
         except (RuntimeError, OSError, AttributeError):
             return []
 
@@ -133,17 +147,17 @@ class Player:
     def _captured(self, enqueue: Callable[[], Any], keep_graph: bool = False) -> Graph:
         self._warm_up([self._stream])
         torch.cuda.synchronize()
-        graph = Graph(keep_graph=keep_graph)
+        graph = Graph(enqueue, keep_graph)
         with torch.cuda.stream(self._stream):
             # Other threads of Inductor's compilation may use the device meanwhile.
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph.captured.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 enqueue()
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # which the interrupted capture raises again
-                    graph.capture_end()
+                    graph.captured.capture_end()
                 raise
-            graph.capture_end()
+            graph.captured.capture_end()
         return graph
 
 
