@@ -1,12 +1,12 @@
 """Predicted against measured times of the kernels of measured workloads, one H200.
 
-    python benchmarks/roofline.py [FOLDER] [--calibration FILE] [--out FILE]
+    python benchmarks/roofline.py [FOLDER] [--run FILE] [--out FILE]
 
-Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. Three models are compared: the numbers fitted
-by hand, the calibration in the package, and numbers fitted to one half of the workloads and tried on kernels of the other
-that this half lacks; with `--calibration FILE` a fourth, which `graphstreams bench --calibrate --out FILE` wrote. With
-`--out FILE` the fit to all workloads is written, with what they do not decide taken from that calibration, else from the
-numbers by hand.
+Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. The models that are compared: the numbers fitted
+by hand, the calibration in the package, numbers fitted to one half of the workloads and tried on kernels of the other that
+this half lacks, and numbers fitted to a calibration run, whose kernels are none of the workloads'. The run is the one of
+benchmarks/data/calibration_h200.json, or what `graphstreams bench --calibrate --kernels FILE` wrote. With `--out FILE` the
+fit to the run and the workloads together is written: the calibration in the package.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import sympy
 from tabulate import tabulate
 
 from graphstreams.costs.calibration import Calibration, shipped
 from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND, Sample, errors, fit, predicted
+from graphstreams.costs.fitting import BY_HAND, errors, fit, predicted
 from graphstreams.costs.roofline import work_of
-from graphstreams.graph.kernels import Access, Kernel
+from graphstreams.costs.samples import Sample, from_dict, load
 
 DATA = Path(__file__).parent / "data" / "kernels_h200.json"
+RUN = DATA.with_name("calibration_h200.json")
 DEVICE = DEVICES["h200"]
 HALVES = {"attention layer": "layer", "block in front of it": "pre"}  # how the names of the workloads of each half begin
 
@@ -54,21 +54,12 @@ def _compact(kernel: Mapping[str, Any]) -> dict[str, Any]:
 
 def samples(kernels: Iterable[Mapping[str, Any]]) -> list[Sample]:
     """What a fit is made from."""
-    return [(_kernel(kernel), {}, kernel["us"]) for kernel in kernels if kernel["kind"] != "none"]
+    return [from_dict(kernel) for kernel in kernels if kernel["kind"] != "none"]
 
 
-def _kernel(data: Mapping[str, Any]) -> Kernel:
-    return Kernel(
-        id=0,
-        name=data["name"],
-        kind=data["kind"],
-        launches=("",) * data["launches"],
-        reads=(Access("reads", sympy.Integer(data["reads"])),),
-        writes=(Access("writes", sympy.Integer(data["writes"])),),
-        flops=sympy.Integer(data["flops"]),
-        dtype=data["dtype"],
-        ops=tuple(data["ops"]),
-    )
+def samples_of(workloads: Workloads) -> list[Sample]:
+    """The kernels of all workloads."""
+    return samples(kernel for kernels in workloads.values() for kernel in kernels)
 
 
 def comparison(models: Mapping[str, tuple[Calibration, Sequence[Sample]]]) -> str:
@@ -88,17 +79,18 @@ def _text(found: Sequence[float]) -> str:
     return f"{statistics.median(found):.1%} ({found[int(0.9 * (len(found) - 1))]:.1%})"
 
 
-def models(workloads: Workloads, other: Calibration | None = None) -> dict[str, tuple[Calibration, Sequence[Sample]]]:
-    """Every model with what it is tried on."""
-    every = samples(kernel for kernels in workloads.values() for kernel in kernels)
+def models(workloads: Workloads, run: Sequence[Sample]) -> dict[str, tuple[Calibration, Sequence[Sample]]]:
+    """Every model with what it is tried on. `run` has the kernels of a calibration run."""
+    every = samples_of(workloads)
     halves = {
         title: samples(kernel for name, kernels in workloads.items() if name.startswith(start) for kernel in kernels)
         for title, start in HALVES.items()
     }
+    of_run = fit(run, DEVICE)
     calibrations = {"by hand": BY_HAND, "package": shipped(), "fitted to all": fit(every, DEVICE)}
-    if other is not None:
-        calibrations["the given calibration"] = other
+    calibrations["fitted to the run"] = of_run
     found = {f"{name}, all": (calibration, every) for name, calibration in calibrations.items()}
+    found |= {"fitted to the run, the same": (of_run, run), "package, the run": (shipped(), run)}
     for title, own in halves.items():
         (rest,) = (half for half in halves if half != title)
         seen = {_what(sample) for sample in own}
@@ -131,20 +123,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured workloads, one JSON file each")
     parser.add_argument("--kernels", action="store_true", help="print every kernel too")
-    parser.add_argument("--calibration", type=Path, metavar="FILE", help="try this one too")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the fit to all workloads as a calibration")
+    parser.add_argument("--run", type=Path, metavar="FILE", default=RUN, help="the kernels of a calibration run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the fit to the run and all workloads")
     arguments = parser.parse_args(argv)
     try:
-        given = Calibration.load(arguments.calibration) if arguments.calibration else None
-        measured = read(arguments.folder)
-        workloads = measured["workloads"]
+        workloads = read(arguments.folder)["workloads"]
+        run, told = load(arguments.run)
         if arguments.out:
-            every = samples(kernel for kernels in workloads.values() for kernel in kernels)
-            fit(every, DEVICE, measured.get("date"), measured.get("versions"), start=given or BY_HAND).save(arguments.out)
+            together = [*run, *samples_of(workloads)]
+            fit(together, DEVICE, told["date"], told["versions"], told["event_us"]).save(arguments.out)
         if arguments.kernels:
             print(each_kernel(workloads), end="\n\n")
         print("|predicted / measured - 1|: median (90th percentile)\n")
-        print(comparison(models(workloads, given)))
+        print(comparison(models(workloads, run)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"{arguments.folder}: {error!r}", file=sys.stderr)
         return 2

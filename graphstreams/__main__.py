@@ -68,6 +68,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     add("--calibrate", action="store_true", help="time kernels of many kinds and fit the roofline to them")
     out = "a folder for bench.md and bench.json; with --calibrate the calibration's file (default: where compiles look for it)"
     add("--out", type=Path, metavar="PLACE", help=out)
+    add("--kernels", type=Path, metavar="FILE", help="with --calibrate: write the kernels that were timed there")
     bench.set_defaults(run=_bench)
 
 
@@ -133,7 +134,9 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.calibrate:
         if arguments.rival or arguments.policies is not None:
             raise ValueError("--rival and --policies go with MODULE:FUNCTION")
-        return _calibrate(arguments.out)
+        return _calibrate(arguments.out, arguments.kernels)
+    if arguments.kernels:
+        raise ValueError("--kernels goes with --calibrate")
     if arguments.policies is not None and arguments.settings == "default":
         raise ValueError("--policies are played with --settings deterministic or both")
     if arguments.rounds < 2 or arguments.replays < 0:
@@ -154,16 +157,20 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _calibrate(out: Path | None) -> int:
+def _calibrate(out: Path | None, kernels: Path | None) -> int:
     from graphstreams.calibrating import calibrate
+    from graphstreams.costs import samples
     from graphstreams.costs.calibration import user_file
     from graphstreams.costs.devices import device_at_hand
     from graphstreams.reports.calibration import calibration_table
 
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise ValueError(f"{out} is no file that can be written")
-    calibration, samples = calibrate(_say)
-    print(f"\n{calibration_table(calibration, samples, device_at_hand())}\n")
+    for file in (out, kernels):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise ValueError(f"{file} is no file that can be written")
+    calibration, timed = calibrate(_say)
+    print(f"\n{calibration_table(calibration, timed, device_at_hand())}\n")
+    if kernels:
+        print(f"written: {samples.save(timed, calibration, kernels)}")
     print(f"written: {calibration.save(out or user_file(calibration.device))}")
     return 0
 

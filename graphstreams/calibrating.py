@@ -11,7 +11,8 @@ import torch
 from graphstreams.calibration_modules import GROUPS, Diamonds, Each
 from graphstreams.costs.calibration import Calibration
 from graphstreams.costs.devices import device_at_hand
-from graphstreams.costs.fitting import Sample, fit
+from graphstreams.costs.fitting import fit
+from graphstreams.costs.samples import Sample
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.measuring import Unmeasurable
 from graphstreams.planning.assembly import assemble

@@ -11,9 +11,11 @@ import pytest
 from sample_modules import captured
 
 from graphstreams.__main__ import main
+from graphstreams.costs import samples
 from graphstreams.costs.calibration import Calibration, calibration_of
 from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.fitting import BY_HAND
+from graphstreams.graph.kernels import Kernel
 
 PROFILE = Path(__file__).parent / "data" / "dsv32_attention_39308.json"
 
@@ -139,6 +141,8 @@ def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, exam
         (["bench", "--calibrate", "--rival", "a={example}:make"], "go with MODULE:FUNCTION"),
         (["bench", "--calibrate", "--out", "nowhere/file.json"], "nowhere/file.json is no file that can be written"),
         (["bench", "--calibrate", "--out", "."], ". is no file"),
+        (["bench", "--calibrate", "--kernels", "nowhere/file.json"], "nowhere/file.json is no file that can be written"),
+        (["bench", "{example}:make", "--kernels", "file.json"], "--kernels goes with --calibrate"),
     ],
 )
 def test_bad_input_is_one_line_and_2(capsys, example, arguments, complaint):
@@ -163,7 +167,7 @@ def test_a_calibration_is_written_where_compiles_look_for_it(capsys, monkeypatch
 
     def calibrate(progress):
         progress("matrix products: 35 kernels, 1.0 s")
-        return found, []
+        return found, [(Kernel(0, "sum", "reduction"), {}, 2.5)]
 
     monkeypatch.setattr("graphstreams.calibrating.calibrate", calibrate)
     monkeypatch.setattr("graphstreams.costs.devices.device_at_hand", lambda: DEVICES["h200"])
@@ -173,8 +177,11 @@ def test_a_calibration_is_written_where_compiles_look_for_it(capsys, monkeypatch
     assert (status, err) == (0, "matrix products: 35 kernels, 1.0 s\n")
     assert out.splitlines()[-1] == f"written: {path}" and "90th percentile" in out
     assert Calibration.load(path) == found == calibration_of(DEVICES["h200"])
-    status, out, _ = run(capsys, "bench", "--calibrate", "--out", tmp_path / "other.json")
-    assert (status, Calibration.load(tmp_path / "other.json")) == (0, found)
+    kernels, other = tmp_path / "kernels.json", tmp_path / "other.json"
+    status, out, _ = run(capsys, "bench", "--calibrate", "--out", other, "--kernels", kernels)
+    assert (status, Calibration.load(other)) == (0, found)
+    assert out.splitlines()[-2:] == [f"written: {kernels}", f"written: {other}"]
+    assert [(kernel.name, us) for kernel, _, us in samples.load(kernels)[0]] == [("sum", 2.5)]
 
 
 def test_a_file_that_does_not_import_is_one_line_and_2(capsys, tmp_path):

@@ -11,9 +11,8 @@ from dataclasses import replace
 from graphstreams.costs.calibration import KINDS, Calibration, latency_of
 from graphstreams.costs.devices import Device
 from graphstreams.costs.roofline import Work, candidates, work_of
-from graphstreams.graph.kernels import Kernel
+from graphstreams.costs.samples import Sample
 
-Sample = tuple[Kernel, Mapping[str, int], float]  # a kernel, the dynamic sizes it ran at, its us
 Values = dict[str, float]  # parameters by a name such as "floors.gemm"
 Move = dict[str, int]  # by which power of one factor each parameter is multiplied
 
@@ -48,40 +47,40 @@ def fit(
     date: str | None = None,
     versions: Mapping[str, str] | None = None,
     event_us: float | None = None,
-    start: Calibration = BY_HAND,
 ) -> Calibration:
     """The parameters with which the roofline of `device` comes nearest to the samples, by the logarithm of time.
 
-    Parameters that no sample ever depends on stay those of `start`, which may be another fit, and so does `event_us` unless
-    it is given. `date` is today by default. Raises ValueError where there are no samples, or one has no time above 0.
+    Parameters that no sample ever depends on stay those of `BY_HAND`, and so does `event_us` unless it is given. `date` is
+    today by default. Raises ValueError where there are no samples, or one has no time above 0.
     """
     works = _works(samples, device)
     if not works:
         raise ValueError("there are no kernels to fit")
 
     def loss(values: Values) -> float:
-        calibration = _with(start, values)
+        calibration = _with(BY_HAND, values)
         return math.fsum(math.hypot(math.log(predicted(w, calibration) / us), ROUNDING) for w, us in works)
 
-    found = _descend(_values(start), loss, _moves(_values(start)))
+    start = _values(BY_HAND)
+    found = _descend(start, loss, _moves(start))
     undecided = [name for name in found if not _matters(name, found, loss)]
     for name in undecided:
-        before = {**found, name: _values(start)[name]}
+        before = {**found, name: start[name]}
         found = before if loss(before) <= loss(found) + NOTHING else found
     result = replace(
-        _with(start, {name: float(f"{value:.4g}") for name, value in found.items()}),
+        _with(BY_HAND, {name: float(f"{value:.4g}") for name, value in found.items()}),
         device=device.name,
         date=date or datetime.date.today().isoformat(),
         versions=dict(versions or {}),
-        kernels=start.kernels + len(works),
+        kernels=len(works),
     )
     if event_us is None:
         undecided.append("event_us")
     return replace(
         result,
-        event_us=start.event_us if event_us is None else float(f"{event_us:.4g}"),
+        event_us=BY_HAND.event_us if event_us is None else float(f"{event_us:.4g}"),
         error=round(statistics.median(abs(predicted(w, result) / us - 1) for w, us in works), 4),
-        undecided=tuple(name for name in undecided if start.kernels == 0 or name in start.undecided),
+        undecided=tuple(undecided),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sympy
 
 from graphstreams.costs.devices import Device
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.graph.kernels import Kernel, KernelGraph, value_of
 
 # Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
 EDGE_US = 1.0  # of a launch: from what it waits for to its first block, and again from its last block to what waits for it
@@ -51,7 +51,7 @@ def footprint(
     `sizes` are values of the dynamic sizes. Raises ValueError where one is missing.
     """
     values = sizes or {}
-    return _footprint(kernel, us, device, blocks, lambda expression: _value(expression, values))
+    return _footprint(kernel, us, device, blocks, lambda expression: value_of(expression, values))
 
 
 def footprints(
@@ -67,7 +67,7 @@ def footprints(
     bytes of an access are, an expression in the dynamic sizes, at sizes other than the example's. Raises ValueError where
     the value of a dynamic size is missing.
     """
-    known, at = blocks or {}, value or (lambda expression: _value(expression, graph.sizes))
+    known, at = blocks or {}, value or (lambda expression: value_of(expression, graph.sizes))
     return [_footprint(k, time, device, known.get(k.id, ()), at) for k, time in zip(graph.kernels, us, strict=True)]
 
 
@@ -99,11 +99,3 @@ def _estimated_blocks(kernel: Kernel, device: Device, read: float, written: floa
     # A reduction reads what it reduces, a pointwise kernel may broadcast: the wider side has the blocks.
     count = max(read, written) / ELEMENT_BYTES / ELEMENTS_PER_BLOCK
     return max(1, round(count)), BLOCKS_PER_SM * device.sm_count
-
-
-def _value(expression: sympy.Expr, sizes: Mapping[str, int]) -> float:
-    known = sympy.sympify(expression)
-    value = known.subs({symbol: sizes[str(symbol)] for symbol in known.free_symbols if str(symbol) in sizes})
-    if value.free_symbols:
-        raise ValueError(f"no example value for the dynamic size {sorted(map(str, value.free_symbols))[0]!r}")
-    return float(value)

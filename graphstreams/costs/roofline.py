@@ -17,7 +17,7 @@ import sympy
 
 from graphstreams.costs.calibration import Calibration, calibration_of, latency_of
 from graphstreams.costs.devices import Device
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.graph.kernels import Kernel, KernelGraph, value_of
 
 # Bytes of an element of a matrix product's result, by the dtype of what is multiplied, where it is not 2.
 _RESULT_BYTES = {"float64": 8, "float32": 4, "int8": 4}
@@ -39,10 +39,10 @@ class Work:
         """As numbers, for given dynamic sizes. Raises ValueError where one is missing."""
         return replace(
             self,
-            megabytes=_value(self.megabytes, sizes),
-            moving_us=_value(self.moving_us, sizes),
-            computing_us=_value(self.computing_us, sizes),
-            inner=_value(self.inner, sizes),
+            megabytes=value_of(self.megabytes, sizes),
+            moving_us=value_of(self.moving_us, sizes),
+            computing_us=value_of(self.computing_us, sizes),
+            inner=value_of(self.inner, sizes),
         )
 
 
@@ -126,11 +126,3 @@ def _inner_dimension(kernel: Kernel) -> sympy.Expr:
     if kernel.flops == 0 or written == 0:
         return sympy.S.Zero
     return kernel.flops * _RESULT_BYTES.get(kernel.dtype, 2) / (2 * written)
-
-
-def _value(expression: Any, sizes: Mapping[str, int]) -> float:
-    known = sympy.sympify(expression)
-    value = known.subs({symbol: sizes[str(symbol)] for symbol in known.free_symbols if str(symbol) in sizes})
-    if value.free_symbols:
-        raise ValueError(f"no example value for the dynamic size {sorted(map(str, value.free_symbols))[0]!r}")
-    return float(value)

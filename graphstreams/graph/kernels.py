@@ -5,7 +5,7 @@ No torch here: planning, pricing and reporting work on these types alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -27,6 +27,15 @@ class Access:
 
     storage: str
     bytes: sympy.Expr
+
+
+def value_of(expression: sympy.Expr | float, sizes: Mapping[str, int]) -> float:
+    """A number of bytes, FLOPs or us for given dynamic sizes. Raises ValueError where one is missing."""
+    known = sympy.sympify(expression)
+    value = known.subs({symbol: sizes[str(symbol)] for symbol in known.free_symbols if str(symbol) in sizes})
+    if value.free_symbols:
+        raise ValueError(f"no example value for the dynamic size {min(map(str, value.free_symbols))!r}")
+    return float(value)
 
 
 @dataclass(frozen=True)

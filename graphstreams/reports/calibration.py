@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 from graphstreams.costs.calibration import KINDS, Calibration, latency_of
 from graphstreams.costs.devices import Device
-from graphstreams.costs.fitting import Sample, errors
+from graphstreams.costs.fitting import errors
+from graphstreams.costs.samples import Sample
 
 
 def calibration_table(calibration: Calibration, samples: Sequence[Sample], device: Device) -> str:

@@ -14,8 +14,9 @@ from graphstreams.backend import StreamPass
 from graphstreams.costs import calibration as calibration_module
 from graphstreams.costs.calibration import KINDS, Calibration, calibration_of, fingerprint, shipped, user_file
 from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND, Sample, errors, fit, predicted
+from graphstreams.costs.fitting import BY_HAND, errors, fit, predicted
 from graphstreams.costs.roofline import Roofline, work_of
+from graphstreams.costs.samples import Sample, load
 from graphstreams.graph.kernels import Access, Kernel
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -80,24 +81,12 @@ def test_planted_parameters_are_found_again(noise: float, outliers: float, toler
 
 
 def test_what_no_kernel_decides_is_named_and_stays_as_it_was() -> None:
-    start = replace(BY_HAND, floors={**BY_HAND.floors, "triton": 7.0}, flops_share=0.5)
     few = [sample for sample in made_up() if sample[0].flops == 0 and not sample[0].ops]
-    found = fit(few, H200, start=start)
+    found = fit(few, H200)
     assert {"floors.triton", "flops_share", "inner_us", "serial.topk.0", "serial.topk.1", "event_us"} <= set(found.undecided)
     assert not {"floors.pointwise", "floors.reduction", "bandwidth_share"} & set(found.undecided)
-    assert (found.floors["triton"], found.flops_share, found.inner_us) == (7.0, 0.5, 0.0)
-    assert (found.serial, found.event_us) == (start.serial, start.event_us)
-
-
-def test_a_fit_goes_on_from_another_one() -> None:
-    samples = made_up()
-    halves = [[s for s in samples if (s[0].kind == "gemm") is gemm] for gemm in (True, False)]
-    first = fit(halves[0], H200, event_us=1.5)
-    second = fit(halves[1], H200, start=first)
-    assert second.kernels == len(samples) and second.event_us == 1.5
-    assert second.flops_share == first.flops_share and second.floors["gemm"] == first.floors["gemm"]
-    assert not {"flops_share", "floors.gemm", "event_us", "floors.pointwise"} & set(second.undecided)
-    assert "floors.triton" in second.undecided
+    assert (found.floors["triton"], found.flops_share, found.inner_us) == (2.0, 1.0, 0.0)
+    assert (found.serial, found.event_us) == (BY_HAND.serial, BY_HAND.event_us)
 
 
 def test_equal_samples_give_equal_fits_in_any_order() -> None:
@@ -240,12 +229,20 @@ def test_the_report_says_which_calibration() -> None:
 
 def test_the_package_predicts_measured_kernels_better_than_numbers_by_hand() -> None:
     workloads = benchmark.read(benchmark.DATA)["workloads"]
-    found = {name: errors(each, H200, used) for name, (used, each) in benchmark.models(workloads).items()}
+    run, _ = load(benchmark.RUN)
+    found = {name: errors(each, H200, used) for name, (used, each) in benchmark.models(workloads, run).items()}
     median = {name: median_of(by_kind) for name, by_kind in found.items()}
     assert median["package, all"] < median["by hand, all"] < 0.15
+    assert median["fitted to the run, all"] < median["by hand, all"]
     layer, block = benchmark.HALVES
     for own, rest in ((layer, block), (block, layer)):
         assert median[f"fitted to {own}, {rest}"] < median[f"by hand, {rest}"]
+
+
+def test_the_package_has_the_fit_to_the_kept_kernels(tmp_path: Path) -> None:
+    """Whoever runs the command gets the file that is there."""
+    assert benchmark.main(["--out", str(tmp_path / "fit.json")]) == 0
+    assert Calibration.load(tmp_path / "fit.json") == shipped()
 
 
 def median_of(by_kind: dict[str, list[float]]) -> float:
