@@ -207,7 +207,7 @@ def test_a_threshold_of_many_kernels_takes_few_simulations_and_puts_no_size_into
     us = price(graph, H200)
     each = sizing_of(Tokens(rows, 4, (2, 2**16)), graph, us, H200)
     assert len(each.times.breakpoints()) > 90
-    monkeypatch.setattr(footprint, "_value", refused)
+    monkeypatch.setattr(footprint, "value_of", refused)
     monkeypatch.setattr(growth, "_substituted", refused)
     found = each.threshold(plan_of(each), Options(min_gain=0.1))
     powers, edges = 16, 2 * 16
