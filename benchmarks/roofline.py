@@ -127,8 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the fit to the run and all workloads")
     arguments = parser.parse_args(argv)
     try:
-        workloads = read(arguments.folder)["workloads"]
         run, told = load(arguments.run)
+        if told["device"] != DEVICE.name:
+            raise ValueError(f"{arguments.run}: of {told['device']}, and the workloads are of {DEVICE.name}")
+    except (OSError, ValueError, KeyError) as error:
+        print(error if isinstance(error, ValueError) else f"{arguments.run}: {error!r}", file=sys.stderr)
+        return 2
+    try:
+        workloads = read(arguments.folder)["workloads"]
         if arguments.out:
             together = [*run, *samples_of(workloads)]
             fit(together, DEVICE, told["date"], told["versions"], told["event_us"]).save(arguments.out)

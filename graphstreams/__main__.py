@@ -167,11 +167,13 @@ def _calibrate(out: Path | None, kernels: Path | None) -> int:
     for file in (out, kernels):
         if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
             raise ValueError(f"{file} is no file that can be written")
+    if out is not None and kernels is not None and out.absolute() == kernels.absolute():
+        raise ValueError("--out and --kernels are the same file")
     calibration, timed = calibrate(_say)
     print(f"\n{calibration_table(calibration, timed, device_at_hand())}\n")
+    print(f"written: {calibration.save(out or user_file(calibration.device))}")
     if kernels:
         print(f"written: {samples.save(timed, calibration, kernels)}")
-    print(f"written: {calibration.save(out or user_file(calibration.device))}")
     return 0
 
 

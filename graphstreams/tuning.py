@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import itertools
 import logging
@@ -161,6 +162,9 @@ class Tuner:
         if self._player is not None:
             self._player = self._serial = None
             self._arguments = []
+            # Of generated code, which refers to itself: collected later, in the middle of a capture of whoever it may be, it
+            # would end that capture, for its kernels go with it.
+            gc.collect()
             torch.cuda.empty_cache()
 
     def _finalists(self, space: Space, tried: Sequence[Tried]) -> list[Plan]:

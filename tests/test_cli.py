@@ -143,6 +143,7 @@ def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, exam
         (["bench", "--calibrate", "--out", "."], ". is no file"),
         (["bench", "--calibrate", "--kernels", "nowhere/file.json"], "nowhere/file.json is no file that can be written"),
         (["bench", "{example}:make", "--kernels", "file.json"], "--kernels goes with --calibrate"),
+        (["bench", "--calibrate", "--out", "./file.json", "--kernels", "file.json"], "--out and --kernels are the same file"),
     ],
 )
 def test_bad_input_is_one_line_and_2(capsys, example, arguments, complaint):
@@ -180,7 +181,7 @@ def test_a_calibration_is_written_where_compiles_look_for_it(capsys, monkeypatch
     kernels, other = tmp_path / "kernels.json", tmp_path / "other.json"
     status, out, _ = run(capsys, "bench", "--calibrate", "--out", other, "--kernels", kernels)
     assert (status, Calibration.load(other)) == (0, found)
-    assert out.splitlines()[-2:] == [f"written: {kernels}", f"written: {other}"]
+    assert out.splitlines()[-2:] == [f"written: {other}", f"written: {kernels}"]
     assert [(kernel.name, us) for kernel, _, us in samples.load(kernels)[0]] == [("sum", 2.5)]
 
 

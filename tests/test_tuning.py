@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -516,6 +515,5 @@ def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert alive() is not None
     tuning.SerialCode.players.clear()  # type: ignore[attr-defined]
     current.close()
-    gc.collect()
     assert (alive(), player()) == (None, None)
     current.close()

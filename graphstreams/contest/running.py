@@ -67,7 +67,7 @@ def prepared() -> Iterator[None]:
             faulthandler.enable()
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = 64
-    gc.freeze()  # every capture collects garbage first, which otherwise looks at all that was imported
+    gc.freeze()  # every measured compile collects garbage, which otherwise looks at all that was imported
     try:
         yield
     finally:

@@ -51,7 +51,8 @@ def from_dict(data: Mapping[str, Any]) -> Sample:
 
 def save(samples: Iterable[Sample], of: Calibration, path: Path) -> Path:
     """Write samples, one a line, with what the calibration fitted to them knows else of the run. Raises OSError as `open`."""
-    head = {"about": ABOUT, "device": of.device, "date": of.date, "versions": of.versions, "event_us": of.event_us}
+    event_us = None if "event_us" in of.undecided else of.event_us
+    head = {"about": ABOUT, "device": of.device, "date": of.date, "versions": of.versions, "event_us": event_us}
     lines = ",\n".join(f"  {json.dumps(as_dict(sample))}" for sample in samples)
     text = json.dumps(head, indent=1).removesuffix("\n}")
     path.write_text(f'{text},\n "kernels": [\n{lines}\n ]\n}}\n', encoding="utf-8")
@@ -61,7 +62,13 @@ def save(samples: Iterable[Sample], of: Calibration, path: Path) -> Path:
 def load(path: Path) -> tuple[list[Sample], dict[str, Any]]:
     """The samples of a file that `save` wrote, and its other fields.
 
-    Raises OSError, ValueError, KeyError or TypeError where it is none.
+    Raises ValueError, which names the file, where it holds none; OSError as `open`.
     """
-    data = dict(json.loads(path.read_text(encoding="utf-8")))
-    return [from_dict(kernel) for kernel in data.pop("kernels")], data
+    try:
+        data = dict(json.loads(path.read_text(encoding="utf-8")))
+        samples = [from_dict(kernel) for kernel in data.pop("kernels")]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no kernels of a calibration run: {error!r}") from None
+    if not samples:
+        raise ValueError(f"{path}: no kernels of a calibration run: there are none")
+    return samples, data

@@ -124,7 +124,7 @@ def _on_fewer_streams(space: Space, best: Assignment) -> Assignment:
         return best
     makespan = space.simulate(best).makespan
     while (used := 1 + max(best.stream, default=0)) > 2:
-        merged = [_merged(space, best, home, target) for home in range(used) for target in range(used) if home != target]
+        merged = [_merged(space, best, home, target) for home in range(1, used) for target in range(home)]
         fewer = [assignment for assignment in merged if max(assignment.stream) < used - 1]
         shortest = min(fewer, key=lambda assignment: space.simulate(assignment).makespan, default=best)
         merged_us = space.simulate(shortest).makespan

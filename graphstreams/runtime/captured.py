@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """Within this context no garbage is collected by itself.
+
+    Generated code that is garbage takes its kernels along, and CUDA ends a capture during which a kernel is unloaded.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class Captured:
     """A function in a CUDA graph, with inputs of its own.
 
     `inputs` and `outputs` stay where they are: a replay reads the former, writes the latter, and changes what inputs the
-    function changes. `outputs` are the leaves of the function's result.
+    function changes. `outputs` are the leaves of the function's result. Code that Dynamo has compiled for the function has to
+    stay in Inductor's caches for as long as there are replays.
     """
 
     def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
@@ -20,6 +38,7 @@ class Captured:
 
         Raises RuntimeError without a GPU, and what the function or the capture raises.
         """
+        self.graph = torch.cuda.CUDAGraph()  # goes first when this goes, before what it launches
         self.function, self.inputs = function, clones(values)
         # What a library or a wrapper makes for each stream has to be there before the capture, so it is on the same stream.
         stream = torch.cuda.Stream()
@@ -28,8 +47,7 @@ class Captured:
             for _ in range(3):
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):
+        with no_collection(), torch.cuda.graph(self.graph, stream=stream):
             self.outputs = leaves(function(*self.inputs))
 
     def replay(self) -> None:

@@ -42,6 +42,8 @@ def record_launches(source: str, lines: Sequence[int], constants: Mapping[str, A
     vars(module).update(constants)
     vars(module)[_RECORD] = record
     module.call(list(arguments))
+    # The launches refer to the module, which otherwise refers to them: buffers would wait for a garbage collection.
+    del vars(module)[_RECORD]
     if len(launches) != len(lines):
         raise ValueError(f"the wrapper made {len(launches)} launches, {len(lines)} were expected")
     return launches

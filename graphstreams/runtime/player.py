@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from graphstreams.planning.plan import FORK, JOIN, Plan
+from graphstreams.runtime.captured import no_collection
 from graphstreams.runtime.launches import Launch
 from graphstreams.runtime.occupancy import Blocks, blocks_of_graph
 from graphstreams.runtime.streams import acquire, capture_stream
@@ -148,7 +149,7 @@ class Player:
         self._warm_up([self._stream])
         torch.cuda.synchronize()
         graph = Graph(enqueue, keep_graph)
-        with torch.cuda.stream(self._stream):
+        with torch.cuda.stream(self._stream), no_collection():
             # Other threads of Inductor's compilation may use the device meanwhile.
             graph.captured.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:

@@ -46,11 +46,12 @@ def lacking(at_hand: bool) -> str:
 def _sets_streams() -> bool:
     """Whether the context of an aux stream leads to it and back: the arguments by position might be others one day."""
     caller = torch.cuda.current_stream()
+    stream = new_aux_stream(caller, 0)
     try:
-        with new_aux_stream(caller, 0) as stream:
+        with stream:
             inside = torch._C._cuda_getCurrentStream(caller.device_index)
         return inside == stream.own and torch._C._cuda_getCurrentStream(caller.device_index) == stream.callers
-    except TypeError:
+    except (TypeError, RuntimeError, OverflowError):  # an id in the place of an index is no device
         return False
     finally:
         torch.cuda.set_stream(caller)

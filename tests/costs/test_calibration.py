@@ -245,6 +245,25 @@ def test_the_package_has_the_fit_to_the_kept_kernels(tmp_path: Path) -> None:
     assert Calibration.load(tmp_path / "fit.json") == shipped()
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("{}", "no kernels of a calibration run"),
+        (None, "No such file"),
+        ("A100", "of NVIDIA A100, and the workloads are of NVIDIA H200"),
+    ],
+)
+def test_a_run_that_cannot_be_used_is_named(
+    text: str | None, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "run.json", tmp_path / "out.json"
+    if text is not None:
+        path.write_text(benchmark.RUN.read_text().replace("NVIDIA H200", "NVIDIA A100") if text == "A100" else text)
+    assert benchmark.main(["--run", str(path), "--out", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert str(path) in err and complaint in err and not out.exists()
+
+
 def median_of(by_kind: dict[str, list[float]]) -> float:
     every = sorted(error for own in by_kind.values() for error in own)
     return every[len(every) // 2]

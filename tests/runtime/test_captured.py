@@ -1,5 +1,7 @@
 """Values that go into and come out of a captured function. The capture itself needs a GPU: only its absence is tested here."""
 
+import gc
+
 import pytest
 import torch
 
@@ -79,15 +81,17 @@ def test_a_function_is_called_three_times_before_its_capture_on_the_same_stream(
     monkeypatch.setattr(
         captured.torch.cuda, "graph", lambda graph, stream: On("captured on side" if stream is side else "captured on another")
     )
-    calls = []
+    calls, collecting = [], []
 
     def double(x: torch.Tensor) -> dict[str, torch.Tensor]:
         calls.append((Stream.current, x))
+        collecting.append(gc.isenabled())
         return {"doubled": x * 2}
 
     given = torch.tensor([3.0])
     function = Captured(double, [given])
     assert [stream for stream, _ in calls] == ["side"] * 3 + ["captured on side"]
+    assert collecting == [True, True, True, False] and gc.isenabled()
     # All four calls have the same input, which is not the caller's tensor.
     assert {id(x) for _, x in calls} == {id(function.inputs[0])}
     assert function.inputs[0] is not given

@@ -83,3 +83,25 @@ def test_the_launches_that_are_played_live_as_long_as_a_graph_of_them() -> None:
     del graph
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.usefixtures("without_a_gpu")
+def test_no_garbage_is_collected_in_the_middle_of_a_capture(collects: bool) -> None:
+    """Generated code takes its kernels along, and CUDA ends a capture during which a kernel is unloaded."""
+    player, enabled = Player([]), list[bool]()
+
+    def fails() -> None:
+        raise KeyError
+
+    was = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        player.call(lambda: enabled.append(gc.isenabled()))
+        assert enabled == [collects, collects, False]  # two calls ahead of the capture
+        assert gc.isenabled() == collects
+        with pytest.raises(KeyError):
+            player._captured(fails)
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if was else gc.disable)()

@@ -261,11 +261,18 @@ def by_other_places(device_index: int, stream_id: int, device_type: int) -> tupl
     return stream_id, device_index, device_type
 
 
+def by_an_index_that_is_no_device(device_index: int, stream_id: int, device_type: int) -> tuple[int, int, int]:
+    raise RuntimeError("invalid device ordinal")
+
+
 def by_name(*, stream_id: int, device_index: int, device_type: int) -> tuple[int, int, int]:
     return stream_id, device_index, device_type
 
 
-@pytest.mark.parametrize(("signature", "sets"), [(by_place, True), (by_other_places, False), (by_name, False)])
+@pytest.mark.parametrize(
+    ("signature", "sets"),
+    [(by_place, True), (by_other_places, False), (by_an_index_that_is_no_device, False), (by_name, False)],
+)
 def test_a_torch_that_sets_streams_otherwise_is_told(monkeypatch: pytest.MonkeyPatch, signature: Any, sets: bool) -> None:
     """Work of an aux stream would be on some other one, and nothing that was proved would hold."""
     monkeypatch.undo()
