@@ -87,8 +87,12 @@ def models(workloads: Workloads, run: Sequence[Sample]) -> dict[str, tuple[Calib
         for title, start in HALVES.items()
     }
     of_run = fit(run, DEVICE)
-    calibrations = {"by hand": BY_HAND, "package": shipped(), "fitted to all": fit(every, DEVICE)}
-    calibrations["fitted to the run"] = of_run
+    calibrations = {
+        "by hand": BY_HAND,
+        "package": shipped(),
+        "fitted to all": fit(every, DEVICE),
+        "fitted to the run": of_run,
+    }
     found = {f"{name}, all": (calibration, every) for name, calibration in calibrations.items()}
     found |= {"fitted to the run, the same": (of_run, run), "package, the run": (shipped(), run)}
     for title, own in halves.items():
