@@ -54,8 +54,9 @@ class Options:
     min_gain: float = _field(
         0.02,
         float,
-        (0.0, 1.0),
-        "share of the serial time that a plan has to save to be used: as measured, or where nothing is, as predicted",
+        (-1.0, 1.0),
+        "share of the serial time that a plan has to save to be used: as measured, or where nothing is, as predicted; a "
+        "negative share is what it may lose",
     )
     max_tokens: int | None = _field(
         None,
