@@ -6,9 +6,11 @@ import gc
 import hashlib
 import itertools
 import logging
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +36,8 @@ log = logging.getLogger("graphstreams")
 MEASURED_KERNELS = 20_000  # kernels in all the plans of one search: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
 SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
-TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other
+TURNS = 5  # in which graphs are measured against each other
+CAPTURES = 3  # of each graph that decides: one differs from another by up to 2 % (H200), more than good plans from each other
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
 CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
@@ -128,11 +131,10 @@ class Tuner:
         All in turns with the serial graph that was played, which stands for the clock of the moment.
         """
         serial = lower(copy_graph(self._reading.module), generate_code=True)
+        compiled, inductor = (partial(self._called, load_call(code)) for code in (lowered, serial))
+        captured: list[Callable[[], Graph]] = [self._played_serially, compiled, inductor]
         with torch.no_grad():
-            compiled, inductor = (self._called(load_call(code)) for code in (lowered, serial))
-        graphs = [self._serial_graph(), compiled, inductor]
-        repeats = _repeats(measurement.serial_us, 3 * (LONG_TURNS + DISCARDED), 15, SEARCH_SECONDS / 4)
-        played, streamed, serial_us = medians_in_turns(graphs, LONG_TURNS, repeats)
+            played, streamed, serial_us = self._over_captures(captured, measurement.serial_us)
         scale = measurement.serial_us / played
         return replace(measurement, compiled_us=streamed * scale, inductor_us=serial_us * scale)
 
@@ -179,13 +181,20 @@ class Tuner:
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
         # Where a replay takes long, only those that were fastest before.
-        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * (LONG_TURNS + DISCARDED))) - 1)]
-        graphs = [self._serial_graph(), *(self._playing().play(plan) for plan in plans)]
-        repeats = _repeats(whole_us, len(graphs) * (LONG_TURNS + DISCARDED), 40, SEARCH_SECONDS / 4)
-        serial, *times = medians_in_turns(graphs, LONG_TURNS, repeats)
+        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * (TURNS + DISCARDED))) - 1)]
+        play = self._playing().play
+        serial, *times = self._over_captures([self._played_serially, *(partial(play, plan) for plan in plans)], whole_us)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
         best = min(close, key=lambda i: (_host_cost(plans[i]), times[i]))
         return plans[best], serial, times[best]
+
+    def _over_captures(self, captured: Sequence[Callable[[], Graph]], whole_us: float) -> list[float]:
+        """The time of each graph in us, the mean over a few captures; fewer, and fewer repeats, where a replay takes long."""
+        replays, seconds = len(captured) * (TURNS + DISCARDED), SEARCH_SECONDS / 4
+        captures = _repeats(whole_us, replays, CAPTURES, seconds)
+        repeats = _repeats(whole_us, captures * replays, 20, seconds)
+        medians = [medians_in_turns([capture() for capture in captured], TURNS, repeats) for _ in range(captures)]
+        return [statistics.fmean(own) for own in zip(*medians, strict=True)]
 
     def _serial_code(self) -> SerialCode:
         if self._code is None:
@@ -202,8 +211,11 @@ class Tuner:
 
     def _serial_graph(self) -> Graph:
         if self._serial is None:
-            self._serial = self._playing().serial(self._reading.kernel_order)
+            self._serial = self._played_serially()
         return self._serial
+
+    def _played_serially(self) -> Graph:
+        return self._playing().serial(self._reading.kernel_order)
 
     def _serial_us(self) -> float:
         once = medians_in_turns([self._serial_graph()], 1, 1)[0]

@@ -136,7 +136,7 @@ def test_policies_are_played_only_where_bits_are_compared(
     variants(monkeypatch, **ROOFLINE)
     status, out, _ = run(capsys, f"{model}:make", "--policies", f"{model}:POLICIES", "--settings", "both")
     assert status == 0
-    assert len(player.plans) == 2  # ours and the one policy, once each
+    assert len(player.plans) == 2 * 2  # ours and the one policy, a capture in each of two rounds
     assert "all on one" in out and "Nimble" not in out
     status, out, _ = run(capsys, f"{model}:make", "--policies", "none")
     assert status == 0 and "all on one" not in out and "Nimble" not in out

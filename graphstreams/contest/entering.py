@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,12 @@ def enter_player(entrants: Field, module: torch.nn.Module, values: Sequence[Any]
 
 
 def enter_policies(entrants: Field, plans: Mapping[str, Plan], contest: Contest) -> None:
-    """The kernels of the serial graph, played as our plans and as the policies of `contest` place them."""
+    """The kernels of the serial graph, to be played as our plans and as the policies of `contest` place them."""
     if entrants.playable is None:
         return
     with entrants.entry(f"{PLAYED}: serial"):
         graph, order, player = entrants.playable.graph, entrants.playable.order, entrants.playable.player
-        entrants.played[f"{PLAYED}: serial"] = player.serial(order)
+        entrants.played[f"{PLAYED}: serial"] = partial(player.serial, order)
         measured = player.kernel_times(order)
         us = [measured.get(kernel.id, 0.0) for kernel in graph.kernels]
         shares = [max((b.share for b in player.blocks(kernel.id)), default=0.0) for kernel in graph.kernels]
@@ -99,7 +100,7 @@ def plan_of(graph: KernelGraph, assignment: Assignment, us: Sequence[float]) -> 
 
 def _play(entrants: Field, name: str, player: Any, graph: KernelGraph, plan: Plan, record: dict[str, Any]) -> None:
     check_plan(graph, plan)
-    entrants.played[name] = player.play(plan)
+    entrants.played[name] = partial(player.play, plan)
     waits = [(event.after, wait.kernel) for event in plan.events for wait in event.waits]
     inner = sum(after != FORK and kernel != JOIN for after, kernel in waits)
     record.update(streams=plan.streams, waits=len(waits), inner_waits=inner, events=len(plan.events))

@@ -70,7 +70,7 @@ class Field:
 
     rivals: dict[str, dict[str, Any]] = field(default_factory=lambda: {SERIAL: {}})
     compiled: dict[str, Contestant] = field(default_factory=dict)
-    played: dict[str, Any] = field(default_factory=dict)  # CUDA graphs
+    played: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what captures each as a CUDA graph
     playable: Any = None  # the serial graph's kernels, with the memory that the played graphs use
 
     def drop_failed(self) -> None:
@@ -78,6 +78,7 @@ class Field:
         if reason := self.rivals[SERIAL].get("failed"):
             raise RuntimeError(reason)
         self.compiled = {name: each for name, each in self.compiled.items() if "failed" not in self.rivals[name]}
+        self.played = {name: each for name, each in self.played.items() if "failed" not in self.rivals[name]}
 
     @contextmanager
     def entry(self, name: str) -> Iterator[dict[str, Any]]:

@@ -58,7 +58,7 @@ def machine(result: Mapping[str, Any]) -> str:
     """Where and how the result was measured, in a sentence or two."""
     return (
         f"{versions(result)}. Medians of {result['rounds']} rounds of {result['repeats']} replays, all rivals of a workload "
-        f"in turns; bits over {result['replays']} replays on fresh random inputs."
+        f"in turns, over {result['captures']} captures of each; bits over {result['replays']} replays on fresh random inputs."
     )
 
 

@@ -27,7 +27,8 @@ class Graph:
     """A captured CUDA graph, and the function that it was captured from, which holds what the graph launches.
 
     A kernel that nothing refers to any more is unloaded (read in triton 3.9.0, `compiler/compiler.py`, and torch 2.15.0,
-    `_inductor/runtime/static_triton_launcher.py`). To replay a graph that launches it ends the process.
+    `_inductor/runtime/static_triton_launcher.py`), and CUDA does not say that a graph keeps it. Small graphs were
+    still replayed with all their kernels unloaded (H200, driver 580); one process ended in the replay of a large one.
     """
 
     def __init__(self, function: Callable[[], Any], keep_graph: bool) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
+from graphstreams.contest import running
 from graphstreams.contest.results import summary
-from graphstreams.contest.rivals import Contest
-from graphstreams.contest.running import difference, run_workload
+from graphstreams.contest.rivals import Contest, Field
+from graphstreams.contest.running import difference, run_workload, time_in_turns
 from graphstreams.runtime.captured import leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
-from on_cpu import take_the_place_of_a_gpu
+from on_cpu import CpuContestant, take_the_place_of_a_gpu
 
 
 def test_samples_become_a_median_and_quartiles() -> None:
@@ -86,3 +87,48 @@ def test_a_bad_rival_spoils_nobody_elses_result(monkeypatch: pytest.MonkeyPatch,
     if not failed:
         assert bad["wrong"] == {"graph": 4, "direct": 4}
         assert bad["difference"] == float("inf")
+
+
+@pytest.mark.parametrize(("rounds", "of_captures"), [(40, [8] * 5), (7, [2, 2, 1, 1, 1]), (3, [1, 1, 1])])
+def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
+    monkeypatch: pytest.MonkeyPatch, rounds: int, of_captures: list[int]
+) -> None:
+    """Both rivals take 10 us in the first capture, 20 in the second and so on; the host takes 1 us."""
+    each = CpuContestant(lambda x: x + 1, [torch.zeros(2)])
+    made: list[str] = []
+    asked: list[int] = []
+
+    def play() -> Any:
+        made.append("played")
+        return each
+
+    def times(functions: list[Any], rounds: int, repeats: int) -> list[list[float]]:
+        if repeats == running.DIRECT_REPEATS:
+            assert len(functions) == 1
+            return [[1.0] * rounds]
+        asked.append(rounds)
+        return [[10.0 * len(asked)] * rounds for _ in functions]
+
+    monkeypatch.setattr(running, "times_in_turns", times)
+    entrants = Field({"serial": {}, "played: p": {}}, {"serial": each}, {"played: p": play})
+    time_in_turns(entrants, [torch.ones(2)], rounds)
+    assert asked == of_captures and sum(asked) == rounds
+    assert (each.captures, len(made)) == (len(asked), len(asked))
+    samples = [10.0 * (number + 1) for number, own in enumerate(of_captures) for _ in range(own)]
+    for name in ("serial", "played: p"):
+        assert entrants.rivals[name]["graph"] == summary(samples)
+    assert entrants.rivals["serial"]["direct"]["median"] == 1.0 and "direct" not in entrants.rivals["played: p"]
+
+
+def test_what_can_be_captured_no_more_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    each = CpuContestant(lambda x: x + 1, [torch.zeros(2)])
+    captures = iter([each])
+
+    def play() -> Any:
+        return next(captures)
+
+    monkeypatch.setattr(running, "times_in_turns", lambda functions, rounds, _: [[10.0] * rounds for _ in functions])
+    entrants = Field({"serial": {}, "played: p": {}}, {"serial": each}, {"played: p": play})
+    time_in_turns(entrants, [torch.ones(2)], 4)
+    assert entrants.rivals["serial"]["graph"]["median"] == 10.0
+    assert entrants.rivals["played: p"]["failed"].startswith("StopIteration") and "graph" not in entrants.rivals["played: p"]

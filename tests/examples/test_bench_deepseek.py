@@ -208,8 +208,8 @@ def test_a_run_goes_through_all_rivals_and_writes_what_it_found(on_cpu: CpuPlaye
     for row in result["passes"]["default"]:
         assert list(row["rivals"]) == ["serial", "hand: phase 1", "custom op: both", *OURS]
         assert all("wrong" not in rival for rival in row["rivals"].values())
-    # Two plans of ours and five policies, for each workload.
-    assert len(on_cpu.plans) == 2 * 7
+    # Two plans of ours and five policies, for each workload, captured in each of three rounds.
+    assert len(on_cpu.plans) == 2 * 7 * 3
     assert "| layer, TP 1, 3 tokens" in (tmp_path / "bench.md").read_text()
 
 
@@ -242,8 +242,8 @@ def test_all_rivals_are_timed_on_the_first_inputs(
     hidden = bench.Workload(TINY, True).make()[1](0)[0]
     monkeypatch.setattr(running, "times_in_turns", times)
     bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
-    # Replays, then direct launches, of serial, three by hand, the operators, and two of ours.
-    assert timed == [[True] * 7, [True] * 7]
+    # Replays of three captures, then direct launches, of serial, three by hand, the operators, and two of ours.
+    assert timed == [[True] * 7] * (3 + 1)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -52,7 +52,7 @@ EVERY = {**GROUPS, **tables.OUR_GROUPS}
 
 
 def a_result() -> dict[str, Any]:
-    names = ("device", "driver", "cuda", "torch", "triton", "python", "date", "rounds", "repeats", "replays")
+    names = ("device", "driver", "cuda", "torch", "triton", "python", "date", "rounds", "repeats", "captures", "replays")
     told = {name: f"<{name}>" for name in names}
     passes = {"deterministic": [a_row(), FAILED], "default": [a_row()]}
     return {**told, "title": "A contest", "groups": GROUPS, "passes": passes}

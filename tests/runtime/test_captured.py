@@ -99,3 +99,8 @@ def test_a_function_is_called_three_times_before_its_capture_on_the_same_stream(
     function.load([torch.tensor([4.0])])
     function.replay()
     assert (calls[0][1].tolist(), given.tolist(), function.graph.replays) == ([4.0], [3.0], 1)
+    first = function.graph
+    function.capture_again()
+    assert (function.graph is first, function.graph.replays, collecting[-1]) == (False, 0, False)
+    assert (calls[-1][0], [leaf.tolist() for leaf in function.outputs]) == ("captured on side", [[8.0]])
+    assert len(calls) == 5 and calls[-1][1] is function.inputs[0]
