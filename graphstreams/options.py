@@ -54,9 +54,8 @@ class Options:
     min_gain: float = _field(
         0.02,
         float,
-        (-1.0, 1.0),
-        "share of the serial time that a plan has to save to be used: as measured, or where nothing is, as predicted; a "
-        "negative share is what it may lose",
+        (0.0, 1.0),
+        "share of the serial time that a plan has to save to be used: as measured, or where nothing is, as predicted",
     )
     max_tokens: int | None = _field(
         None,

@@ -48,8 +48,8 @@ def test_a_wrong_name_gets_the_nearest(wrong, right):
     [
         ("streams", 0, "from 1 to 8"),
         ("streams", 9, "from 1 to 8"),
-        ("min_gain", -1.1, "from -1.0 to 1.0"),
-        ("min_gain", 1.5, "from -1.0 to 1.0"),
+        ("min_gain", -0.1, "from 0.0 to 1.0"),
+        ("min_gain", 1.5, "from 0.0 to 1.0"),
         ("event_us", -1, "from 0.0 to"),
         ("max_tokens", 0, "from 1 to"),
     ],

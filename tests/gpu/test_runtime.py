@@ -24,7 +24,7 @@ from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
-STREAMED: dict[str, Any] = {"min_gain": -0.5, "strict": True, "inductor": SAME_KERNELS}
+STREAMED: dict[str, Any] = {"min_gain": 0.0, "strict": True, "inductor": SAME_KERNELS}
 
 
 class Branches(torch.nn.Module):
@@ -72,7 +72,7 @@ def check(compiled: object, module: torch.nn.Module, inputs: list[torch.Tensor])
 
 def test_the_pass_in_plain_inductor_gives_the_same_rewriting() -> None:
     module, inputs = make()
-    stream_pass = graphstreams.StreamPass({"strict": True, "min_gain": -0.5})
+    stream_pass = graphstreams.StreamPass({"strict": True, "min_gain": 0.0})
     check(torch.compile(module, options={**SAME_KERNELS, "post_grad_custom_post_pass": stream_pass}), module, inputs)
     assert [report.verdict for report in stream_pass.reports] == ["clean"]
 
@@ -84,7 +84,7 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from torch._dynamo.utils import counters
 import test_runtime
 module, inputs = test_runtime.make()
-compiled = torch.compile(module, backend="graphstreams", options={{"min_gain": -0.5}})
+compiled = torch.compile(module, backend="graphstreams", options={{"min_gain": 0.0}})
 with torch.no_grad():
     print(float(compiled(*inputs).double().sum()), counters["inductor"]["fxgraph_cache_hit"],
           counters["aot_autograd"]["autograd_cache_hit"])
