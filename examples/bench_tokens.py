@@ -27,6 +27,7 @@ from torch._dynamo.utils import counters
 
 from graphstreams.contest.results import environment, largest_report, summary, write
 from graphstreams.contest.rivals import Contestant
+from graphstreams.contest.running import captures_in, samples_over_captures
 from graphstreams.options import Options
 from graphstreams.rewriting.execution import equal_bits
 from graphstreams.runtime.player import times_in_turns
@@ -93,9 +94,17 @@ def measure(functions: Sequence[Callable[..., Any]], config: Config, seeds: int,
     row: dict[str, Any] = {"wrong": wrong_runs(sides, config, seeds), "runs": dict.fromkeys(REPEATS, seeds)}
     for side in sides:
         side.load(values)
-    for way, calls in {"graph": [s.replay for s in sides], "direct": [s.direct for s in sides]}.items():
-        samples = times_in_turns(calls, rounds, REPEATS[way])
-        row[way] = {name: summary(own) for name, own in zip(SIDES, samples, strict=True)}
+
+    def captured(again: bool) -> dict[str, Callable[[], None]]:
+        for side in sides if again else ():
+            side.capture_again()
+        return {name: side.replay for name, side in zip(SIDES, sides, strict=True)}
+
+    graph = samples_over_captures(captured, rounds, REPEATS["graph"])
+    direct = dict(zip(SIDES, times_in_turns([side.direct for side in sides], rounds, REPEATS["direct"]), strict=True))
+    row.update(
+        {way: {name: summary(samples[name]) for name in SIDES} for way, samples in (("graph", graph), ("direct", direct))}
+    )
     return row
 
 
@@ -107,6 +116,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     config = Config(tp=arguments.tp, tokens=(arguments.tokens or TOKENS)[0])
     functions, report = compile_both(config, arguments.min_gain)
     result = {**environment(), "repeats": REPEATS, "compiled_at": config.tokens, "rows": []}
+    result["captures"] = captures_in(arguments.rounds)
     result.update({name: getattr(arguments, name) for name in ("tp", "rounds", "seeds", "min_gain")})
     result.update({name: report[name] for name in ("verdict", "reason", "threshold")})
     print(f"compiled after {time.perf_counter() - started:.0f} s. {told(result)}", flush=True)

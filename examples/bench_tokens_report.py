@@ -45,10 +45,10 @@ def graphs_told(result: Mapping[str, Any]) -> str:
 
 def tables(result: Mapping[str, Any]) -> str:
     """The result as markdown."""
-    how = f"Medians of {result['rounds']} rounds, both sides in turns; tp {result['tp']}, min_gain {result['min_gain']}"
+    how = f"Medians of {result['rounds']} rounds, both sides in turns, over {result['captures']} captures of each"
     parts = (
         "# DeepSeek V3.2's layer with a dynamic number of tokens",
-        f"{versions(result)}. {how}.",
+        f"{versions(result)}. {how}; tp {result['tp']}, min_gain {result['min_gain']}.",
         f"{told(result)} {graphs_told(result)}",
         markdown([cells(row) for row in result["rows"]], HEADERS),
         LEGEND,

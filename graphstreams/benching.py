@@ -12,7 +12,7 @@ import torch
 
 from graphstreams.contest.results import environment, write
 from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, Contest, Inputs, Maker, Policy
-from graphstreams.contest.running import CAPTURES, REPEATS, prepared, release, run_workload
+from graphstreams.contest.running import REPEATS, captures_in, prepared, release, run_workload
 from graphstreams.loading import load_function, load_mapping
 from graphstreams.reports.contest import OUR_GROUPS, Groups, progress, report
 
@@ -96,7 +96,7 @@ def run(
 def empty_result(title: str, groups: Groups, settings: Sequence[str], rounds: int, replays: int) -> dict[str, Any]:
     """The result of a bench of which nothing has been measured yet, for `add_row` and `reports.contest.report`."""
     passes: dict[str, list[Any]] = {setting: [] for setting in settings}
-    captures = min(CAPTURES, rounds)
+    captures = captures_in(rounds)
     told = {"title": title, "groups": groups, "repeats": REPEATS, "rounds": rounds, "captures": captures, "replays": replays}
     return {**environment(), **told, "passes": passes}
 

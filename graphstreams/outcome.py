@@ -41,9 +41,9 @@ class Outcome:
 
     @property
     def times_code(self) -> bool:
-        """Whether this compile has measured its plan, so that the code generated for it is timed too."""
+        """Whether the code generated for a measured plan is timed: where no earlier compile has done so."""
         measured = self.report.measurement
-        return self.tuner is not None and measured is not None and not measured.from_disk
+        return self.tuner is not None and measured is not None and not (measured.from_disk and measured.compiled_us)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import gc
 import hashlib
 import itertools
 import logging
-import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -29,15 +28,14 @@ from graphstreams.planning.measured_search import Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, exchanged
 from graphstreams.reports.measurement import Measurement
-from graphstreams.runtime.player import DISCARDED, Graph, Player, medians_in_turns
+from graphstreams.runtime.player import CAPTURES, DISCARDED, Graph, Player, means_over_captures, medians_in_turns
 
 log = logging.getLogger("graphstreams")
 
 MEASURED_KERNELS = 20_000  # kernels in all the plans of one search: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
 SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
-TURNS = 5  # in which graphs are measured against each other
-CAPTURES = 3  # of each graph that decides: one differs from another by up to 2 % (H200), more than good plans from each other
+TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other, the latter where each is captured once
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
 CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
@@ -181,7 +179,7 @@ class Tuner:
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
         # Where a replay takes long, only those that were fastest before.
-        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * (TURNS + DISCARDED))) - 1)]
+        plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * (LONG_TURNS + DISCARDED))) - 1)]
         play = self._playing().play
         serial, *times = self._over_captures([self._played_serially, *(partial(play, plan) for plan in plans)], whole_us)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
@@ -189,12 +187,13 @@ class Tuner:
         return plans[best], serial, times[best]
 
     def _over_captures(self, captured: Sequence[Callable[[], Graph]], whole_us: float) -> list[float]:
-        """The time of each graph in us, the mean over a few captures; fewer, and fewer repeats, where a replay takes long."""
-        replays, seconds = len(captured) * (TURNS + DISCARDED), SEARCH_SECONDS / 4
-        captures = _repeats(whole_us, replays, CAPTURES, seconds)
-        repeats = _repeats(whole_us, captures * replays, 20, seconds)
-        medians = [medians_in_turns([capture() for capture in captured], TURNS, repeats) for _ in range(captures)]
-        return [statistics.fmean(own) for own in zip(*medians, strict=True)]
+        """The time of each graph in us, over a few captures; fewer, and fewer repeats, where replays or captures take long."""
+        seconds = SEARCH_SECONDS / 4
+        captures = _repeats(whole_us, len(captured) * (TURNS + DISCARDED), CAPTURES, seconds)
+        turns = TURNS if captures > 1 else LONG_TURNS
+        repeats = _repeats(whole_us, captures * len(captured) * (turns + DISCARDED), 20, seconds)
+        ends = time.monotonic() + seconds
+        return means_over_captures(captured, turns, repeats, captures, lambda: time.monotonic() > ends)
 
     def _serial_code(self) -> SerialCode:
         if self._code is None:

@@ -230,6 +230,18 @@ def test_a_plan_from_disk_whose_code_did_not_gain_stays_serial(measured: Measure
     assert tuner.calls == ["kept", "close"]
 
 
+def test_a_plan_from_disk_whose_code_was_never_timed_has_it_timed_where_less_is_asked(measured: Measured) -> None:
+    """It gained 1.8 % as played, so that the compile before, which asked for 2 %, generated no code for it."""
+    before = FakeTuner(39.3)
+    assert measured(before).report.verdict == "serial"
+    ((us, plan, measurement),) = before.written
+    tuner = FakeTuner(compiled=39.0)
+    tuner.on_disk = (list(us), plan, replace(measurement, from_disk=True))
+    report = measured(tuner, min_gain=0.01).report
+    assert tuner.calls == ["kept", "check", "keep", "close"]
+    assert report.verdict == "clean" and report.measurement is not None and report.measurement.compiled_us == 39.0
+
+
 def test_where_no_tuner_can_be_made_the_roofline_prices_and_a_note_says_why(
     measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space
 from graphstreams.reports.measurement import Measurement
+from graphstreams.runtime import player
 from graphstreams.runtime.occupancy import Blocks
 from graphstreams.tuning import Tuner
 
@@ -108,7 +109,8 @@ def clock(monkeypatch: pytest.MonkeyPatch, time: Callable[[Any], float]) -> list
         turns.append(list(graphs))
         return [time(graph) for graph in graphs]
 
-    monkeypatch.setattr(tuning, "medians_in_turns", medians)
+    for module in (tuning, player):
+        monkeypatch.setattr(module, "medians_in_turns", medians)
     return turns
 
 
@@ -185,7 +187,8 @@ def test_a_search_ends_in_time_where_a_replay_takes_long(monkeypatch: pytest.Mon
         now[0] += len(graphs) * (rounds + 2) * repeats * 0.1
         return [1e5 if graph == SERIAL else 9e4 + graph.streams for graph in graphs]
 
-    monkeypatch.setattr(tuning, "medians_in_turns", medians)
+    for module in (tuning, player):
+        monkeypatch.setattr(module, "medians_in_turns", medians)
     monkeypatch.setattr(tuning.time, "monotonic", lambda: now[0])
     _, measurement = tuner(ARMS).search(space())
     assert 1 <= measurement.tried <= 4
@@ -410,7 +413,8 @@ def test_times_are_taken_beside_the_serial_graph_so_that_a_clock_that_drifts_doe
         drift[0] *= 1.1
         return [true(graph) * drift[0] for graph in graphs]
 
-    monkeypatch.setattr(tuning, "medians_in_turns", medians)
+    for module in (tuning, player):
+        monkeypatch.setattr(module, "medians_in_turns", medians)
     _, _, measurement = found()
     assert len({us for _, us in measurement.plans}) == 2  # though one was measured twice, the second time slower
     measured = sorted({us for _, us in measurement.plans})
@@ -475,7 +479,8 @@ def test_one_lucky_capture_does_not_decide(monkeypatch: pytest.MonkeyPatch, luck
         on_two = next(captures) if len(graphs) == 3 else 1.0
         return [10.0 if graph == SERIAL else 6.0 if graph.streams == 1 else on_two for graph in graphs]
 
-    monkeypatch.setattr(tuning, "medians_in_turns", medians)
+    for module in (tuning, player):
+        monkeypatch.setattr(module, "medians_in_turns", medians)
     plans = [plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2)]
     plan, measurement = tuner(ARMS, priority=0).without_search(plans)
     assert plan.streams == streams
@@ -513,7 +518,7 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
         found = current.check("ours", measured)  # type: ignore[arg-type]
         assert found == replace(measured, compiled_us=7.5, inductor_us=pytest.approx(9.5))
         assert found.gain == pytest.approx(1 - 7.5 / 9.5)
-    assert seen == [("ours", ["x", "y"]), ("Inductor's", ["x", "y"])] * 2 * tuning.CAPTURES
+    assert seen == [("ours", ["x", "y"]), ("Inductor's", ["x", "y"])] * 2 * player.CAPTURES
 
 
 def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

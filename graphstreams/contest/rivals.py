@@ -90,4 +90,4 @@ class Field:
         except Exception as error:
             record["failed"] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-        record["seconds"] = round(record.get("seconds", 0.0) + time.perf_counter() - started, 2)
+        record["seconds"] = record.get("seconds", 0.0) + time.perf_counter() - started

@@ -8,8 +8,9 @@ import gc
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from graphstreams.runtime.captured import clones
 from graphstreams.runtime.player import times_in_turns
 
 REPEATS, DIRECT_REPEATS, DIRECT_RUNS = 20, 5, 5
+Samples = Mapping[str, list[float]]
 CAPTURES = 5  # of each CUDA graph that is timed: one differs from another by up to 2 %
 
 
@@ -45,6 +47,9 @@ def run_workload(
     except Exception as error:
         row["failed"] = f"{type(error).__name__}: {error}"
         traceback.print_exc()
+    for record in entrants.rivals.values():
+        if "seconds" in record:
+            record["seconds"] = round(record["seconds"], 2)
     row["seconds"] = round(time.perf_counter() - started, 1)
     return row
 
@@ -136,7 +141,7 @@ def _apart(first: Any, second: Any) -> float:
 def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
     """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly.
 
-    Each graph is captured CAPTURES times, as far as there are as many rounds, and each capture timed in its part of the rounds.
+    Each capture of a graph is timed in its part of the rounds; the first is the one whose bits were compared.
     """
     for name, each in entrants.compiled.items():
         with entrants.entry(name):
@@ -145,12 +150,7 @@ def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
             each.direct()
             each.load(values)
     entrants.drop_failed()
-    captures, samples = min(CAPTURES, rounds), defaultdict[str, list[float]](list)
-    for capture in range(captures):
-        replays = _captured_again(entrants)
-        timed = times_in_turns(list(replays.values()), len(range(capture, rounds, captures)), REPEATS)
-        for name, own in zip(replays, timed, strict=True):
-            samples[name] += own
+    samples = samples_over_captures(partial(_captured, entrants), rounds, REPEATS)
     for name in (*entrants.compiled, *entrants.played):
         entrants.rivals[name]["graph"] = summary(samples[name])
     direct = [each.direct for each in entrants.compiled.values()]
@@ -158,12 +158,32 @@ def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
         entrants.rivals[name]["direct"] = summary(own)
 
 
-def _captured_again(entrants: Field) -> dict[str, Callable[[], None]]:
-    """What replays a new capture of each rival, by name."""
+def captures_in(rounds: int) -> int:
+    """How often each graph is captured to be timed in so many rounds."""
+    return min(CAPTURES, rounds)
+
+
+def samples_over_captures(captured: Callable[[bool], Mapping[str, Callable[[], None]]], rounds: int, repeats: int) -> Samples:
+    """Samples of the time of one replay in us by name, one a round, for each capture in its part of the rounds.
+
+    `captured` returns what replays each graph, by name; called with True, as it is from the second time on, a new capture.
+    """
+    captures, samples = captures_in(rounds), defaultdict[str, list[float]](list)
+    for capture in range(captures):
+        replays = captured(capture > 0)
+        timed = times_in_turns(list(replays.values()), len(range(capture, rounds, captures)), repeats)
+        for name, own in zip(replays, timed, strict=True):
+            samples[name] += own
+    return samples
+
+
+def _captured(entrants: Field, again: bool) -> dict[str, Callable[[], None]]:
+    """What replays a capture of each rival, by name; with `again` a new one of those that were compiled."""
     replays: dict[str, Callable[[], None]] = {}
     for name, each in entrants.compiled.items():
         with entrants.entry(name):
-            each.capture_again()
+            if again:
+                each.capture_again()
             replays[name] = each.replay
     for name, play in entrants.played.items():
         with entrants.entry(name):

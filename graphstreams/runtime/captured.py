@@ -28,9 +28,9 @@ def no_collection() -> Iterator[None]:
 class Captured:
     """A function in a CUDA graph, with inputs of its own.
 
-    `inputs` and `outputs` stay where they are: a replay reads the former, writes the latter, and changes what inputs the
-    function changes. `outputs` are the leaves of the function's result. Code that Dynamo has compiled for the function has to
-    stay in Inductor's caches for as long as there are replays.
+    `inputs` stay where they are, and `outputs` until it is captured again: a replay reads the former, writes the latter, and
+    changes what inputs the function changes. `outputs` are the leaves of the function's result. Code that Dynamo has compiled
+    for the function has to stay in Inductor's caches for as long as there are replays.
     """
 
     def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:

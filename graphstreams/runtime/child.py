@@ -11,6 +11,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ import torch
 from graphstreams.planning.plan import Plan
 from graphstreams.runtime.launches import by_kernel, record_launches
 from graphstreams.runtime.made_up import made
-from graphstreams.runtime.player import Player, medians_in_turns
+from graphstreams.runtime.player import Player, means_over_captures
 
 ANSWER = "gain "
 ROUNDS, REPEATS = 7, 8
@@ -69,8 +70,8 @@ def gain(job: Mapping[str, Any], arguments: Sequence[Any]) -> float:
     """The share of the serial time that the plan saves."""
     launches = record_launches(job["source"], job["lines"], job["constants"], arguments)
     player = Player(by_kernel(launches, job["kernel_of_launch"], job["kernels"]))
-    graphs = [player.serial(job["order"]), player.play(Plan.loads(job["plan"]))]
-    serial, streamed = medians_in_turns(graphs, ROUNDS, REPEATS)
+    captured = [partial(player.serial, job["order"]), partial(player.play, Plan.loads(job["plan"]))]
+    serial, streamed = means_over_captures(captured, ROUNDS, REPEATS)
     return 1 - streamed / serial
 
 

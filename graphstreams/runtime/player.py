@@ -20,6 +20,7 @@ from graphstreams.runtime.occupancy import Blocks, blocks_of_graph
 from graphstreams.runtime.streams import acquire, capture_stream
 
 DISCARDED = 2  # rounds before those that count
+CAPTURES = 3  # of each graph where a time decides
 SHORTEST_US = 0.5  # what a kernel costs at least
 
 
@@ -187,3 +188,21 @@ def times_in_turns(
 def medians_in_turns(graphs: Sequence[Graph], rounds: int = 7, repeats: int = 10) -> list[float]:
     """The median time of one replay of each graph in us."""
     return [statistics.median(own) for own in times_in_turns([graph.replay for graph in graphs], rounds, repeats)]
+
+
+def means_over_captures(
+    captured: Sequence[Callable[[], Graph]],
+    rounds: int,
+    repeats: int,
+    captures: int = CAPTURES,
+    enough: Callable[[], bool] = lambda: False,
+) -> list[float]:
+    """The time in us of one replay of what each function captures: medians in turns, and their mean over a few captures.
+
+    Two captures of the same launches differ by up to 2 % where there are branches (H200), more than good plans from each other.
+    Of `captures` there are fewer, but one at least, where `enough` says so.
+    """
+    found: list[list[float]] = []
+    while not found or (len(found) < captures and not enough()):
+        found.append(medians_in_turns([capture() for capture in captured], rounds, repeats))
+    return [statistics.fmean(own) for own in zip(*found, strict=True)]

@@ -74,13 +74,15 @@ def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, 
 class CpuContestant(Contestant):
     """Runs its function where a graph would be replayed."""
 
+    captures = 0
+
     def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
         self.function, self.inputs = function, clones(values)
         self.outputs = leaves(function(*self.inputs))
 
     def capture_again(self) -> None:
         """Count it."""
-        self.captures = getattr(self, "captures", 0) + 1
+        self.captures += 1
 
     def replay(self) -> None:
         """Run the function; its outputs go where a graph would leave them."""

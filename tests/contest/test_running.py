@@ -89,46 +89,65 @@ def test_a_bad_rival_spoils_nobody_elses_result(monkeypatch: pytest.MonkeyPatch,
         assert bad["difference"] == float("inf")
 
 
+def timed_by_place(asked: list[int]) -> Any:
+    """Rival i takes 10 i + n us in capture n, counted from 1; launched by the host everybody takes 1 us."""
+
+    def times(functions: list[Any], rounds: int, repeats: int) -> list[list[float]]:
+        if repeats == running.DIRECT_REPEATS:
+            return [[1.0] * rounds for _ in functions]
+        asked.append(rounds)
+        return [[10.0 * place + len(asked)] * rounds for place, _ in enumerate(functions)]
+
+    return times
+
+
 @pytest.mark.parametrize(("rounds", "of_captures"), [(40, [8] * 5), (7, [2, 2, 1, 1, 1]), (3, [1, 1, 1])])
 def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
     monkeypatch: pytest.MonkeyPatch, rounds: int, of_captures: list[int]
 ) -> None:
-    """Both rivals take 10 us in the first capture, 20 in the second and so on; the host takes 1 us."""
-    each = CpuContestant(lambda x: x + 1, [torch.zeros(2)])
+    compiled = {name: CpuContestant(lambda x: x + 1, [torch.zeros(2)]) for name in ("serial", "hand: one")}
     made: list[str] = []
     asked: list[int] = []
 
     def play() -> Any:
         made.append("played")
-        return each
+        return compiled["serial"]
 
-    def times(functions: list[Any], rounds: int, repeats: int) -> list[list[float]]:
-        if repeats == running.DIRECT_REPEATS:
-            assert len(functions) == 1
-            return [[1.0] * rounds]
-        asked.append(rounds)
-        return [[10.0 * len(asked)] * rounds for _ in functions]
-
-    monkeypatch.setattr(running, "times_in_turns", times)
-    entrants = Field({"serial": {}, "played: p": {}}, {"serial": each}, {"played: p": play})
+    monkeypatch.setattr(running, "times_in_turns", timed_by_place(asked))
+    entrants = Field({name: {} for name in (*compiled, "played: p")}, dict(compiled), {"played: p": play})
     time_in_turns(entrants, [torch.ones(2)], rounds)
     assert asked == of_captures and sum(asked) == rounds
-    assert (each.captures, len(made)) == (len(asked), len(asked))
-    samples = [10.0 * (number + 1) for number, own in enumerate(of_captures) for _ in range(own)]
-    for name in ("serial", "played: p"):
+    # The first capture is there already, and its bits were compared; what is played has none yet.
+    assert [each.captures for each in compiled.values()] == [len(asked) - 1] * 2 and len(made) == len(asked)
+    for place, name in enumerate((*compiled, "played: p")):
+        samples = [10.0 * place + number + 1 for number, own in enumerate(of_captures) for _ in range(own)]
         assert entrants.rivals[name]["graph"] == summary(samples)
-    assert entrants.rivals["serial"]["direct"]["median"] == 1.0 and "direct" not in entrants.rivals["played: p"]
+    assert entrants.rivals["hand: one"]["direct"]["median"] == 1.0 and "direct" not in entrants.rivals["played: p"]
 
 
-def test_what_can_be_captured_no_more_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    each = CpuContestant(lambda x: x + 1, [torch.zeros(2)])
-    captures = iter([each])
+def test_what_can_be_captured_no_more_is_left_out_and_the_others_keep_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rival of each kind fails at its third capture; those around them are timed in all five."""
 
-    def play() -> Any:
-        return next(captures)
+    class Failing(CpuContestant):
+        def capture_again(self) -> None:
+            super().capture_again()
+            if self.captures == 2:
+                raise RuntimeError("no memory")
 
-    monkeypatch.setattr(running, "times_in_turns", lambda functions, rounds, _: [[10.0] * rounds for _ in functions])
-    entrants = Field({"serial": {}, "played: p": {}}, {"serial": each}, {"played: p": play})
-    time_in_turns(entrants, [torch.ones(2)], 4)
-    assert entrants.rivals["serial"]["graph"]["median"] == 10.0
-    assert entrants.rivals["played: p"]["failed"].startswith("StopIteration") and "graph" not in entrants.rivals["played: p"]
+    compiled = {
+        name: kind(lambda x: x + 1, [torch.zeros(2)])
+        for name, kind in (("serial", CpuContestant), ("hand: bad", Failing), ("hand: good", CpuContestant))
+    }
+    captures = iter([compiled["serial"]] * 2)
+    played = {"played: bad": lambda: next(captures), "played: good": lambda: compiled["serial"]}
+    asked: list[int] = []
+    monkeypatch.setattr(running, "times_in_turns", timed_by_place(asked))
+    entrants = Field({name: {} for name in (*compiled, *played)}, dict(compiled), dict(played))
+    time_in_turns(entrants, [torch.ones(2)], 5)
+    assert asked == [1] * 5
+    for name, places in (("serial", [0] * 5), ("hand: good", [2, 2, 1, 1, 1]), ("played: good", [4, 4, 2, 2, 2])):
+        samples = [10.0 * place + number + 1 for number, place in enumerate(places)]
+        assert entrants.rivals[name]["graph"] == summary(samples)
+    assert entrants.rivals["hand: bad"]["failed"] == "RuntimeError: no memory"
+    assert entrants.rivals["played: bad"]["failed"].startswith("StopIteration")
+    assert not any("graph" in entrants.rivals[name] for name in ("hand: bad", "played: bad"))

@@ -18,6 +18,7 @@ import bench_tokens_report as tables
 import deepseek_v32
 from on_cpu import CpuContestant
 
+from graphstreams.contest import running
 from graphstreams.contest.results import largest_report
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here everything is replaced that needs a GPU")
@@ -118,7 +119,16 @@ def a_row(tokens: int = 4, runs_on: str = "streams", graphs: int = 2) -> dict[st
 
 def a_result(*rows: dict[str, Any], **changes: Any) -> dict[str, Any]:
     names = ("device", "driver", "cuda", "torch", "triton", "python", "date")
-    known = {"rounds": 40, "tp": 8, "min_gain": 0.02, "compiled_at": 4, "verdict": "clean", "reason": "", "rows": [*rows]}
+    known = {
+        "rounds": 40,
+        "captures": 5,
+        "tp": 8,
+        "min_gain": 0.02,
+        "compiled_at": 4,
+        "verdict": "clean",
+        "reason": "",
+        "rows": [*rows],
+    }
     return {**{name: f"<{name}>" for name in names}, **known, "threshold": THRESHOLD, **changes}
 
 
@@ -135,7 +145,7 @@ def test_a_row_that_failed_says_why() -> None:
 def test_the_report_says_where_and_why() -> None:
     text = tables.tables(a_result(a_row(), a_row(7, "serial twin")))
     assert "<device> (driver <driver>)" in text
-    assert "40 rounds" in text and "tp 8" in text and "min_gain 0.02" in text
+    assert "40 rounds, both sides in turns, over 5 captures of each; tp 8" in text and "min_gain 0.02" in text
     assert "each size from 1 to 6 gains 2.0% or more, 7 does not." in text
     assert "No number of tokens was compiled again." in text
     table = [line for line in text.splitlines() if line.startswith("|")]
@@ -202,7 +212,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))
     monkeypatch.setattr(bench, "Contestant", CpuContestant)
     monkeypatch.setattr(bench, "environment", lambda: dict.fromkeys(bench_environment(), "?"))
-    monkeypatch.setattr(bench, "times_in_turns", lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
+    for module in (bench, running):
+        monkeypatch.setattr(module, "times_in_turns", lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
     monkeypatch.setattr(torch, "compile", made)
     return made
 
@@ -284,10 +295,16 @@ def test_both_sides_are_timed_on_the_same_first_inputs(
         seen.append((repeats, [function.__self__.inputs[0] for function in functions]))
         return [[1.0] * rounds for _ in functions]
 
-    monkeypatch.setattr(bench, "times_in_turns", timed)
+    for module in (bench, running):
+        monkeypatch.setattr(module, "times_in_turns", timed)
     run(tmp_path, "--tokens", "4")
     hidden = deepseek_v32.example_inputs(deepseek_v32.Config.tiny(tp=2, tokens=4, dtype=torch.float32), "cpu", 0)[0]
-    assert [repeats for repeats, _ in seen] == [20, 5]
+    assert [repeats for repeats, _ in seen] == [
+        20,
+        20,
+        20,
+        5,
+    ]  # three rounds, each on a capture of its own; then launched directly
     assert all(torch.equal(values, hidden) for _, sides in seen for values in sides)
 
 

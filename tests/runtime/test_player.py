@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from graphstreams.runtime import player as module
-from graphstreams.runtime.player import Player
+from graphstreams.runtime.player import Player, means_over_captures
 
 
 class CapturedGraph:
@@ -105,3 +105,24 @@ def test_no_garbage_is_collected_in_the_middle_of_a_capture(collects: bool) -> N
         assert gc.isenabled() == collects
     finally:
         (gc.enable if was else gc.disable)()
+
+
+@pytest.mark.parametrize(("captures", "enough", "made"), [(3, False, 3), (3, True, 1), (1, False, 1)])
+def test_graphs_are_timed_over_a_few_captures_until_it_is_enough(
+    monkeypatch: pytest.MonkeyPatch, captures: int, enough: bool, made: int
+) -> None:
+    """The first graph takes 10, 20, 30 us in its captures, the second one 1 us more, all measured beside each other."""
+    counts = [0, 0]
+
+    def capture(number: int) -> Any:
+        counts[number] += 1
+        return 10.0 * counts[number] + number
+
+    def medians(graphs: list[Any], rounds: int, repeats: int) -> list[float]:
+        assert (rounds, repeats) == (5, 7)
+        return graphs
+
+    monkeypatch.setattr(module, "medians_in_turns", medians)
+    found = means_over_captures([lambda: capture(0), lambda: capture(1)], 5, 7, captures, lambda: enough)
+    assert counts == [made, made]
+    assert found == [5.0 * (made + 1), 5.0 * (made + 1) + 1]
