@@ -32,7 +32,7 @@ from graphstreams.runtime.player import CAPTURES, DISCARDED, Graph, Player, mean
 
 log = logging.getLogger("graphstreams")
 
-MEASURED_KERNELS = 20_000  # kernels in all the plans of one search: larger graphs have fewer plans measured
+MEASURED_KERNELS = 20_000  # kernels in all the plans of one search, its finals apart: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
 SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
 TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other, the latter where each is captured once

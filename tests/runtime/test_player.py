@@ -58,7 +58,7 @@ def generated() -> Callable[[], Any]:
 
 @pytest.mark.usefixtures("without_a_gpu")
 def test_the_code_that_a_graph_was_captured_from_lives_as_long_as_the_graph() -> None:
-    """Generated code holds its kernels, which are unloaded with it: a later replay ended the process."""
+    """Generated code holds its kernels, which are unloaded with it: one process ended in a later replay."""
     call = generated()
     alive = weakref.ref(call)
     graph = Player([]).call(call)
