@@ -16,6 +16,7 @@ from torch._inductor.utils import fresh_cache
 
 import graphstreams
 from graphstreams.reports.report import Report
+from graphstreams.runtime.captured import Captured
 from graphstreams.runtime.driver import driver
 from graphstreams.runtime.streams import _pools, acquire
 
@@ -311,3 +312,18 @@ def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
                 static[1].copy_(inputs[1])
                 graph.replay()
                 assert torch.equal(result, serial(inputs[0] * scale, inputs[1].clone(), inputs[2]))
+
+
+def test_a_call_that_is_captured_again_has_the_same_bits() -> None:
+    streamed, inputs, _ = compiled_and_expected()
+    with torch.no_grad():
+        captured = Captured(streamed, inputs)
+        for scale in range(1, 4):
+            fresh = [inputs[0] * scale, inputs[1], inputs[2]]
+            results = []
+            for _ in range(2):
+                captured.load(fresh)
+                captured.replay()
+                results.append([captured.outputs[0].clone(), captured.inputs[1].clone()])
+                captured.capture_again()
+            assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
