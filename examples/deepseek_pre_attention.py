@@ -7,6 +7,9 @@ another reads last, and freed at that kernel's launch, its block was overwritten
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from deepseek_v32 import Config, SparseAttention, apply_rope, build, example_inputs
 from torch import Tensor
@@ -50,6 +53,12 @@ def pre_attention(
     """The block at full size but for its heads, and `(hidden, positions, index_cache)`, with random values but on "meta"."""
     config = Config(heads=heads, tokens=tokens)
     return PreAttention(build(config, device, seed)), pre_attention_inputs(config, device, seed)
+
+
+def bench(tokens: int) -> tuple[PreAttention, Callable[[int], Sequence[Any]]]:
+    """The block with 16 heads on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
+    config = Config(heads=16, tokens=tokens)
+    return PreAttention(build(config, "cuda")), lambda seed: pre_attention_inputs(config, "cuda", seed)
 
 
 def pre_attention_inputs(config: Config, device: torch.device | str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

@@ -88,7 +88,7 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
             _, plan, measurement = kept
         else:
             _check_parallel(reading.kernels, us, options)
-            space = _space(reading.kernels, us, outcome.device, options, tuner.blocks())
+            space = plan_space(reading.kernels, us, outcome.device, options, tuner.blocks())
             first = [search_on_simulator(space)]
             if len(us) <= TWO_PLANS:
                 modelled = Roofline(outcome.device).prices(reading.kernels)
@@ -127,10 +127,10 @@ def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Pla
 
 def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, options: Options) -> Plan:
     """The plan that is best on the simulator, for kernels that take `us` us on `device`, each by itself."""
-    return replace(search_on_simulator(_space(graph, us, device, options)), priority=options.priority or 0)
+    return replace(search_on_simulator(plan_space(graph, us, device, options)), priority=options.priority or 0)
 
 
-def _space(
+def plan_space(
     graph: KernelGraph, us: Sequence[float], device: Device, options: Options, blocks: Mapping[int, Blocks] | None = None
 ) -> Space:
     """The plans to choose from, with a simulator that knows what kernels cost side by side."""

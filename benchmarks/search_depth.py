@@ -1,0 +1,118 @@
+"""What a search finds with more plans, and how much that depends on its seed: plans of one module, measured on the GPU at hand.
+
+    python benchmarks/search_depth.py examples/deepseek_v32.py:bench --plans 32 64 128 --seeds 6
+
+MODULE:FUNCTION is what `graphstreams bench` takes: tokens -> (module, seed -> inputs). The kernels are compiled once, so that
+all searches have the same ones in the same memory. Of each search the best plans are timed again, over several captures and
+in turns with the serial graph; the best of them counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from tabulate import tabulate
+
+from graphstreams.choosing import plan_space
+from graphstreams.contest.results import environment
+from graphstreams.costs.devices import device_at_hand
+from graphstreams.loading import load_function
+from graphstreams.options import Options
+from graphstreams.planning.measured_search import search_by_measuring
+from graphstreams.planning.plan import Plan
+from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.playing import Playable, player_of
+from graphstreams.reports.contest import versions
+from graphstreams.runtime.player import means_over_captures, medians_in_turns
+from graphstreams.tuning import FINALISTS, TURNS
+
+REPEATS, FINAL_REPEATS = 8, 20
+
+
+@dataclass(frozen=True)
+class Searches:
+    """The kernels of one graph, and the plans to search."""
+
+    playable: Playable
+    space: Space
+
+    @staticmethod
+    def of(playable: Playable, options: Options) -> Searches:
+        """Kernels are timed as a compile times them."""
+        graph, player = playable.graph, playable.player
+        times = player.kernel_times(playable.order)
+        us = [times.get(kernel.id, 0.0) for kernel in graph.kernels]
+        blocks = {kernel.id: [(b.count, b.at_once) for b in player.blocks(kernel.id)] for kernel in graph.kernels}
+        return Searches(playable, plan_space(graph, us, device_at_hand(), options, blocks))
+
+    def run(self, plans: int, seed: int) -> tuple[float, float]:
+        """How many times faster than serial the best plan of a search is, and the seconds that the search took."""
+        player, serial = self.playable.player, self.playable.player.serial(self.playable.order)
+
+        def measure(plan: Plan) -> float:
+            before, after = medians_in_turns([serial, player.play(plan)], TURNS, REPEATS)
+            return after / before
+
+        started = time.perf_counter()
+        tried = search_by_measuring(self.space, measure, plans, seed, [search_on_simulator(self.space)])
+        seconds = time.perf_counter() - started
+        best = sorted(tried, key=lambda each: each.measured_us)[:FINALISTS]
+        captured = [partial(player.serial, self.playable.order), *(partial(player.play, each.plan) for each in best)]
+        whole, *times = means_over_captures(captured, TURNS, FINAL_REPEATS)
+        return whole / min(times), seconds
+
+
+def table(run: Callable[[int, int], tuple[float, float]], plans: Sequence[int], seeds: int) -> str:
+    """A line a number of plans: mean, lowest and highest speed-up over seeds, and mean seconds.
+
+    `run` takes the number and a seed. All numbers have their turn for each seed, so that a clock that drifts does so for all.
+    """
+    found: dict[int, list[tuple[float, float]]] = {count: [] for count in plans}
+    for seed in range(seeds):
+        for count in plans:
+            found[count].append(run(count, seed))
+    lines = []
+    for count, results in found.items():
+        gains, seconds = zip(*results, strict=True)
+        cells = [f"{value:.3f}x" for value in (statistics.fmean(gains), min(gains), max(gains))]
+        lines.append([count, *cells, f"{statistics.fmean(seconds):.2f}"])
+    return tabulate(lines, headers=["plans", "mean", "lowest", "highest", "search s"], tablefmt="github", disable_numparse=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table a number of tokens; 2 where there is no GPU or the function cannot be loaded."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("function", metavar="MODULE:FUNCTION", help="tokens -> (module, seed -> inputs)")
+    add("--batch", type=int, nargs="+", default=[1], help="numbers of tokens (default 1)")
+    add("--plans", type=int, nargs="+", default=[32, 64, 128], help="plans that a search measures (default 32 64 128)")
+    add("--seeds", type=int, default=6, help="searches of each kind (default 6)")
+    arguments = parser.parse_args(argv)
+    if min(arguments.seeds, *arguments.plans, *arguments.batch) < 1:
+        parser.error("--batch, --plans and --seeds have to be 1 or more")
+    try:
+        make = load_function(arguments.function)
+        if not torch.cuda.is_available():
+            raise ValueError("a search measures plans on a CUDA device, and there is none here")
+    except ValueError as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    print(f"{versions(environment())}. {arguments.function}, {arguments.seeds} seeds.")
+    for tokens in arguments.batch:
+        with torch.no_grad():
+            module, inputs = make(tokens)
+            searches = Searches.of(player_of(module, inputs(0))[0], Options())
+            found = table(searches.run, arguments.plans, arguments.seeds)
+        print(f"\n{tokens} token{'s' * (tokens > 1)}\n\n{found}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

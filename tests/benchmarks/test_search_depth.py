@@ -1,0 +1,97 @@
+"""What a search finds with more plans; the GPU's times are made up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from graphstreams.costs.devices import DEVICES
+from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.options import Options
+from graphstreams.planning.plan import Plan
+from graphstreams.runtime.occupancy import Blocks
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import search_depth
+
+FIVE = KernelGraph("g", tuple(Kernel(i, f"k{i}", "gemm", launches=("mm",)) for i in range(5)), ())
+SERIAL = "serial"
+
+
+class FakePlayer:
+    """Kernel i takes i + 1 us."""
+
+    def serial(self, order: Sequence[int]) -> Any:
+        assert list(order) == [0, 1, 2, 3, 4]
+        return SERIAL
+
+    def play(self, plan: Plan) -> Any:
+        return plan
+
+    def kernel_times(self, order: Sequence[int]) -> dict[int, float]:
+        return {kernel: kernel + 1.0 for kernel in order}
+
+    def blocks(self, kernel: int) -> list[Blocks]:
+        return [Blocks(10, 132)]
+
+
+def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the search a plan takes what the simulator says; timed again the serial graph takes 20 us and each plan 8 or more."""
+    finals: list[list[Any]] = []
+
+    def medians(graphs: list[Any], *_: int) -> list[float]:
+        return [15.0 if graph == SERIAL else graph.streamed_us for graph in graphs]
+
+    def means(captured: Sequence[Any], *_: int) -> list[float]:
+        graphs = [capture() for capture in captured]
+        finals.append(graphs)
+        return [20.0, *(8.0 + place for place in range(len(graphs) - 1))]
+
+    monkeypatch.setattr(search_depth, "device_at_hand", lambda: DEVICES["h200"])
+    monkeypatch.setattr(search_depth, "medians_in_turns", medians)
+    monkeypatch.setattr(search_depth, "means_over_captures", means)
+    playable: Any = SimpleNamespace(graph=FIVE, order=[0, 1, 2, 3, 4], player=FakePlayer())
+    searches = search_depth.Searches.of(playable, Options())
+    assert searches.space.us == [1.0, 2.0, 3.0, 4.0, 5.0]
+    gain, seconds = searches.run(12, 0)
+    assert (gain, seconds > 0) == (2.5, True)
+    ((serial, *best),) = finals
+    assert serial == SERIAL and len(best) == search_depth.FINALISTS
+    times = [plan.streamed_us for plan in best]
+    assert times == sorted(times) and times[0] < 7  # 15 us of kernels, the longest 5
+
+
+def test_a_line_has_mean_and_range_over_seeds_and_all_numbers_have_their_turn_for_each() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def run(plans: int, seed: int) -> tuple[float, float]:
+        asked.append((plans, seed))
+        return 1.0 + plans / 100 + seed / 10, plans * 0.02
+
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in search_depth.table(run, [10, 20], 3).splitlines()
+    ]
+    assert asked == [(10, 0), (20, 0), (10, 1), (20, 1), (10, 2), (20, 2)]
+    assert lines[2:] == [["10", "1.200x", "1.100x", "1.300x", "0.20"], ["20", "1.300x", "1.200x", "1.400x", "0.40"]]
+
+
+@pytest.mark.parametrize("given", [["--plans", "0"], ["--seeds", "0"], ["--batch", "0"]])
+def test_numbers_have_to_be_one_or_more(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        search_depth.main(["examples/deepseek_v32.py:bench", *given])
+    assert "have to be 1 or more" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    place = str(Path(__file__).parents[2] / "examples" / "deepseek_v32.py")
+    assert search_depth.main([f"{place}:nothing"]) == 2
+    assert "has no function 'nothing'" in capsys.readouterr().err
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert search_depth.main([f"{place}:bench"]) == 2
+    assert "there is none here" in capsys.readouterr().err
