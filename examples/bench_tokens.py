@@ -102,9 +102,8 @@ def measure(functions: Sequence[Callable[..., Any]], config: Config, seeds: int,
 
     graph = samples_over_captures(captured, rounds, REPEATS["graph"])
     direct = dict(zip(SIDES, times_in_turns([side.direct for side in sides], rounds, REPEATS["direct"]), strict=True))
-    row.update(
-        {way: {name: summary(samples[name]) for name in SIDES} for way, samples in (("graph", graph), ("direct", direct))}
-    )
+    for way, samples in (("graph", graph), ("direct", direct)):
+        row[way] = {name: summary(samples[name]) for name in SIDES}
     return row
 
 
@@ -115,8 +114,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     counters.clear()
     config = Config(tp=arguments.tp, tokens=(arguments.tokens or TOKENS)[0])
     functions, report = compile_both(config, arguments.min_gain)
-    result = {**environment(), "repeats": REPEATS, "compiled_at": config.tokens, "rows": []}
-    result["captures"] = captures_in(arguments.rounds)
+    captures = captures_in(arguments.rounds)
+    result = {**environment(), "repeats": REPEATS, "captures": captures, "compiled_at": config.tokens, "rows": []}
     result.update({name: getattr(arguments, name) for name in ("tp", "rounds", "seeds", "min_gain")})
     result.update({name: report[name] for name in ("verdict", "reason", "threshold")})
     print(f"compiled after {time.perf_counter() - started:.0f} s. {told(result)}", flush=True)

@@ -101,6 +101,12 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Code]:
     return own
 
 
+def timed_by(monkeypatch: pytest.MonkeyPatch, medians: Callable[..., list[float]]) -> None:
+    """Wherever graphs are timed in turns, `medians` tells their times."""
+    for module in (tuning, player):
+        monkeypatch.setattr(module, "medians_in_turns", medians)
+
+
 def clock(monkeypatch: pytest.MonkeyPatch, time: Callable[[Any], float]) -> list[list[Any]]:
     """Every graph takes what `time` says. Returns what was measured in turns, each time."""
     turns: list[list[Any]] = []
@@ -109,8 +115,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, time: Callable[[Any], float]) -> list
         turns.append(list(graphs))
         return [time(graph) for graph in graphs]
 
-    for module in (tuning, player):
-        monkeypatch.setattr(module, "medians_in_turns", medians)
+    timed_by(monkeypatch, medians)
     return turns
 
 
@@ -187,8 +192,7 @@ def test_a_search_ends_in_time_where_a_replay_takes_long(monkeypatch: pytest.Mon
         now[0] += len(graphs) * (rounds + 2) * repeats * 0.1
         return [1e5 if graph == SERIAL else 9e4 + graph.streams for graph in graphs]
 
-    for module in (tuning, player):
-        monkeypatch.setattr(module, "medians_in_turns", medians)
+    timed_by(monkeypatch, medians)
     monkeypatch.setattr(tuning.time, "monotonic", lambda: now[0])
     _, measurement = tuner(ARMS).search(space())
     assert 1 <= measurement.tried <= 4
@@ -413,8 +417,7 @@ def test_times_are_taken_beside_the_serial_graph_so_that_a_clock_that_drifts_doe
         drift[0] *= 1.1
         return [true(graph) * drift[0] for graph in graphs]
 
-    for module in (tuning, player):
-        monkeypatch.setattr(module, "medians_in_turns", medians)
+    timed_by(monkeypatch, medians)
     _, _, measurement = found()
     assert len({us for _, us in measurement.plans}) == 2  # though one was measured twice, the second time slower
     measured = sorted({us for _, us in measurement.plans})
@@ -479,8 +482,7 @@ def test_one_lucky_capture_does_not_decide(monkeypatch: pytest.MonkeyPatch, luck
         on_two = next(captures) if len(graphs) == 3 else 1.0
         return [10.0 if graph == SERIAL else 6.0 if graph.streams == 1 else on_two for graph in graphs]
 
-    for module in (tuning, player):
-        monkeypatch.setattr(module, "medians_in_turns", medians)
+    timed_by(monkeypatch, medians)
     plans = [plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2)]
     plan, measurement = tuner(ARMS, priority=0).without_search(plans)
     assert plan.streams == streams

@@ -204,6 +204,12 @@ class Compiler:
         return branches if self.branches else module
 
 
+def timed_by(monkeypatch: pytest.MonkeyPatch, times: Callable[..., list[list[float]]]) -> None:
+    """Captured or launched directly, `times` tells how long functions take in turns."""
+    for module in (bench, running):
+        monkeypatch.setattr(module, "times_in_turns", times)
+
+
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     """The benchmark with everything replaced that needs a GPU: serial takes 30 us, ours 20 us a call."""
@@ -212,8 +218,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))
     monkeypatch.setattr(bench, "Contestant", CpuContestant)
     monkeypatch.setattr(bench, "environment", lambda: dict.fromkeys(bench_environment(), "?"))
-    for module in (bench, running):
-        monkeypatch.setattr(module, "times_in_turns", lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
+    timed_by(monkeypatch, lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
     monkeypatch.setattr(torch, "compile", made)
     return made
 
@@ -295,8 +300,7 @@ def test_both_sides_are_timed_on_the_same_first_inputs(
         seen.append((repeats, [function.__self__.inputs[0] for function in functions]))
         return [[1.0] * rounds for _ in functions]
 
-    for module in (bench, running):
-        monkeypatch.setattr(module, "times_in_turns", timed)
+    timed_by(monkeypatch, timed)
     run(tmp_path, "--tokens", "4")
     hidden = deepseek_v32.example_inputs(deepseek_v32.Config.tiny(tp=2, tokens=4, dtype=torch.float32), "cpu", 0)[0]
     assert [repeats for repeats, _ in seen] == [
