@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 from tabulate import tabulate
@@ -31,9 +32,9 @@ from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.playing import Playable, player_of
 from graphstreams.reports.contest import versions
 from graphstreams.runtime.player import means_over_captures, medians_in_turns
-from graphstreams.tuning import FINALISTS, TURNS
+from graphstreams.tuning import BRIEF_TURNS, FINALISTS, TURNS
 
-REPEATS, FINAL_REPEATS = 8, 20
+BRIEF_REPEATS, REPEATS, FINAL_REPEATS = 4, 8, 20
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,24 @@ class Searches:
         blocks = {kernel.id: [(b.count, b.at_once) for b in player.blocks(kernel.id)] for kernel in graph.kernels}
         return Searches(playable, plan_space(graph, us, device_at_hand(), options, blocks))
 
-    def run(self, plans: int, seed: int) -> tuple[float, float]:
-        """How many times faster than serial the best plan of a search is, and the seconds that the search took."""
+    def run(self, brief: bool, plans: int, seed: int) -> tuple[float, float]:
+        """How many times faster than serial the best plan of a search is, and the seconds that the search took.
+
+        With `brief` the plans that are measured are the fastest of a few that are tried briefly.
+        """
         player, serial = self.playable.player, self.playable.player.serial(self.playable.order)
 
         def measure(plan: Plan) -> float:
             before, after = medians_in_turns([serial, player.play(plan)], TURNS, REPEATS)
             return after / before
 
+        def fastest(drawn: Sequence[Plan]) -> int:
+            times = medians_in_turns([player.play(plan) for plan in drawn], BRIEF_TURNS, BRIEF_REPEATS)
+            return times.index(min(times))
+
         started = time.perf_counter()
-        tried = search_by_measuring(self.space, measure, plans, seed, [search_on_simulator(self.space)])
+        first, trying = [search_on_simulator(self.space)], fastest if brief else None
+        tried = search_by_measuring(self.space, measure, plans, seed, first, fastest=trying)
         seconds = time.perf_counter() - started
         best = sorted(tried, key=lambda each: each.measured_us)[:FINALISTS]
         captured = [partial(player.serial, self.playable.order), *(partial(player.play, each.plan) for each in best)]
@@ -69,21 +78,26 @@ class Searches:
         return whole / min(times), seconds
 
 
-def table(run: Callable[[int, int], tuple[float, float]], plans: Sequence[int], seeds: int) -> str:
-    """A line a number of plans: mean, lowest and highest speed-up over seeds, and mean seconds.
+def table(run: Callable[[bool, int, int], tuple[float, float]], plans: Sequence[int], seeds: int) -> str:
+    """A line a number of plans, without and with brief tries: mean and range of the speed-up over seeds, and mean seconds.
 
-    `run` takes the number and a seed. All numbers have their turn for each seed, so that a clock that drifts does so for all.
+    `run` takes these and a seed. All kinds have their turn for each seed, so that a clock that drifts does so for all.
     """
-    found: dict[int, list[tuple[float, float]]] = {count: [] for count in plans}
+    found: dict[tuple[int, bool], list[tuple[float, float]]] = {each: [] for each in product(plans, (False, True))}
     for seed in range(seeds):
-        for count in plans:
-            found[count].append(run(count, seed))
+        for (count, brief), results in found.items():
+            results.append(run(brief, count, seed))
     lines = []
-    for count, results in found.items():
+    for (count, brief), results in found.items():
         gains, seconds = zip(*results, strict=True)
         cells = [f"{value:.3f}x" for value in (statistics.fmean(gains), min(gains), max(gains))]
-        lines.append([count, *cells, f"{statistics.fmean(seconds):.2f}"])
-    return tabulate(lines, headers=["plans", "mean", "lowest", "highest", "search s"], tablefmt="github", disable_numparse=True)
+        lines.append([count, "yes" if brief else "no", *cells, f"{statistics.fmean(seconds):.2f}"])
+    return tabulate(
+        lines,
+        headers=["plans", "tried briefly", "mean", "lowest", "highest", "search s"],
+        tablefmt="github",
+        disable_numparse=True,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

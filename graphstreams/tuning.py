@@ -24,7 +24,7 @@ from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.plan_key import plan_key, setting
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.measured_search import Tried, search_by_measuring
+from graphstreams.planning.measured_search import BRIEFLY, Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, exchanged
 from graphstreams.reports.measurement import Measurement
@@ -35,7 +35,8 @@ log = logging.getLogger("graphstreams")
 MEASURED_KERNELS = 20_000  # kernels in all the plans of one search, its finals apart: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
 SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
-TURNS, LONG_TURNS = 5, 11  # in which graphs are measured against each other, the latter where each is captured once
+# of each graph that is measured in turns with others: where four are compared, where one is searched, where it is captured once
+BRIEF_TURNS, TURNS, LONG_TURNS = 3, 5, 11
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
 CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
@@ -104,7 +105,13 @@ class Tuner:
         player, serial = self._playing(), self._serial_graph()
         whole = self._serial_us()
         ends = time.monotonic() + SEARCH_SECONDS / 2
-        repeats = _repeats(whole, 2 * (TURNS + DISCARDED), 8, SEARCH_SECONDS / 2 / max(1, self._options.search))
+        seconds = SEARCH_SECONDS / 4 / max(1, self._options.search)
+        repeats = _repeats(whole, 2 * (TURNS + DISCARDED), 8, seconds)
+        brief = _repeats(whole, BRIEFLY * (BRIEF_TURNS + DISCARDED), 4, seconds)
+
+        def fastest(plans: Sequence[Plan]) -> int:
+            times = medians_in_turns([player.play(plan) for plan in plans], BRIEF_TURNS, brief)
+            return times.index(min(times))
 
         def measure(plan: Plan) -> float:
             before, after = medians_in_turns([serial, player.play(plan)], TURNS, repeats)
@@ -112,7 +119,9 @@ class Tuner:
             return after * whole / before
 
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
-        tried = search_by_measuring(space, measure, count, first=first, enough=lambda: time.monotonic() > ends)
+        several = len(space.us) * count * (BRIEFLY + 1) <= MEASURED_KERNELS
+        trying = fastest if several else None
+        tried = search_by_measuring(space, measure, count, 0, first, lambda: time.monotonic() > ends, trying)
         best, serial_us, played_us = self._finals(self._finalists(space, tried), whole)
         plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
         return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)

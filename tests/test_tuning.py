@@ -18,6 +18,7 @@ from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.graph.reading import Reading
 from graphstreams.options import Options
 from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.planning.measured_search import BRIEFLY
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space
 from graphstreams.reports.measurement import Measurement
@@ -405,6 +406,25 @@ def test_no_more_plans_are_measured_than_asked_for(monkeypatch: pytest.MonkeyPat
     graph = graph_of(6)
     clock(monkeypatch, times_by(10.0, 6.0))
     assert found(graph, search=5)[2].tried == 5
+
+
+def test_a_few_plans_are_tried_briefly_in_turns_before_the_fastest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = clock(monkeypatch, lambda graph: 10.0 if graph == SERIAL else 5.0 + len(graph.events) / 10)
+    graph = graph_of(6)
+    found(graph, search=12)
+    briefly = [i for i, graphs in enumerate(turns) if SERIAL not in graphs]
+    assert briefly
+    for i in briefly:
+        assert 2 <= len(turns[i]) <= BRIEFLY
+        assert turns[i + 1] == [SERIAL, min(turns[i], key=lambda plan: len(plan.events))]
+
+
+def test_in_large_graphs_no_plan_is_tried_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many captures would take longer than what they find is worth."""
+    turns = clock(monkeypatch, times_by(10.0, 6.0))
+    monkeypatch.setattr(tuning, "MEASURED_KERNELS", 6 * 12 * (BRIEFLY + 1) - 1)
+    found(graph_of(6), search=12)
+    assert all(graphs[0] == SERIAL for graphs in turns)
 
 
 def test_times_are_taken_beside_the_serial_graph_so_that_a_clock_that_drifts_does_not_count(

@@ -14,6 +14,7 @@ import torch
 from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Kernel, KernelGraph
 from graphstreams.options import Options
+from graphstreams.planning.measured_search import BRIEFLY
 from graphstreams.planning.plan import Plan
 from graphstreams.runtime.occupancy import Blocks
 
@@ -41,11 +42,14 @@ class FakePlayer:
         return [Blocks(10, 132)]
 
 
-def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("brief", [False, True])
+def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(brief: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the search a plan takes what the simulator says; timed again the serial graph takes 20 us and each plan 8 or more."""
     finals: list[list[Any]] = []
+    compared: set[int] = set()
 
     def medians(graphs: list[Any], *_: int) -> list[float]:
+        compared.add(len(graphs) if SERIAL not in graphs else 1)
         return [15.0 if graph == SERIAL else graph.streamed_us for graph in graphs]
 
     def means(captured: Sequence[Any], *_: int) -> list[float]:
@@ -59,26 +63,32 @@ def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(monkeypatch: pyte
     playable: Any = SimpleNamespace(graph=FIVE, order=[0, 1, 2, 3, 4], player=FakePlayer())
     searches = search_depth.Searches.of(playable, Options())
     assert searches.space.us == [1.0, 2.0, 3.0, 4.0, 5.0]
-    gain, seconds = searches.run(12, 0)
+    gain, seconds = searches.run(brief, 12, 0)
     assert (gain, seconds > 0) == (2.5, True)
     ((serial, *best),) = finals
     assert serial == SERIAL and len(best) == search_depth.FINALISTS
     times = [plan.streamed_us for plan in best]
     assert times == sorted(times) and times[0] < 7  # 15 us of kernels, the longest 5
+    assert (BRIEFLY in compared) == brief
 
 
 def test_a_line_has_mean_and_range_over_seeds_and_all_numbers_have_their_turn_for_each() -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[bool, int, int]] = []
 
-    def run(plans: int, seed: int) -> tuple[float, float]:
-        asked.append((plans, seed))
-        return 1.0 + plans / 100 + seed / 10, plans * 0.02
+    def run(brief: bool, plans: int, seed: int) -> tuple[float, float]:
+        asked.append((brief, plans, seed))
+        return 1.0 + plans / 100 + seed / 10 + brief, plans * 0.02
 
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in search_depth.table(run, [10, 20], 3).splitlines()
     ]
-    assert asked == [(10, 0), (20, 0), (10, 1), (20, 1), (10, 2), (20, 2)]
-    assert lines[2:] == [["10", "1.200x", "1.100x", "1.300x", "0.20"], ["20", "1.300x", "1.200x", "1.400x", "0.40"]]
+    assert asked == [(brief, plans, seed) for seed in range(3) for plans in (10, 20) for brief in (False, True)]
+    assert lines[2:] == [
+        ["10", "no", "1.200x", "1.100x", "1.300x", "0.20"],
+        ["10", "yes", "2.200x", "2.100x", "2.300x", "0.20"],
+        ["20", "no", "1.300x", "1.200x", "1.400x", "0.40"],
+        ["20", "yes", "2.300x", "2.200x", "2.400x", "0.40"],
+    ]
 
 
 @pytest.mark.parametrize("given", [["--plans", "0"], ["--seeds", "0"], ["--batch", "0"]])

@@ -1,6 +1,7 @@
 """Search for plans: legal changes, never worse than the list schedules, and what measuring finds that no simulator knows."""
 
 import itertools
+import math
 import random
 from functools import cache
 from itertools import pairwise
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning import search
+from graphstreams.planning.assembly import assignment_of
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.measured_search import PROPOSALS, search_by_measuring
+from graphstreams.planning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.search import EVALUATED_KERNELS, Space, exchanged, main_first, search_on_simulator, signature
 
@@ -270,6 +272,76 @@ def test_the_search_goes_by_the_simulator_that_it_is_given():
     assert plan.streamed_us == 8.0
     first, second = ((p.start_us, p.end_us) for p in sorted(plan.placements, key=lambda p: p.kernel)[:2])
     assert first[1] <= second[0] or second[1] <= first[0]
+
+
+# --- trying briefly
+
+
+@settings(max_examples=25, deadline=None)
+@given(spaces(), st.integers(1, 12), st.integers(0, 3))
+def test_of_a_few_plans_the_fastest_is_measured(space, count, seed):
+    """What is tried briefly was not measured before, and of each group the one that is said to be the fastest is."""
+    measured, groups = [], []
+
+    def measure(plan):
+        measured.append(plan)
+        return float(len(measured))
+
+    def fastest(plans):
+        groups.append((len(measured), plans))
+        return len(plans) - 1
+
+    tried = search_by_measuring(space, measure, count, seed, fastest=fastest)
+    assert [t.plan for t in tried] == measured and len(measured) <= count
+    assert len({rows(plan) for plan in measured}) == len(measured)
+    passed_over = set()
+    for before, plans in groups:
+        again = [rows(plan) in passed_over for plan in plans]
+        assert all(again) or not any(again)  # the slower ones of earlier groups come when there are no new ones
+        passed_over |= {rows(plan) for plan in plans[:-1]}
+        assert 2 <= len(plans) <= BRIEFLY
+        assert len({rows(plan) for plan in plans}) == len(plans)
+        assert not {rows(plan) for plan in plans} & {rows(plan) for plan in measured[:before]}
+        assert measured[before] == plans[-1]
+        for plan in plans:
+            assert_sound(plan, space)
+
+
+def test_the_list_schedules_for_the_given_times_are_all_measured():
+    edges = [(0, 3), (1, 3), (1, 4), (2, 5), (3, 6), (4, 6), (5, 7), (4, 8), (6, 9)]
+    space = Space(graph_of(10, edges), [1.0, 7.0, 2.0, 5.0, 3.0, 4.0, 6.0, 2.0, 9.0, 1.0], 4, 0.5)
+    alone = search_by_measuring(space, lambda plan: 1.0, 32)
+    grouped = search_by_measuring(space, lambda plan: 1.0, 32, fastest=lambda plans: 0)
+    listed = min(len(space.starts), 32 // 4)
+    assert listed > 2 and [t.plan for t in grouped[:listed]] == [t.plan for t in alone[:listed]]
+
+
+@pytest.mark.parametrize("graph", [graph_of(3, [(0, 1), (1, 2)]), graph_of(3, [])], ids=["chain", "free"])
+def test_what_was_passed_over_is_measured_when_there_are_no_new_plans(graph):
+    space, every = Space(graph, [1.0] * 3, 2, 0.0), every_row_set(graph, 2)
+    tried = [rows(t.plan) for t in search_by_measuring(space, lambda plan: plan.streamed_us, 500, fastest=lambda plans: 0)]
+    assert len(set(tried)) == len(tried) >= 2 * len(every) // 3
+
+
+def test_trying_briefly_finds_faster_plans_for_as_many_measurements():
+    """Of kernels that take other times than the simulator thinks, over some graphs and seeds."""
+    alone = grouped = 0.0
+    for seed in range(12):
+        dice = random.Random(seed)
+        edges = [(a, b) for b in range(14) for a in range(b) if dice.random() < 0.15]
+        graph, us = graph_of(14, edges), [float(dice.randrange(2, 12)) for _ in range(14)]
+        true = [time * math.exp(dice.gauss(0, 0.4)) for time in us]
+
+        def measure(plan, graph=graph, true=true):
+            return timed(assignment_of(plan), graph.predecessors(), true, 1.0).makespan
+
+        def fastest(plans, measure=measure):
+            return min(range(len(plans)), key=lambda i: measure(plans[i]))
+
+        space = Space(graph, us, 3, 1.0)
+        alone += min(t.measured_us for t in search_by_measuring(space, measure, 16, seed))
+        grouped += min(t.measured_us for t in search_by_measuring(space, measure, 16, seed, fastest=fastest))
+    assert grouped < 0.99 * alone
 
 
 # --- measuring
