@@ -74,6 +74,13 @@ class Options:
     max_extra_memory: float = _field(
         0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
     )
+    max_extra_host_time: float = _field(
+        0.15,
+        float,
+        (0.0, 100.0),
+        "host time that the events and stream contexts of a measured plan may add to a call without CUDA graphs, as a share of "
+        "what serial launches take; it does not count where no plan on several streams keeps to it, as with few kernels",
+    )
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import hashlib
-import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +23,7 @@ from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.plan_key import plan_key, setting
 from graphstreams.planning.events import check_plan
+from graphstreams.planning.host_cost import host_cost, light
 from graphstreams.planning.measured_search import BRIEFLY, Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, exchanged
@@ -110,8 +110,9 @@ class Tuner:
         brief = _repeats(whole, BRIEFLY * (BRIEF_TURNS + DISCARDED), 4, seconds)
 
         def fastest(plans: Sequence[Plan]) -> int:
-            times = medians_in_turns([player.play(plan) for plan in plans], BRIEF_TURNS, brief)
-            return times.index(min(times))
+            allowed = self._light(plans)
+            times = medians_in_turns([player.play(plan) for plan in allowed], BRIEF_TURNS, brief)
+            return plans.index(allowed[times.index(min(times))])
 
         def measure(plan: Plan) -> float:
             before, after = medians_in_turns([serial, player.play(plan)], TURNS, repeats)
@@ -128,7 +129,7 @@ class Tuner:
 
     def without_search(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         """The faster one of a few plans, each measured once: the simulator is not always right."""
-        plans = [replace(plan, priority=self._options.priority or 0) for plan in first]
+        plans = [replace(plan, priority=self._options.priority or 0) for plan in self._light(first)]
         best, serial_us, played_us = self._finals(plans, self._serial_us())
         return best, Measurement(serial_us, played_us, tried=len(plans))
 
@@ -178,12 +179,15 @@ class Tuner:
 
     def _finalists(self, space: Space, tried: Sequence[Tried]) -> list[Plan]:
         """The fastest plans, and what CUDA priorities make of a few: for the aux streams, or for the caller's kernels there."""
-        plans = [t.plan for t in sorted(tried, key=lambda t: t.measured_us)[:FINALISTS]]
+        plans = self._light([t.plan for t in sorted(tried, key=lambda t: t.measured_us)])[:FINALISTS]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
         several = [plan for plan in plans[:PRIORITISED] if plan.streams > 1]
         others = [other for plan in several for other in exchanged(space, plan)]
-        return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
+        return self._light([*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))])
+
+    def _light(self, plans: Sequence[Plan]) -> list[Plan]:
+        return light(plans, self._reading.kernels, self._options.max_extra_host_time)
 
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
@@ -192,7 +196,7 @@ class Tuner:
         play = self._playing().play
         serial, *times = self._over_captures([self._played_serially, *(partial(play, plan) for plan in plans)], whole_us)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
-        best = min(close, key=lambda i: (_host_cost(plans[i]), times[i]))
+        best = min(close, key=lambda i: (host_cost(plans[i]), -plans[i].priority, times[i]))
         return plans[best], serial, times[best]
 
     def _over_captures(self, captured: Sequence[Callable[[], Graph]], whole_us: float) -> list[float]:
@@ -238,10 +242,3 @@ class Tuner:
 def _repeats(us: float, replays: int, most: int, seconds: float) -> int:
     """How often each of `replays` replays that take `us` us can be repeated in `seconds`, from once to `most` times."""
     return max(1, min(most, int(seconds * 1e6 / (us * replays))))
-
-
-def _host_cost(plan: Plan) -> tuple[int, int]:
-    """What a plan costs where no CUDA graph is used: records, waits and changes of stream; priorities last."""
-    order = [placement.stream for placement in plan.placements]
-    changes = sum(one != other for one, other in itertools.pairwise(order))
-    return len(plan.events) + sum(len(event.waits) for event in plan.events) + changes, -plan.priority

@@ -17,6 +17,7 @@ from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.graph.reading import Reading
 from graphstreams.options import Options
+from graphstreams.planning.host_cost import extra_host_time
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import BRIEFLY
 from graphstreams.planning.plan import Plan
@@ -152,7 +153,9 @@ def test_an_earlier_plan_is_replaced() -> None:
     assert tuner().kept() == ([2.0, 4.0, 10.0, 2.0], other, replace(MEASURED, tried=1, from_disk=True))
 
 
-@pytest.mark.parametrize("options", [{"streams": 2}, {"event_us": 0.5}, {"search": 8}, {"priority": -1}])
+@pytest.mark.parametrize(
+    "options", [{"streams": 2}, {"event_us": 0.5}, {"search": 8}, {"priority": -1}, {"max_extra_host_time": 0.2}]
+)
 def test_under_other_options_for_the_search_there_is_none(options: dict[str, Any]) -> None:
     tuner().keep(US, PLAN, MEASURED)
     assert tuner(**options).kept() is None
@@ -417,6 +420,36 @@ def test_a_few_plans_are_tried_briefly_in_turns_before_the_fastest_is_measured(m
     for i in briefly:
         assert 2 <= len(turns[i]) <= BRIEFLY
         assert turns[i + 1] == [SERIAL, min(turns[i], key=lambda plan: len(plan.events))]
+
+
+@pytest.mark.parametrize("allowed", [0.3, 100.0])
+def test_a_plan_that_costs_the_host_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch, allowed: float) -> None:
+    """The more events the faster: of five kernels side by side, on two streams at least 4 records and waits."""
+    turns = clock(monkeypatch, lambda graph: 10.0 if graph == SERIAL else 9.0 - len(graph.events) / 2)
+    graph = graph_of(5)
+    plan, _ = tuner(graph, search=12, max_extra_host_time=allowed).search(space(graph, 5))
+    assert (extra_host_time(plan, graph) <= 0.3) == (allowed == 0.3)
+    for graphs in turns[-1], *(graphs for graphs in turns if SERIAL not in graphs):  # the finals, and the brief tries
+        costs = [extra_host_time(each, graph) for each in graphs if each != SERIAL and each.streams > 1]
+        assert not costs or max(costs) <= allowed or min(costs) > allowed
+    tried = [extra_host_time(each, graph) for graphs in turns for each in graphs if each != SERIAL]
+    assert max(tried) > 0.3
+
+
+def test_where_every_plan_on_streams_costs_the_host_too_much_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, times_by(10.0, 6.0))
+    assert found(max_extra_host_time=0.0)[0] == 2
+    plans = [plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2)]
+    assert tuner(ARMS, max_extra_host_time=0.0).without_search(plans)[0].streams == 2
+
+
+def test_without_a_search_too_a_plan_must_not_cost_the_host_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = graph_of(5)
+    clock(monkeypatch, lambda plan: 10.0 if plan == SERIAL else 9.0 - plan.streams)
+    plans = [plan_kernels(graph, [4.0] * 5, streams) for streams in (2, 3)]
+    costs = [extra_host_time(plan, graph) for plan in plans]
+    for allowed, streams in ((sum(costs) / 2, 2), (100.0, 3)):
+        assert tuner(graph, max_extra_host_time=allowed).without_search(plans)[0].streams == streams
 
 
 def test_in_large_graphs_no_plan_is_tried_briefly(monkeypatch: pytest.MonkeyPatch) -> None:

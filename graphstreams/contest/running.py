@@ -20,7 +20,7 @@ from graphstreams.contest.results import summary
 from graphstreams.contest.rivals import SERIAL, Contest, Contestant, Field, Inputs, Settings
 from graphstreams.rewriting.execution import equal_bits
 from graphstreams.runtime.captured import clones
-from graphstreams.runtime.player import times_in_turns
+from graphstreams.runtime.player import host_times_in_turns, times_in_turns
 
 REPEATS, DIRECT_REPEATS, DIRECT_RUNS = 20, 5, 5
 Samples = Mapping[str, list[float]]
@@ -141,7 +141,8 @@ def _apart(first: Any, second: Any) -> float:
 def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
     """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly.
 
-    Each capture of a graph is timed in its part of the rounds; the first is the one whose bits were compared.
+    Each capture of a graph is timed in its part of the rounds; the first is the one whose bits were compared. Of direct calls
+    there is the time from one to the next, "direct", and what they keep the host busy, "host".
     """
     for name, each in entrants.compiled.items():
         with entrants.entry(name):
@@ -154,8 +155,9 @@ def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
     for name in (*entrants.compiled, *entrants.played):
         entrants.rivals[name]["graph"] = summary(samples[name])
     direct = [each.direct for each in entrants.compiled.values()]
-    for name, own in zip(entrants.compiled, times_in_turns(direct, rounds, DIRECT_REPEATS), strict=True):
-        entrants.rivals[name]["direct"] = summary(own)
+    for way, timed in (("direct", times_in_turns), ("host", host_times_in_turns)):
+        for name, own in zip(entrants.compiled, timed(direct, rounds, DIRECT_REPEATS), strict=True):
+            entrants.rivals[name][way] = summary(own)
 
 
 def captures_in(rounds: int) -> int:

@@ -29,6 +29,7 @@ def report(result: Mapping[str, Any]) -> str:
             parts.append(f"### Policies on the same kernels\n\n{policy_table(rows)}\n\n{_PLAYED_LEGEND}")
             parts.append(f"### Bits\n\n{bits_table(rows)}\n\n{_BITS_LEGEND}")
             parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows, groups)}")
+            parts.append(f"### Host time of a call, without CUDA graphs\n\n{host_table(rows, groups)}\n\n{_HOST_LEGEND}")
         if rows:
             parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{stages_table(rows)}\n\n{_STAGES_LEGEND}")
             parts.append(f"### Times, {SETTINGS[setting]}\n\n{times_table(rows)}")
@@ -51,6 +52,11 @@ _BITS_LEGEND = (
 _STAGES_LEGEND = (
     "Seconds of the host for kernels' times, for the plan (with the search), and for timing the generated code. Kernels that "
     "an earlier compile has timed are not timed again."
+)
+
+_HOST_LEGEND = (
+    "Serial is the us until a call has returned, when its kernels may still run; all else how many times as long that takes, "
+    "for the rival of each group whose calls return soonest."
 )
 
 
@@ -94,6 +100,16 @@ def direct_table(rows: Sequence[Row], groups: Groups) -> str:
     return _table(rows, groups, "direct", _variant)
 
 
+def host_table(rows: Sequence[Row], groups: Groups) -> str:
+    """The host time of serial's call, and how many times as long that of each group's cheapest rival is."""
+    lines = []
+    for row in rows:
+        names = [best(row, group, "host") for group in groups.values()]
+        gains = [speedup(row, name, "host") if name else None for name in names]
+        lines.append([row["title"], _median(row, "host"), *(f"{1 / gain:.2f}" if gain else "-" for gain in gains)])
+    return markdown(lines, ["workload", "serial us", *groups])
+
+
 def policy_table(rows: Sequence[Row]) -> str:
     """Serial time and the speed-up of each played plan."""
     played = dict.fromkeys(name for row in rows for name in row.get("rivals", {}) if _belongs(name, PLAYED))
@@ -128,12 +144,12 @@ def times_table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         if row.get("failed"):
-            lines.append([row["title"], "-", f"failed: {shortened(row['failed'])}", "-", "-"])
+            lines.append([row["title"], "-", f"failed: {shortened(row['failed'])}", "-", "-", "-"])
         for name, rival in row.get("rivals", {}).items():
             note = rival.get("failed") or rival.get("reason") or ""
-            times = [_times(rival.get(way)) for way in ("graph", "direct")]
+            times = [_times(rival.get(way)) for way in ("graph", "direct", "host")]
             lines.append([row["title"], name, *times, shortened(note)])
-    return markdown(lines, ["workload", "rival", "graph us", "direct us", "note"])
+    return markdown(lines, ["workload", "rival", "graph us", "direct us", "host us", "note"])
 
 
 def progress(row: Row, groups: Groups) -> str:
@@ -183,7 +199,7 @@ def _syncs(row: Row, name: str, group: str) -> str:
 
 
 def _median(row: Row, way: str) -> str:
-    times = row["rivals"].get(SERIAL, {}).get(way)
+    times = row.get("rivals", {}).get(SERIAL, {}).get(way)
     return f"{times['median']:.1f}" if times else "-"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graphstreams.graph.kernels import KernelGraph
+from graphstreams.planning.host_cost import extra_host_time
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.threshold import Threshold
 from graphstreams.reports.measurement import Measurement
@@ -57,6 +58,7 @@ class Report:
             "races": list(self.races),
             "events": len(self.plan.events) if self.plan else 0,
             "streams": self.plan.streams if self.plan else 1,
+            "extra_host_time": self._extra_host_time(),
             "costs": self.costs,
             "predicted_us": self._predicted(),
             "measured": asdict(self.measurement) if self.measurement else None,
@@ -79,12 +81,21 @@ class Report:
         if self.plan and self.kernels:
             lines += ["", plan_table(self.plan, self.kernels), summary(self.plan)]
         if self.kernels_serial:
-            lines.append(f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams")
+            lines.append(
+                f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams{self._host_text()}"
+            )
         if self.measurement:
             lines.append(str(self.measurement))
         if self.threshold:
             lines.append(threshold_text(self.threshold))
         return "\n".join([*lines, *self.notes, *self.races])
+
+    def _extra_host_time(self) -> float | None:
+        return extra_host_time(self.plan, self.kernels) if self.plan and self.kernels else None
+
+    def _host_text(self) -> str:
+        extra = self._extra_host_time()
+        return f"; without CUDA graphs about {extra:.0%} more host time" if extra else ""
 
     def _predicted(self) -> dict[str, float] | None:
         if self.plan is None:

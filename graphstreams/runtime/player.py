@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -171,18 +172,52 @@ def times_in_turns(
 
     As many rounds as `discarded` says go before and do not count.
     """
+    return _in_turns(functions, rounds, repeats, discarded, _device_us)
+
+
+def host_times_in_turns(
+    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = DISCARDED
+) -> list[list[float]]:
+    """As `times_in_turns`, but of the host until a call returns, when its kernels may still run.
+
+    The GPU has nothing to do when the calls of a sample begin. They should have fewer than a thousand launches together: with
+    more the host waits until the GPU has taken some.
+    """
+    return _in_turns(functions, rounds, repeats, discarded, _host_us)
+
+
+def _in_turns(
+    functions: Sequence[Callable[[], Any]],
+    rounds: int,
+    repeats: int,
+    discarded: int,
+    us_of: Callable[[Callable[[], Any], int], float],
+) -> list[list[float]]:
     samples: list[list[float]] = [[] for _ in functions]
     for current in range(rounds + discarded):
         for function, own in zip(functions, samples, strict=True):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            for _ in range(repeats):
-                function()
-            end.record()
-            end.synchronize()
+            us = us_of(function, repeats)
             if current >= discarded:
-                own.append(start.elapsed_time(end) * 1000 / repeats)
+                own.append(us / repeats)
     return samples
+
+
+def _device_us(function: Callable[[], Any], repeats: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        function()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) * 1000
+
+
+def _host_us(function: Callable[[], Any], repeats: int) -> float:
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - started) * 1e6
 
 
 def medians_in_turns(graphs: Sequence[Graph], rounds: int = 7, repeats: int = 10) -> list[float]:

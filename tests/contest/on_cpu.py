@@ -96,8 +96,7 @@ def take_the_place_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
     playing.player_of = lambda *_: [SimpleNamespace(graph=GRAPH, order=[0, 1, 2, 3], player=player)]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "graphstreams.playing", playing)
     monkeypatch.setattr(entering, "Contestant", CpuContestant)
-    monkeypatch.setattr(
-        running, "times_in_turns", lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)]
-    )
+    for timed in ("times_in_turns", "host_times_in_turns"):
+        monkeypatch.setattr(running, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
     monkeypatch.setattr(torch, "compile", compile_on_cpu)
     return player

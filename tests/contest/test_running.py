@@ -101,6 +101,12 @@ def timed_by_place(asked: list[int]) -> Any:
     return times
 
 
+def host_times(functions: list[Any], rounds: int, repeats: int) -> list[list[float]]:
+    """The host takes 2 us more for each rival than for the one before."""
+    assert repeats == running.DIRECT_REPEATS
+    return [[2.0 * place] * rounds for place, _ in enumerate(functions)]
+
+
 @pytest.mark.parametrize(("rounds", "of_captures"), [(40, [8] * 5), (7, [2, 2, 1, 1, 1]), (3, [1, 1, 1])])
 def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
     monkeypatch: pytest.MonkeyPatch, rounds: int, of_captures: list[int]
@@ -114,6 +120,7 @@ def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
         return compiled["serial"]
 
     monkeypatch.setattr(running, "times_in_turns", timed_by_place(asked))
+    monkeypatch.setattr(running, "host_times_in_turns", host_times)
     entrants = Field({name: {} for name in (*compiled, "played: p")}, dict(compiled), {"played: p": play})
     time_in_turns(entrants, [torch.ones(2)], rounds)
     assert asked == of_captures and sum(asked) == rounds
@@ -122,7 +129,8 @@ def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
     for place, name in enumerate((*compiled, "played: p")):
         samples = [10.0 * place + number + 1 for number, own in enumerate(of_captures) for _ in range(own)]
         assert entrants.rivals[name]["graph"] == summary(samples)
-    assert entrants.rivals["hand: one"]["direct"]["median"] == 1.0 and "direct" not in entrants.rivals["played: p"]
+    assert [entrants.rivals["hand: one"][way]["median"] for way in ("direct", "host")] == [1.0, 2.0]
+    assert not {"direct", "host"} & set(entrants.rivals["played: p"])
 
 
 def test_what_can_be_captured_no_more_is_left_out_and_the_others_keep_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +150,7 @@ def test_what_can_be_captured_no_more_is_left_out_and_the_others_keep_their_time
     played = {"played: bad": lambda: next(captures), "played: good": lambda: compiled["serial"]}
     asked: list[int] = []
     monkeypatch.setattr(running, "times_in_turns", timed_by_place(asked))
+    monkeypatch.setattr(running, "host_times_in_turns", host_times)
     entrants = Field({name: {} for name in (*compiled, *played)}, dict(compiled), dict(played))
     time_in_turns(entrants, [torch.ones(2)], 5)
     assert asked == [1] * 5

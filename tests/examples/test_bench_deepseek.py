@@ -241,9 +241,10 @@ def test_all_rivals_are_timed_on_the_first_inputs(
 
     hidden = bench.Workload(TINY, True).make()[1](0)[0]
     monkeypatch.setattr(running, "times_in_turns", times)
+    monkeypatch.setattr(running, "host_times_in_turns", times)
     bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
-    # Replays of three captures, then direct launches, of serial, three by hand, the operators, and two of ours.
-    assert timed == [[True] * 7] * (3 + 1)
+    # Replays of three captures, direct launches, and their host times, of serial, three by hand, the operators, two of ours.
+    assert timed == [[True] * 7] * (3 + 2)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,19 @@ def check_streamed(outcome: Outcome) -> None:
     assert launches(trace) == report.kernels_streamed
     assert sum(isinstance(step, Record) for step in trace.steps) == len(report.plan.events)
     assert sum(isinstance(step, Wait) for step in trace.steps) == sum(len(event.waits) for event in report.plan.events)
+    check_handles(report.wrapper)
+
+
+def check_handles(wrapper: str) -> None:
+    """A variable is given a stream's handle only where it does not hold it already."""
+    held, context, depth = dict[str, str](), "default_stream", 0
+    for line in wrapper[wrapper.index("\ndef call") :].splitlines():
+        indent = len(line) - len(line.lstrip())
+        if line.strip() and indent <= depth:
+            context, depth = "default_stream", 0
+        if entered := re.match(r" *with (stream\d+):", line):
+            context, depth = entered[1], indent
+        if asked := re.match(r" *(\w+) = get_raw_stream\(", line):
+            assert held.get(asked[1]) != context
+            held[asked[1]] = context
+    assert held

@@ -18,12 +18,12 @@ def times(median: float) -> dict[str, float]:
 
 def compiled(median: float, **changes: Any) -> dict[str, Any]:
     bits = {"wrong": {"graph": 0, "direct": 0}, "runs": {"graph": 50, "direct": 5}, "difference": 0.0, "unstable": 0}
-    return {"graph": times(median), "direct": times(200.0), **bits, **changes}
+    return {"graph": times(median), "direct": times(200.0), "host": times(2 * median), **bits, **changes}
 
 
 def a_row() -> dict[str, Any]:
     rivals = {
-        "serial": {"graph": times(100.0), "direct": times(150.0)},
+        "serial": {"graph": times(100.0), "direct": times(150.0), "host": times(125.0)},
         "hand: phase 1": compiled(90.0),
         "hand: both": compiled(80.0, wrong={"graph": 50, "direct": 5}, difference=0.004),
         "hand: phase 2": {"failed": "RuntimeError: operation | failed\ndue to a capture"},
@@ -90,10 +90,24 @@ def test_the_table_of_bits_tells_how_wrong() -> None:
 
 def test_the_table_of_times_has_quartiles_and_errors() -> None:
     table = tables.times_table([a_row(), FAILED])
-    assert cells(table, 2) == ["layer, TP 8, 1 token", "serial", "100.0 (99.5-100.5)", "150.0 (149.5-150.5)", ""]
+    assert cells(table, 2) == [
+        "layer, TP 8, 1 token",
+        "serial",
+        "100.0 (99.5-100.5)",
+        "150.0 (149.5-150.5)",
+        "125.0 (124.5-125.5)",
+        "",
+    ]
     assert "RuntimeError: operation / failed due to a capture" in table
     assert "the predicted gain is 1.0%" in table
     assert "failed: OutOfMemoryError" in table
+
+
+def test_the_table_of_host_times_has_the_cheapest_rival_of_each_group() -> None:
+    table = tables.host_table([a_row(), FAILED], EVERY)
+    assert cells(table, 0)[:3] == ["workload", "serial us", "streams by hand"]
+    assert cells(table, 2) == ["layer, TP 8, 1 token", "125.0", "1.28", "2.00", "1.60", "-", "0.80"]
+    assert cells(table, 3) == ["layer, TP 1, 1 token", "-", "-", "-", "-", "-", "-"]
 
 
 def test_a_group_of_which_all_failed_says_so() -> None:
@@ -115,6 +129,7 @@ def test_the_report_has_every_table_and_where_it_was_measured() -> None:
         "Policies",
         "Bits",
         "by the host",
+        "Host time of a call",
     ):
         assert heading in text
 

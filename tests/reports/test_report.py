@@ -8,6 +8,7 @@ import torch
 from sample_modules import FREE_EVENTS, captured
 
 from graphstreams.explaining import capture, explain
+from graphstreams.planning.host_cost import extra_host_time
 from graphstreams.planning.plan import Plan
 from graphstreams.verification.wrapper import verify
 
@@ -66,6 +67,7 @@ def test_the_report_counts_streams_and_events(saved):
     data, plan = parsed(saved), Plan.loads((saved / "plan.json").read_text())
     assert data["streams"] == plan.streams > 1
     assert data["events"] == len(plan.events) > 0
+    assert data["extra_host_time"] == pytest.approx(extra_host_time(plan, report().kernels))
 
 
 def test_predicted_times_are_in_order(saved):
@@ -135,7 +137,9 @@ def test_the_text_has_verdict_table_and_launches():
     lines = str(report()).splitlines()
     assert lines[0].endswith(": clean")
     assert any("speed-up" in line for line in lines)
-    assert any(line == "launches: 5 serial, 5 on streams" for line in lines)
+    extra = extra_host_time(report().plan, report().kernels)
+    assert extra > 0.05
+    assert f"launches: 5 serial, 5 on streams; without CUDA graphs about {extra:.0%} more host time" in lines
 
 
 def test_a_graph_that_stays_serial_has_its_reason_and_no_empty_files(tmp_path):

@@ -126,3 +126,21 @@ def test_graphs_are_timed_over_a_few_captures_until_it_is_enough(
     found = means_over_captures([lambda: capture(0), lambda: capture(1)], 5, 7, captures, lambda: enough)
     assert counts == [made, made]
     assert found == [5.0 * (made + 1), 5.0 * (made + 1) + 1]
+
+
+def test_host_times_are_those_until_a_call_returns_with_an_idle_gpu_before_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call of the first function takes 2 us, one of the second 3 us; the first two of five rounds do not count."""
+    now, done = [0.0], []
+
+    def calls(name: str, us: float) -> Any:
+        def function() -> None:
+            done.append(name)
+            now[0] += us * 1e-6
+
+        return function
+
+    monkeypatch.setattr(module.torch.cuda, "synchronize", lambda: done.append("idle"))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    samples = module.host_times_in_turns([calls("a", 2.0), calls("b", 3.0)], 3, 4)
+    assert samples == [pytest.approx([2.0] * 3), pytest.approx([3.0] * 3)]
+    assert done == ["idle", *"aaaa", "idle", *"bbbb"] * (3 + module.DISCARDED)
