@@ -19,18 +19,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from on_gpu import load
 from tabulate import tabulate
 from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.choosing import inputs_by_position, plan_space
-from graphstreams.contest.results import environment
 from graphstreams.costs.devices import device_at_hand
 from graphstreams.costs.roofline import Roofline
 from graphstreams.explaining import PostGradBackend
 from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.reading import Reading
-from graphstreams.loading import load_function
 from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.pipeline import read_graph
@@ -38,7 +37,6 @@ from graphstreams.planning.assembly import assignment_of
 from graphstreams.planning.host_cost import extra_host_time, synchronisations
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
-from graphstreams.reports.contest import versions
 from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime.player import host_times_in_turns
@@ -134,14 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.plans < 2 or min(arguments.batch) < 1:
         parser.error("--batch has to be 1 or more, --plans 2 or more")
-    try:
-        make = load_function(arguments.function)
-        if not torch.cuda.is_available():
-            raise ValueError("host times are measured with a CUDA device, and there is none here")
-    except ValueError as problem:
-        print(problem, file=sys.stderr)
+    make = load(arguments.function)
+    if make is None:
         return 2
-    print(f"{versions(environment())}. {arguments.function}.")
     for tokens in arguments.batch:
         show(tokens, make, arguments.plans)
     return 0

@@ -19,19 +19,17 @@ from functools import partial
 from itertools import product
 
 import torch
+from on_gpu import load
 from tabulate import tabulate
 
 from graphstreams.choosing import plan_space
-from graphstreams.contest.results import environment
 from graphstreams.costs.devices import device_at_hand
-from graphstreams.loading import load_function
 from graphstreams.options import Options
 from graphstreams.planning.host_cost import light
 from graphstreams.planning.measured_search import search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.playing import Playable, player_of
-from graphstreams.reports.contest import versions
 from graphstreams.runtime.player import means_over_captures, medians_in_turns
 from graphstreams.tuning import BRIEF_TURNS, FINALISTS, TURNS
 
@@ -117,20 +115,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if min(arguments.seeds, *arguments.plans, *arguments.batch) < 1:
         parser.error("--batch, --plans and --seeds have to be 1 or more")
-    try:
-        make = load_function(arguments.function)
-        if not torch.cuda.is_available():
-            raise ValueError("a search measures plans on a CUDA device, and there is none here")
-    except ValueError as problem:
-        print(problem, file=sys.stderr)
+    make = load(arguments.function)
+    if make is None:
         return 2
-    print(f"{versions(environment())}. {arguments.function}, {arguments.seeds} seeds.")
     for tokens in arguments.batch:
         with torch.no_grad():
             module, inputs = make(tokens)
             searches = Searches.of(player_of(module, inputs(0))[0], Options())
             found = table(searches.run, arguments.plans, arguments.seeds)
-        print(f"\n{tokens} token{'s' * (tokens > 1)}\n\n{found}", flush=True)
+        print(f"\n{tokens} token{'s' * (tokens > 1)}, {arguments.seeds} seeds\n\n{found}", flush=True)
     return 0
 
 

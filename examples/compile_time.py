@@ -3,7 +3,7 @@
     python examples/compile_time.py --rounds 3
 
 Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, where it says "again", the cache of the one
-before.
+before. A round is eight processes; standard error tells what each took as it ends.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "graphstreams, roofline": {"costs": "roofline", "search": 0},
     "graphstreams, search": {},
 }
+WAYS = ("serial", *OPTIONS)
 
 
 def compile_once(way: str, reported: bool) -> dict[str, Any]:
@@ -64,15 +65,21 @@ def in_fresh_process(way: str, cache: str, reported: bool = False) -> dict[str, 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one_round() -> dict[str, dict[str, Any]]:
+def one_round(ways: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Every way with caches of its own, twice, and graphstreams once more with a report of its stages."""
     found = {}
-    for way in ("serial", *OPTIONS):
+
+    def run(name: str, way: str, cache: str, reported: bool = False) -> None:
+        found[name] = in_fresh_process(way, cache, reported)
+        print(f"{name}: {found[name]['seconds']:.2f} s", file=sys.stderr, flush=True)
+
+    for way in ways:
         with tempfile.TemporaryDirectory() as cache:
-            found[way], found[f"{way}, again"] = (in_fresh_process(way, cache) for _ in range(2))
+            run(way, way, cache)
+            run(f"{way}, again", way, cache)
         if way in OPTIONS:
             with tempfile.TemporaryDirectory() as cache:
-                found[f"{way}, stages"] = in_fresh_process(way, cache, reported=True)
+                run(f"{way}, stages", way, cache, reported=True)
     return found
 
 
@@ -83,7 +90,7 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> str:
         return f"{statistics.median(values):.2f}"
 
     lines = []
-    for way in ("serial", *OPTIONS):
+    for way in (way for way in WAYS if any(way in found for found in rounds)):
         cold, again, reported = ([found.get(way + kind) for found in rounds] for kind in ("", ", again", ", stages"))
         stages = [each["stages"] for each in reported if each]
         names = dict.fromkeys(stage for own in stages for stage in own)
@@ -99,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Compile in turns and print medians after every round; 2 where there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default 3)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY", help=f"of {'; '.join(WAYS)}")
     parser.add_argument("--once", help=argparse.SUPPRESS)
     parser.add_argument("--reported", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -110,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     told, rounds = environment(), []
     for number in range(arguments.rounds):
-        rounds.append(one_round())
+        rounds.append(one_round(arguments.ways))
         print(f"after round {number + 1} of {arguments.rounds}\n\n{table(rounds)}\n", flush=True)
     print(f"{told['device']}, torch {told['torch']}, triton {told['triton']}, Python {told['python']}; {told['date']}")
     return 0

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 
 from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Kernel, KernelGraph
@@ -102,12 +101,3 @@ def test_numbers_have_to_be_one_or_more(given: list[str], capsys: pytest.Capture
     with pytest.raises(SystemExit):
         search_depth.main(["examples/deepseek_v32.py:bench", *given])
     assert "have to be 1 or more" in capsys.readouterr().err
-
-
-def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    place = str(Path(__file__).parents[2] / "examples" / "deepseek_v32.py")
-    assert search_depth.main([f"{place}:nothing"]) == 2
-    assert "has no function 'nothing'" in capsys.readouterr().err
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert search_depth.main([f"{place}:bench"]) == 2
-    assert "there is none here" in capsys.readouterr().err
