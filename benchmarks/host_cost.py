@@ -3,8 +3,9 @@
     python benchmarks/host_cost.py examples/deepseek_v32.py:bench --batch 1 16 --plans 16
 
 MODULE:FUNCTION is what `graphstreams bench` takes: tokens -> (module, seed -> inputs). The plans are the simulator's for
-modelled times and random changes of it, for they are to differ in events and contexts, and need not be fast. Fitted are the
-numbers in `graphstreams/planning/host_cost.py`: what a plan adds to the host time of serial code of the same launches.
+modelled times and random changes of it, for they are to differ in events and contexts, and need not be fast. They are compared
+with code of the same launches on one stream, generated under the same settings. The fit tells the numbers that stand in
+`graphstreams/planning/host_cost.py`; Inductor's own serial code is timed beside it.
 """
 
 from __future__ import annotations
@@ -34,26 +35,27 @@ from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.pipeline import read_graph
 from graphstreams.planning.assembly import assignment_of
-from graphstreams.planning.host_cost import extra_host_time, synchronisations
+from graphstreams.planning.host_cost import host_cost, launches_of, synchronisations
+from graphstreams.planning.paths import Assignment
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime.player import host_times_in_turns
 
-ROUNDS, REPEATS = 40, 5
+ROUNDS = 200
 
 Call = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A plan's records and waits together, its contexts, and what they add to serial's host time of a call in us."""
+    """A plan's records and waits together, its contexts, and what they add to a call's host time in us."""
 
     operations: int
     contexts: int
     us: float
-    predicted_share: float  # of serial's host time
+    predicted_us: float
 
 
 def different_plans(space: Space, count: int, seed: int = 0) -> list[Plan]:
@@ -77,25 +79,38 @@ def call_of(module: fx.GraphModule, arguments: Sequence[Any], settings: Abstract
     return lambda: call(list(arguments))
 
 
-def samples_of(reading: Reading, values: Mapping[int, Any], count: int) -> tuple[float, list[Sample]]:
-    """Serial's host time of a call in us, and a sample of each plan."""
+@dataclass(frozen=True)
+class HostTimes:
+    """Host times of a call in us: Inductor's serial code, ours on one stream, and what plans add to that."""
+
+    inductor_us: float
+    serial_us: float
+    samples: tuple[Sample, ...]
+
+
+def measured(reading: Reading, values: Mapping[int, Any], count: int) -> HostTimes:
+    """`count` plans of a graph, their code generated, called once, and timed in turns."""
     device = device_at_hand()
     with unset_fake_temporarily():
         arguments = SerialCode(reading).arguments(values)
-    plans = different_plans(plan_space(reading.kernels, Roofline(device).prices(reading.kernels), device, Options()), count)
+    space = plan_space(reading.kernels, Roofline(device).prices(reading.kernels), device, Options())
+    plans = different_plans(space, count)
     wrapper.register()
     calls = [call_of(reading.module, arguments, nullcontext())]
-    for plan in plans:
+    one_stream = space.plan(Assignment(space.starts[0].order, [0] * len(space.us)))
+    for plan in (one_stream, *plans):
         module = rewrite(reading, plan)
         calls.append(call_of(module, arguments, module.meta[wrapper.MARK].settings))
     with unset_fake_temporarily(), torch.no_grad():
         for call in calls:
             call()
-        serial, *times = map(statistics.median, host_times_in_turns(calls, ROUNDS, REPEATS))
-    extra = [us - serial for us in times]
-    shares = [extra_host_time(plan, reading.kernels) for plan in plans]
-    pairs = map(synchronisations, plans)
-    return serial, [Sample(*pair, us, share) for pair, us, share in zip(pairs, extra, shares, strict=True)]
+        inductor, serial, *times = map(statistics.median, host_times_in_turns(calls, ROUNDS, 1))
+    launches = launches_of(reading.kernels)
+    samples = [
+        Sample(*synchronisations(plan), us - serial, host_cost(plan) * serial / launches)
+        for plan, us in zip(plans, times, strict=True)
+    ]
+    return HostTimes(inductor, serial, tuple(samples))
 
 
 def fit(samples: Sequence[Sample]) -> tuple[float, float]:
@@ -116,10 +131,10 @@ def fit(samples: Sequence[Sample]) -> tuple[float, float]:
     return (ay * bb - by * ab) / determinant, (by * aa - ay * ab) / determinant
 
 
-def table(serial: float, samples: Sequence[Sample]) -> str:
-    """A line a plan: records and waits, contexts, the share of serial's host time that it adds, and the predicted one."""
-    lines = [[s.operations, s.contexts, f"{s.us / serial:.1%}", f"{s.predicted_share:.1%}"] for s in samples]
-    headers = ["records and waits", "contexts", "added host time", "predicted"]
+def table(samples: Sequence[Sample]) -> str:
+    """A line a plan: records and waits, contexts, the host time that they add and the predicted one."""
+    lines = [[s.operations, s.contexts, f"{s.us:.1f}", f"{s.predicted_us:.1f}"] for s in samples]
+    headers = ["records and waits", "contexts", "added us", "predicted us"]
     return tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True)
 
 
@@ -141,24 +156,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(tokens: int, make: Callable[..., Any], plans: int) -> None:
-    """Measure and print what there is to say of one number of tokens: of the graph with the most launches."""
-    found: list[tuple[Reading, float, list[Sample]]] = []
+    """Measure and print what there is to say of one number of tokens: of each graph with several kernels."""
 
     def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
         reading = read_graph(gm, "graph", names)
-        found.append((reading, *samples_of(reading, inputs_by_position(reading.module, values), plans)))
+        if len(reading.kernels.kernels) > 1:
+            times = measured(reading, inputs_by_position(reading.module, values), plans)
+            print(
+                f"\n{tokens} token{'s' * (tokens > 1)}, {reading.launches} launches\n\n{told(times, reading.launches)}",
+                flush=True,
+            )
 
     torch._dynamo.reset()
     with torch.no_grad():
         module, inputs = make(tokens)
         torch.compile(module, backend=PostGradBackend(visit))(*inputs(0))
-    reading, serial, samples = max(found, key=lambda each: each[0].launches)
-    event, context = fit(samples)
-    launch = serial / reading.launches
-    print(f"\n{tokens} token{'s' * (tokens > 1)}: serial {serial:.1f} us, {reading.launches} launches of {launch:.1f} us\n")
-    print(table(serial, samples))
-    print(f"\na record or wait {event:.2f} us, {event / launch:.2f} launches; a context {context:.2f} us, ", end="")
-    print(f"{context / launch:.2f} launches", flush=True)
+
+
+def told(times: HostTimes, launches: int) -> str:
+    """The table and the fit of one graph."""
+    launch = times.serial_us / launches
+    lines = [
+        f"one stream {times.serial_us:.1f} us, {launch:.1f} us a launch; Inductor's serial code {times.inductor_us:.1f} us",
+        "",
+        table(times.samples),
+        "",
+    ]
+    try:
+        fitted = zip(("a record or wait", "a context"), fit(times.samples), strict=True)
+        lines.append("; ".join(f"{name} {us:.2f} us, {us / launch:.2f} launches" for name, us in fitted))
+    except ValueError as problem:
+        lines.append(f"no fit: {problem}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from graphstreams.choosing import plan_space
 from graphstreams.costs.devices import device_at_hand
 from graphstreams.options import Options
-from graphstreams.planning.host_cost import light
+from graphstreams.planning.host_cost import allowed_cost, light
 from graphstreams.planning.measured_search import search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, search_on_simulator
@@ -42,7 +42,7 @@ class Searches:
 
     playable: Playable
     space: Space
-    max_extra_host_time: float  # as the option
+    allowed: float  # launches that a plan may cost the host
 
     @staticmethod
     def of(playable: Playable, options: Options) -> Searches:
@@ -51,7 +51,8 @@ class Searches:
         times = player.kernel_times(playable.order)
         us = [times.get(kernel.id, 0.0) for kernel in graph.kernels]
         blocks = {kernel.id: [(b.count, b.at_once) for b in player.blocks(kernel.id)] for kernel in graph.kernels}
-        return Searches(playable, plan_space(graph, us, device_at_hand(), options, blocks), options.max_extra_host_time)
+        allowed = allowed_cost(graph, options.max_extra_host_time)
+        return Searches(playable, plan_space(graph, us, device_at_hand(), options, blocks), allowed)
 
     def run(self, brief: bool, plans: int, seed: int) -> tuple[float, float]:
         """How many times faster than serial the best plan of a search is, and the seconds that the search took.
@@ -65,21 +66,18 @@ class Searches:
             return after / before
 
         def fastest(drawn: Sequence[Plan]) -> int:
-            allowed = self._light(drawn)
-            times = medians_in_turns([player.play(plan) for plan in allowed], BRIEF_TURNS, BRIEF_REPEATS)
-            return drawn.index(allowed[times.index(min(times))])
+            times = medians_in_turns([player.play(plan) for plan in drawn], BRIEF_TURNS, BRIEF_REPEATS)
+            return times.index(min(times))
 
         started = time.perf_counter()
         first, trying = [search_on_simulator(self.space)], fastest if brief else None
-        tried = search_by_measuring(self.space, measure, plans, seed, first, fastest=trying)
+        tried = search_by_measuring(self.space, measure, plans, seed, first, fastest=trying, allowed=self.allowed)
         seconds = time.perf_counter() - started
-        best = self._light([each.plan for each in sorted(tried, key=lambda each: each.measured_us)])[:FINALISTS]
+        fastest_first = [each.plan for each in sorted(tried, key=lambda each: each.measured_us)]
+        best = light(fastest_first, self.allowed)[:FINALISTS]
         captured = [partial(player.serial, self.playable.order), *(partial(player.play, plan) for plan in best)]
         whole, *times = means_over_captures(captured, TURNS, FINAL_REPEATS)
         return whole / min(times), seconds
-
-    def _light(self, plans: Sequence[Plan]) -> list[Plan]:
-        return light(plans, self.playable.graph, self.max_extra_host_time)
 
 
 def table(run: Callable[[bool, int, int], tuple[float, float]], plans: Sequence[int], seeds: int) -> str:
@@ -121,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for tokens in arguments.batch:
         with torch.no_grad():
             module, inputs = make(tokens)
-            searches = Searches.of(player_of(module, inputs(0))[0], Options())
+            searches = Searches.of(player_of(module, inputs(0))[0], Options.from_dict())
             found = table(searches.run, arguments.plans, arguments.seeds)
         print(f"\n{tokens} token{'s' * (tokens > 1)}, {arguments.seeds} seeds\n\n{found}", flush=True)
     return 0

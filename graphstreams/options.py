@@ -48,8 +48,8 @@ class Options:
         32,
         int,
         (0, 10_000),
-        "how many plans to measure on the GPU at hand before one is chosen, most of them the fastest of four that were tried "
-        "briefly; 0 turns it off, and so do costs that are not measured",
+        "how many plans to measure on the GPU at hand before one is chosen, most of them the fastest of four in a brief try if "
+        "the graph has no more than 125 kernels; 0 turns it off, and so do costs that are not measured",
     )
     min_gain: float = _field(
         0.02,
@@ -78,8 +78,8 @@ class Options:
         0.15,
         float,
         (0.0, 100.0),
-        "host time that the events and stream contexts of a measured plan may add to a call without CUDA graphs, as a share of "
-        "what serial launches take; it does not count where no plan on several streams keeps to it, as with few kernels",
+        "host time that a measured plan's events and stream contexts may add to a call, as a share of what the serial launches "
+        "take, as predicted; about 40 us are always allowed, and where Inductor replays CUDA graphs it does not count",
     )
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"

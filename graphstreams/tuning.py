@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch._inductor import config
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.costs.devices import Device
@@ -23,7 +25,7 @@ from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.plan_key import plan_key, setting
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.host_cost import host_cost, light
+from graphstreams.planning.host_cost import allowed_cost, host_cost, light
 from graphstreams.planning.measured_search import BRIEFLY, Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import Space, exchanged
@@ -34,6 +36,7 @@ log = logging.getLogger("graphstreams")
 
 MEASURED_KERNELS = 20_000  # kernels in all the plans of one search, its finals apart: larger graphs have fewer plans measured
 FEWEST_PLANS = 4
+TRIED_KERNELS = 125  # of a graph up to which plans are tried briefly: capturing several times as many takes its time
 SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
 # of each graph that is measured in turns with others: where four are compared, where one is searched, where it is captured once
 BRIEF_TURNS, TURNS, LONG_TURNS = 3, 5, 11
@@ -110,9 +113,8 @@ class Tuner:
         brief = _repeats(whole, BRIEFLY * (BRIEF_TURNS + DISCARDED), 4, seconds)
 
         def fastest(plans: Sequence[Plan]) -> int:
-            allowed = self._light(plans)
-            times = medians_in_turns([player.play(plan) for plan in allowed], BRIEF_TURNS, brief)
-            return plans.index(allowed[times.index(min(times))])
+            times = medians_in_turns([player.play(plan) for plan in plans], BRIEF_TURNS, brief)
+            return times.index(min(times))
 
         def measure(plan: Plan) -> float:
             before, after = medians_in_turns([serial, player.play(plan)], TURNS, repeats)
@@ -120,16 +122,17 @@ class Tuner:
             return after * whole / before
 
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
-        several = len(space.us) * count * (BRIEFLY + 1) <= MEASURED_KERNELS
-        trying = fastest if several else None
-        tried = search_by_measuring(space, measure, count, 0, first, lambda: time.monotonic() > ends, trying)
+        trying = fastest if len(space.us) <= TRIED_KERNELS else None
+        tried = search_by_measuring(
+            space, measure, count, 0, first, lambda: time.monotonic() > ends, trying, self._allowed_host_cost()
+        )
         best, serial_us, played_us = self._finals(self._finalists(space, tried), whole)
         plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
         return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)
 
     def without_search(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         """The faster one of a few plans, each measured once: the simulator is not always right."""
-        plans = [replace(plan, priority=self._options.priority or 0) for plan in self._light(first)]
+        plans = [replace(plan, priority=self._options.priority or 0) for plan in light(first, self._allowed_host_cost())]
         best, serial_us, played_us = self._finals(plans, self._serial_us())
         return best, Measurement(serial_us, played_us, tried=len(plans))
 
@@ -179,15 +182,20 @@ class Tuner:
 
     def _finalists(self, space: Space, tried: Sequence[Tried]) -> list[Plan]:
         """The fastest plans, and what CUDA priorities make of a few: for the aux streams, or for the caller's kernels there."""
-        plans = self._light([t.plan for t in sorted(tried, key=lambda t: t.measured_us)])[:FINALISTS]
+        allowed = self._allowed_host_cost()
+        plans = light([t.plan for t in sorted(tried, key=lambda t: t.measured_us)], allowed)[:FINALISTS]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
         several = [plan for plan in plans[:PRIORITISED] if plan.streams > 1]
-        others = [other for plan in several for other in exchanged(space, plan)]
-        return self._light([*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))])
+        most = max(allowed, max(map(host_cost, plans)))  # where none of the plans keeps to what is allowed, nor do the others
+        others = [other for plan in several for other in exchanged(space, plan) if host_cost(other) <= most]
+        return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
 
-    def _light(self, plans: Sequence[Plan]) -> list[Plan]:
-        return light(plans, self._reading.kernels, self._options.max_extra_host_time)
+    def _allowed_host_cost(self) -> float:
+        """In launches. Where Inductor replays CUDA graphs the host launches one thing only, whatever the plan."""
+        if config.triton.cudagraphs:
+            return math.inf
+        return allowed_cost(self._reading.kernels, self._options.max_extra_host_time)
 
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""

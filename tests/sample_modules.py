@@ -316,18 +316,19 @@ def rewritten_by_hand(reading: Reading, plan: Plan) -> tuple[torch.fx.GraphModul
 def lowered_with_code(module: torch.fx.GraphModule) -> Lowered:
     """Inductor's lowering of a rewritten graph for an H200, with its wrapper."""
     wrapper.register()
-    with _as_on_h200(module):
+    with as_on_h200(module):
         return lower(copy_graph(module), generate_code=True)
 
 
 def serial_code(reading: Reading) -> SerialCode:
     """The code of a graph that was read, from which kernels are measured, for an H200."""
-    with _as_on_h200(reading.module):
+    with as_on_h200(reading.module):
         return SerialCode(reading)
 
 
 @contextlib.contextmanager
-def _as_on_h200(module: torch.fx.GraphModule) -> Iterator[None]:
+def as_on_h200(module: torch.fx.GraphModule) -> Iterator[None]:
+    """Where a graph that was read on this machine can be lowered for an H200."""
     mode = detect_fake_mode([n.meta["val"] for n in module.graph.find_nodes(op="placeholder")])
     with offline(DEVICES["h200"]), V.set_fake_mode(mode):
         yield

@@ -12,6 +12,7 @@ from graphstreams.planning.plan import Plan
 # generated code of 45 plans for three sizes of that layer, fitted to 1.3 % of serial's time (docs/measurements.md).
 EVENT = 0.13  # one record or one wait
 CONTEXT = 0.10  # into an aux stream's context and out of it
+ALWAYS = 3.0  # launches, about 40 us: of a few kernels two streams take more than any small share
 
 
 def synchronisations(plan: Plan) -> tuple[int, int]:
@@ -27,16 +28,23 @@ def host_cost(plan: Plan) -> float:
     return EVENT * operations + CONTEXT * contexts
 
 
-def extra_host_time(plan: Plan, graph: KernelGraph) -> float:
-    """The share of the host time of the serial graph's launches that the plan adds to a direct call.
+def launches_of(graph: KernelGraph) -> int:
+    """The launches of the serial graph. One that does not tell them, as one from a profile, counts one for each kernel."""
+    return sum(len(kernel.launches) for kernel in graph.kernels) or len(graph.kernels)
 
-    A graph that does not tell its launches, as one from a profile, counts one for each kernel.
-    """
-    launches = sum(len(kernel.launches) for kernel in graph.kernels) or len(graph.kernels)
+
+def extra_host_time(plan: Plan, graph: KernelGraph) -> float:
+    """The share of the host time of the serial graph's launches that the plan adds to a direct call."""
+    launches = launches_of(graph)
     return host_cost(plan) / launches if launches else 0.0
 
 
-def light(plans: Sequence[Plan], graph: KernelGraph, allowed: float) -> list[Plan]:
-    """The plans whose share is `allowed`; all of them where none of those has several streams."""
-    found = [plan for plan in plans if extra_host_time(plan, graph) <= allowed]
+def allowed_cost(graph: KernelGraph, share: float) -> float:
+    """What a plan may cost the host, in launches, where it may add `share` of the serial graph's; a few are always allowed."""
+    return max(share * launches_of(graph), ALWAYS)
+
+
+def light(plans: Sequence[Plan], allowed: float) -> list[Plan]:
+    """The plans that cost the host no more than `allowed` launches; all of them where none of those has several streams."""
+    found = [plan for plan in plans if host_cost(plan) <= allowed]
     return found if any(plan.streams > 1 for plan in found) else list(plans)

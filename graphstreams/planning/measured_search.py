@@ -1,16 +1,18 @@
 """Search for the plan that is fastest when it is measured; the simulator only proposes which to measure.
 
 What a search finds grows with the plans that it has seen on the GPU, and the simulator, good at random plans, hardly ranks good
-ones. So of a few proposals the fastest in a brief try is the one that is measured.
+ones. So of a few proposals the fastest in a brief try is the one that is measured, where the graph is small enough for that.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphstreams.planning.assembly import assignment_of
+from graphstreams.planning.host_cost import light
 from graphstreams.planning.list_schedule import varied_schedule
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.plan import Plan
@@ -40,14 +42,16 @@ def search_by_measuring(
     first: Sequence[Plan] = (),
     enough: Callable[[], bool] = lambda: False,
     fastest: Fastest | None = None,
+    allowed: float = math.inf,
 ) -> list[Tried]:
     """`count` plans, fewer where there are no more or `enough` says so, in the order in which they were measured.
 
     Those of `first` come first. Then half are list schedules, those for the given times and then for varied times; half are
     changes of the best plans so far. `measure` returns the time of a plan in us. At least one plan is measured. Where `fastest`
     is given, it says after a brief try which of at most BRIEFLY plans is the fastest; the others come when no new ones do.
+    Plans that cost the host more than `allowed` launches are measured and changed where there are no others.
     """
-    search = _Measuring(space, measure, random.Random(seed), count, enough, fastest)
+    search = _Measuring(space, measure, random.Random(seed), count, enough, fastest, allowed)
     listed = sorted(space.starts, key=search.predicted)[: max(1, count // 4)]
     for assignment in (*map(assignment_of, first), *listed):
         search.measure([assignment])
@@ -68,13 +72,15 @@ class _Measuring:
         count: int,
         enough: Callable[[], bool],
         fastest: Fastest | None,
+        allowed: float,
     ) -> None:
+        self._allowed = allowed
         self._space, self._measure, self._dice, self._count, self._enough = space, measure, dice, count, enough
         self._fastest = fastest or (lambda plans: 0)
         self._proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(space.us))))
         self._drawn = min(BRIEFLY, self._proposals) if fastest else 1
         self._seen: set[Signature] = set()  # plans that were measured
-        self._passed_over: set[Signature] = set()  # plans that were slower than another one when they were tried briefly
+        self._passed_over: set[Signature] = set()  # plans that were drawn, most of them beside the one that was measured
         self.tried: list[tuple[Assignment, Tried]] = []
 
     def predicted(self, assignment: Assignment) -> float:
@@ -89,10 +95,12 @@ class _Measuring:
         if not fresh or self._ended(self._count):
             return
         plans = [self._space.plan(assignment) for assignment in fresh]
-        best = self._fastest(plans) if len(plans) > 1 else 0
+        trying = light(plans, self._allowed)
+        plan = trying[self._fastest(trying) if len(trying) > 1 else 0]
+        assignment = fresh[next(i for i, each in enumerate(plans) if each is plan)]
         self._passed_over.update(map(signature, fresh))
-        self._seen.add(signature(fresh[best]))
-        self.tried.append((fresh[best], Tried(plans[best], self._measure(plans[best]))))
+        self._seen.add(signature(assignment))
+        self.tried.append((assignment, Tried(plan, self._measure(plan))))
 
     def fill(self, propose: Callable[[], Assignment], count: int) -> None:
         """Measure proposals until `count` plans are measured, or no new ones come."""
@@ -114,6 +122,9 @@ class _Measuring:
         return varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
 
     def changed(self) -> Assignment:
-        best = sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]
+        # Changes of a plan that costs the host too much mostly do so too.
+        kept = set(map(id, light([result.plan for _, result in self.tried], self._allowed)))
+        parents = [entry for entry in self.tried if id(entry[1].plan) in kept]
+        best = sorted(parents, key=lambda entry: entry[1].measured_us)[:PARENTS]
         parent, _ = best[min(int(self._dice.expovariate(1.5)), len(best) - 1)]
         return self._space.changed(parent, self._dice)

@@ -56,7 +56,7 @@ _STAGES_LEGEND = (
 
 _HOST_LEGEND = (
     "Serial is the us until a call has returned, when its kernels may still run; all else how many times as long that takes, "
-    "for the rival of each group whose calls return soonest."
+    "for the rival of each group whose calls return soonest. With more than a thousand launches a call waits for the GPU too."
 )
 
 

@@ -95,7 +95,7 @@ class Report:
 
     def _host_text(self) -> str:
         extra = self._extra_host_time()
-        return f"; without CUDA graphs about {extra:.0%} more host time" if extra else ""
+        return f"; without CUDA graphs about {extra:.0%} more host time" if extra and self.verdict == "clean" else ""
 
     def _predicted(self) -> dict[str, float] | None:
         if self.plan is None:

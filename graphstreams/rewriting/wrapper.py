@@ -118,7 +118,7 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         self._mark = mark
         self._guards: list[int] = []  # of the device guards entered, how many aux streams they took
         self._stream_index = 0  # of the context that is being generated, as Inductor counts
-        self._handles: dict[str, int] = {}  # the stream whose handle each variable holds
+        self._handles: dict[str, tuple[str, int]] = {}  # by variable: the line that asked for a stream's handle, and on which
         super().__init__()
 
     def generate(self, is_inference: bool) -> Any:
@@ -188,19 +188,16 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         # Inductor asks for the stream's handle before each launch of a Triton kernel, which on an H200's host took 0.3 us of
         # the 13 that a launch takes.
         write = self.writeline
-        self.writeline = lambda line: None if self._holds_handle(line) else write(line)  # type: ignore[method-assign]
-        try:
+        with self.set_writeline(self.wrapper_call, lambda line: None if self._holds_handle(line) else write(line)):
             super()._generate_kernel_call_helper(*args, **kwargs)
-        finally:
-            self.writeline = write  # type: ignore[method-assign]
 
     def _holds_handle(self, line: Any) -> bool:
         """Whether the line assigns the handle of the current stream to a variable that holds it already."""
-        name, assigns, _ = line.partition(" = get_raw_stream(") if isinstance(line, str) else ("", "", "")
-        if not assigns:
+        name, asks, _ = line.partition(" = get_raw_stream(") if isinstance(line, str) else ("", "", "")
+        if not asks:
             return False
-        held, self._handles[name] = self._handles.get(name), self._stream_index
-        return held == self._stream_index
+        held, self._handles[name] = self._handles.get(name), (line, self._stream_index)
+        return held == self._handles[name]
 
     def generate_fallback_kernel(self, node: Any) -> None:
         emitted = _emit(node)

@@ -180,8 +180,8 @@ def host_times_in_turns(
 ) -> list[list[float]]:
     """As `times_in_turns`, but of the host until a call returns, when its kernels may still run.
 
-    The GPU has nothing to do when the calls of a sample begin. They should have fewer than a thousand launches together: with
-    more the host waits until the GPU has taken some.
+    The GPU has nothing to do when the calls of a sample begin. With more than about a thousand launches in all of them the host
+    would wait until the GPU has taken some.
     """
     return _in_turns(functions, rounds, repeats, discarded, _host_us)
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from sample_modules import as_on_h200, reading_of
 
+from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Kernel, KernelGraph
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.host_cost import synchronisations
@@ -44,10 +49,48 @@ def test_plans_are_different_ones_on_several_streams() -> None:
     assert plans == host_cost.different_plans(Space(SIX, [float(i + 1) for i in range(6)], 4, 0.0), 8)
 
 
-def test_a_line_has_the_share_of_serials_host_time_beside_the_predicted_one() -> None:
-    table = host_cost.table(340.0, [Sample(10, 4, 17.0, 0.0615), Sample(19, 7, 40.8, 0.118)])
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
-    assert lines[2:] == [["10", "4", "5.0%", "6.2%"], ["19", "7", "12.0%", "11.8%"]]
+TWO = (Sample(10, 4, 17.04, 22.1), Sample(19, 7, 40.8, 40.82))
+
+
+def test_a_line_has_what_is_added_beside_what_is_predicted() -> None:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in host_cost.table(TWO).splitlines()]
+    assert lines[2:] == [["10", "4", "17.0", "22.1"], ["19", "7", "40.8", "40.8"]]
+
+
+def test_what_is_told_of_a_graph_has_the_fit_or_why_there_is_none() -> None:
+    text = host_cost.told(host_cost.HostTimes(350.0, 340.0, TWO), 26)
+    assert "one stream 340.0 us, 13.1 us a launch; Inductor's serial code 350.0 us" in text
+    event, context = host_cost.fit(TWO)
+    assert text.endswith(f"a context {context:.2f} us, {context * 26 / 340:.2f} launches") and f"wait {event:.2f} us" in text
+    assert host_cost.told(host_cost.HostTimes(1.0, 1.0, ()), 2).endswith(
+        "no fit: the plans do not differ in events and contexts"
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_code_of_each_plan_is_generated_and_compared_with_that_on_one_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call i takes 100 + i us; nothing runs."""
+    sources: list[str] = []
+
+    def loaded(lowered: Any) -> Any:
+        sources.append(lowered.source[lowered.source.index("def call(") :])
+        return lambda arguments: None
+
+    monkeypatch.setattr(host_cost, "load_call", loaded)
+    monkeypatch.setattr(host_cost, "SerialCode", lambda reading: SimpleNamespace(arguments=lambda values: []))
+    monkeypatch.setattr(host_cost, "device_at_hand", lambda: DEVICES["h200"])
+    monkeypatch.setattr(host_cost, "host_times_in_turns", lambda calls, *_: [[100.0 + i] for i, _ in enumerate(calls)])
+    reading = reading_of("norms")
+    with as_on_h200(reading.module):
+        times = host_cost.measured(reading, {}, 8)
+    assert (times.inductor_us, times.serial_us) == (100.0, 101.0)
+    assert [sample.us for sample in times.samples] == [1.0 + i for i in range(len(times.samples))]
+    counts = [
+        (len(re.findall(r"event\d+\.(?:record|wait)\(", source)), len(re.findall(r"with stream\d+:", source)))
+        for source in sources
+    ]
+    assert counts == [(0, 0), (0, 0), *((sample.operations, sample.contexts) for sample in times.samples)]
+    assert len(set(counts)) > 2
 
 
 @pytest.mark.parametrize("given", [["--plans", "1"], ["--batch", "0"]])

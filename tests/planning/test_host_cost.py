@@ -8,7 +8,7 @@ import pytest
 
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.assembly import assemble
-from graphstreams.planning.host_cost import CONTEXT, EVENT, extra_host_time, host_cost, light
+from graphstreams.planning.host_cost import CONTEXT, EVENT, allowed_cost, extra_host_time, host_cost, light
 from graphstreams.planning.paths import Assignment, timed
 from graphstreams.planning.plan import Plan
 
@@ -58,11 +58,19 @@ def test_the_share_is_that_of_all_launches() -> None:
 
 
 @pytest.mark.parametrize(
+    ("launches", "share", "cost"), [(1, 0.15, 3.0), (5, 0.15, 3.0), (7, 0.15, 4.2), (5, 0.0, 3.0), (5, 1.0, 20.0)]
+)
+def test_a_share_of_the_launches_is_allowed_and_always_a_few(launches: int, share: float, cost: float) -> None:
+    """Of 4, 20 or 28 launches."""
+    assert allowed_cost(graph_of(launches), share) == pytest.approx(cost)
+
+
+@pytest.mark.parametrize(
     ("allowed", "expected"),
-    [(0.0, [THREE, ONE, TWO]), (0.15, [THREE, ONE, TWO]), (0.16, [ONE, TWO]), (0.40, [THREE, ONE, TWO])],
+    [(0.0, [THREE, ONE, TWO]), (0.61, [THREE, ONE, TWO]), (0.63, [ONE, TWO]), (1.25, [THREE, ONE, TWO])],
 )
 def test_plans_that_cost_more_than_allowed_are_left_out_where_another_on_streams_does_not(
     allowed: float, expected: list[Plan]
 ) -> None:
-    """They cost 0.31, nothing and 0.155 of four launches."""
-    assert light([THREE, ONE, TWO], graph_of(), allowed) == expected
+    """They cost 1.24, nothing and 0.62 launches."""
+    assert light([THREE, ONE, TWO], allowed) == expected

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, captured
+from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 from graphstreams.explaining import capture, explain
 from graphstreams.planning.host_cost import extra_host_time
@@ -150,6 +150,12 @@ def test_a_graph_that_stays_serial_has_its_reason_and_no_empty_files(tmp_path):
     data = parsed(tmp_path)
     assert (data["verdict"], data["predicted_us"], data["regions"], data["streams"]) == ("serial", None, [], 1)
     assert data["reason"] in str(serial)
+
+
+def test_a_graph_that_gains_too_little_costs_the_host_nothing():
+    little = explain(*module_and_inputs("diamond"), target="h200", options={**FREE_EVENTS, "min_gain": 1.0})
+    assert (little.verdict, little.plan.streams > 1) == ("serial", True)
+    assert "host time" not in str(little)
 
 
 def test_of_several_graphs_the_report_is_on_the_one_with_most_kernels():
