@@ -31,7 +31,7 @@ from graphstreams.costs.roofline import Roofline
 from graphstreams.explaining import PostGradBackend
 from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.reading import Reading
-from graphstreams.measuring import SerialCode, load_call
+from graphstreams.measuring import SerialCode, Unmeasurable, load_call
 from graphstreams.options import Options
 from graphstreams.pipeline import read_graph
 from graphstreams.planning.assembly import assignment_of
@@ -42,6 +42,8 @@ from graphstreams.planning.search import Space, search_on_simulator
 from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime.player import host_times_in_turns
+from graphstreams.verification.happens_before import find_races
+from graphstreams.verification.wrapper import read_wrapper
 
 ROUNDS = 200
 
@@ -71,11 +73,14 @@ def different_plans(space: Space, count: int, seed: int = 0) -> list[Plan]:
 
 
 def call_of(module: fx.GraphModule, arguments: Sequence[Any], settings: AbstractContextManager[Any]) -> Call:
-    """What calls the code that Inductor generates for a graph."""
+    """What calls the code that Inductor generates for a graph. Raises Unmeasurable where a race is found in it."""
     with settings:
         copy = copy_graph(module)
         finish_post_grad_passes(copy)
-        call = load_call(lower(copy, generate_code=True))
+        lowered = lower(copy, generate_code=True)
+    if races := find_races(read_wrapper(lowered.source)):
+        raise Unmeasurable(f"the code has a race: {races[0]}")
+    call = load_call(lowered)
     return lambda: call(list(arguments))
 
 
@@ -89,7 +94,10 @@ class HostTimes:
 
 
 def measured(reading: Reading, values: Mapping[int, Any], count: int) -> HostTimes:
-    """`count` plans of a graph, their code generated, called once, and timed in turns."""
+    """`count` plans of a graph, their code generated, called once, and timed in turns.
+
+    Raises Unmeasurable or RewriteError where the graph cannot be called again and again, or a plan's code cannot be had.
+    """
     device = device_at_hand()
     with unset_fake_temporarily():
         arguments = SerialCode(reading).arguments(values)
@@ -156,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def show(tokens: int, make: Callable[..., Any], plans: int) -> None:
-    """Measure and print what there is to say of one number of tokens: of each graph with several kernels."""
+    """Measure and print what there is to say of one number of tokens: of each of the module's graphs."""
 
     def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
         reading = read_graph(gm, "graph", names)

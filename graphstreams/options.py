@@ -48,8 +48,8 @@ class Options:
         32,
         int,
         (0, 10_000),
-        "how many plans to measure on the GPU at hand before one is chosen, most of them the fastest of four in a brief try if "
-        "the graph has no more than 125 kernels; 0 turns it off, and so do costs that are not measured",
+        "how many plans to measure on the GPU at hand before one is chosen, most of them the fastest of four in a brief try, "
+        "with no more than 32 plans and 125 kernels; 0 turns it off, and so do costs that are not measured",
     )
     min_gain: float = _field(
         0.02,
@@ -79,7 +79,8 @@ class Options:
         float,
         (0.0, 100.0),
         "host time that a measured plan's events and stream contexts may add to a call, as a share of what the serial launches "
-        "take, as predicted; about 40 us are always allowed, and where Inductor replays CUDA graphs it does not count",
+        "take, as predicted; three launches (about 40 us) are always allowed, and it does not count where no measured plan on "
+        "several streams keeps to it, nor where Inductor makes CUDA graphs (triton.cudagraphs) and no input is changed",
     )
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"

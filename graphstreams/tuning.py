@@ -34,9 +34,12 @@ from graphstreams.runtime.player import CAPTURES, DISCARDED, Graph, Player, mean
 
 log = logging.getLogger("graphstreams")
 
-MEASURED_KERNELS = 20_000  # kernels in all the plans of one search, its finals apart: larger graphs have fewer plans measured
+# kernels in all the plans that one search measures, brief tries and finals apart: larger graphs have fewer plans measured
+MEASURED_KERNELS = 20_000
 FEWEST_PLANS = 4
-TRIED_KERNELS = 125  # of a graph up to which plans are tried briefly: capturing several times as many takes its time
+# kernels of a graph and plans to measure, up to which plans are tried briefly: capturing several times as many takes its time,
+# and with 64 plans the tries found nothing more (docs/measurements.md)
+TRIED_KERNELS, TRIED_PLANS = 125, 32
 SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and for the check of the code
 # of each graph that is measured in turns with others: where four are compared, where one is searched, where it is captured once
 BRIEF_TURNS, TURNS, LONG_TURNS = 3, 5, 11
@@ -122,7 +125,7 @@ class Tuner:
             return after * whole / before
 
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
-        trying = fastest if len(space.us) <= TRIED_KERNELS else None
+        trying = fastest if len(space.us) <= TRIED_KERNELS and count <= TRIED_PLANS else None
         tried = search_by_measuring(
             space, measure, count, 0, first, lambda: time.monotonic() > ends, trying, self._allowed_host_cost()
         )
@@ -192,8 +195,11 @@ class Tuner:
         return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
 
     def _allowed_host_cost(self) -> float:
-        """In launches. Where Inductor replays CUDA graphs the host launches one thing only, whatever the plan."""
-        if config.triton.cudagraphs:
+        """In launches. Where Inductor replays CUDA graphs the host launches one thing only, whatever the plan.
+
+        It does not where an input changes that may be another tensor in the next call (`cudagraph_utils.check_for_mutation`).
+        """
+        if config.triton.cudagraphs and not self._reading.mutated:
             return math.inf
         return allowed_cost(self._reading.kernels, self._options.max_extra_host_time)
 

@@ -429,17 +429,18 @@ def _nothing_always_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_nothing_always_allowed")
-@pytest.mark.parametrize("cudagraphs", [False, True])
+@pytest.mark.parametrize(("cudagraphs", "mutated"), [(False, ()), (True, ()), (True, ("cache",))])
 @pytest.mark.parametrize("share", [0.3, 100.0])
 def test_a_plan_that_costs_the_host_too_much_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, share: float, cudagraphs: bool
+    monkeypatch: pytest.MonkeyPatch, share: float, cudagraphs: bool, mutated: tuple[str, ...]
 ) -> None:
-    """The more events the faster. Where Inductor replays CUDA graphs the host's cost does not matter."""
+    """The more events the faster. It does not matter where Inductor replays CUDA graphs, as it may if no input changes."""
     turns = clock(monkeypatch, lambda graph: 10.0 if graph == SERIAL else 9.0 - len(graph.events) / 2)
     graph = graph_of(5)
     with torch._inductor.config.patch({"triton.cudagraphs": cudagraphs}):
-        plan, _ = tuner(graph, search=12, max_extra_host_time=share).search(space(graph, 5))
-    limited = share == 0.3 and not cudagraphs
+        reading = replace(reading_of(graph), mutated=mutated)
+        plan, _ = Tuner(reading, H200, Options(search=12, max_extra_host_time=share), {}).search(space(graph, 5))
+    limited = share == 0.3 and (not cudagraphs or bool(mutated))
     assert (extra_host_time(plan, graph) <= 0.3) == limited
     for graphs in turns[-1], *(graphs for graphs in turns if SERIAL not in graphs):  # the finals, and the brief tries
         costs = [extra_host_time(each, graph) for each in graphs if each != SERIAL and each.streams > 1]
@@ -480,10 +481,11 @@ def test_without_a_search_too_a_plan_must_not_cost_the_host_too_much(monkeypatch
         assert tuner(graph, max_extra_host_time=share).without_search(plans)[0].streams == streams
 
 
-def test_in_large_graphs_no_plan_is_tried_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "value"), [("TRIED_KERNELS", 5), ("TRIED_PLANS", 11)])
+def test_in_large_graphs_and_searches_no_plan_is_tried_briefly(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
     """As many captures would take longer than what they find is worth."""
     turns = clock(monkeypatch, times_by(10.0, 6.0))
-    monkeypatch.setattr(tuning, "TRIED_KERNELS", 5)
+    monkeypatch.setattr(tuning, limit, value)
     found(graph_of(6), search=12)
     assert all(graphs[0] == SERIAL for graphs in turns)
 

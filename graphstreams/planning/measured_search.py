@@ -49,7 +49,8 @@ def search_by_measuring(
     Those of `first` come first. Then half are list schedules, those for the given times and then for varied times; half are
     changes of the best plans so far. `measure` returns the time of a plan in us. At least one plan is measured. Where `fastest`
     is given, it says after a brief try which of at most BRIEFLY plans is the fastest; the others come when no new ones do.
-    Plans that cost the host more than `allowed` launches are measured and changed where there are no others.
+    Of plans that are tried together, and of those to be changed, the ones that cost the host more than `allowed` launches are
+    left out, unless there are no others on several streams.
     """
     search = _Measuring(space, measure, random.Random(seed), count, enough, fastest, allowed)
     listed = sorted(space.starts, key=search.predicted)[: max(1, count // 4)]
@@ -82,6 +83,7 @@ class _Measuring:
         self._seen: set[Signature] = set()  # plans that were measured
         self._passed_over: set[Signature] = set()  # plans that were drawn, most of them beside the one that was measured
         self.tried: list[tuple[Assignment, Tried]] = []
+        self._parents: list[Assignment] = []
 
     def predicted(self, assignment: Assignment) -> float:
         return self._space.simulate(assignment).makespan
@@ -101,6 +103,7 @@ class _Measuring:
         self._passed_over.update(map(signature, fresh))
         self._seen.add(signature(assignment))
         self.tried.append((assignment, Tried(plan, self._measure(plan))))
+        self._parents = self._best()
 
     def fill(self, propose: Callable[[], Assignment], count: int) -> None:
         """Measure proposals until `count` plans are measured, or no new ones come."""
@@ -122,9 +125,11 @@ class _Measuring:
         return varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
 
     def changed(self) -> Assignment:
-        # Changes of a plan that costs the host too much mostly do so too.
-        kept = set(map(id, light([result.plan for _, result in self.tried], self._allowed)))
-        parents = [entry for entry in self.tried if id(entry[1].plan) in kept]
-        best = sorted(parents, key=lambda entry: entry[1].measured_us)[:PARENTS]
-        parent, _ = best[min(int(self._dice.expovariate(1.5)), len(best) - 1)]
+        parent = self._parents[min(int(self._dice.expovariate(1.5)), len(self._parents) - 1)]
         return self._space.changed(parent, self._dice)
+
+    def _best(self) -> list[Assignment]:
+        """The plans to change, the fastest first. Changes of one that costs the host too much mostly do so too."""
+        kept = set(map(id, light([result.plan for _, result in self.tried], self._allowed)))
+        entries = [entry for entry in self.tried if id(entry[1].plan) in kept]
+        return [assignment for assignment, _ in sorted(entries, key=lambda entry: entry[1].measured_us)[:PARENTS]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +14,9 @@ from sample_modules import as_on_h200, reading_of
 
 from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.measuring import Unmeasurable
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.host_cost import synchronisations
+from graphstreams.planning.host_cost import CONTEXT, EVENT, launches_of, synchronisations
 from graphstreams.planning.search import Space
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -85,12 +87,23 @@ def test_the_code_of_each_plan_is_generated_and_compared_with_that_on_one_stream
         times = host_cost.measured(reading, {}, 8)
     assert (times.inductor_us, times.serial_us) == (100.0, 101.0)
     assert [sample.us for sample in times.samples] == [1.0 + i for i in range(len(times.samples))]
+    launch = 101.0 / launches_of(reading.kernels)
+    for sample in times.samples:
+        assert sample.predicted_us == pytest.approx((EVENT * sample.operations + CONTEXT * sample.contexts) * launch)
     counts = [
         (len(re.findall(r"event\d+\.(?:record|wait)\(", source)), len(re.findall(r"with stream\d+:", source)))
         for source in sources
     ]
     assert counts == [(0, 0), (0, 0), *((sample.operations, sample.contexts) for sample in times.samples)]
     assert len(set(counts)) > 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_whose_code_has_a_race_is_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_cost, "find_races", lambda trace: ["first", "second"])
+    reading = reading_of("norms")
+    with as_on_h200(reading.module), pytest.raises(Unmeasurable, match="the code has a race: first"):
+        host_cost.call_of(reading.module, [], nullcontext())
 
 
 @pytest.mark.parametrize("given", [["--plans", "1"], ["--batch", "0"]])

@@ -127,3 +127,18 @@ def test_the_mark_of_a_module_says_nothing_of_open_settings() -> None:
     mark = module.meta[MARK]
     assert mark == dataclasses.replace(mark)
     assert "ExitStack" not in repr(mark)
+
+
+def test_a_variable_holds_a_handle_until_another_one_is_assigned_to_it() -> None:
+    code: Any = wrapper.StreamWrapperCodegen.__new__(wrapper.StreamWrapperCodegen)
+    code._handles, code._stream_index = {}, 0
+
+    def holds(line: Any, stream: int = 0) -> bool:
+        code._stream_index = stream
+        return bool(code._holds_handle(line))
+
+    assert [holds("raw_stream0 = get_raw_stream(0)") for _ in range(3)] == [False, True, True]
+    assert [holds("raw_stream = get_raw_stream(0)", stream) for stream in (1, 1, 2, 2, 1)] == [False, True, False, True, False]
+    assert holds("raw_stream0 = get_raw_stream(0)")  # the aux streams have another variable
+    assert [holds(f"raw_stream = get_raw_stream({device})", 1) for device in (1, 0, 0)] == [False, False, True]
+    assert not holds("triton_poi_0.run(buf0, stream=raw_stream)") and not holds(None)
