@@ -112,10 +112,17 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
                 best, shortest = candidate, makespan
     best = _on_fewer_streams(space, best)
     named = main_first(space, best)
-    if list(named.stream) == list(best.stream):
-        return space.plan(best)
     # The caller's stream waits for no fork: with free kernels on it the plan may be the shorter one.
-    return min(space.plan(named), space.plan(best), key=lambda plan: round(plan.streamed_us, 9))
+    plans = [space.plan(each) for each in ([best] if list(named.stream) == list(best.stream) else [named, best])]
+    plan = min(plans, key=_rounded_us)
+    if space.streams**2 * len(space.us) > EVALUATED_KERNELS:
+        return plan
+    # Nor does it join: with another one as the caller's, which no small change makes it, the plan may be shorter still.
+    return min([plan, *exchanged(space, plan)], key=_rounded_us)
+
+
+def _rounded_us(plan: Plan) -> float:
+    return round(plan.streamed_us, 9)
 
 
 def _on_fewer_streams(space: Space, best: Assignment) -> Assignment:

@@ -217,6 +217,19 @@ def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
     assert search_on_simulator(space, seed).streamed_us == pytest.approx(best)
 
 
+@pytest.mark.parametrize(
+    ("us", "edges", "seed", "best"),
+    [
+        ([5.0, 3.0, 3.0, 0.0], [], 1, 6.0),
+        ([0.0, 5.0, 0.0, 3.0, 4.0], [(2, 3), (2, 4)], 2, 7.0),
+        ([0.0, 4.0, 5.0, 2.0, 0.0], [(1, 4), (0, 3)], 1, 6.0),
+    ],
+)
+def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers(us, edges, seed, best):
+    """On an aux stream the longer part of these would wait 0.5 us for the fork, and the join 0.5 us for it."""
+    assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, 0.5), seed).streamed_us == best
+
+
 @settings(max_examples=20, deadline=None)
 @given(spaces())
 def test_a_seed_decides_the_search(space):
