@@ -113,12 +113,17 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
     best = _on_fewer_streams(space, best)
     named = main_first(space, best)
     # The caller's stream waits for no fork: with free kernels on it the plan may be the shorter one.
-    plans = [space.plan(each) for each in ([best] if list(named.stream) == list(best.stream) else [named, best])]
-    plan = min(plans, key=_rounded_us)
-    if space.streams**2 * len(space.us) > EVALUATED_KERNELS:
+    candidates = [best] if list(named.stream) == list(best.stream) else [named, best]
+    plan = min(map(space.plan, candidates), key=_rounded_us)
+    if _too_large(space):
         return plan
     # Nor does it join: with another one as the caller's, which no small change makes it, the plan may be shorter still.
     return min([plan, *exchanged(space, plan)], key=_rounded_us)
+
+
+def _too_large(space: Space) -> bool:
+    """Whether simulating a plan for each pair of streams takes longer than what it saves is worth."""
+    return space.streams**2 * len(space.us) > EVALUATED_KERNELS
 
 
 def _rounded_us(plan: Plan) -> float:
@@ -127,7 +132,7 @@ def _rounded_us(plan: Plan) -> float:
 
 def _on_fewer_streams(space: Space, best: Assignment) -> Assignment:
     """The assignment with streams merged, one after another, as long as what one saves is not worth it."""
-    if space.streams**2 * len(space.us) > EVALUATED_KERNELS:
+    if _too_large(space):
         return best
     makespan = space.simulate(best).makespan
     while (used := 1 + max(best.stream, default=0)) > 2:
