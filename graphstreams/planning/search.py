@@ -2,7 +2,8 @@
 
 Small changes of a good plan, one after another: a kernel or a branch on another stream, two kernels that exchange their
 streams, a launch that comes sooner or later on its stream. At the end streams that save little are merged with others. Every
-draw comes from one generator with a fixed seed, so the same graph and times give the same plan.
+draw comes from one generator with a fixed seed, so the same graph and times give the same plan. Of a tiny graph all plans are
+tried instead.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.assembly import assemble, assignment_of
+from graphstreams.planning.enumeration import every_assignment
 from graphstreams.planning.list_schedule import list_schedules
 from graphstreams.planning.paths import Assignment, Timing, critical_path, longest_remaining, timed
 from graphstreams.planning.plan import Plan
@@ -21,6 +23,7 @@ Signature = tuple[tuple[int, ...], ...]
 
 EVALUATIONS = 400  # simulations of a local search, for graphs of up to EVALUATED_KERNELS / EVALUATIONS kernels
 EVALUATED_KERNELS = 40_000  # kernels simulated in all: larger graphs get fewer changes
+TINY, ENUMERATED = 8, 1600  # of a graph of up to so many kernels all plans are tried, if there are no more than so many
 EQUAL_US = 1e-9  # sums that differ by less were added in another order
 WORTH = 0.005  # of the time that a plan on fewer streams takes: as much has each further stream to save
 
@@ -92,24 +95,17 @@ class Space:
 
 
 def search_on_simulator(space: Space, seed: int = 0) -> Plan:
-    """The best of the list schedules after a local search; of equals the earlier one. Deterministic for a seed.
+    """The best of the list schedules after a local search, of a tiny graph the best of all plans; of equals the earlier one.
+
+    Deterministic for a seed.
 
     Of equally short plans those with the fewest waits were tried too: where kernels share the GPU they were slower, up to 13 %,
     for few waits leave kernels behind others that the simulator thinks short enough.
     """
-    makespans = [space.simulate(start).makespan for start in space.starts]
-    shortest = min(makespans)
-    best = next(a for a, makespan in zip(space.starts, makespans, strict=True) if makespan <= shortest + EQUAL_US)
+    best, shortest = _first_shortest(space, space.starts)
     if space.streams > 1 and space.free:
-        dice, current = random.Random(seed), best
-        for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, len(space.graph.kernels)))):
-            candidate = space.changed(current, dice)
-            makespan = space.simulate(candidate).makespan
-            # What is as short may have better ones behind it.
-            if makespan <= shortest + EQUAL_US:
-                current = candidate
-            if makespan < shortest - EQUAL_US:
-                best, shortest = candidate, makespan
+        every = every_assignment(space.graph, space.streams, ENUMERATED) if len(space.us) <= TINY else None
+        best = _walked(space, best, shortest, seed) if every is None else _first_shortest(space, [best, *every])[0]
     best = _on_fewer_streams(space, best)
     named = main_first(space, best)
     # The caller's stream waits for no fork: with free kernels on it the plan may be the shorter one.
@@ -119,6 +115,27 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
         return plan
     # Nor does it join: with another one as the caller's, which no small change makes it, the plan may be shorter still.
     return min([plan, *exchanged(space, plan)], key=_rounded_us)
+
+
+def _first_shortest(space: Space, assignments: Sequence[Assignment]) -> tuple[Assignment, float]:
+    """The first of those that are as short as the shortest, and its makespan in us."""
+    makespans = [space.simulate(assignment).makespan for assignment in assignments]
+    shortest = min(makespans)
+    return next((a, us) for a, us in zip(assignments, makespans, strict=True) if us <= shortest + EQUAL_US)
+
+
+def _walked(space: Space, start: Assignment, shortest: float, seed: int) -> Assignment:
+    """The shortest that a walk of random changes finds from `start`, which takes `shortest` us."""
+    best, current, dice = start, start, random.Random(seed)
+    for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, len(space.graph.kernels)))):
+        candidate = space.changed(current, dice)
+        makespan = space.simulate(candidate).makespan
+        # What is as short may have better ones behind it.
+        if makespan <= shortest + EQUAL_US:
+            current = candidate
+        if makespan < shortest - EQUAL_US:
+            best, shortest = candidate, makespan
+    return best
 
 
 def _too_large(space: Space) -> bool:

@@ -167,6 +167,7 @@ def test_a_further_stream_has_to_be_worth_it():
 def test_the_simulators_plan_has_most_of_the_critical_path_on_the_callers_stream(monkeypatch):
     """Unless the plan is longer so: with 1 us for a fork 9 us on the caller's stream leave 10.5 us beside it."""
     monkeypatch.setattr(search, "EVALUATIONS", 0)
+    monkeypatch.setattr(search, "TINY", 0)
     space = Space(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0)
     space.starts = [Assignment([0, 1, 2], [0, 1, 0])]
     assert search_on_simulator(space).stream_of() == {0: 1, 1: 0, 2: 1}
@@ -179,6 +180,7 @@ def test_the_simulators_plan_has_most_of_the_critical_path_on_the_callers_stream
 def test_each_further_stream_has_to_be_worth_it(on_two, streams, monkeypatch):
     """Three streams take 100.4 us; from there 0.4 % more is not worth a stream, 0.6 % is."""
     monkeypatch.setattr(search, "EVALUATIONS", 0)
+    monkeypatch.setattr(search, "TINY", 0)
     graph, makespans = graph_of(4, []), {1: 400.0, 2: on_two, 3: 100.4, 4: 100.0}
 
     def simulate(assignment):
@@ -228,6 +230,21 @@ def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
 def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers(us, edges, seed, best):
     """On an aux stream the longer part of these would wait 0.5 us for the fork, and the join 0.5 us for it."""
     assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, 0.5), seed).streamed_us == best
+
+
+@pytest.mark.parametrize(
+    ("us", "edges", "event_us", "best"),
+    [
+        ([5.0, 3.0, 3.0, 5.0], [], 2.0, 10.0),
+        ([3.0, 3.0, 3.0, 5.0], [], 2.0, 9.0),
+        ([2.0, 5.0, 2.0, 5.0, 2.0], [(0, 4), (0, 2)], 2.0, 10.0),
+        ([2.0, 1.0, 1.0, 2.0, 2.0], [(2, 4), (1, 3), (2, 3)], 2.0, 6.0),
+    ],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_tiny_graph_all_plans_are_tried(us, edges, event_us, best, seed):
+    """Of the first, the two of 5 us on the caller's stream: from one of them there, three kernels change streams at once."""
+    assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, event_us), seed).streamed_us == best
 
 
 @settings(max_examples=20, deadline=None)
