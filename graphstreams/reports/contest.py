@@ -135,7 +135,9 @@ def stages_table(rows: Sequence[Row]) -> str:
         for name, rival in row.get("rivals", {}).items():
             if stages := rival.get("stages"):
                 seconds = [f"{stages[stage]:.2f}" if stage in stages else "-" for stage in ("price", "plan", "measure")]
-                lines.append([row["title"], name, (rival["measured"] or {}).get("tried", "-"), *seconds])
+                measured = rival["measured"] or {}
+                earlier = ", by an earlier compile" if measured.get("from_disk") else ""
+                lines.append([row["title"], name, f"{measured.get('tried', '-')}{earlier}", *seconds])
     return markdown(lines, ["workload", "rival", "plans measured", "price s", "plan s", "measure s"])
 
 

@@ -68,6 +68,12 @@ def test_the_table_of_stages_has_what_each_took() -> None:
     ]
 
 
+def test_the_table_of_stages_tells_a_plan_that_an_earlier_compile_left() -> None:
+    row = a_row()
+    row["rivals"]["graphstreams: search"]["measured"]["from_disk"] = True
+    assert cells(tables.stages_table([row]), 3)[2] == "32, by an earlier compile"
+
+
 def test_the_table_of_speed_has_the_fastest_variant_and_marks_other_bits() -> None:
     table = tables.speed_table([a_row(), FAILED], EVERY)
     assert cells(table, 0)[:3] == ["workload", "serial us", "streams by hand"]
