@@ -79,7 +79,7 @@ class Options:
         float,
         (0.0, 100.0),
         "host time that a measured plan's events and stream contexts may add to a call, as a share of what the serial launches "
-        "take, as predicted; three launches (about 40 us) are always allowed, and it does not count where no measured plan on "
+        "take, as predicted; three launches (40 to 60 us) are always allowed, and it does not count where no measured plan on "
         "several streams keeps to it, nor where Inductor makes CUDA graphs (triton.cudagraphs) and no input is changed",
     )
     priority: int | None = _field(

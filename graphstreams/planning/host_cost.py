@@ -12,7 +12,7 @@ from graphstreams.planning.plan import Plan
 # generated code of 45 plans for three sizes of that layer, fitted to 1.3 % of serial's time (docs/measurements.md).
 EVENT = 0.13  # one record or one wait
 CONTEXT = 0.10  # into an aux stream's context and out of it
-ALWAYS = 3.0  # launches, about 40 us: of a few kernels two streams take more than any small share
+ALWAYS = 3.0  # launches, 40 to 60 us: of a few kernels two streams take more than any small share
 
 
 def synchronisations(plan: Plan) -> tuple[int, int]:

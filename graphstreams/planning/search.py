@@ -102,11 +102,9 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
     Of equally short plans those with the fewest waits were tried too: where kernels share the GPU they were slower, up to 13 %,
     for few waits leave kernels behind others that the simulator thinks short enough.
     """
-    best, shortest = _first_shortest(space, space.starts)
-    if space.streams > 1 and space.free:
-        every = every_assignment(space.graph, space.streams, ENUMERATED) if len(space.us) <= TINY else None
-        best = _walked(space, best, shortest, seed) if every is None else _first_shortest(space, [best, *every])[0]
-    best = _on_fewer_streams(space, best)
+    tiny = space.streams > 1 and space.free and len(space.us) <= TINY
+    every = every_assignment(space.graph, space.streams, ENUMERATED) if tiny else None
+    best = _on_fewer_streams(space, _walked(space, seed)) if every is None else _of_all(space, [*space.starts, *every])
     named = main_first(space, best)
     # The caller's stream waits for no fork: with free kernels on it the plan may be the shorter one.
     candidates = [best] if list(named.stream) == list(best.stream) else [named, best]
@@ -117,16 +115,14 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
     return min([plan, *exchanged(space, plan)], key=_rounded_us)
 
 
-def _first_shortest(space: Space, assignments: Sequence[Assignment]) -> tuple[Assignment, float]:
-    """The first of those that are as short as the shortest, and its makespan in us."""
-    makespans = [space.simulate(assignment).makespan for assignment in assignments]
+def _walked(space: Space, seed: int) -> Assignment:
+    """The shortest that a walk of random changes finds from the shortest list schedule."""
+    makespans = [space.simulate(start).makespan for start in space.starts]
     shortest = min(makespans)
-    return next((a, us) for a, us in zip(assignments, makespans, strict=True) if us <= shortest + EQUAL_US)
-
-
-def _walked(space: Space, start: Assignment, shortest: float, seed: int) -> Assignment:
-    """The shortest that a walk of random changes finds from `start`, which takes `shortest` us."""
-    best, current, dice = start, start, random.Random(seed)
+    best = next(a for a, makespan in zip(space.starts, makespans, strict=True) if makespan <= shortest + EQUAL_US)
+    if space.streams == 1 or not space.free:
+        return best
+    current, dice = best, random.Random(seed)
     for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, len(space.graph.kernels)))):
         candidate = space.changed(current, dice)
         makespan = space.simulate(candidate).makespan
@@ -136,6 +132,19 @@ def _walked(space: Space, start: Assignment, shortest: float, seed: int) -> Assi
         if makespan < shortest - EQUAL_US:
             best, shortest = candidate, makespan
     return best
+
+
+def _of_all(space: Space, assignments: Sequence[Assignment]) -> Assignment:
+    """The shortest whose streams are each worth it; of equals the earlier one."""
+    shortest: dict[int, tuple[float, Assignment]] = {}  # for each number of streams, which have to be there without gaps
+    for assignment in assignments:
+        used, makespan = 1 + max(assignment.stream), space.simulate(assignment).makespan
+        if used not in shortest or makespan < shortest[used][0] - EQUAL_US:
+            shortest[used] = makespan, assignment
+    used = min(shortest, key=lambda count: (round(shortest[count][0], 9), count))
+    while used > 2 and shortest[used - 1][0] <= shortest[used][0] * (1 + WORTH):
+        used -= 1
+    return shortest[used][1]
 
 
 def _too_large(space: Space) -> bool:

@@ -1,4 +1,4 @@
-"""All plans of a tiny graph: each once, none that the edges or exclusive kernels forbid."""
+"""All plans of a tiny graph: each once, none that the edges forbid or kernels that have to be on the caller's stream."""
 
 import itertools
 
@@ -10,8 +10,10 @@ from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.enumeration import every_assignment
 
 
-def graph_of(count, edges, exclusive=()):
-    kernels = tuple(Kernel(i, f"k{i}", "profile", exclusive=i in exclusive) for i in range(count))
+def graph_of(count, edges, exclusive=(), returned=()):
+    kernels = tuple(
+        Kernel(i, f"k{i}", "profile", exclusive=i in exclusive, allocates_output=i in returned) for i in range(count)
+    )
     return KernelGraph("g", kernels, tuple(Edge(a, b, EdgeKind.RAW) for a, b in edges))
 
 
@@ -28,7 +30,7 @@ def by_brute_force(graph, streams):
         for order in itertools.permutations(range(count))
         if all(order.index(e.before) < order.index(e.after) for e in graph.edges)
         for stream in itertools.product(range(streams), repeat=count)
-        if 0 in stream and not any(k.exclusive and stream[k.id] for k in graph.kernels)
+        if 0 in stream and not any((k.exclusive or k.allocates_output) and stream[k.id] for k in graph.kernels)
     }
 
 
@@ -37,7 +39,8 @@ def graphs(draw):
     count = draw(st.integers(1, 4))
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
-    return graph_of(count, edges, draw(st.sets(st.sampled_from(range(count)), max_size=2)))
+    exclusive, returned = (draw(st.sets(st.sampled_from(range(count)), max_size=1)) for _ in range(2))
+    return graph_of(count, edges, exclusive, returned)
 
 
 @settings(max_examples=60, deadline=None)

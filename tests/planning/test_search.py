@@ -13,12 +13,21 @@ from hypothesis import strategies as st
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning import search
 from graphstreams.planning.assembly import assignment_of
+from graphstreams.planning.enumeration import every_assignment
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.host_cost import host_cost
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
 from graphstreams.planning.paths import Assignment, Timing, timed
-from graphstreams.planning.search import EVALUATED_KERNELS, Space, exchanged, main_first, search_on_simulator, signature
+from graphstreams.planning.search import (
+    EVALUATED_KERNELS,
+    WORTH,
+    Space,
+    exchanged,
+    main_first,
+    search_on_simulator,
+    signature,
+)
 
 
 def graph_of(count, edges, exclusive=()):
@@ -227,8 +236,10 @@ def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
         ([0.0, 4.0, 5.0, 2.0, 0.0], [(1, 4), (0, 3)], 1, 6.0),
     ],
 )
-def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers(us, edges, seed, best):
+@pytest.mark.parametrize("tiny", [0, search.TINY])
+def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers(tiny, us, edges, seed, best, monkeypatch):
     """On an aux stream the longer part of these would wait 0.5 us for the fork, and the join 0.5 us for it."""
+    monkeypatch.setattr(search, "TINY", tiny)
     assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, 0.5), seed).streamed_us == best
 
 
@@ -241,10 +252,69 @@ def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers
         ([2.0, 1.0, 1.0, 2.0, 2.0], [(2, 4), (1, 3), (2, 3)], 2.0, 6.0),
     ],
 )
-@pytest.mark.parametrize("seed", range(4))
-def test_of_a_tiny_graph_all_plans_are_tried(us, edges, event_us, best, seed):
+def test_of_a_tiny_graph_all_plans_are_tried(us, edges, event_us, best):
     """Of the first, the two of 5 us on the caller's stream: from one of them there, three kernels change streams at once."""
-    assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, event_us), seed).streamed_us == best
+    assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, event_us)).streamed_us == best
+
+
+def test_a_tiny_graph_of_few_kernels_or_few_plans_is_not_walked(monkeypatch):
+    """Five kernels on five streams, and eight of which seven are a chain; seven without edges are walked."""
+
+    def walked(space, seed):
+        raise AssertionError("walked")
+
+    monkeypatch.setattr(search, "_walked", walked)
+    chain = graph_of(8, [(k, k + 1) for k in range(6)], exclusive=range(1, 6))
+    for graph in (graph_of(5, []), chain):
+        assert search_on_simulator(Space(graph, [1.0] * len(graph.kernels), 5, 0.0)).streams > 1
+    with pytest.raises(AssertionError, match="walked"):
+        search_on_simulator(Space(graph_of(7, []), [1.0] * 7, 5, 0.0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(spaces(most=4))
+def test_of_a_tiny_graph_each_stream_is_worth_it(space):
+    """The shortest plan of as many streams, one stream less takes 0.5 % more, and no plan on more is worth them."""
+    plan, shortest = search_on_simulator(space), {}
+    for each in every_assignment(space.graph, space.streams, 10_000):
+        used, makespan = 1 + max(each.stream, default=0), space.simulate(each).makespan
+        shortest[used] = min(makespan, shortest.get(used, makespan))
+    assert plan.streamed_us <= shortest.get(plan.streams, 0.0) + 1e-9
+    assert plan.streams <= 2 or shortest[plan.streams - 1] > plan.streamed_us * (1 + WORTH)
+    # From one count to the next each may add as much as is not worth a stream.
+    assert plan.streamed_us <= min(shortest.values(), default=0.0) * (1 + WORTH) ** max(0, len(shortest) - plan.streams) + 1e-9
+
+
+def test_a_stream_that_saves_nothing_is_left_out_whichever_kernels_move():
+    """On three streams no less than 12 us either; merging two of the three takes longer."""
+    graph, us = graph_of(4, [(0, 3), (1, 3)]), [8.0, 2.0, 7.0, 4.0]
+    plan = search_on_simulator(Space(graph, us, 5, 0.5))
+    assert (plan.streams, plan.streamed_us) == (2, 12.0)
+
+
+@pytest.mark.parametrize("stream", [[0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0]])
+def test_of_equally_short_plans_of_a_tiny_graph_the_list_schedule_is_taken(stream):
+    """Four kernels of 1 us on two streams: any two and two take 2 us."""
+    space = Space(graph_of(4, []), [1.0] * 4, 2, 0.0)
+    space.starts = [Assignment([0, 1, 2, 3], stream)]
+    plan = search_on_simulator(space)
+    assert rows(plan) == rows(space.plan(space.starts[0])) and plan.streamed_us == 2.0
+
+
+def twelve_kernels(seed):
+    dice = random.Random(seed)
+    edges = [(a, b) for b in range(12) for a in range(b) if dice.random() < 0.15]
+    return graph_of(12, edges), [float(dice.randrange(1, 9)) for _ in range(12)]
+
+
+def test_a_walk_finds_what_no_list_schedule_is_and_its_seed_decides_which(monkeypatch):
+    """Twelve kernels, for which the best list schedule with its streams exchanged takes 29 us."""
+    space = Space(*twelve_kernels(22), 2, 1.0)
+    found = [search_on_simulator(space, seed) for seed in range(3)]
+    assert [plan.streamed_us for plan in found] == [28.0] * 3
+    assert len({rows(plan) for plan in found}) > 1
+    monkeypatch.setattr(search, "EVALUATIONS", 0)
+    assert search_on_simulator(space).streamed_us == 29.0
 
 
 @settings(max_examples=20, deadline=None)
@@ -258,9 +328,7 @@ def test_a_seed_decides_the_search(space):
 def test_it_is_better_than_every_list_schedule_where_those_are_not_optimal():
     better = 0
     for seed in range(30):
-        dice = random.Random(seed)
-        edges = [(a, b) for b in range(12) for a in range(b) if dice.random() < 0.15]
-        graph, us = graph_of(12, edges), [float(dice.randrange(1, 9)) for _ in range(12)]
+        graph, us = twelve_kernels(seed)
         listed = plan_kernels(graph, us, 2, 1.0).streamed_us
         better += search_on_simulator(Space(graph, us, 2, 1.0)).streamed_us < listed - 0.5
     assert better
