@@ -38,7 +38,8 @@ from graphstreams.planning.assembly import assignment_of
 from graphstreams.planning.host_cost import host_cost, launches_of, synchronisations
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.search import search_on_simulator
+from graphstreams.planning.space import Space
 from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime.player import host_times_in_turns

@@ -28,7 +28,8 @@ from graphstreams.options import Options
 from graphstreams.planning.host_cost import allowed_cost, light
 from graphstreams.planning.measured_search import search_by_measuring
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.search import search_on_simulator
+from graphstreams.planning.space import Space
 from graphstreams.playing import Playable, player_of
 from graphstreams.runtime.player import means_over_captures, medians_in_turns
 from graphstreams.tuning import BRIEF_TURNS, FINALISTS, TURNS

@@ -23,8 +23,9 @@ from graphstreams.outcome import Outcome, Serial, close_tuner, note, stage
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.paths import Assignment, Timing, longest_remaining
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.search import search_on_simulator
 from graphstreams.planning.simulation import EVENT_US, simulate
+from graphstreams.planning.space import Space
 from graphstreams.reports.report import Report
 from graphstreams.tuning import Tuner
 

@@ -28,7 +28,8 @@ from graphstreams.planning.events import check_plan
 from graphstreams.planning.host_cost import allowed_cost, host_cost, light
 from graphstreams.planning.measured_search import BRIEFLY, Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, exchanged
+from graphstreams.planning.search import exchanged
+from graphstreams.planning.space import Space
 from graphstreams.reports.measurement import Measurement
 from graphstreams.runtime.player import CAPTURES, DISCARDED, Graph, Player, means_over_captures, medians_in_turns
 

@@ -15,7 +15,8 @@ from graphstreams.explaining import capture
 from graphstreams.measuring import Unmeasurable
 from graphstreams.outcome import Outcome
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.search import search_on_simulator
+from graphstreams.planning.space import Space
 from graphstreams.reports.measurement import Measurement
 from graphstreams.verification.wrapper import verify
 

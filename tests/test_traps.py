@@ -49,7 +49,8 @@ from graphstreams.pipeline import prove
 from graphstreams.planning import assembly, list_schedule
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import JOIN, Plan
-from graphstreams.planning.search import Space, search_on_simulator
+from graphstreams.planning.search import search_on_simulator
+from graphstreams.planning.space import Space
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import events, regions, wrapper
 from graphstreams.rewriting.execution import equal_bits

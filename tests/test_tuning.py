@@ -21,7 +21,7 @@ from graphstreams.planning.host_cost import extra_host_time
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import BRIEFLY
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import Space
+from graphstreams.planning.space import Space
 from graphstreams.reports.measurement import Measurement
 from graphstreams.runtime import player
 from graphstreams.runtime.occupancy import Blocks

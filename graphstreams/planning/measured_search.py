@@ -16,7 +16,8 @@ from graphstreams.planning.host_cost import light
 from graphstreams.planning.list_schedule import varied_schedule
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import EVALUATED_KERNELS, Signature, Space, distinct, signature
+from graphstreams.planning.search import EVALUATED_KERNELS
+from graphstreams.planning.space import Signature, Space, distinct, signature
 
 Measure = Callable[[Plan], float]
 Fastest = Callable[[Sequence[Plan]], int]

@@ -17,7 +17,7 @@ from graphstreams.graph.kernels import Kernel, KernelGraph
 from graphstreams.measuring import Unmeasurable
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.host_cost import CONTEXT, EVENT, launches_of, synchronisations
-from graphstreams.planning.search import Space
+from graphstreams.planning.space import Space
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import host_cost

@@ -19,15 +19,8 @@ from graphstreams.planning.host_cost import host_cost
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
 from graphstreams.planning.paths import Assignment, Timing, timed
-from graphstreams.planning.search import (
-    EVALUATED_KERNELS,
-    WORTH,
-    Space,
-    exchanged,
-    main_first,
-    search_on_simulator,
-    signature,
-)
+from graphstreams.planning.search import EVALUATED_KERNELS, WORTH, exchanged, main_first, search_on_simulator
+from graphstreams.planning.space import Space, signature
 
 
 def graph_of(count, edges, exclusive=()):
