@@ -3,7 +3,7 @@
     python examples/compile_time.py --rounds 3
 
 Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, where it says "again", the cache of the one
-before. A round is eight processes; standard error tells what each took as it ends.
+before. A round of all ways is eight processes; standard error tells what each took as it ends.
 """
 
 from __future__ import annotations
