@@ -173,17 +173,15 @@ def check_gain(report: Report, options: Options, lost_fusions: int, device: Devi
         raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
 
 
-def check_speed(outcome: Outcome, lowered: Lowered, options: Options) -> None:
-    """Time the generated code, where this compile measures, and write down what came out for the next compile.
+def check_speed(outcome: Outcome, source: str, serial: Lowered, options: Options) -> None:
+    """Time the code that was generated, proved and joined with the serial code, and keep what came out for the next compile.
 
     Raises Serial where the code gains less than `options.min_gain`; a note says where it is slower than its kernels as played.
     """
     report, tuner = outcome.report, outcome.tuner
-    if not outcome.times_code:
-        return
     assert tuner is not None and report.measurement is not None and report.plan is not None and outcome.device is not None
     with stage(outcome, "measure"):
-        measured = tuner.check(lowered, report.measurement)
+        measured = tuner.check(source, serial, report.measurement)
         tuner.keep(report.us, report.plan, measured)
         outcome.report = replace(report, measurement=measured)
         check_gain(outcome.report, options, 0, outcome.device)

@@ -58,7 +58,7 @@ def capture(
         fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]
 
         def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
-            outcomes.append(run_stages(gm, chosen, _graph_name(), names, device, texts=True, twin=True))
+            outcomes.append(run_stages(gm, chosen, _graph_name(), names, device, texts=True))
 
         backend = PostGradBackend(plan)
         with mode, torch.no_grad(), _fresh_dynamo():

@@ -16,7 +16,7 @@ from graphstreams.graph.kernels import EdgeKind
 from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.reading import Reading
 from graphstreams.planning.plan import Plan
-from graphstreams.rewriting.wrapper import plan_settings
+from graphstreams.rewriting.settings import stream_settings
 from graphstreams.runtime.child import precisions
 from graphstreams.runtime.launches import by_kernel, record_launches
 from graphstreams.runtime.made_up import Layout
@@ -37,7 +37,7 @@ class SerialCode:
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
         # Nor may a buffer be overwritten in place, which in another order holds another value.
-        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=plan_settings())
+        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings())
         self.lines = _launch_lines(self.lowered, reading)
 
     def keys(self) -> list[str]:
@@ -93,11 +93,11 @@ class SerialCode:
         return list(self.reading.module.graph.find_nodes(op="placeholder"))
 
 
-def load_call(lowered: Lowered) -> Callable[[list[Any]], Any]:
-    """The function of a generated wrapper, compiled and loaded. It takes the list of the graph's inputs and empties it."""
+def load_call(source: str, constants: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
+    """Return the function of a generated wrapper, compiled and loaded. It takes the list of the graph's inputs and empties it."""
     module = ModuleType("graphstreams_wrapper")
-    exec(compile(lowered.source, "<wrapper>", "exec"), module.__dict__)
-    vars(module).update(lowered.graph.constants)
+    exec(compile(source, "<wrapper>", "exec"), module.__dict__)
+    vars(module).update(constants)
     return module.call  # type: ignore[no-any-return]
 
 

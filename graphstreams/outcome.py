@@ -37,6 +37,7 @@ class Outcome:
     device: Device | None = None
     stage: str = field(default="", repr=False)  # that runs, or ran last
     example: int | None = None  # tokens of the call that is compiled, where each call chooses them
+    added: tuple[tuple[int, int], ...] = ()  # lines that the report's wrapper has more than the serial one, by place
     tuner: Tuner | None = field(default=None, repr=False)  # where the times come from it, from this compile or an earlier one
 
     @property

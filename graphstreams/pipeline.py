@@ -1,4 +1,4 @@
-"""The stages in order, for one graph: read, price, plan, rewrite, verify. Pure: the graph given is not changed."""
+"""The stages in order, for one graph: read, price, plan, rewrite, join, verify, measure. Pure: the graph given is not changed."""
 
 from __future__ import annotations
 
@@ -20,95 +20,155 @@ from graphstreams.outcome import Outcome, Serial, close_tuner, guarded, note, st
 from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
+from graphstreams.rewriting.agreement import disagreement, matching_outputs
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.rewriting.settings import settings_off, stream_settings, unusable_setting
+from graphstreams.rewriting.two_bodies import CannotJoin, Host, find_host, join
 from graphstreams.runtime.allocator import unsuited
+from graphstreams.runtime.dispatch import Dispatch, sizes_of
 from graphstreams.runtime.streams import lacking
 from graphstreams.sizing import dynamic_tokens
 from graphstreams.token_plans import plan_for_tokens, streamed_part
 from graphstreams.verification.happens_before import find_races
-from graphstreams.verification.wrapper import launch_order, read_wrapper
+from graphstreams.verification.wrapper import launch_order, read_bodies
 
 ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
+DIRECT_GAIN = 0.02  # share of the serial time that streams have to save in direct calls to run there: noise is below it
 
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
-    device: Device | None = None, texts: bool = False, proof: bool = True, inputs: Sequence[Any] | None = None,
-    twin: bool = False,
+    device: Device | None = None, texts: bool = False, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
 ) -> Outcome:  # fmt: skip
-    """Put the kernels of `gm`, a post-grad inference graph, on streams.
+    """Put the kernels of `gm`, a post-grad inference graph, on streams, in a body beside the serial one.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
     With `inputs`, the real ones as far as they are known, kernels and plans may be run and measured on the GPU at hand.
-    With `texts` the report holds readable code. Without `proof` the last stage is left to `prove`, on the code that Inductor
-    generates anyway; until then the rewritten module must not run. With `twin` the caller compiles a serial twin where the
-    report has a threshold; without, a dynamic number of tokens gets a guard. Never raises for a graph that has to stay
-    serial: the report says why.
+    With `texts` the report holds readable code. `serial` is the graph as Inductor has lowered it, with its wrapper; without it
+    `gm` is lowered here, after the passes that Inductor runs behind the custom post-grad pass.
+    Never raises for a graph that has to stay serial: the report says why.
     """
     outcome = Outcome(Report(name, "serial"), device=device)
     with guarded(outcome):
         try:
-            _stages(outcome, gm, options, input_names, texts, inputs, twin)
-            if proof or outcome.times_code:
-                lowered = _generated(outcome)
-                _prove(outcome, lowered, options)
-                check_speed(outcome, lowered, options)
+            _stages(outcome, gm, options, input_names, texts, inputs, serial)
         finally:
             close_tuner(outcome)
     return outcome
 
 
-def prove(outcome: Outcome, lowered: Lowered, options: Options) -> Outcome:
-    """The last stage for an outcome without proof: check the generated code. The verdict of its report is final."""
-    with guarded(outcome):
-        _prove(outcome, lowered, options)
-    return outcome
-
-
 def _stages(
     outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool,
-    inputs: Sequence[Any] | None, twin: bool,
+    inputs: Sequence[Any] | None, serial: Lowered | None,
 ) -> None:  # fmt: skip
     with stage(outcome, "read"):
-        if reason := unsuited() or lacking(at_hand=outcome.device is None) or wrapper.foreign_generator():
+        if reason := unsuited() or lacking(at_hand=outcome.device is None) or wrapper.foreign_generator() or unusable_setting():
             raise Serial("serial", reason)
-        reading = outcome.reading = read_graph(gm, outcome.report.name, input_names)
-        outcome.report = replace(
-            outcome.report,
-            kernels=reading.kernels,
-            kernels_serial=reading.launches,
-            memory_serial=reading.peak_memory,
-        )
+        final = _final_graph(gm, finished=serial is not None)
+        reading = outcome.reading = read(final, outcome.report.name, input_names, stream_settings())
         _check_collectives(reading)
-        if config.coordinate_descent_tuning:
-            text = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
-            note(outcome, text)
-        tokens = dynamic_tokens(gm) if twin else None
+        serial = serial or lower(copy_graph(final), generate_code=True)
+        host = _host_of(serial)
+        with serial.active():
+            launches, memory = order.launch_count(serial), peak_memory(serial)
+        outcome.report = replace(
+            outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source
+        )
+        _note_settings(outcome)
+        tokens = dynamic_tokens(final)
         if tokens is None:
-            _check_tokens(gm, options)
+            _check_tokens(final, options)
     if texts:
         with stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_serial=readable(reading.module))
     outcome.device = outcome.device or device_at_hand()
     outcome.report = replace(outcome.report, device=outcome.device.name)
     if tokens is None:
-        plan, dispatch = best_plan(outcome, reading, options, inputs), None
+        plan, dispatch = best_plan(outcome, reading, options, inputs), Dispatch()
     else:
-        plan, dispatch = plan_for_tokens(outcome, reading, options, inputs, tokens)
+        plan, dispatch = plan_for_tokens(outcome, reading, options, inputs, tokens, _sizes(host, final))
     with stage(outcome, "rewrite"):
         module = outcome.module = rewrite(reading, plan)
-        if dispatch is not None:
-            module.meta[wrapper.MARK] = replace(module.meta[wrapper.MARK], dispatch=dispatch.line)
+        module.meta[wrapper.MARK] = replace(module.meta[wrapper.MARK], aligned=host.aligned)
     if texts:
         with stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
+    with stage(outcome, "lower"):
+        wrapper.register()
+        streamed = lower(copy_graph(module), generate_code=True, settings=stream_settings())
+    finish(outcome, serial, streamed, host, dispatch, options)
+
+
+def finish(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, options: Options) -> None:
+    """Join the two bodies, prove the text, time it if the plan was measured, and prove the text that runs.
+
+    Raises Serial if it is not proved or not worth it.
+    """
+    if outcome.times_code:
+        # While it is timed the streamed body runs however it is called.
+        tried = _joined(outcome, serial, streamed, host, Dispatch(dispatch.device, direct=True), settled=False)
+        _prove(outcome, tried, serial, streamed, options)
+        check_speed(outcome, tried, serial, options)
+    measured = outcome.report.measurement
+    direct = bool(measured and measured.direct_gain is not None and measured.direct_gain >= DIRECT_GAIN)
+    outcome.report = replace(outcome.report, direct=direct)
+    source = _joined(outcome, serial, streamed, host, replace(dispatch, direct=direct))
+    _prove(outcome, source, serial, streamed, options)
+    outcome.report = replace(outcome.report, verdict="clean", wrapper=source)
+
+
+def _joined(
+    outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, settled: bool = True
+) -> str:
+    """The wrapper with both bodies; with `settled` as it is to run, with what was decided."""
+    with stage(outcome, "verify"):
+        assert outcome.reading is not None
+        if difference := disagreement(serial, streamed, outcome.reading.mutated):
+            raise Serial("refused", difference)
+        try:
+            outputs = matching_outputs(serial, streamed, host)
+            told = outcome.report.as_verdict("clean").lines if settled else []
+            joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, told)
+        except CannotJoin as reason:
+            raise Serial("refused", str(reason)) from None
+        outcome.added, outcome.report = joined.added, replace(outcome.report, own_kernels=joined.own_kernels)
+        return joined.source
+
+
+def _final_graph(gm: fx.GraphModule, finished: bool) -> fx.GraphModule:
+    """A copy of the graph as Inductor lowers it."""
+    module = copy_graph(gm)
+    module.meta.pop(wrapper.SEEN, None)
+    if not finished:
+        finish_post_grad_passes(module)
+    return module
 
 
 def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
-    """The kernels of a post-grad graph, which is not changed."""
-    module = copy_graph(gm)
-    finish_post_grad_passes(module)
-    return read(module, name, input_names, wrapper.plan_settings())
+    """Return the kernels of a post-grad graph, which is not changed."""
+    return read(_final_graph(gm, finished=False), name, input_names, stream_settings())
+
+
+def _host_of(serial: Lowered) -> Host:
+    try:
+        return find_host(serial.source)
+    except CannotJoin as reason:
+        with serial.active():
+            raise Serial("serial", f"{reason}{order.where_cut(serial)}; each of them stays serial") from None
+
+
+def _sizes(host: Host, module: fx.GraphModule) -> dict[str, str]:
+    """The Python that reads each dynamic size from the list that `host` is called with."""
+    values = {node.name: node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")}
+    return sizes_of([values.get(name, name) for name in host.inputs])
+
+
+def _note_settings(outcome: Outcome) -> None:
+    if off := settings_off():
+        note(outcome, f"off on streams, on in the serial code: {', '.join(off)}")
+    if config.coordinate_descent_tuning:
+        text = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
+        note(outcome, text)
 
 
 def _check_collectives(reading: Reading) -> None:
@@ -127,39 +187,28 @@ def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
         raise Serial("serial", f"its first matrix product has {tokens} rows, more than max_tokens={options.max_tokens}")
 
 
-def _generated(outcome: Outcome) -> Lowered:
-    """The code that Inductor will generate for the rewritten module."""
-    assert outcome.module is not None
-    wrapper.register()
-    with stage(outcome, "verify"), outcome.module.meta[wrapper.MARK].settings:
-        copy = copy_graph(outcome.module)
-        finish_post_grad_passes(copy)  # as Inductor will, on what the pass leaves
-        return lower(copy, generate_code=True)
-
-
-def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
-    """Check the code generated for the rewritten graph. Raises Serial where it is not proved, or not worth its launches."""
+def _prove(outcome: Outcome, source: str, serial: Lowered, streamed: Lowered, options: Options) -> None:
+    """Check the text with both bodies. Raises Serial if it is not proved, or not worth its launches or memory."""
     reading, plan, device = outcome.reading, outcome.report.plan, outcome.device
     assert reading is not None and plan is not None and device is not None
     with stage(outcome, "verify"):
-        with lowered.active():
-            launches, memory = order.launch_count(lowered), peak_memory(lowered)
-            named, unnamed = order.lowered_steps(lowered), order.unnamed_steps(lowered)
-        outcome.report = replace(outcome.report, wrapper=lowered.source, kernels_streamed=launches, memory_streamed=memory)
-        trace = read_wrapper(lowered.source)
-        in_wrapper = order.without_names(launch_order(trace))
+        with streamed.active():
+            launches, memory = order.launch_count(streamed), peak_memory(streamed)
+            named, unnamed = order.lowered_steps(streamed), order.unnamed_steps(streamed)
+        outcome.report = replace(outcome.report, wrapper=source, kernels_streamed=launches, memory_streamed=memory)
+        bodies = read_bodies(source)
+        in_wrapper = order.without_names(launch_order(bodies[0]))
         difference = order.first_difference(order.planned_steps(plan, reading.kernels), named)
         difference = difference or order.first_difference(unnamed, in_wrapper)
-        races = tuple(str(race) for race in find_races(trace))
+        races = tuple(str(race) for body in bodies for race in find_races(body))
         outcome.report = replace(outcome.report, order_kept=not difference, races=races)
         if races:
             raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
-        check_gain(outcome.report, options, launches - reading.launches, device)
+        check_gain(outcome.report, options, launches - outcome.report.kernels_serial, device)
         part = streamed_part(outcome)
-        _check_memory(int(reading.peak_memory * part), int(memory * part), options)
-    outcome.report = replace(outcome.report, verdict="clean")
+        _check_memory(int(outcome.report.memory_serial * part), int(memory * part), options)
 
 
 def _check_memory(serial: int, streamed: int, options: Options) -> None:

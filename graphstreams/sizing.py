@@ -22,7 +22,7 @@ from graphstreams.planning.paths import Assignment, Timing
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.simulation import EVENT_US, simulate
 from graphstreams.planning.threshold import HIGHEST, Curves, Simulate, Threshold, set_by_user, solve
-from graphstreams.runtime.twin import size_source
+from graphstreams.runtime.dispatch import size_source, sizes_of
 
 PlanAt = Callable[[KernelGraph, Sequence[float]], Plan]  # from kernels with the sizes to plan for, and the us of each
 
@@ -45,7 +45,7 @@ def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
     if example is None or shape_env is None or not size.free_symbols:
         return None
     try:
-        size_source(str(size), [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")])
+        size_source(str(size), sizes_of([node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]))
     except ValueError:
         return None
     bounds = shape_env.bound_sympy(size)

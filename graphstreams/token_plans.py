@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,16 +15,16 @@ from graphstreams.options import Options
 from graphstreams.outcome import Outcome, Serial, note, stage
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.threshold import Threshold, confirm
-from graphstreams.runtime.twin import Dispatch, size_source
+from graphstreams.runtime.dispatch import Dispatch, size_source
 from graphstreams.sizing import Fewer, Sizing, Tokens, plan_for_fewer, sizing_of
 
 
 def plan_for_tokens(
-    outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None, tokens: Tokens
-) -> tuple[Plan, Dispatch | None]:
-    """The plan where each call chooses how many tokens there are, and for how many of them it runs, None: for any number.
+    outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None, tokens: Tokens, sizes: Mapping[str, str]
+) -> tuple[Plan, Dispatch]:
+    """The plan where each call chooses how many tokens there are, and for how many of them it runs.
 
-    Arguments as for `best_plan`. Where the call that is compiled gains too little, the plan is for fewer tokens. Raises Serial
+    Arguments as for `best_plan`; `sizes` as `size_source` takes them. Where the call that is compiled gains too little, the plan is for fewer tokens. Raises Serial
     where no number of them gains enough.
     """
     outcome.example, fewer = tokens.example, None
@@ -45,9 +45,9 @@ def plan_for_tokens(
         if threshold.largest == 0:
             raise Serial("serial", f"no number of tokens gains enough: {threshold.reason}")
         if not threshold.limits:
-            return plan, None
-        values = [node.meta.get("val") for node in reading.module.graph.find_nodes(op="placeholder")]
-        return plan, Dispatch(size_source(threshold.symbol, values), threshold.largest, threshold.smallest)
+            return plan, Dispatch()
+        size = size_source(threshold.symbol, sizes)
+        return plan, Dispatch(size=size, largest=threshold.largest, smallest=threshold.smallest)
 
 
 def _check_example(outcome: Outcome, reading: Reading, options: Options, tokens: Tokens) -> None:

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from graphstreams.costs.devices import Device
 from graphstreams.costs.measured import Store, cache_folder
 from graphstreams.elsewhere import Elsewhere
-from graphstreams.graph.lowering import Lowered, copy_graph, lower
+from graphstreams.graph.lowering import Lowered
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
@@ -140,21 +140,37 @@ class Tuner:
         best, serial_us, played_us = self._finals(plans, self._serial_us())
         return best, Measurement(serial_us, played_us, tried=len(plans))
 
-    def check(self, lowered: Lowered, measurement: Measurement) -> Measurement:
-        """The measurement with the time of the code that was generated for the plan, and of Inductor's serial code.
+    def check(self, source: str, serial: Lowered, measurement: Measurement) -> Measurement:
+        """The measurement with the times of the code that was generated for the plan, and of Inductor's serial code.
 
-        All in turns with the serial graph that was played, which stands for the clock of the moment.
+        `source` is the wrapper with both bodies, of which every call runs the streamed one, `serial` the graph as Inductor has
+        lowered it. In CUDA graphs all are timed in turns with the serial graph that was played, which stands for the clock of
+        the moment; launched by the host the two are timed in turns with each other.
         """
-        serial = lower(copy_graph(self._reading.module), generate_code=True)
-        compiled, inductor = (partial(self._called, load_call(code)) for code in (lowered, serial))
-        captured: list[Callable[[], Graph]] = [self._played_serially, compiled, inductor]
+        constants = serial.graph.constants
+        compiled, inductor = (self._caller(load_call(text, constants)) for text in (source, serial.source))
+        captured: list[Callable[[], Graph]] = [self._played_serially, *(partial(self._called, c) for c in (compiled, inductor))]
         with torch.no_grad():
             played, streamed, serial_us = self._over_captures(captured, measurement.serial_us)
+            direct, direct_serial = self._launched_by_the_host([compiled, inductor])
         scale = measurement.serial_us / played
-        return replace(measurement, compiled_us=streamed * scale, inductor_us=serial_us * scale)
+        return replace(
+            measurement, compiled_us=streamed * scale, inductor_us=serial_us * scale,
+            direct_us=direct, direct_serial_us=direct_serial,
+        )  # fmt: skip
 
-    def _called(self, call: Callable[[list[Any]], Any]) -> Graph:
-        return self._playing().call(lambda: call(list(self._arguments)))
+    def _caller(self, call: Callable[[list[Any]], Any]) -> Callable[[], Any]:
+        self._playing()
+        return lambda: call(list(self._arguments))
+
+    def _called(self, call: Callable[[], Any]) -> Graph:
+        return self._playing().call(call)
+
+    def _launched_by_the_host(self, calls: Sequence[Callable[[], Any]]) -> list[float]:
+        """The time of each call in us if the host launches its kernels, from one call to the next."""
+        (once, *_) = self._playing().direct_times(calls[:1], 1, 1)
+        repeats = _repeats(once, len(calls) * (LONG_TURNS + DISCARDED), 20, SEARCH_SECONDS / 8)
+        return self._playing().direct_times(calls, LONG_TURNS, repeats)
 
     def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float:
         """The share of the serial time that `plan` saves at other dynamic sizes, on made-up inputs; kept for the next compile.

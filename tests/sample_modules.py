@@ -25,13 +25,16 @@ from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome
-from graphstreams.pipeline import prove
+from graphstreams.outcome import Outcome, guarded
+from graphstreams.pipeline import finish
 from graphstreams.planning.events import place_events
 from graphstreams.planning.plan import Placement, Plan
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.rewriting.settings import stream_settings
+from graphstreams.rewriting.two_bodies import find_host
+from graphstreams.runtime.dispatch import Dispatch
 
 FREE_EVENTS = {"min_gain": 0.0, "event_us": 0.0}  # so that even tiny modules gain from streams
 
@@ -310,14 +313,26 @@ def rewritten_by_hand(reading: Reading, plan: Plan) -> tuple[torch.fx.GraphModul
     module = rewrite(reading, plan)
     report = Report("by hand", "serial", kernels=reading.kernels, plan=plan, kernels_serial=reading.launches)
     outcome = Outcome(report, module, reading, DEVICES["h200"])
-    return module, prove(outcome, lowered_with_code(module), Options.from_dict(FREE_EVENTS))
+    with guarded(outcome):
+        serial = lowered_with_code(reading.module, {})
+        host = find_host(serial.source)
+        finish(outcome, serial, lowered_with_code(module), host, Dispatch(), Options.from_dict(FREE_EVENTS))
+    return module, outcome
 
 
-def lowered_with_code(module: torch.fx.GraphModule) -> Lowered:
-    """Inductor's lowering of a rewritten graph for an H200, with its wrapper."""
+def streamed_text(source: str) -> str:
+    """The function of a wrapper with two bodies that runs on streams, with the module's imports and kernels in front of it."""
+    lines = source.split("\n")
+    (start,) = (i for i, line in enumerate(lines) if line.startswith("def call_on_streams("))
+    end = next(i for i, line in enumerate(lines[start:], start) if line.startswith("    return ("))
+    return "\n".join(lines[: end + 1])
+
+
+def lowered_with_code(module: torch.fx.GraphModule, settings: dict[str, Any] | None = None) -> Lowered:
+    """Inductor's lowering of a graph for an H200, with its wrapper, under the settings of a streamed body or those given."""
     wrapper.register()
     with as_on_h200(module):
-        return lower(copy_graph(module), generate_code=True)
+        return lower(copy_graph(module), generate_code=True, settings=stream_settings() if settings is None else settings)
 
 
 def serial_code(reading: Reading) -> SerialCode:

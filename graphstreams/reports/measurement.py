@@ -13,6 +13,8 @@ class Measurement:
     played_us: float = 0.0  # the same kernels as the plan has them; 0 where no plan was measured
     compiled_us: float = 0.0  # the code that was generated for the plan; 0 where that was not measured
     inductor_us: float = 0.0  # Inductor's serial code, measured beside it, which reuses buffers; 0 where it was not
+    direct_us: float = 0.0  # a call of the generated code launched by the host; 0 where that was not measured
+    direct_serial_us: float = 0.0  # the same of Inductor's serial code
     tried: int = 0  # plans measured
     from_disk: bool = False  # found by an earlier compile
     plans: tuple[tuple[float, float], ...] = ()  # of each plan: what the simulator said, and what was measured
@@ -24,6 +26,11 @@ class Measurement:
             return 1 - self.compiled_us / (self.inductor_us or self.serial_us)
         return 1 - (self.played_us or self.serial_us) / self.serial_us
 
+    @property
+    def direct_gain(self) -> float | None:
+        """The share of a direct call's time that streams save; None if it was not measured."""
+        return 1 - self.direct_us / self.direct_serial_us if self.direct_us and self.direct_serial_us else None
+
     def __str__(self) -> str:
         parts = [f"measured: {self.serial_us:.1f} us on one stream"]
         if self.played_us:
@@ -31,5 +38,7 @@ class Measurement:
         if self.compiled_us:
             serial = f" of Inductor's {self.inductor_us:.1f} us" if self.inductor_us else ""
             parts.append(f"{self.compiled_us:.1f} us the generated code ({1 / (1 - self.gain):.2f}x{serial})")
+        if self.direct_us:
+            parts.append(f"{self.direct_us:.1f} us a direct call of it, serially {self.direct_serial_us:.1f} us")
         source = "by an earlier compile" if self.from_disk else "now"
         return ", ".join(parts) + f"; {self.tried} plans measured {source}"

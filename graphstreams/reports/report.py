@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.host_cost import extra_host_time
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.threshold import Threshold
 from graphstreams.reports.measurement import Measurement
 from graphstreams.reports.tables import plan_table, summary, threshold_text
 from graphstreams.reports.timeline import timeline
+from graphstreams.runtime.verdicts import Verdict
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,11 @@ class Report:
     plan: Plan | None = None
     graph_serial: str = ""  # readable FX code before and after
     graph_streams: str = ""
-    wrapper: str = ""  # Inductor's code for the rewritten graph
+    wrapper: str = ""  # the code that runs, with both bodies; if the graph was refused, the code that was
     kernels_serial: int = 0  # launches
     kernels_streamed: int = 0
+    own_kernels: int = 0  # Triton kernels that only the streamed body launches
+    direct: bool = False  # whether the streams also run when the host launches the kernels, not only in CUDA graphs
     memory_serial: int = 0  # bytes of buffers alive at once, by Inductor's estimate
     memory_streamed: int = 0
     order_kept: bool | None = None  # whether every stream launches, records and waits in the plan's order
@@ -53,12 +55,13 @@ class Report:
             "device": self.device,
             "kernels_serial": self.kernels_serial,
             "kernels_streamed": self.kernels_streamed,
+            "own_kernels": self.own_kernels,
+            "launched_by_the_host": "streams" if self.direct else "serial",
             "peak_memory_bytes": {"serial": self.memory_serial, "streamed": self.memory_streamed},
             "order_kept": self.order_kept,
             "races": list(self.races),
             "events": len(self.plan.events) if self.plan else 0,
             "streams": self.plan.streams if self.plan else 1,
-            "extra_host_time": self._extra_host_time(),
             "costs": self.costs,
             "predicted_us": self._predicted(),
             "measured": asdict(self.measurement) if self.measurement else None,
@@ -81,8 +84,11 @@ class Report:
         if self.plan and self.kernels:
             lines += ["", plan_table(self.plan, self.kernels), summary(self.plan)]
         if self.kernels_serial:
+            where = ""
+            if self.verdict == "clean":
+                where = "; launched by the host " + ("on streams too" if self.direct else "serially, on streams in CUDA graphs")
             lines.append(
-                f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams{self._host_text()}"
+                f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams{where}"
             )
         if self.measurement:
             lines.append(str(self.measurement))
@@ -90,12 +96,14 @@ class Report:
             lines.append(threshold_text(self.threshold))
         return "\n".join([*lines, *self.notes, *self.races])
 
-    def _extra_host_time(self) -> float | None:
-        return extra_host_time(self.plan, self.kernels) if self.plan and self.kernels else None
-
-    def _host_text(self) -> str:
-        extra = self._extra_host_time()
-        return f"; without CUDA graphs about {extra:.0%} more host time" if extra and self.verdict == "clean" else ""
+    def as_verdict(self, verdict: str = "") -> Verdict:
+        """Return what the wrapper carries of this report, with `verdict` if it is not in the report yet."""
+        streams, speedup = (self.plan.streams, self.plan.serial_us / self.plan.streamed_us) if self.plan else (1, 1.0)
+        if self.measurement and self.measurement.gain < 1:
+            speedup = 1 / (1 - self.measurement.gain)
+        if (verdict or self.verdict) != "clean":
+            return Verdict(self.name, self.verdict, self.stage, self.reason)
+        return Verdict(self.name, "clean", streams=streams, speedup=round(speedup, 3), direct=self.direct)
 
     def _predicted(self) -> dict[str, float] | None:
         if self.plan is None:

@@ -95,6 +95,18 @@ def _without_name(step: str) -> str:
     return "launch" if step.startswith("launch") else step.replace(" event", " ")
 
 
+def where_cut(serial: Lowered) -> str:
+    """Return, for a lowered graph that Inductor cuts into several CUDA graphs, at which operator and why; empty if unknown.
+
+    Within its `active` context. Read in torch 2.15.0: `_inductor/scheduler.py` (should_partition).
+    """
+    for node in serial.nodes:
+        if reason := serial.graph.scheduler.should_partition(node):
+            names = describe.launch_names(node)
+            return f" at {names[0] if names else node.get_name()} ({reason})"
+    return ""
+
+
 def _on_streams(lowered: Lowered) -> Iterator[tuple[Any, int]]:
     scheduler = lowered.graph.scheduler
     for node in lowered.nodes:

@@ -2,42 +2,46 @@
 
 Inductor's own wrapper asks Dynamo's table of user objects for streams and calls a custom op for every event. That table
 is rebuilt by any frame that Dynamo traces, and lives in one process; a graph taken from a cache would find nothing there.
-So rewritten graphs get a subclass of the wrapper class, through Inductor's registry of device backends. Every other graph
-gets the class that was registered before. Read in torch 2.15.0: `_inductor/codegen/wrapper.py`, `codegen/common.py`.
+So rewritten graphs get a subclass of the wrapper class, through Inductor's registry of device backends. A graph that a
+StreamPass has seen gets another one, which generates Inductor's serial code and then lets a second body be added to it. Every
+other graph gets the class that was registered before. Read in torch 2.15.0: `_inductor/codegen/wrapper.py`,
+`codegen/common.py`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch._inductor import config
 from torch._inductor.codegen import common, wrapper
+from torch._inductor.utils import ValueWithLineMap
 from torch._inductor.virtualized import V
 
-MARK = "graphstreams"  # key in GraphModule.meta; its value is a Mark
+MARK = "graphstreams"  # key in the meta of a rewritten GraphModule; its value is a Mark
+SEEN = "graphstreams_seen"  # key in the meta of a GraphModule that a StreamPass has seen; its value is an AddBody
 RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire_for_call as _acquire_streams, join as _join_streams"
 
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """Says that a module was rewritten: what its wrapper needs, and who checks the code that is generated for it."""
+    """Says that a module was rewritten, and what its wrapper needs."""
 
     events: int
     priority: int = 0  # CUDA priority of the aux streams
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
-    dispatch: str = ""  # a line that says for which sizes this graph runs and for which its serial twin
-    proof: Callable[[Any, str], None] | None = None  # gets the GraphLowering and the wrapper's source; raises to refuse
-    # Settings of Inductor that hold from the making of the wrapper on. Who compiles the graph closes it, for where that fails
-    # in between the wrapper is not asked again.
-    settings: contextlib.ExitStack = dataclasses.field(default_factory=contextlib.ExitStack, compare=False, repr=False)
+    aligned: tuple[str, ...] = ()  # inputs that are copied, ahead of the fork, if they are misaligned
+
+
+# Gets Inductor's graph and the wrapper it generated; returns the wrapper to use, and how many lines were added in front of
+# which of its lines.
+AddBody = Callable[[Any, str], tuple[str, Sequence[tuple[int, int]]]]
 
 
 def register() -> None:
-    """Put the subclass in front of the wrapper class registered for CUDA. Does nothing the second time."""
+    """Put our wrapper classes in front of the one registered for CUDA. Does nothing the second time."""
     common.init_backend_registration()
     registered = common.device_codegens["cuda"]
     if not isinstance(registered.wrapper_codegen, _Selector):
@@ -45,7 +49,7 @@ def register() -> None:
 
 
 class _Selector:
-    """What the registry holds for CUDA: our wrapper for marked graphs, the class from before for all others."""
+    """What the registry holds for CUDA: our wrappers for the graphs that we have seen, the class from before for all others."""
 
     def __init__(self, before: Any) -> None:
         self.before = before
@@ -58,12 +62,15 @@ class _Selector:
 
     def create(self, is_subgraph: bool, *args: Any, **kwargs: Any) -> Any:
         meta: dict[str, Any] = V.graph.module.meta  # type: ignore[assignment]
-        mark = meta.get(MARK)
-        if mark is None or is_subgraph:
+        ours = not is_subgraph and (MARK in meta or SEEN in meta)
+        if not ours:
             return self.before.create(is_subgraph, *args, **kwargs)
-        if reason := foreign_generator():
+        reason = foreign_generator()
+        if MARK in meta and reason:
             raise RuntimeError(f"a graph was put on streams whose code cannot be generated: {reason}")
-        return StreamWrapperCodegen(mark)
+        if reason:
+            return self.before.create(is_subgraph, *args, **kwargs)
+        return StreamWrapperCodegen(meta[MARK]) if MARK in meta else SerialWrapperCodegen(meta[SEEN])
 
 
 def foreign_generator() -> str:
@@ -83,9 +90,12 @@ class _EnterDeviceLine(wrapper.EnterDeviceContextManagerLine):
     streams: int = 0
     events: int = 0
     priority: int = 0
+    aligned: tuple[str, ...] = ()
 
     def codegen(self, code: Any) -> None:
         super().codegen(code)
+        for name in self.aligned:
+            code.writeline(f"{name} = copy_if_misaligned({name})")
         names = [*stream_names(self.streams), *(f"event{i}" for i in range(self.events))]
         priority = f", {self.priority}" if self.priority else ""
         code.writeline(f"{', '.join(names)}, = _acquire_streams({self.device_idx}, {self.streams}, {self.events}{priority})")
@@ -107,37 +117,32 @@ class _ExitStreamsLine(wrapper.WrapperLine):
             code.writeline("raise")
 
 
+class SerialWrapperCodegen(wrapper.PythonWrapperCodegen):
+    """Inductor's own wrapper of a graph, to which a second body may be added once its text is there."""
+
+    def __init__(self, add_body: AddBody) -> None:
+        self._add_body = add_body
+        super().__init__()
+
+    def generate(self, is_inference: bool) -> Any:
+        serial, *others = super().generate(is_inference)
+        source, added = self._add_body(V.graph, serial.value)
+        shifted = [(at + sum(count for line, count in added if line <= at), node) for at, node in serial.line_map]
+        return (ValueWithLineMap(source, shifted), *others)
+
+
 class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
     """Emits `event3.record(stream1)` and `event3.wait(stream2)` for the stream operations of a rewritten graph."""
 
     def __init__(self, mark: Mark) -> None:
-        # The plan fixes the order of the kernels; Inductor's later orderings must not undo it. They are read between
-        # here and `generate`, and belong to this graph alone.
-        mark.settings.close()  # of a copy of the graph that failed
-        mark.settings.enter_context(config.patch(plan_settings()))
         self._mark = mark
         self._guards: list[int] = []  # of the device guards entered, how many aux streams they took
         self._stream_index = 0  # of the context that is being generated, as Inductor counts
         self._handles: dict[str, tuple[str, int]] = {}  # by variable: the line that asked for a stream's handle, and on which
         super().__init__()
 
-    def generate(self, is_inference: bool) -> Any:
-        with self._mark.settings:
-            generated = super().generate(is_inference)
-        self._forget_ordered_inputs()
-        if self._mark.proof is not None:
-            self._mark.proof(V.graph, generated[0].value)
-        return generated
-
-    def _forget_ordered_inputs(self) -> None:
-        """To the scheduler an input that is passed through a wait is one that the graph changes (`ir.OrderingBarrier`).
-
-        Who changes inputs that move gets no CUDA graph from Inductor.
-        """
-        graph: Any = V.graph
-        names = list(graph.graph_inputs)
-        graph.mutated_inputs = type(graph.mutated_inputs)(n for n in graph.mutated_inputs if n in self._mark.mutated)
-        graph.mutated_input_idxs = [i for i in graph.mutated_input_idxs if names[i] in self._mark.mutated]
+    def register_alignment_check_inputs(self) -> None:
+        """Leave it to the lines ahead of the fork: to Inductor an input that passes a wait counts as changed."""
 
     def run_wrapper_ir_passes(self, is_inference: bool) -> None:
         super().run_wrapper_ir_passes(is_inference)
@@ -152,13 +157,14 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
             return
         if not self.imports.contains(RUNTIME_IMPORT):
             self.imports.writeline(RUNTIME_IMPORT)
-            if self._mark.dispatch:
-                self.imports.writeline(self._mark.dispatch)
+            if self._mark.aligned:
+                self.imports.writeline("from torch._C._dynamo.guards import copy_if_misaligned")
         self._own_index = stream_idx_to_user_obj_idx
         streams = max(stream_idx_to_user_obj_idx.values())
         self._guards.append(streams)
         enter = _EnterDeviceLine(device_idx, self.last_seen_device_guard_index)
         enter.streams, enter.events, enter.priority = streams, self._mark.events, self._mark.priority
+        enter.aligned = self._mark.aligned
         self.writeline(enter)
         self.last_seen_device_guard_index = device_idx
         self._num_streams = 1
@@ -205,22 +211,6 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
             super().generate_fallback_kernel(node)
         elif emitted:
             self.writeline(emitted)
-
-
-def plan_settings() -> dict[str, Any]:
-    """Settings of Inductor under which it keeps the order of the regions and generates one sound function.
-
-    Buffer reuse goes by the stream of a buffer's newest name (`Scheduler.get_buf_stream`), which a `control_deps` on another
-    stream changes: a kernel was seen to get a buffer that another stream still read. Without it the allocator, which knows
-    the streams, reuses the same memory at run time. Nor may an output be written in place over a buffer that an operator has
-    allocated on an aux stream.
-    """
-    return {
-        "reorder_for_peak_memory": False,
-        "graph_partition": False,
-        "allow_buffer_reuse": False,
-        "inplace_buffers": False,
-    }
 
 
 def _outputs_first(lines: list[Any], outputs: set[str]) -> list[Any]:

@@ -126,6 +126,11 @@ class Player:
                 function()
         return self._captured(function)
 
+    def direct_times(self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[float]:
+        """The median time in us of one call of each function if the host launches its kernels, measured in turns."""
+        with torch.cuda.stream(self._stream):
+            return [statistics.median(own) for own in times_in_turns(functions, rounds, repeats)]
+
     def blocks(self, kernel: int) -> list[Blocks]:
         """The thread blocks of each launch of a kernel. Empty where the driver does not tell."""
         try:

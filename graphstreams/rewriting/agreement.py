@@ -1,0 +1,61 @@
+"""What two bodies of one graph have to agree on: outputs, changed inputs, constants.
+
+Read in torch 2.15.0: `_inductor/graph.py` (graph_outputs, get_output_names, constants).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from graphstreams.graph.lowering import Lowered
+from graphstreams.rewriting.two_bodies import CannotJoin, Host
+
+
+def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -> str:
+    """Return what the two lowered graphs differ in, in words; empty if in nothing that a caller could see.
+
+    `mutated` are the inputs that the streamed body changes: its own graph also counts those that only pass a wait.
+    """
+    first, second = ([_layout(value) for value in lowered.graph.graph_outputs] for lowered in (serial, streamed))
+    if first != second:
+        place = next((i for i, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first))
+        return f"output {place} has another layout on streams than in the serial code"
+    if set(serial.graph.mutated_inputs) != set(mutated):
+        return "the streamed body changes other inputs than the serial code"
+    known = serial.graph.constants
+    for name, value in streamed.graph.constants.items():
+        if known.get(name) is not value:
+            return f"the streamed body has a constant of its own, {name}"
+    return ""
+
+
+def matching_outputs(serial: Lowered, streamed: Lowered, host: Host) -> dict[str, str]:
+    """Return, for each buffer that `host` returns, the buffer of the streamed body that holds the same value.
+
+    Raises CannotJoin if there is none, or if it has another layout.
+    """
+    with serial.active():
+        names = serial.graph.get_output_names()
+    with streamed.active():
+        others = streamed.graph.get_output_names()
+    by_name = dict(zip(names, others, strict=True))
+    found = {}
+    for name in host.outputs:
+        other = name if name in host.inputs else by_name.get(name)
+        if other is None:
+            raise CannotJoin(f"{host.name} returns {name}, which is no output of the graph")
+        if name not in host.inputs and _buffer_layout(serial, name) != _buffer_layout(streamed, other):
+            raise CannotJoin(f"{name} has another layout on streams than in the serial code")
+        found[name] = other
+    return found
+
+
+def _buffer_layout(lowered: Lowered, name: str) -> str:
+    return _layout(lowered.graph.get_buffer(name))
+
+
+def _layout(value: Any) -> str:
+    if value is None or not hasattr(value, "has_tensor_output") or not value.has_tensor_output():
+        return type(value).__name__
+    layout = value.get_layout()
+    return str((layout.device, layout.dtype, list(layout.size), list(layout.stride), layout.offset))

@@ -1,0 +1,113 @@
+"""Which of the two bodies of a wrapper a call runs: the streamed one or Inductor's serial one.
+
+Generated code calls `runs_on_streams` at the start of the function that launches the kernels. Both bodies were generated from
+the same graph, so they share parameters and caches. Read in torch 2.15.0: `_inductor/runtime/triton_heuristics.py`
+(CachingAutotuner), `torch/csrc/cuda/Module.cpp` (_cuda_isCurrentStreamCapturing).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+
+_capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None)  # missing from a torch without CUDA
+_current_device = getattr(torch._C, "_cuda_getDevice", None)
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """For which calls the streamed body runs."""
+
+    device: int = 0  # index of the GPU
+    direct: bool = False  # also if the host launches the kernels, not only while a CUDA graph is captured
+    size: str | None = None  # Python that reads a call's size from the list `inputs`, such as "inputs[2].shape[0]"
+    largest: int | None = None  # the largest size that runs on streams; None: no limit
+    smallest: int = 0
+
+    @property
+    def condition(self) -> str:
+        """The arguments of `runs_on_streams` behind the list of inputs, as Python."""
+        limits = (self.size, self.largest, self.smallest)
+        values = (self.device, self.direct, *(limits if self.size is not None else ()))
+        return ", ".join(map(repr, values))
+
+
+def runs_on_streams(
+    inputs: Sequence[Any],
+    device: int,
+    direct: bool,
+    size: str | None = None,
+    largest: int | None = None,
+    smallest: int = 0,
+) -> bool:
+    """Return whether a call with `inputs` runs the streamed body. The fields of `Dispatch` say when."""
+    if not direct and not _is_capturing(device):
+        return False
+    return size is None or (smallest <= _reader(size)(inputs) and (largest is None or _reader(size)(inputs) <= largest))
+
+
+def _is_capturing(device: int) -> bool:
+    """Whether the current stream of the device is being captured into a CUDA graph."""
+    if _current_device() == device:  # type: ignore[misc]
+        return _capturing()  # type: ignore[misc, no-any-return]
+    with torch.cuda.device(device):
+        return _capturing()  # type: ignore[misc, no-any-return]
+
+
+@functools.cache
+def _reader(size: str) -> Callable[[Sequence[Any]], int]:
+    # The text is what `size_source` wrote into the wrapper.
+    return eval(f"lambda inputs: {size}")  # type: ignore[no-any-return]
+
+
+def size_source(size: str, known: Mapping[str, str]) -> str:
+    """Return Python that computes `size`, an expression in the dynamic sizes, from a list of inputs.
+
+    `known` has the Python for each dynamic size, as `sizes_of` returns it. No size is specialised.
+    Raises ValueError if no input tells a size that is needed.
+    """
+    if size in known:
+        return known[size]
+    expression = sympy.sympify(size)
+    symbols = sorted(expression.free_symbols, key=str)
+    missing = [str(symbol) for symbol in symbols if str(symbol) not in known]
+    if missing or not expression.is_polynomial(*symbols):
+        raise ValueError(f"no input of the graph tells {missing[0] if missing else size!r}")
+    places = {symbol: sympy.Symbol(known[str(symbol)]) for symbol in symbols}
+    return f"({sympy.sstr(expression.xreplace(places))})"
+
+
+def sizes_of(inputs: Sequence[Any]) -> dict[str, str]:
+    """Return, for each dynamic size that an input tells, Python that reads it: an int if there is one, else a tensor's shape.
+
+    `inputs` are those that the graph was traced with: a SymInt where a call has an int, the name of a size, and fake tensors.
+    Nothing is compared or made an int.
+    """
+    known: dict[str, str] = {}
+    for index, value in enumerate(inputs):
+        if isinstance(value, torch.SymInt | str):
+            known[value if isinstance(value, str) else str(value.node.expr)] = f"inputs[{index}]"
+    for index, value in enumerate(inputs):
+        if isinstance(value, torch.Tensor):
+            for dimension, size in enumerate(value.shape):
+                if isinstance(size, torch.SymInt):
+                    known.setdefault(str(size.node.expr), f"inputs[{index}].shape[{dimension}]")
+    return known
+
+
+def settle(*kernels: Any) -> None:
+    """Reduce each Triton kernel to one configuration without timing it.
+
+    For kernels that only the streamed body launches: its first call may be inside a capture, where nothing can be timed.
+    """
+    for kernel in kernels:
+        kernel.precompile()
+        kernel.launchers = kernel.launchers[:1]
+        for launcher in kernel.launchers:
+            launcher.config.found_by_coordesc = True
+            launcher.config.found_by_combo_autotune = True

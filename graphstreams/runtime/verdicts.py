@@ -1,0 +1,79 @@
+"""What was decided about a graph when it was compiled, told again when its code is loaded from a cache.
+
+Every wrapper of a graph that graphstreams has seen holds one line with its verdict, serial graphs too. The line runs when the
+wrapper is loaded: in the process that compiled the graph, which knows, and in each later one, which is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+log = logging.getLogger("graphstreams")
+
+IMPORT = "from graphstreams.runtime.verdicts import announce as _announce"
+NAME = "GRAPHSTREAMS"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome for one graph, as its wrapper carries it."""
+
+    name: str
+    verdict: str  # as in Report
+    stage: str = ""
+    reason: str = ""
+    streams: int = 1
+    speedup: float = 1.0  # of the streamed body in a CUDA graph, measured if it was, else predicted
+    direct: bool = False  # whether the streams also run when the host launches the kernels
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of a wrapper that carry it."""
+        return [IMPORT, f"{NAME} = {json.dumps(asdict(self))!r}", f"_announce({NAME})"]
+
+    def __str__(self) -> str:
+        if self.verdict != "clean":
+            return f"{self.name} runs serially: {self.stage or 'the pass'}: {self.reason}"
+        where = "always" if self.direct else "in CUDA graphs"
+        return f"{self.name} runs on {self.streams} streams {where}, {self.speedup:.2f}x"
+
+
+class _Told(threading.local):
+    """What one thread has compiled or loaded since somebody began to listen."""
+
+    def __init__(self) -> None:
+        self.compiled: set[str] = set()
+        self.loaded: list[Verdict] | None = None
+
+
+_told = _Told()
+
+
+def compiled(verdict: Verdict) -> None:
+    """Note that this process compiled the graph itself, so that loading its code tells nothing new."""
+    _told.compiled.add(json.dumps(asdict(verdict)))
+
+
+def announce(text: str) -> None:
+    """Log the verdict `text` of a wrapper that was loaded from a cache."""
+    if text in _told.compiled:
+        return
+    verdict = Verdict(**json.loads(text))
+    log.log(logging.INFO if verdict.verdict == "clean" else logging.WARNING, "%s (from a cache)", verdict)
+    if _told.loaded is not None:
+        _told.loaded.append(verdict)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[list[Verdict]]:
+    """Collect the verdicts of the wrappers that this thread loads from a cache within the context."""
+    before, _told.loaded = _told.loaded, []
+    try:
+        yield _told.loaded
+    finally:
+        _told.loaded = before
