@@ -106,7 +106,7 @@ def finish(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dis
     """
     if outcome.times_code:
         # While it is timed the streamed body runs however it is called.
-        tried = _joined(outcome, serial, streamed, host, Dispatch(dispatch.device, direct=True), settled=False)
+        tried = _joined(outcome, serial, streamed, host, Dispatch(direct=True), settled=False)
         _prove(outcome, tried, serial, streamed, options)
         check_speed(outcome, tried, serial, options)
     measured = outcome.report.measurement

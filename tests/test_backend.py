@@ -12,9 +12,7 @@ from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 import graphstreams.rewriting.regions as regions
 from graphstreams import GraphstreamsError, Options, StreamPass
-from graphstreams.backend import _ProvedCompile
 from graphstreams.explaining import capture
-from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 
 
@@ -261,38 +259,3 @@ def test_a_profile_without_a_kernel_is_refused_with_the_nearest_name(tmp_path):
 def test_a_graph_whose_report_is_wanted_is_not_taken_from_a_cache(tmp_path):
     assert StreamPass({"dump": str(tmp_path)}).uuid() is None
     assert StreamPass({}).uuid() is not None
-
-
-def test_a_compile_that_is_not_proved_is_repeated_without_the_pass(monkeypatch):
-    seen = []
-
-    def compile_fx_inner(gm, example_inputs, **_):
-        passes = torch._inductor.config.post_grad_custom_post_pass or []
-        seen.append([type(each) for each in passes])
-        if any(isinstance(each, StreamPass) for each in passes):
-            stream_pass.reports.append(Report("g", "refused", "a race", "verify"))
-            raise RuntimeError("refused")
-        return "serial"
-
-    class Other(StreamPass.__mro__[1]):
-        def __call__(self, graph, is_inference):
-            pass
-
-        def uuid(self):
-            return "other"
-
-    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx_inner", compile_fx_inner)
-    stream_pass = StreamPass({}, proof=False)
-    gm = torch.fx.symbolic_trace(torch.nn.Identity())
-    with torch._inductor.config.patch(post_grad_custom_post_pass=[Other(), stream_pass]):
-        assert _ProvedCompile(stream_pass, {})(gm, []) == "serial"
-    assert seen == [[Other, StreamPass], [Other]]
-
-
-def test_another_error_of_inductor_is_not_hidden(monkeypatch):
-    def compile_fx_inner(*_, **__):
-        raise RuntimeError("of Inductor's own")
-
-    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx_inner", compile_fx_inner)
-    with pytest.raises(RuntimeError, match="of Inductor's own"):
-        _ProvedCompile(StreamPass({}, proof=False), {})(torch.fx.symbolic_trace(torch.nn.Identity()), [])

@@ -16,14 +16,12 @@ import sympy
 import torch
 
 _capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None)  # missing from a torch without CUDA
-_current_device = getattr(torch._C, "_cuda_getDevice", None)
 
 
 @dataclass(frozen=True)
 class Dispatch:
     """For which calls the streamed body runs."""
 
-    device: int = 0  # index of the GPU
     direct: bool = False  # also if the host launches the kernels, not only while a CUDA graph is captured
     size: str | None = None  # Python that reads a call's size from the list `inputs`, such as "inputs[2].shape[0]"
     largest: int | None = None  # the largest size that runs on streams; None: no limit
@@ -33,30 +31,20 @@ class Dispatch:
     def condition(self) -> str:
         """The arguments of `runs_on_streams` behind the list of inputs, as Python."""
         limits = (self.size, self.largest, self.smallest)
-        values = (self.device, self.direct, *(limits if self.size is not None else ()))
+        values = (self.direct, *(limits if self.size is not None else ()))
         return ", ".join(map(repr, values))
 
 
 def runs_on_streams(
-    inputs: Sequence[Any],
-    device: int,
-    direct: bool,
-    size: str | None = None,
-    largest: int | None = None,
-    smallest: int = 0,
+    inputs: Sequence[Any], direct: bool, size: str | None = None, largest: int | None = None, smallest: int = 0
 ) -> bool:
-    """Return whether a call with `inputs` runs the streamed body. The fields of `Dispatch` say when."""
-    if not direct and not _is_capturing(device):
+    """Return whether a call with `inputs` runs the streamed body. The fields of `Dispatch` say when.
+
+    The capture that counts is that of the current device's current stream: one C call, and most calls need no more.
+    """
+    if not direct and not _capturing():  # type: ignore[misc]
         return False
     return size is None or (smallest <= _reader(size)(inputs) and (largest is None or _reader(size)(inputs) <= largest))
-
-
-def _is_capturing(device: int) -> bool:
-    """Whether the current stream of the device is being captured into a CUDA graph."""
-    if _current_device() == device:  # type: ignore[misc]
-        return _capturing()  # type: ignore[misc, no-any-return]
-    with torch.cuda.device(device):
-        return _capturing()  # type: ignore[misc, no-any-return]
 
 
 @functools.cache

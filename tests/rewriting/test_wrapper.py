@@ -85,50 +85,6 @@ def test_settings_are_put_back_where_code_generation_fails(monkeypatch: pytest.M
     assert settings() == before
 
 
-class Waits(backend.StreamPass):
-    """A pass that has rewritten a graph whose code was not generated yet."""
-
-    def waiting(self) -> Mark:
-        outcome = captured("diamond")
-        mark = Mark(0)
-        mark.settings.enter_context(config.patch(wrapper.plan_settings()))
-        self._waiting.append((dataclasses.replace(outcome), mark))
-        return mark
-
-
-@pytest.mark.parametrize("error", [None, MemoryError("no room")])
-def test_a_graph_whose_code_nobody_proved_is_refused_and_settings_are_put_back(error: Exception | None) -> None:
-    before = settings()
-    stream_pass = Waits(FREE_EVENTS)
-    assert stream_pass.end_of_compile()
-    stream_pass.waiting()
-    assert settings() != before
-    assert not stream_pass.end_of_compile(error)
-    assert settings() == before
-    (report,) = stream_pass.reports
-    assert (report.verdict, report.stage) == ("refused", "verify")
-    assert ("MemoryError: no room" in report.reason) == (error is not None)
-    assert stream_pass.end_of_compile()
-
-
-def test_settings_of_all_are_put_back_before_a_strict_report_raises() -> None:
-    before = settings()
-    stream_pass = Waits({**FREE_EVENTS, "strict": True})
-    for _ in range(2):
-        stream_pass.waiting()
-    with pytest.raises(backend.GraphstreamsError, match="not generated, or not proved"):
-        stream_pass.end_of_compile()
-    assert settings() == before
-
-
-def test_the_mark_of_a_module_says_nothing_of_open_settings() -> None:
-    module = captured("diamond").module
-    assert module is not None
-    mark = module.meta[MARK]
-    assert mark == dataclasses.replace(mark)
-    assert "ExitStack" not in repr(mark)
-
-
 def test_a_variable_holds_a_handle_until_another_one_is_assigned_to_it() -> None:
     code: Any = wrapper.StreamWrapperCodegen.__new__(wrapper.StreamWrapperCodegen)
     code._handles, code._stream_index = {}, 0
