@@ -18,6 +18,8 @@ from torch._inductor import config
 from torch._inductor.codegen import common, wrapper
 from torch._inductor.virtualized import V
 
+from graphstreams.rewriting import scheduling
+
 MARK = "graphstreams"  # key in GraphModule.meta; its value is a Mark
 RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire_for_call as _acquire_streams, join as _join_streams"
 
@@ -115,6 +117,8 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         # here and `generate`, and belong to this graph alone.
         mark.settings.close()  # of a copy of the graph that failed
         mark.settings.enter_context(config.patch(plan_settings()))
+        mark.settings.enter_context(V.set_choices_handler(scheduling.FusionInRegions(V.choices)))  # type: ignore[arg-type]
+        scheduling.keep_stream_order(V.graph)
         self._mark = mark
         self._guards: list[int] = []  # of the device guards entered, how many aux streams they took
         self._stream_index = 0  # of the context that is being generated, as Inductor counts
