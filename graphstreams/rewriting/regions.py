@@ -50,6 +50,8 @@ class _Builder:
         self.graph = self.module.graph
         self.latest: dict[fx.Node, fx.Node] = {}
         self.recorded: dict[int, fx.Node] = {}
+        self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
+        self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and was not read there yet
         self.joined: list[fx.Node] = []  # waits of the caller's stream
         self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
         self.behind: dict[int, Event] = {e.after: e for e in plan.events}
@@ -77,8 +79,11 @@ class _Builder:
         inside: dict[fx.Node, fx.Node] = {}
         for node in region.nodes:
             self._copy(node, stream, inside, region.kernel)
-        made = [inside[old] for old in region.targets]
-        self.latest.update(zip(region.targets, made, strict=True))
+        targets = {old: inside[old] for old in region.targets}
+        self.latest.update(targets)
+        made, since = list(targets.values()), self.since.setdefault(stream, {})
+        # A dependency counts as a use, which costs a buffer its kernel in place: who reads a value comes behind it anyway.
+        self.since[stream] = {**{old: new for old, new in since.items() if old not in region.inputs}, **targets}
         if region.kernel not in self.behind:
             if values := self._tensors(made):
                 events.realise(self.module, values)
@@ -109,13 +114,19 @@ class _Builder:
         self.module.recompile()
 
     def _wait(self, event: Event, stream: int) -> None:
-        node = events.ordered(self.module, events.wait(event.id, stream), [self.recorded[event.id]])
+        node = self._ordered(events.wait(event.id, stream), stream, [self.recorded[event.id]])
         if stream == 0:
             self.joined.append(node)
 
     def _record(self, event: Event, dependencies: list[fx.Node]) -> None:
-        # As dependencies the values are realised in front of the record, which is where the plan has their kernels.
-        self.recorded[event.id] = events.ordered(self.module, events.record(event.id, event.stream), dependencies)
+        self.recorded[event.id] = self._ordered(events.record(event.id, event.stream), event.stream, dependencies)
+
+    def _ordered(self, operation: events.Operation, stream: int, dependencies: list[fx.Node]) -> fx.Node:
+        """Append a stream operation behind all that its stream has so far."""
+        before = [self.last[stream]] if stream in self.last else []
+        made = self.since.pop(stream, {}).values()
+        self.last[stream] = events.ordered(self.module, operation, list(dict.fromkeys([*before, *dependencies, *made])))
+        return self.last[stream]
 
     def _copy(
         self, node: fx.Node, stream: int, inside: dict[fx.Node, fx.Node] | None = None, kernel: int | None = None

@@ -19,24 +19,18 @@ KERNEL = "graphstreams_kernel"  # key in node.meta; its value is the id of the k
 
 
 def keep_stream_order(graph: Any) -> None:
-    """Make every operation of a lowered graph depend on the stream operations before it on its own stream.
+    """Make every operation of a lowered graph depend on the last record or wait before it on its own stream.
 
-    A record or a wait depends on all that was enqueued on its stream before it, so nothing crosses it in either direction. To
-    be called once all nodes are lowered and before the scheduler is made.
+    A record or a wait depends on what its stream has before it, by its `control_deps`, so nothing crosses it in either
+    direction. To be called once all nodes are lowered and before the scheduler is made.
     """
-    since: dict[int, list[str]] = {}  # per stream: the last stream operation's buffer, and those made since
-    last: dict[int, str] = {}
+    last: dict[int, str] = {}  # per stream, the buffer that stands for its last stream operation
     for operation in graph.operations:
         stream = operation.get_stream_idx() or 0
-        needed = graph.additional_buffer_deps[operation.operation_name]
-        if stream in last:
-            needed.add(last[stream])
-        made = [buffer.get_name() for buffer in operation.get_outputs()]
         if is_stream_operation(operation):
-            needed.update(since.pop(stream, ()))
             last[stream] = operation.get_name()
-        else:
-            since.setdefault(stream, []).extend(made)
+        elif stream in last:
+            graph.additional_buffer_deps[operation.operation_name].add(last[stream])
 
 
 def is_stream_operation(operation: Any) -> bool:
