@@ -35,6 +35,7 @@ class Outcome:
     module: fx.GraphModule | None = None
     reading: Reading | None = None
     device: Device | None = None
+    serial_wrapper: str = field(default="", repr=False)  # Inductor's code for the graph as it was read
     stage: str = field(default="", repr=False)  # that runs, or ran last
     example: int | None = None  # tokens of the call that is compiled, where each call chooses them
     tuner: Tuner | None = field(default=None, repr=False)  # where the times come from it, from this compile or an earlier one

@@ -20,6 +20,7 @@ from graphstreams.outcome import Outcome, Serial, close_tuner, guarded, note, st
 from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
+from graphstreams.rewriting.kernel_differences import kernel_differences
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime.allocator import unsuited
 from graphstreams.runtime.streams import lacking
@@ -99,6 +100,7 @@ def _stages(
         module = outcome.module = rewrite(reading, plan)
         if dispatch is not None:
             module.meta[wrapper.MARK] = replace(module.meta[wrapper.MARK], dispatch=dispatch.line)
+        outcome.serial_wrapper = lower(copy_graph(reading.module), generate_code=True).source
     if texts:
         with stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
@@ -156,6 +158,8 @@ def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
             raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
+        if outcome.serial_wrapper:
+            outcome.report = replace(outcome.report, differences=kernel_differences(outcome.serial_wrapper, lowered.source))
         check_gain(outcome.report, options, launches - reading.launches, device)
         part = streamed_part(outcome)
         _check_memory(int(reading.peak_memory * part), int(memory * part), options)

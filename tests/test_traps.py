@@ -20,6 +20,7 @@ from pre_attention import pre_attention
 from sample_modules import (
     FREE_EVENTS,
     STREAMABLE,
+    as_on_h200,
     captured,
     kernels_of,
     lowered_with_code,
@@ -41,7 +42,7 @@ from graphstreams.costs.devices import DEVICES
 from graphstreams.explaining import capture
 from graphstreams.graph import describe
 from graphstreams.graph.kernels import EdgeKind, KernelGraph
-from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes
+from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.outcome import Outcome
@@ -129,7 +130,7 @@ def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any) ->
 def order_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave it to Inductor where its kernels and the stream operations come."""
     monkeypatch.setattr(events, "ordered", bare_operation)
-    monkeypatch.setattr(scheduling, "keep_stream_order", lambda graph: None)
+    monkeypatch.setattr(scheduling, "order_by_stream", lambda nodes: nodes)
 
 
 def kinds(trace: Trace) -> set[str]:
@@ -163,18 +164,26 @@ def ordered_by_dependencies(module: fx.GraphModule) -> bool:
 
     That is, on its side of every kernel of its stream, and each wait behind the record of its event.
     """
-    lowered = lowered_with_code(module)
+    wrapper.register()
+    with as_on_h200(module):
+        lowered = lower(copy_graph(module))
+        module.meta[wrapper.MARK].settings.close()
     with lowered.active():
         nodes = list(enumerate(_on_streams(lowered)))
+    made_by = {name: node for _, (node, _) in nodes for name in node.get_buffer_names()}
+    before: dict[Any, set[Any]] = {}
+    for _, (node, _) in nodes:
+        needed = {made_by[d.name] for d in node.unmet_dependencies if d.name in made_by} - {node}
+        before[node] = needed.union(*(before[n] for n in needed))
     syncs = [(i, node, stream) for i, (node, stream) in nodes if scheduling.is_stream_operation(node.node)]
     for i, sync, stream in syncs:
         for j, (other, its_stream) in nodes:
-            behind, ahead = (sync, other) if j < i else (other, sync)
-            if i != j and stream == its_stream and not ahead.get_operation_names() <= behind.ancestors:
+            ahead, behind = (other, sync) if j < i else (sync, other)
+            if i != j and stream == its_stream and ahead not in before[behind]:
                 return False
     recorded = {_event(node): node for _, node, _ in syncs if "record" in node.node.op_overload._opname}
     waits = [node for _, node, _ in syncs if "wait" in node.node.op_overload._opname]
-    return all(recorded[_event(wait)].get_operation_names() <= wait.ancestors for wait in waits)
+    return all(recorded[_event(wait)] in before[wait] for wait in waits)
 
 
 def _event(sync: Any) -> int:
@@ -197,7 +206,7 @@ def test_trap_3_dependencies_alone_order_what_the_plan_orders(sample: str, monke
     reading, plan = reading_of(sample), alternating(kernels_of(sample))
     assert ordered_by_dependencies(rewrite(reading, plan))
     with monkeypatch.context() as without:
-        without.setattr(scheduling, "keep_stream_order", lambda graph: None)
+        without.setattr(scheduling, "order_by_stream", lambda nodes: nodes)
         assert not ordered_by_dependencies(rewrite(reading, plan))
     monkeypatch.setattr(events, "ordered", bare_operation)
     assert not ordered_by_dependencies(rewrite(reading, plan))

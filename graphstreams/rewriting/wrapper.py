@@ -116,14 +116,17 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         # The plan fixes the order of the kernels; Inductor's later orderings must not undo it. They are read between
         # here and `generate`, and belong to this graph alone.
         mark.settings.close()  # of a copy of the graph that failed
-        mark.settings.enter_context(config.patch(plan_settings()))
+        mark.settings.enter_context(config.patch({**plan_settings(), **scheduling.settings(config._post_fusion_custom_pass)}))
         mark.settings.enter_context(V.set_choices_handler(scheduling.FusionInRegions(V.choices)))  # type: ignore[arg-type]
-        scheduling.keep_stream_order(V.graph)
         self._mark = mark
         self._guards: list[int] = []  # of the device guards entered, how many aux streams they took
         self._stream_index = 0  # of the context that is being generated, as Inductor counts
         self._handles: dict[str, tuple[str, int]] = {}  # by variable: the line that asked for a stream's handle, and on which
         super().__init__()
+
+    def push_codegened_graph(self, graph: Any) -> None:
+        scheduling.forget_order(graph.scheduler.nodes)
+        super().push_codegened_graph(graph)
 
     def generate(self, is_inference: bool) -> Any:
         with self._mark.settings:
