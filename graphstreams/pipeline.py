@@ -21,8 +21,10 @@ from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 from graphstreams.rewriting.agreement import disagreement, matching_outputs
+from graphstreams.rewriting.kernel_differences import kernel_differences
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.settings import settings_off, stream_settings, unusable_setting
+from graphstreams.rewriting.streamed_code import streamed_code
 from graphstreams.rewriting.two_bodies import CannotJoin, Host, find_host, join
 from graphstreams.runtime.allocator import unsuited
 from graphstreams.runtime.dispatch import Dispatch, sizes_of
@@ -94,8 +96,7 @@ def _stages(
         with stage(outcome, "report"):
             outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
     with stage(outcome, "lower"):
-        wrapper.register()
-        streamed = lower(copy_graph(module), generate_code=True, settings=stream_settings())
+        streamed = streamed_code(module)
     finish(outcome, serial, streamed, host, dispatch, options)
 
 
@@ -117,9 +118,7 @@ def finish(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dis
     outcome.report = replace(outcome.report, verdict="clean", wrapper=source)
 
 
-def _joined(
-    outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, settled: bool = True
-) -> str:
+def _joined(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, settled: bool = True) -> str:
     """The wrapper with both bodies; with `settled` as it is to run, with what was decided."""
     with stage(outcome, "verify"):
         assert outcome.reading is not None
@@ -206,6 +205,7 @@ def _prove(outcome: Outcome, source: str, serial: Lowered, streamed: Lowered, op
             raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
+        outcome.report = replace(outcome.report, differences=kernel_differences(serial.source, streamed.source))
         check_gain(outcome.report, options, launches - outcome.report.kernels_serial, device)
         part = streamed_part(outcome)
         _check_memory(int(outcome.report.memory_serial * part), int(memory * part), options)

@@ -30,9 +30,8 @@ from graphstreams.pipeline import finish
 from graphstreams.planning.events import place_events
 from graphstreams.planning.plan import Placement, Plan
 from graphstreams.reports.report import Report
-from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.rewriting.settings import stream_settings
+from graphstreams.rewriting.streamed_code import streamed_code
 from graphstreams.rewriting.two_bodies import find_host
 from graphstreams.runtime.dispatch import Dispatch
 
@@ -314,7 +313,7 @@ def rewritten_by_hand(reading: Reading, plan: Plan) -> tuple[torch.fx.GraphModul
     report = Report("by hand", "serial", kernels=reading.kernels, plan=plan, kernels_serial=reading.launches)
     outcome = Outcome(report, module, reading, DEVICES["h200"])
     with guarded(outcome):
-        serial = lowered_with_code(reading.module, {})
+        serial = lowered_serially(reading.module)
         host = find_host(serial.source)
         finish(outcome, serial, lowered_with_code(module), host, Dispatch(), Options.from_dict(FREE_EVENTS))
     return module, outcome
@@ -328,11 +327,16 @@ def streamed_text(source: str) -> str:
     return "\n".join(lines[: end + 1])
 
 
-def lowered_with_code(module: torch.fx.GraphModule, settings: dict[str, Any] | None = None) -> Lowered:
-    """Inductor's lowering of a graph for an H200, with its wrapper, under the settings of a streamed body or those given."""
-    wrapper.register()
+def lowered_with_code(module: torch.fx.GraphModule) -> Lowered:
+    """Inductor's lowering of a rewritten graph for an H200, with its wrapper."""
     with as_on_h200(module):
-        return lower(copy_graph(module), generate_code=True, settings=stream_settings() if settings is None else settings)
+        return streamed_code(module)
+
+
+def lowered_serially(module: torch.fx.GraphModule) -> Lowered:
+    """Inductor's lowering of a graph for an H200, with its wrapper."""
+    with as_on_h200(module):
+        return lower(copy_graph(module), generate_code=True)
 
 
 def serial_code(reading: Reading) -> SerialCode:

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from graphstreams.runtime.twin import Dispatch, Twin
 from sample_modules import module_and_inputs
 from torch._dynamo.utils import counters
 
 from graphstreams import Options, StreamPass, backend, pipeline, token_plans
 from graphstreams.explaining import capture
-from graphstreams.runtime.twin import Dispatch, Twin
 from graphstreams.sizing import dynamic_tokens
 
 OPTIONS = {"min_gain": 0.0, "event_us": 0.0, "costs": "roofline"}

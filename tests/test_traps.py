@@ -20,6 +20,7 @@ from pre_attention import pre_attention
 from sample_modules import (
     FREE_EVENTS,
     STREAMABLE,
+    as_on_h200,
     captured,
     kernels_of,
     lowered_with_code,
@@ -41,7 +42,7 @@ from graphstreams.costs.devices import DEVICES
 from graphstreams.explaining import capture
 from graphstreams.graph import describe
 from graphstreams.graph.kernels import EdgeKind, KernelGraph
-from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes
+from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.outcome import Outcome
@@ -52,9 +53,10 @@ from graphstreams.planning.plan import JOIN, Plan
 from graphstreams.planning.search import search_on_simulator
 from graphstreams.planning.space import Space
 from graphstreams.reports.report import Report
-from graphstreams.rewriting import events, regions, wrapper
+from graphstreams.rewriting import events, regions, scheduling, wrapper
 from graphstreams.rewriting.execution import equal_bits
-from graphstreams.rewriting.regions import KERNEL, rewrite
+from graphstreams.rewriting.order import _on_streams
+from graphstreams.rewriting.regions import rewrite
 from graphstreams.runtime import streams as runtime
 from graphstreams.verification import happens_before as hb
 from graphstreams.verification.happens_before import find_races
@@ -118,11 +120,17 @@ def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:
     monkeypatch.setattr(wrapper, "plan_settings", lambda: {**ours, **settings})
 
 
-def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any, values: Any) -> Any:
+def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any) -> fx.Node:
     """A record or a wait as a node by itself, as a pass that knows nothing of `control_deps` would add it."""
     node = module.graph.call_function(*operation)
     events.set_stream(node, operation[1][1])
-    return node, list(values)
+    return node
+
+
+def order_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave it to Inductor where its kernels and the stream operations come."""
+    monkeypatch.setattr(events, "ordered", bare_operation)
+    monkeypatch.setattr(scheduling, "order_by_stream", lambda nodes: nodes)
 
 
 def kinds(trace: Trace) -> set[str]:
@@ -151,28 +159,35 @@ def test_trap_1_and_2_without_our_wrapper_class_they_would() -> None:
 # --- 3: sync nodes that nothing depends on
 
 
-def ordered_by_data(module: fx.GraphModule, plan: Plan) -> bool:
-    """Whether every order of the nodes that respects data flow has each record behind its producer and each wait behind it.
+def ordered_by_dependencies(module: fx.GraphModule) -> bool:
+    """Whether every order of Inductor's nodes that respects their dependencies keeps each stream operation where it is.
 
-    Of each wait that a kernel with inputs needs, some node of the kernel is behind the wait.
+    That is, on its side of every kernel of its stream, and each wait behind the record of its event.
     """
-    before: dict[fx.Node, set[fx.Node]] = {}
-    for node in module.graph.nodes:
-        before[node] = set(node.all_input_nodes).union(*(before[n] for n in node.all_input_nodes))
-    syncs = [n for n in module.graph.nodes if "streams" in str(n.target) or n.target is control_deps]
-    named = {n.name: n for n in syncs}
-    for event in plan.events:
-        record = next((n for name, n in named.items() if re.fullmatch(rf"record_event_{event.id}", name)), None)
-        waits = [n for name, n in named.items() if re.fullmatch(rf"wait_event_{event.id}(_\d+|_+)?", name)]
-        if record is None or not all(record in before[w] for w in waits):
-            return False
-        if event.after >= 0 and not any(n.meta.get(KERNEL) == event.after for n in before[record]):
-            return False
-        for kernel in {w.kernel for w in event.waits} - {JOIN}:
-            inside = [n for n in module.graph.nodes if n.meta.get(KERNEL) == kernel]
-            if not any(w in before[n] for w in waits for n in inside):
+    wrapper.register()
+    with as_on_h200(module):
+        lowered = lower(copy_graph(module))
+        module.meta[wrapper.MARK].settings.close()
+    with lowered.active():
+        nodes = list(enumerate(_on_streams(lowered)))
+    made_by = {name: node for _, (node, _) in nodes for name in node.get_buffer_names()}
+    before: dict[Any, set[Any]] = {}
+    for _, (node, _) in nodes:
+        needed = {made_by[d.name] for d in node.unmet_dependencies if d.name in made_by} - {node}
+        before[node] = needed.union(*(before[n] for n in needed))
+    syncs = [(i, node, stream) for i, (node, stream) in nodes if scheduling.is_stream_operation(node.node)]
+    for i, sync, stream in syncs:
+        for j, (other, its_stream) in nodes:
+            ahead, behind = (other, sync) if j < i else (sync, other)
+            if i != j and stream == its_stream and ahead not in before[behind]:
                 return False
-    return True
+    recorded = {_event(node): node for _, node, _ in syncs if "record" in node.node.op_overload._opname}
+    waits = [node for _, node, _ in syncs if "wait" in node.node.op_overload._opname]
+    return all(recorded[_event(wait)] in before[wait] for wait in waits)
+
+
+def _event(sync: Any) -> int:
+    return int(sync.node.constant_args[0])
 
 
 @pytest.mark.parametrize("sample", SOME)
@@ -186,11 +201,15 @@ def test_trap_3_every_record_and_wait_is_in_a_control_deps_with_dependencies(sam
     assert all(n.args[0] for n in operations)
 
 
-def test_trap_3_data_flow_alone_orders_what_the_plan_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, plan = reading_of("diamond"), alternating(kernels_of("diamond"))
-    assert ordered_by_data(rewrite(reading, plan), plan)
+@pytest.mark.parametrize("sample", ["diamond", "two_writes", "norms"])
+def test_trap_3_dependencies_alone_order_what_the_plan_orders(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, plan = reading_of(sample), alternating(kernels_of(sample))
+    assert ordered_by_dependencies(rewrite(reading, plan))
+    with monkeypatch.context() as without:
+        without.setattr(scheduling, "order_by_stream", lambda nodes: nodes)
+        assert not ordered_by_dependencies(rewrite(reading, plan))
     monkeypatch.setattr(events, "ordered", bare_operation)
-    assert not ordered_by_data(rewrite(reading, plan), plan)
+    assert not ordered_by_dependencies(rewrite(reading, plan))
 
 
 # --- 4, 18: Inductor moves kernels after the plan was made
@@ -203,14 +222,15 @@ def test_trap_4_a_consumer_stays_behind_its_wait_although_inductor_moves_kernels
     reading, plan = reading_of(sample), alternating(kernels_of(sample))
     plan_with(monkeypatch, reorder_for_peak_memory=True)
     assert report_of(reading, plan).verdict == "clean"
-    monkeypatch.setattr(events, "ordered", bare_operation)
+    order_nothing(monkeypatch)
     moved = report_of(reading, plan)
     assert refused(moved, "it is left to chance which comes first")
     assert hb.UNORDERED in kinds(read_wrapper(moved.wrapper))
 
 
 def test_trap_4_and_18_kernels_that_inductor_moves_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, plan = reading_of("topk"), alternating(kernels_of("topk"))
+    reading = reading_of("norms")
+    plan = plan_by_hand(reading.kernels, range(5), {0: 0, 1: 1, 2: 1, 3: 0, 4: 0})
     assert report_of(reading, plan).verdict == "clean"
     plan_with(monkeypatch, reorder_for_peak_memory=True)
     moved = report_of(reading, plan)
@@ -249,7 +269,7 @@ def test_trap_5_without_dependencies_kernels_land_behind_that_record(sample: str
     reading, plan = reading_of(sample), alternating(kernels_of(sample))
     plan_with(monkeypatch, reorder_for_peak_memory=True)
     assert launch_order(read_wrapper(report_of(reading, plan).wrapper))[1][-1].startswith("record")
-    monkeypatch.setattr(events, "ordered", bare_operation)
+    order_nothing(monkeypatch)
     report = report_of(reading, plan)
     assert report.verdict == "refused"
     trace = read_wrapper(report.wrapper)
@@ -272,17 +292,23 @@ def test_trap_5_a_join_recorded_too_early_is_refused() -> None:
 # --- 6, 8: a buffer reused, or changed in place, while another stream reads it
 
 
+def sine_and_product(m: Any, x: Tensor) -> Any:
+    a = m.wa(x)
+    return a.sin() + 1, m.wb(x) @ m.wc.weight
+
+
 def test_trap_6_a_buffer_that_inductor_reuses_across_streams_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading = reading_of("two_writes")
-    # Inductor gives the buffer of `wa` to `wc`, which the copy on the caller's stream still reads.
-    plan = named_plan(reading.kernels, {"wa": 0, "copy": 0, "wb": 0, "wc": 1, "copy#2": 0})
+    reading = read_function(sine_and_product, 4)
+    # Inductor would give the buffer of `wa`, which the sine on stream 1 still reads, to `wb`.
+    plan = named_plan(reading.kernels, {"wa": 0, "add": 1, "wb": 0, "wc": 0})
+    plan_with(monkeypatch, allow_buffer_reuse=True)
     report = report_of(reading, plan)
     assert report.verdict == "clean"
     assert "# reuse" not in report.wrapper
-    plan_with(monkeypatch, allow_buffer_reuse=True)
+    hold_nothing(monkeypatch)
     report = report_of(reading, plan)
     assert "# reuse" in report.wrapper
-    assert refused(report, "nothing makes stream1 wait for the caller's stream")
+    assert refused(report, "nothing makes the caller's stream wait for stream1")
 
 
 def product_and_sine(m: Any, x: Tensor) -> Any:
@@ -296,13 +322,11 @@ def test_trap_8_a_kernel_in_place_of_what_another_stream_reads_is_refused(monkey
     report = report_of(reading, plan)
     assert report.verdict == "clean"
     assert "# reuse" not in report.wrapper
-    # Either of three things keeps the sine out of the product's operand: that nothing is done in place, that the values are
-    # held to the join, and that the waits give them a new name on the other stream.
+    # Either of two things keeps the sine out of the product's operand: that nothing is done in place, and that the values are
+    # held to the join.
     plan_with(monkeypatch, inplace_buffers=True)
     assert "# reuse" not in report_of(reading, plan).wrapper
     hold_nothing(monkeypatch)
-    assert "# reuse" not in report_of(reading, plan).wrapper
-    monkeypatch.setattr(events, "ordered", bare_operation)
     report = report_of(reading, plan)
     assert "# reuse" in report.wrapper
     assert refused(report, "mm on stream1 reads")

@@ -39,6 +39,7 @@ class Report:
     memory_streamed: int = 0
     order_kept: bool | None = None  # whether every stream launches, records and waits in the plan's order
     races: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()  # launches on streams that are not the serial code's: where bits may differ, and why
     costs: str = ""  # where the kernels' times come from: "measured", "roofline, ..." with its calibration, or a profile's path
     measurement: Measurement | None = None  # what was timed on the GPU
     threshold: Threshold | None = None  # of the number of tokens, where calls choose it; None where it is fixed
@@ -60,6 +61,7 @@ class Report:
             "peak_memory_bytes": {"serial": self.memory_serial, "streamed": self.memory_streamed},
             "order_kept": self.order_kept,
             "races": list(self.races),
+            "differences": list(self.differences),
             "events": len(self.plan.events) if self.plan else 0,
             "streams": self.plan.streams if self.plan else 1,
             "costs": self.costs,
@@ -87,14 +89,12 @@ class Report:
             where = ""
             if self.verdict == "clean":
                 where = "; launched by the host " + ("on streams too" if self.direct else "serially, on streams in CUDA graphs")
-            lines.append(
-                f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams{where}"
-            )
+            lines.append(f"launches: {self.kernels_serial} serial, {self.kernels_streamed or '-'} on streams{where}")
         if self.measurement:
             lines.append(str(self.measurement))
         if self.threshold:
             lines.append(threshold_text(self.threshold))
-        return "\n".join([*lines, *self.notes, *self.races])
+        return "\n".join([*lines, *self.notes, *self.races, *self.differences])
 
     def as_verdict(self, verdict: str = "") -> Verdict:
         """Return what the wrapper carries of this report, with `verdict` if it is not in the report yet."""

@@ -1,14 +1,13 @@
 """Stream operations as FX nodes: each record, wait and lifetime in a `control_deps` of its own.
 
-`control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies and makes later
-readers of the values that the subgraph returns wait for it. Read in torch 2.15.0:
-`_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering).
+`control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies. No value is returned
+by a subgraph: Inductor takes that for a mutation of it. Who runs behind a wait is told to the scheduler (`scheduling`). Read
+in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering).
 """
 
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Sequence
 
 import torch
@@ -37,23 +36,16 @@ def set_stream(node: fx.Node, stream: int) -> None:
         node.meta["custom"] = custom
 
 
-def ordered(
-    module: fx.GraphModule, operation: Operation, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
-) -> tuple[fx.Node, list[fx.Node]]:
-    """Append an operation that runs after `dependencies`, and the `values` as they are to be read after it.
-
-    Returns the operation's node and one node for each value. `dependencies` must not be empty.
-    """
+def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence[fx.Node]) -> fx.Node:
+    """Append an operation that runs after `dependencies`, of which there is at least one, and return its node."""
     target, arguments = operation
-    stream = arguments[1]
     inner = fx.Graph()
-    inside = [_placeholder(inner, value) for value in values]
     call = inner.call_function(target, arguments)
-    inner.output(tuple(inside) if inside else call)
-    node = _append(module, f"{target._opname}_{arguments[0]}", inner, dependencies, values)
-    for each in (*inside, call, node):
-        set_stream(each, stream)
-    return node, [_element(module.graph, node, i, value, stream) for i, value in enumerate(values)]
+    inner.output(call)
+    node = _append(module, f"{target._opname}_{arguments[0]}", inner, dependencies, [])
+    for each in (call, node):
+        set_stream(each, arguments[1])
+    return node
 
 
 def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]) -> None:
@@ -88,7 +80,7 @@ def _append(
         (tuple(dependencies), subgraph, *values),
         name=attribute.removeprefix("graphstreams_"),
     )
-    node.meta["val"] = tuple(value.meta.get("val") for value in values) if values else None
+    node.meta["val"] = None
     return node
 
 
@@ -96,10 +88,3 @@ def _placeholder(graph: fx.Graph, value: fx.Node) -> fx.Node:
     node = graph.placeholder(value.name)
     node.meta = {"val": value.meta.get("val")}
     return node
-
-
-def _element(graph: fx.Graph, node: fx.Node, index: int, value: fx.Node, stream: int) -> fx.Node:
-    element = graph.call_function(operator.getitem, (node, index))
-    element.meta = {key: kept for key, kept in value.meta.items() if key not in ("unbacked_bindings", "custom")}
-    set_stream(element, stream)
-    return element

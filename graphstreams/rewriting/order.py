@@ -9,7 +9,7 @@ from graphstreams.graph import describe
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.graph.lowering import Lowered
 from graphstreams.planning.plan import FORK, JOIN, Plan
-from graphstreams.rewriting.regions import KERNEL
+from graphstreams.rewriting.scheduling import regions_of
 
 Steps = dict[int, list[str]]  # per stream: "launch 3" (a kernel id), "record 1", "wait 1" (an event)
 
@@ -52,14 +52,7 @@ def _steps(node: Any) -> Iterator[str]:
         if name in ("record_event", "wait_event"):
             yield f"{name.removesuffix('_event')} {node.node.constant_args[0]}"
     elif describe.launch_names(node):
-        yield from (f"launch {kernel}" for kernel in sorted({k for leaf in describe.leaves(node) for k in _kernel(leaf)}))
-
-
-def _kernel(leaf: Any) -> Iterator[int]:
-    """The kernel whose region a lowered node is in: its last origin's, for origins hold those of its operands too."""
-    origins = [origin for origin in describe.origins(leaf) if KERNEL in origin.meta]
-    if origins:
-        yield max(origins).meta[KERNEL]
+        yield from (f"launch {kernel}" for kernel in sorted(regions_of(node)))
 
 
 def first_difference(planned: Steps, found: Steps) -> str:

@@ -15,9 +15,8 @@ from graphstreams.graph.reading import Reading, Region
 from graphstreams.planning.plan import FORK, JOIN, Event, Plan
 from graphstreams.rewriting import events
 from graphstreams.rewriting.lifetimes import held_values
+from graphstreams.rewriting.scheduling import KERNEL
 from graphstreams.rewriting.wrapper import MARK, Mark
-
-KERNEL = "graphstreams_kernel"  # key in node.meta; its value is the id of the kernel whose region the node is in
 
 
 class RewriteError(RuntimeError):
@@ -50,8 +49,9 @@ class _Builder:
         self.module.meta = dict(reading.module.meta)
         self.graph = self.module.graph
         self.latest: dict[fx.Node, fx.Node] = {}
-        self.ordered: dict[tuple[fx.Node, int], fx.Node] = {}  # as read on one stream, behind its waits
         self.recorded: dict[int, fx.Node] = {}
+        self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
+        self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and was not read there yet
         self.joined: list[fx.Node] = []  # waits of the caller's stream
         self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
         self.behind: dict[int, Event] = {e.after: e for e in plan.events}
@@ -70,22 +70,25 @@ class _Builder:
             first = next((n for n in self._tensors(self.latest.values()) if n.op == "placeholder"), None)
             if first is None:
                 raise RewriteError("the graph has no tensor input to fork from")
-            self._record(self.behind[FORK], [first], {})
+            self._record(self.behind[FORK], [first])
 
     def region(self, region: Region, stream: int) -> None:
         """Waits, then the region's nodes, then the record behind it."""
         for event in self.before.get(region.kernel, ()):
-            self._wait(event, region, stream)
+            self._wait(event, stream)
         inside: dict[fx.Node, fx.Node] = {}
         for node in region.nodes:
-            self._copy(node, stream, inside, self._raw(region), region.kernel)
-        made = {old: inside[old] for old in region.targets}
-        self.latest.update(made)
+            self._copy(node, stream, inside, region.kernel)
+        targets = {old: inside[old] for old in region.targets}
+        self.latest.update(targets)
+        made, since = list(targets.values()), self.since.setdefault(stream, {})
+        # A dependency counts as a use, which costs a buffer its kernel in place: who reads a value comes behind it anyway.
+        self.since[stream] = {**{old: new for old, new in since.items() if old not in region.inputs}, **targets}
         if region.kernel not in self.behind:
-            if values := self._tensors(made.values()):
+            if values := self._tensors(made):
                 events.realise(self.module, values)
         elif made:
-            self._record(self.behind[region.kernel], list(made.values()), made)
+            self._record(self.behind[region.kernel], made)
         else:
             name = self.reading.kernels.kernels[region.kernel].name
             raise RewriteError(f"kernel {name!r} has no value to record behind")
@@ -93,8 +96,7 @@ class _Builder:
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
         for event in self.before.get(JOIN, ()):
-            node, _ = events.ordered(self.module, events.wait(event.id, 0), [self.recorded[event.id]], [])
-            self.joined.append(node)
+            self._wait(event, 0)
         values = [self.latest[v] for v in held_values(self.reading, self.plan)]
         if values:
             # The waits and nothing else: as a dependency a buffer would count one more use, and lose its in-place kernel.
@@ -106,43 +108,31 @@ class _Builder:
         for node in self.reading.epilogue:
             self._copy(node, 0, inside)
         old = self.reading.module.graph.output_node()
-        result = fx.map_arg(old.args[0], lambda n: inside.get(n) or self._value(n, 0))
+        result = fx.map_arg(old.args[0], lambda n: inside.get(n) or self._value(n))
         self.graph.output(result).meta = dict(old.meta)
         self.graph.lint()
         self.module.recompile()
 
-    def _wait(self, event: Event, region: Region, stream: int) -> None:
-        inputs = [n for n in region.inputs if n not in self._raw(region)] or list(region.inputs)
-        inputs = [n for n in inputs if isinstance(n.meta.get("val"), torch.Tensor)]
-        values = [self._value(n, stream) for n in inputs]
-        # As dependencies the values are realised in front of the wait, which is where the plan has their kernels.
-        dependencies = [self.recorded[event.id], *values]
-        node, passed = events.ordered(self.module, events.wait(event.id, stream), dependencies, values)
+    def _wait(self, event: Event, stream: int) -> None:
+        node = self._ordered(events.wait(event.id, stream), stream, [self.recorded[event.id]])
         if stream == 0:
             self.joined.append(node)
-        self.ordered.update({(old, stream): new for old, new in zip(inputs, passed, strict=True)})
 
-    def _record(self, event: Event, dependencies: list[fx.Node], made: dict[fx.Node, fx.Node]) -> None:
-        values = self._tensors(made.values())
-        node, passed = events.ordered(self.module, events.record(event.id, event.stream), dependencies, values)
-        self.recorded[event.id] = node
-        renamed = dict(zip(values, passed, strict=True))
-        self.latest.update({old: renamed.get(new, new) for old, new in made.items()})
+    def _record(self, event: Event, dependencies: list[fx.Node]) -> None:
+        self.recorded[event.id] = self._ordered(events.record(event.id, event.stream), event.stream, dependencies)
 
-    def _raw(self, region: Region) -> set[fx.Node]:
-        """Inputs of the graph that the region writes: Inductor knows a mutated input by its placeholder."""
-        kernel = self.reading.kernels.kernels[region.kernel]
-        written = {a.storage for a in kernel.writes}
-        return {n for n in region.inputs if n.op == "placeholder" and n.name in written}
+    def _ordered(self, operation: events.Operation, stream: int, dependencies: list[fx.Node]) -> fx.Node:
+        """Append a stream operation behind all that its stream has so far."""
+        before = [self.last[stream]] if stream in self.last else []
+        made = self.since.pop(stream, {}).values()
+        self.last[stream] = events.ordered(self.module, operation, list(dict.fromkeys([*before, *dependencies, *made])))
+        return self.last[stream]
 
     def _copy(
-        self, node: fx.Node, stream: int, inside: dict[fx.Node, fx.Node] | None = None,
-        raw: set[fx.Node] | None = None, kernel: int | None = None,
-    ) -> None:  # fmt: skip
+        self, node: fx.Node, stream: int, inside: dict[fx.Node, fx.Node] | None = None, kernel: int | None = None
+    ) -> None:
         def argument(old: fx.Node) -> fx.Node:
-            if inside is not None and old in inside:
-                return inside[old]
-            return self.latest[old] if raw and old in raw else self._value(old, stream)
+            return inside[old] if inside is not None and old in inside else self._value(old)
 
         if node.op == "get_attr" and not hasattr(self.module, str(node.target)):
             setattr(self.module, str(node.target), getattr(self.reading.module, str(node.target)))
@@ -153,10 +143,10 @@ class _Builder:
             new.meta[KERNEL] = kernel
         (self.latest if inside is None else inside)[node] = new
 
-    def _value(self, old: fx.Node, stream: int) -> fx.Node:
+    def _value(self, old: fx.Node) -> fx.Node:
         if old not in self.latest and old.op == "get_attr":
             self._copy(old, 0)
-        return self.ordered.get((old, stream)) or self.latest[old]
+        return self.latest[old]
 
     def _tensors(self, nodes: Iterable[fx.Node]) -> list[fx.Node]:
         return [n for n in dict.fromkeys(nodes) if isinstance(n.meta.get("val"), torch.Tensor)]

@@ -74,7 +74,12 @@ def join(
     indent = " " * start.col_offset
     settling = [f"_settle({', '.join(new.own)})"] if new.own and settled else []
     additions = {
-        _line_of_wait(first): [*new.imports([DISPATCH_IMPORT, *([SETTLE_IMPORT] if settling else [])]), *lines, *new.kernels, *body],
+        _line_of_wait(first): [
+            *new.imports([DISPATCH_IMPORT, *([SETTLE_IMPORT] if settling else [])]),
+            *lines,
+            *new.kernels,
+            *body,
+        ],
         _line_of_wait(first) + 1: settling,
         start.lineno: [f"{indent}if _runs_on_streams(args, {condition}):", f"{indent}    return {STREAMED}(args)"],
     }

@@ -20,6 +20,8 @@ from torch._inductor.codegen import common, wrapper
 from torch._inductor.utils import ValueWithLineMap
 from torch._inductor.virtualized import V
 
+from graphstreams.rewriting import scheduling
+
 MARK = "graphstreams"  # key in the meta of a rewritten GraphModule; its value is a Mark
 SEEN = "graphstreams_seen"  # key in the meta of a GraphModule that a StreamPass has seen; its value is an AddBody
 RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire_for_call as _acquire_streams, join as _join_streams"
@@ -143,6 +145,10 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
 
     def register_alignment_check_inputs(self) -> None:
         """Leave it to the lines ahead of the fork: to Inductor an input that passes a wait counts as changed."""
+
+    def push_codegened_graph(self, graph: Any) -> None:
+        scheduling.forget_order(graph.scheduler.nodes)
+        super().push_codegened_graph(graph)
 
     def run_wrapper_ir_passes(self, is_inference: bool) -> None:
         super().run_wrapper_ir_passes(is_inference)

@@ -47,14 +47,32 @@ def read_bodies(source: str) -> tuple[Trace, ...]:
     if "def call_on_streams(" not in source:
         return (read_wrapper(source),)
     tree = ast.parse(source)
-    keep = [x for x in tree.body if not (isinstance(x, ast.Expr) and isinstance(x.value, ast.Call) and getattr(x.value.func, "id", "") in ("_announce", "_settle"))]
-    only = [x for x in keep if not (isinstance(x, ast.FunctionDef) and (x.name == "call" or x.name.startswith("partition"))) and not isinstance(x, ast.ClassDef)]
-    only = [x for x in only if not (isinstance(x, ast.Assign) and isinstance(x.value, ast.Call) and getattr(x.value.func, "id", "") == "Runner")]
+    keep = [
+        x
+        for x in tree.body
+        if not (
+            isinstance(x, ast.Expr)
+            and isinstance(x.value, ast.Call)
+            and getattr(x.value.func, "id", "") in ("_announce", "_settle")
+        )
+    ]
+    only = [
+        x
+        for x in keep
+        if not (isinstance(x, ast.FunctionDef) and (x.name == "call" or x.name.startswith("partition")))
+        and not isinstance(x, ast.ClassDef)
+    ]
+    only = [
+        x
+        for x in only
+        if not (isinstance(x, ast.Assign) and isinstance(x.value, ast.Call) and getattr(x.value.func, "id", "") == "Runner")
+    ]
     for x in only:
         if isinstance(x, ast.FunctionDef) and x.name == "call_on_streams":
             x.name = "call"
     streamed = ast.Module(only, [])
     import copy
+
     rest = [copy.deepcopy(x) for x in keep if not (isinstance(x, ast.FunctionDef) and x.name == "call" and x in only)]
     for x in rest:
         for y in ast.walk(x):

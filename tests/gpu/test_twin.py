@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from graphstreams.runtime.twin import Twin
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
 from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.twin import Twin
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 sys.path.insert(0, str(Path(__file__).parent))

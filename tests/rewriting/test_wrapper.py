@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -12,10 +11,8 @@ from torch._inductor.codegen import common
 from torch._inductor.codegen import wrapper as inductor
 from torch._inductor.virtualized import V
 
-from graphstreams import backend
 from graphstreams.explaining import capture
 from graphstreams.rewriting import wrapper
-from graphstreams.rewriting.wrapper import MARK, Mark
 
 SETTINGS = ("reorder_for_peak_memory", "graph_partition", "allow_buffer_reuse", "inplace_buffers")
 

@@ -1,0 +1,184 @@
+"""Which launches of streamed code are not those of the serial code: there, and only there, bits may differ.
+
+Two launches are the same if kernel, sizes, layouts and settings are. Which buffers they use, and where, is left to the proof.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphstreams.rewriting.kernel_sources import canonical_source
+
+CALLER = "the caller's stream"
+_TENSOR = re.compile(r"(buf|arg|constant|primals|_tensor_constant|tangents)\w*\d\w*")
+_OPERATORS = ("extern_kernels.", "torch.ops.", "aten.", "inductor_ops.", "_quantized.")
+_ALLOCATES = ("empty_strided", "reinterpret_tensor")
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """One launch in a wrapper: what decides its numbers, and what a reader needs to find it."""
+
+    key: str
+    name: str
+    line: int
+    stream: str
+    buffers: frozenset[str]
+
+
+def kernel_differences(serial: str, streamed: str) -> tuple[str, ...]:
+    """Return a sentence for each launch of one wrapper that the other has not.
+
+    An empty tuple means that both launch the same kernels, however they are ordered, so that the bits are the same.
+    Raises SyntaxError for a source that is no Python.
+    """
+    before, after = _launches(serial), _launches(streamed)
+    only_after = _without(after, before)
+    sentences = [
+        f"{launch.name} (line {launch.line}, {launch.stream}) is not a launch of the serial code"
+        f"{_crossing(launch, after)}; its bits may differ"
+        for launch in only_after
+    ]
+    gone = [f"{launch.name} is launched by the serial code and not on streams" for launch in _without(before, after)]
+    return (*sentences, *gone)
+
+
+def _without(launches: list[_Launch], others: list[_Launch]) -> list[_Launch]:
+    left = Counter(launch.key for launch in others)
+    found = []
+    for launch in launches:
+        if left[launch.key]:
+            left[launch.key] -= 1
+        else:
+            found.append(launch)
+    return found
+
+
+def _crossing(launch: _Launch, launches: list[_Launch]) -> str:
+    """Why Inductor may have made another kernel: the values that it shares with other streams."""
+    shared: dict[str, set[str]] = {}
+    for other in launches:
+        if other.stream != launch.stream:
+            for name in other.buffers & launch.buffers:
+                shared.setdefault(name, set()).add(other.stream)
+    if not shared:
+        return ""
+    values = ", ".join(f"{name} (used on {' and '.join(sorted(streams))})" for name, streams in sorted(shared.items()))
+    return f": across streams it shares {values}"
+
+
+def _launches(source: str) -> list[_Launch]:
+    tree = ast.parse(source)
+    kernels = dict(_kernels(tree))
+    return [launch for function in _functions(tree) for launch in _Reader(kernels).read(function)]
+
+
+def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The kernels that a wrapper defines, each with its source but for names."""
+    for statement in tree.body:
+        if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call)):
+            continue
+        call, target = statement.value, statement.targets[0]
+        if isinstance(target, ast.Name) and ast.unparse(call.func).startswith("async_compile."):
+            texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            name = texts[0] if len(texts) > 1 else target.id
+            yield target.id, canonical_source(name, texts[-1]) if texts else ast.unparse(call)
+
+
+def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """The functions of a wrapper that launch: `call`, and parts of it that are captured by themselves."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and (node.name == "call" or node.name.startswith("partition_")):
+            yield node
+
+
+class _Reader:
+    """Goes through the statements of a function with the layouts and sizes that names stand for."""
+
+    def __init__(self, kernels: dict[str, str]) -> None:
+        self._kernels = kernels
+        self._layouts: dict[str, str] = {}
+        self._sizes: dict[str, str] = {}
+
+    def read(self, function: ast.FunctionDef) -> list[_Launch]:
+        return list(self._statements(function.body, CALLER))
+
+    def _statements(self, statements: list[ast.stmt], stream: str) -> Iterator[_Launch]:
+        for statement in statements:
+            if isinstance(statement, ast.With):
+                context = ast.unparse(statement.items[0].context_expr)
+                inner = context if re.fullmatch(r"stream\d+", context) else stream
+                yield from self._statements(statement.body, inner)
+            elif isinstance(statement, ast.Try):
+                yield from self._statements(statement.body, stream)
+            elif isinstance(statement, ast.If | ast.For | ast.While):
+                yield from self._statements([*statement.body, *statement.orelse], stream)
+            elif isinstance(statement, ast.Expr | ast.Assign):
+                yield from self._statement(statement, stream)
+
+    def _statement(self, statement: ast.Expr | ast.Assign, stream: str) -> Iterator[_Launch]:
+        value = statement.value
+        for call in (node for node in ast.walk(value) if isinstance(node, ast.Call)):
+            called = ast.unparse(call.func)
+            if called.startswith("assert_size_stride"):
+                self._assert(call)
+            elif kernel := self._kernel(called):
+                yield self._launch(call, called, kernel, stream)
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    self._assign(target.id, value)
+
+    def _kernel(self, called: str) -> str:
+        kernel = self._kernels.get(called.removesuffix(".run"))
+        return kernel or (called if called.startswith(_OPERATORS) else "")
+
+    def _launch(self, call: ast.Call, called: str, kernel: str, stream: str) -> _Launch:
+        arguments = [self._described(argument) for argument in call.args]
+        arguments += [f"{k.arg}={self._described(k.value)}" for k in call.keywords if k.arg != "stream"]
+        if called.removesuffix(".run") in self._kernels:
+            # The kernel's own text says how it goes through memory; a pointer fewer is one that it writes in place.
+            arguments = [text for text in arguments if not text.startswith("tensor")]
+        names = frozenset(n.id for n in ast.walk(call) if isinstance(n, ast.Name) and _TENSOR.fullmatch(n.id))
+        return _Launch("\n".join([kernel, *arguments]), called.removesuffix(".run"), call.lineno, stream, names)
+
+    def _described(self, argument: ast.expr) -> str:
+        """An argument without names: a tensor by its layout, a size by its value."""
+        if isinstance(argument, ast.Call) and ast.unparse(argument.func) == "reinterpret_tensor":
+            return f"tensor {', '.join(ast.unparse(part) for part in argument.args[1:])}"
+        if isinstance(argument, ast.Name):
+            if _TENSOR.fullmatch(argument.id):
+                return f"tensor {self._layouts.get(argument.id, '')}"
+            return self._sizes.get(argument.id, argument.id)
+        if isinstance(argument, ast.List | ast.Tuple):
+            return f"({', '.join(self._described(part) for part in argument.elts)})"
+        return re.sub(_TENSOR, "tensor", ast.unparse(argument))
+
+    def _assign(self, name: str, value: ast.expr) -> None:
+        if not _TENSOR.fullmatch(name):
+            self._sizes[name] = ast.unparse(value)
+        elif isinstance(value, ast.Name):
+            self._layouts[name] = self._layouts.get(value.id, "")
+        elif isinstance(value, ast.Call):
+            called = ast.unparse(value.func)
+            if called.startswith("empty_strided"):
+                self._layouts[name] = _layout(value.args[:2])
+            elif called == "reinterpret_tensor":
+                self._layouts[name] = _layout(value.args[1:3])
+
+    def _assert(self, call: ast.Call) -> None:
+        first, sizes, strides = call.args[:3]
+        if isinstance(first, ast.Name):
+            self._layouts[first.id] = _layout([sizes, strides])
+        elif all(isinstance(each, ast.Tuple) for each in (first, sizes, strides)):
+            for each, size, stride in zip(first.elts, sizes.elts, strides.elts, strict=True):  # type: ignore[attr-defined]
+                if isinstance(each, ast.Name):
+                    self._layouts[each.id] = _layout([size, stride])
+
+
+def _layout(parts: list[ast.expr]) -> str:
+    return ", ".join(ast.unparse(part) for part in parts)
