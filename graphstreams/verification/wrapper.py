@@ -42,50 +42,6 @@ def read_wrapper(source: str) -> Trace:
     return machine.trace()
 
 
-def read_bodies(source: str) -> tuple[Trace, ...]:
-    """INTERIM."""
-    if "def call_on_streams(" not in source:
-        return (read_wrapper(source),)
-    tree = ast.parse(source)
-    keep = [
-        x
-        for x in tree.body
-        if not (
-            isinstance(x, ast.Expr)
-            and isinstance(x.value, ast.Call)
-            and getattr(x.value.func, "id", "") in ("_announce", "_settle")
-        )
-    ]
-    only = [
-        x
-        for x in keep
-        if not (isinstance(x, ast.FunctionDef) and (x.name == "call" or x.name.startswith("partition")))
-        and not isinstance(x, ast.ClassDef)
-    ]
-    only = [
-        x
-        for x in only
-        if not (isinstance(x, ast.Assign) and isinstance(x.value, ast.Call) and getattr(x.value.func, "id", "") == "Runner")
-    ]
-    for x in only:
-        if isinstance(x, ast.FunctionDef) and x.name == "call_on_streams":
-            x.name = "call"
-    streamed = ast.Module(only, [])
-    import copy
-
-    rest = [copy.deepcopy(x) for x in keep if not (isinstance(x, ast.FunctionDef) and x.name == "call" and x in only)]
-    for x in rest:
-        for y in ast.walk(x):
-            if isinstance(y, ast.FunctionDef):
-                y.body = [z for z in y.body if not (isinstance(z, ast.If) and "_runs_on_streams" in ast.unparse(z.test))]
-    found = []
-    for part in (streamed, ast.Module(rest, [])):
-        machine = Machine()
-        Reader(read_module(part), machine).read()
-        found.append(machine.trace())
-    return tuple(found)
-
-
 def _parse(source: str) -> ast.Module:
     try:
         return ast.parse(source)
