@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.trace import CALLER
-from graphstreams.verification.values import CONTEXT, NOTHING, Call, Constant, Event, RawStream, Stream, Value
+from graphstreams.verification.values import CONTEXT, NOTHING, Call, Event, RawStream, Stream, Value
 
 
 def _device_guard(machine: Machine, call: Call) -> Value:
