@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.module import Module, shortened
+from graphstreams.verification.names import Module
+from graphstreams.verification.source import literal, shortened
 from graphstreams.verification.unreadable import UnreadableWrapper
 
 STREAMED = "call_on_streams"
@@ -35,6 +36,5 @@ def _chooses(statement: ast.stmt, module: Module) -> bool:
             body=[ast.Return(value=ast.Call(func=ast.Name(id=called), args=[ast.Name(id="args")], keywords=[]))],
             orelse=[],
         ):
-            literal = all(isinstance(n, ast.Constant | ast.Tuple | ast.Load) for c in constants for n in ast.walk(c))
-            return literal and module.path(asks) == _DISPATCH and called == STREAMED
+            return all(literal(constant) for constant in constants) and module.path(asks) == _DISPATCH and called == STREAMED
     return False

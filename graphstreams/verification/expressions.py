@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 
 from graphstreams.verification.calls import call_path, is_type, tensor_method
-from graphstreams.verification.kernel_calls import call_kernel, call_multi_kernel
+from graphstreams.verification.kernel_calls import call_host_kernel, call_kernel, call_multi_kernel
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.module import Module, dotted, shortened
+from graphstreams.verification.names import Module
+from graphstreams.verification.source import dotted, shortened
 from graphstreams.verification.stream_calls import stream_method
 from graphstreams.verification.values import (
     NOTHING,
@@ -33,6 +34,7 @@ class Expressions:
         self._machine = machine
         self._names: dict[str, Value] = {}
         self._taken: dict[str, tuple[int, ...]] = {}  # of a name, which items the function takes of it
+        self._target = ""  # the name that the running statement binds to a call's result
         self._globals: dict[str, Tensor] = {}
 
     def _path(self, node: ast.expr) -> str:
@@ -85,10 +87,10 @@ class Expressions:
     def _size(self, node: ast.expr) -> Constant:
         """A number, or what is computed from numbers: without an effect, whatever of it Python runs."""
         match node:
-            case ast.Constant(value=value):
-                return Constant(value)
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(value))):
-                return Constant(-value)
+            case ast.Constant():
+                return Constant(node.value)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
+                return Constant(-number)
             case ast.Name():
                 value = self._name(node)
             case ast.Subscript(value=base, slice=ast.Constant(value=int())):
@@ -151,18 +153,18 @@ class Expressions:
         if path:
             return call_path(self._machine, self._arguments(path, node), taken=self._taken.get(self._target, ()))
         match node.func:
+            case ast.Name(id=name) if name in self._module.host_kernels:
+                call_host_kernel(self._machine, name, self._module.host_kernels[name], self._arguments(name, node))
+                return NOTHING
             case ast.Attribute(value=ast.Name(id=name), attr=method) if name in self._module.names:
                 return self._call_kernel(name, method, node)
             case ast.Attribute(value=base, attr=method):
                 of = self._value(base)
                 return self._method(of, self._arguments(method, node), node)
-        raise self._machine.refuse(f"a call of {shortened(node.func)}: {self._unknown(node.func)}")
-
-    _target = ""  # the name that the running statement binds to a call's result
-
-    def _unknown(self, node: ast.expr) -> str:
-        name = dotted(node).partition(".")[0]
-        return f"the name {name}, which is not bound to anything understood"
+        name = dotted(node.func).partition(".")[0]
+        raise self._machine.refuse(
+            f"a call of {shortened(node.func)}: the name {name}, which is not bound to anything understood"
+        )
 
     def _call_kernel(self, name: str, method: str, node: ast.Call) -> Value:
         module = self._module

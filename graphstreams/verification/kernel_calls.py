@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from graphstreams.verification.kernels import Kernel, Parameter
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.operator_calls import refuse_sizes, use
-from graphstreams.verification.values import Call, Constant, Group, RawStream, Tensor, Value
+from graphstreams.verification.trace import HOST
+from graphstreams.verification.values import Call, Constant, Group, RawStream, Tensor, Value, storages_of
 
 
 def call_kernel(machine: Machine, kernel: Kernel, call: Call) -> None:
@@ -30,6 +31,21 @@ def call_multi_kernel(
     machine.launch(name, reads, writes, scratch=True)
 
 
+def call_host_kernel(machine: Machine, name: str, types: Sequence[str], call: Call) -> None:
+    """A C++ kernel runs on the host, at once; it only reads what it takes as `const T*` (torch 2.15.0, `codegen/cpp.py`)."""
+    pairs = list(zip(types, call.arguments, strict=False))
+    fits = all(isinstance(a, Tensor if kind.endswith("*") else Constant) for kind, a in pairs)
+    if not fits or len(types) != len(call.values) or call.keywords:
+        raise machine.refuse(f"the arguments of kernel {name} do not fit its signature")
+    tensors = [(kind, a) for kind, a in pairs if isinstance(a, Tensor)]
+    for storage in storages_of(*(a for _, a in tensors)):
+        if storage.on_device:
+            raise machine.refuse(f"kernel {name}, which runs on the host, is given a tensor of the GPU")
+        storage.on_host = storage.used = True
+    reads, writes = ([a for kind, a in tensors if kind.startswith("const ") == only] for only in (True, False))
+    machine.launch(name, reads, writes, stream=HOST)
+
+
 def _accesses(machine: Machine, kernel: Kernel, call: Call) -> tuple[list[Value], list[Value]]:
     handle = call.keywords.get("stream")
     if not isinstance(handle, RawStream):
@@ -42,7 +58,8 @@ def _accesses(machine: Machine, kernel: Kernel, call: Call) -> tuple[list[Value]
         raise machine.refuse(f"kernel {kernel.name} is given a tuple")
     parameters = _match(kernel, call.arguments)
     if parameters is None:
-        refuse_sizes(machine, f"kernel {kernel.name}", *(a for p, a in zip(kernel.parameters, call.arguments) if p.pointer))
+        pointers = (a for p, a in zip(kernel.parameters, call.arguments, strict=False) if p.pointer)
+        refuse_sizes(machine, f"kernel {kernel.name}", *pointers)
         raise machine.refuse(f"the arguments of kernel {kernel.name} do not fit its signature")
     pairs = [(p, a) for p, a in zip(parameters, call.arguments, strict=False) if isinstance(a, Tensor)]
     use(*(argument for _, argument in pairs), Constant())

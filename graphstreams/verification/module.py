@@ -9,31 +9,11 @@ from __future__ import annotations
 
 import ast
 import builtins
-from dataclasses import dataclass, field, replace
 
-from graphstreams.verification.kernels import Kernel, read_kernel
+from graphstreams.verification.names import ALIASES, IMPORTS, Module, MultiKernel
+from graphstreams.verification.source import dotted, literal, same, shortened
 from graphstreams.verification.unreadable import UnreadableWrapper
 
-_GUARDS = "torch._C._dynamo.guards."
-_IMPORTS = {
-    "torch", "math", "random", "os", "tempfile", "triton", "triton.language", "ctypes.c_void_p", "ctypes.c_long",
-    "ctypes.c_int", "math.inf", "math.nan", "cmath.nanj", "torch.device", "torch.empty_strided",
-    "torch._inductor.hooks.run_intermediate_hooks", "torch._inductor.utils.maybe_profile",
-    "torch._inductor.codegen.memory_planning._align", "torch._inductor.async_compile.AsyncCompile",
-    "torch._inductor.select_algorithm.extern_kernels", "torch._inductor.runtime.triton_heuristics.start_graph",
-    "torch._inductor.runtime.triton_heuristics.end_graph", "torch._inductor.runtime.runtime_utils.assert_tensor_metadata",
-    "torch._C._cuda_getCurrentRawStream", f"{_GUARDS}copy_if_misaligned", "torch.cuda.nvtx",
-    "torch._dynamo.variables.streams._get_stream_by_index", "graphstreams.runtime.streams.acquire_for_call",
-    "graphstreams.runtime.streams.join", "graphstreams.runtime.dispatch.runs_on_streams",
-}  # fmt: skip
-_ALIASES = {
-    "torch.ops.aten", "torch.ops.inductor", "torch.ops._quantized", "torch.ops.inductor._alloc_from_pool",
-    "torch._C._distributed_c10d._SymmetricMemory.empty_strided_p2p",
-    *(f"{_GUARDS}{name}" for name in (
-        "assert_size_stride", "assert_size_stride_grouped", "assert_alignment", "copy_if_misaligned", "_reinterpret_tensor",
-        "_empty_strided_cpu", "_empty_strided_cpu_pinned", "_empty_strided_cuda", "_empty_strided_xpu", "_empty_strided_mtia",
-    )),
-}  # fmt: skip
 _NOTES = {"GRAPHSTREAMS", "GRAPHSTREAMS_DISPATCH"}
 _HARNESS = {"get_args", "benchmark_compiled_module"}  # nothing calls them from a call
 
@@ -57,43 +37,6 @@ Runner(partitions=[])
 runner.call
 runner.recursively_apply_fns
 """).body
-
-
-@dataclass(frozen=True)
-class MultiKernel:
-    """Kernels of which one runs, chosen by timing them; each gets some slices of the arguments."""
-
-    kernels: tuple[str, ...]
-    slices: tuple[tuple[slice, ...], ...]
-
-
-@dataclass
-class Module:
-    """Names of a wrapper's module. Kernels are read when they are first used."""
-
-    functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
-    kernels: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # its own name, source, line
-    multi_kernels: dict[str, MultiKernel] = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)
-    tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
-    names: set[str] = field(default_factory=set)  # all that are bound
-    partitions: tuple[str, ...] = ()
-    _read: dict[str, Kernel] = field(default_factory=dict)
-
-    def kernel(self, name: str) -> Kernel:
-        if name not in self._read:
-            self._read[name] = replace(read_kernel(*self.kernels[name]), name=name)
-        return self._read[name]
-
-    def entry(self) -> ast.FunctionDef:
-        if "call" not in self.functions:
-            raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
-        return self.functions["call"]
-
-    def path(self, name: str) -> str:
-        """The full name of what is imported or built in; empty for anything else."""
-        default = f"builtins.{name}" if hasattr(builtins, name) else ""
-        return self.paths.get(name, default)
 
 
 def read_module(tree: ast.Module) -> Module:
@@ -159,7 +102,7 @@ class _TopLevel:
                 bound, path = name.asname or name.name, f"{statement.module}.{name.name}"
             else:
                 bound, path = name.asname or name.name, name.name
-            if path not in _IMPORTS or "." in bound:
+            if path not in IMPORTS or "." in bound:
                 raise UnreadableWrapper(statement.lineno, f"an import that wrappers do not have: {shortened(statement)}")
             self._bind(bound, statement, repeated=self.module.paths.get(bound) == path)
             self.module.paths[bound] = path
@@ -201,7 +144,7 @@ class _TopLevel:
                 self._bind(name, value)
             case ast.Call(func=ast.Name(id="AsyncCompile"), args=[], keywords=[]) if name == "async_compile":
                 self._bind(name, value)
-            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and _literal(value):
+            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and literal(value):
                 self._bind(name, value)
             case _:
                 self._alias(name, value)
@@ -209,7 +152,7 @@ class _TopLevel:
     def _alias(self, name: str, value: ast.expr) -> None:
         root, _, rest = dotted(value).partition(".")
         path = ".".join([self.module.paths.get(root, ""), rest])
-        if path not in _ALIASES:
+        if path not in ALIASES:
             raise _foreign(value)
         self._bind(name, value, repeated=self.module.paths.get(name) == path)
         self.module.paths[name] = path
@@ -232,8 +175,10 @@ class _TopLevel:
                 if len(names) != len(self._slices) or not self.module.kernels.keys() >= set(names):
                     raise UnreadableWrapper(call.lineno, f"{name}: {shortened(call)}")
                 self.module.multi_kernels[name] = MultiKernel(names, self._slices)
+            case ast.Call(args=[ast.List(elts=types), ast.Constant(value=str())], keywords=[]) if kind == "cpp_pybinding":
+                self.module.host_kernels[name] = tuple(str(t.value) if isinstance(t, ast.Constant) else "" for t in types)
             case _:
-                raise UnreadableWrapper(call.lineno, f"{name}, compiled by async_compile.{kind}: only Triton kernels are read")
+                raise UnreadableWrapper(call.lineno, f"{name}, compiled by async_compile.{kind}: such kernels are not read")
 
     def _take_partitions(self, value: ast.Call) -> None:
         match value:
@@ -275,30 +220,3 @@ def _check_function(function: ast.FunctionDef) -> None:
     if function.decorator_list or annotated or not plain or (not harness and (arguments.defaults or names != ["args"])):
         head = f"{function.name}({shortened(arguments)})"
         raise UnreadableWrapper(function.lineno, f"a function with other parameters than a wrapper's, or decorated: {head}")
-
-
-def _literal(node: ast.expr) -> bool:
-    return all(isinstance(part, ast.Constant | ast.Tuple | ast.Load) for part in ast.walk(node))
-
-
-def same(node: ast.AST, other: ast.AST) -> bool:
-    """Whether two pieces of source say the same, an expression being the statement of it."""
-    one, two = (n.value if isinstance(n, ast.Expr) else n for n in (node, other))
-    return ast.dump(one) == ast.dump(two)
-
-
-def dotted(node: ast.expr) -> str:
-    """`a.b.c` as text; empty where the expression is anything else."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    return ".".join([node.id, *reversed(parts)])
-
-
-def shortened(node: ast.AST) -> str:
-    """The source of a node in one line of a message."""
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= 120 else text[:117] + "..."

@@ -7,13 +7,13 @@ Wrappers are straight-line code: no loop, and no branch but one that raises. Wha
 from __future__ import annotations
 
 import ast
-import re
 
-from graphstreams.verification.expressions import Expressions
+from graphstreams.verification.checks import Checks
 from graphstreams.verification.inputs import Inputs
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.module import Module, same, shortened
+from graphstreams.verification.names import Module
 from graphstreams.verification.operator_calls import use
+from graphstreams.verification.source import same, shortened
 from graphstreams.verification.trace import CALLER
 from graphstreams.verification.values import (
     CONTEXT,
@@ -30,17 +30,9 @@ from graphstreams.verification.values import (
 
 _JOIN = "graphstreams.runtime.streams.join"
 _PROFILER = ast.parse("from torch.profiler import record_function").body[0]
-_CHECK_OUTPUTS = ast.parse("""
-for var in return_vars:
-    if isinstance(var, torch.Tensor):
-        assert not var.isnan().any().item()
-        assert not var.isinf().any().item()
-""").body[0]
-# What a setting makes Inductor write, whose effect is not known.
-_SETTINGS = {"kernel in globals().values()": "triton.store_cubin", "should_loop": "none: a loop of the model"}
 
 
-class Reader(Expressions):
+class Reader(Checks):
     """Reads the functions that one call runs into a machine."""
 
     def __init__(self, module: Module, machine: Machine) -> None:
@@ -122,21 +114,12 @@ class Reader(Expressions):
                 self._try(body, handler)
             case ast.Return(value=ast.Tuple(elts=elements)):
                 self._return(elements)
-            case ast.Assert() | ast.If():
-                self._check(statement)
             case ast.ImportFrom() if same(statement, _PROFILER):
                 self._profiler = True
-            case ast.For() if same(statement, _CHECK_OUTPUTS):
-                self._check_outputs()
             case ast.Pass():
                 pass
             case _:
-                self._refuse(statement)
-
-    def _refuse(self, statement: ast.stmt) -> None:
-        text = shortened(statement)
-        setting = next((f", written for the setting {name}" for part, name in _SETTINGS.items() if part in text), "")
-        raise self._machine.refuse(text + setting)
+                self._check(statement)
 
     def _assign(self, target: ast.expr, source: ast.expr) -> None:
         if isinstance(target, ast.Tuple):
@@ -253,40 +236,6 @@ class Reader(Expressions):
         raise self._machine.refuse(
             f"{shortened(handler)}, which does not join all aux streams with the caller's and raise again"
         )
-
-    # --- checks that raise
-
-    def _check(self, statement: ast.stmt) -> None:
-        match statement:
-            case ast.Assert(test=ast.UnaryOp(op=ast.Not(), operand=ast.Call() as item), msg=None):
-                self._check_numbers(item)
-            case ast.Assert(test=test, msg=ast.JoinedStr(values=parts)):
-                for part in (test, *(p.value for p in parts if isinstance(p, ast.FormattedValue))):
-                    self._size(part)
-            case ast.If(
-                test=test, body=[ast.Raise(exc=ast.Call(func=ast.Name(id="RuntimeError"), args=[ast.Constant()], keywords=[]))]
-            ) if not statement.orelse:
-                self._size(test)
-            case _:
-                raise self._machine.refuse(shortened(statement))
-
-    def _check_numbers(self, node: ast.Call) -> None:
-        """`tensor.isnan().any().item()`, as nan_asserts has it: a read, and then the host waits."""
-        found = re.fullmatch(r"(\w+)\.(isnan|isinf)\(\)\.any\(\)\.item\(\)", ast.unparse(node))
-        value = self._name(ast.Name(id=found[1])) if found else None
-        if not found or not isinstance(value, Tensor) or any(storage.on_host for storage in value.all):
-            raise self._machine.refuse(f"assert not {shortened(node)}")
-        self._machine.launch(f"tensor.{found[2]}", [use(value)], [], scratch=True)
-
-    def _check_outputs(self) -> None:
-        outputs = self._names.get("return_vars")
-        if not isinstance(outputs, Bundle):
-            raise self._machine.refuse("a loop over what is not what the wrapper returns")
-        for value in outputs.items:
-            self._bind("var", value)
-            if isinstance(value, Tensor):
-                for kind in ("isnan", "isinf"):
-                    self._machine.launch(f"tensor.{kind}", [use(value)], [], scratch=True)
 
 
 def _taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:

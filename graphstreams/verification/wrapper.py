@@ -11,7 +11,8 @@ import ast
 from graphstreams.verification.dispatch import bodies
 from graphstreams.verification.happens_before import Race, find_races
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.module import Module, read_module
+from graphstreams.verification.module import read_module
+from graphstreams.verification.names import Module
 from graphstreams.verification.statements import Reader
 from graphstreams.verification.trace import Trace, launch_order
 from graphstreams.verification.unreadable import UnreadableWrapper

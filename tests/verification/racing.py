@@ -69,7 +69,7 @@ ENTRY = """
 
 @dataclass(frozen=True)
 class Case:
-    """A whole wrapper, and what has to come of it: "races" and their kind, or "refused" and parts of the reason, one of which it has."""
+    """A whole wrapper, and what has to come of it: "races" and a kind, or "refused" and parts of reasons that will do."""
 
     name: str
     source: str
