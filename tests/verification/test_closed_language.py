@@ -122,18 +122,11 @@ def test_kernels_of_the_host_run_at_once() -> None:
     early = source.replace("_d2h_event_buf0.synchronize()\n", "")
     assert {race.kind for race in verify(wrapper(early, HOST_KERNEL))} == {"unordered accesses"}
     # It writes what the copy to the GPU may still read.
-    again = source.replace("u0 = buf2", "cpp_fused_0(buf0, buf2, 3)\nu0 = buf2").replace(
-        "copy_(buf2, False)", "copy_(buf2, True)"
-    )
+    again = source.replace("u0 = buf2", "cpp_fused_0(buf0, buf2, 3)\nu0 = buf2").replace("buf2, False", "buf2, True")
     assert {race.kind for race in verify(wrapper(again, HOST_KERNEL))} == {"unordered accesses"}
-    for other in (
-        "cpp_fused_0(buf0, 3, buf2)",
-        "cpp_fused_0(buf0, buf2)",
-        "cpp_fused_0(buf0, buf2, 3, 4)",
-        "cpp_fused_0(buf0, buf2, ks=3)",
-    ):
+    for other in ("buf0, 3, buf2", "buf0, buf2", "buf0, buf2, 3, 4", "buf0, buf2, ks=3"):
         with pytest.raises(UnreadableWrapper, match="do not fit its signature"):
-            verify(wrapper(source.replace("cpp_fused_0(buf0, buf2, 3)", other), HOST_KERNEL))
+            verify(wrapper(source.replace("(buf0, buf2, 3)", f"({other})"), HOST_KERNEL))
 
 
 MULTI = """
@@ -159,26 +152,12 @@ def test_of_several_kernels_any_may_run() -> None:
 
 def test_checks_for_numbers_read_on_the_current_stream() -> None:
     check = "assert not buf0.isnan().any().item()\n"
-    assert (
-        verify(
-            wrapper(
-                ORDERED.replace(
-                    "raw_stream = get_raw_stream(0)\ncopy.run(buf0", check + "raw_stream = get_raw_stream(0)\ncopy.run(buf0"
-                )
-            )
-        )
-        == []
-    )
+    assert verify(wrapper(ORDERED.replace("event1.wait(default_stream)\n", f"event1.wait(default_stream)\n{check}"))) == []
     early = ORDERED.replace("event1.wait(default_stream)\n", f"{check}event1.wait(default_stream)\n")
     assert {race.kind for race in verify(wrapper(early))} == {"unordered accesses"}
-    for other in (
-        check.replace("any", "all"),
-        check.replace("not ", ""),
-        check.replace("buf0", "buf0.T"),
-        check.replace("item", "cpu"),
-    ):
+    for part, other in (("any", "all"), ("not ", ""), ("buf0", "buf0.T"), ("item", "cpu")):
         with pytest.raises(UnreadableWrapper, match="assert"):
-            verify(wrapper(ORDERED.replace("event1.wait", f"{other}event1.wait")))
+            verify(wrapper(ORDERED.replace("event1.wait", f"{check.replace(part, other)}event1.wait")))
 
 
 def test_a_chain_of_calls_ends_quickly() -> None:
@@ -189,4 +168,4 @@ def test_a_chain_of_calls_ends_quickly() -> None:
     for source in (chain, deep, nested):
         with pytest.raises(UnreadableWrapper) as caught:
             verify(source)
-        assert str(caught.value).partition(": ")[2]
+        assert not str(caught.value).endswith(": ")
