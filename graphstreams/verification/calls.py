@@ -1,4 +1,4 @@
-"""What each function does that a wrapper may call: the names that Inductor's code generation writes (torch 2.15.0).
+"""What each function and method does that Inductor's code generation writes (torch 2.15.0), streams and operators aside.
 
 A function that is not in one of these tables has no known effect, and the wrapper that calls it is refused.
 """
@@ -8,141 +8,183 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphstreams.verification import operator_calls, stream_calls
-from graphstreams.verification.call import Call, all_constant, describe, refuse_sizes, refuse_tensors
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.values import Bundle, Constant, Event, Stream, Tensor, Value
+from graphstreams.verification.operators import is_type
+from graphstreams.verification.trace import HOST
+from graphstreams.verification.values import NOTHING, Call, Constant, Event, RawStream, Stream, Tensor, Value, storages_of
+
+__all__ = ["call_path", "is_type", "tensor_method"]
 
 
-def call_path(machine: Machine, call: Call) -> Value:
-    """A function that was imported."""
-    handler = _FUNCTIONS.get(call.path)
-    if handler is not None:
+def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:
+    """A function that was imported; with `pure` one that only computes. `taken` are the items taken of its result."""
+    if pure or call.path in _PURE:
+        return _compute(machine, call)
+    if handler := _FUNCTIONS.get(call.path):
         return handler(machine, call)
-    for prefix, family in _FAMILIES.items():
-        if call.path.startswith(prefix):
-            return family(machine, call)
-    raise machine.refuse(f"a call of {call.path}, whose effects are not known")
+    if call.path.startswith("torch.ops."):
+        return operator_calls.operator(machine, call, taken)
+    if call.path.startswith(_EXTERN):
+        return operator_calls.extern_kernel(machine, call, taken)
+    raise machine.refuse(f"a call of {call.path}, {_REASONS.get(call.path, 'whose effects are not known')}")
 
 
-def call_method(machine: Machine, of: Value, call: Call) -> Value:
-    """A method of a value; `call.path` is its name."""
-    if isinstance(of, Tensor):
-        return _tensor_method(machine, of, call)
-    if isinstance(of, Stream | Event):
-        return stream_calls.stream_method(machine, of, call)
-    if isinstance(of, Bundle) and call.path == "clear" and not call.values:
-        machine.heap.clear(of)
-        return Constant()
-    refuse_sizes(machine, f"the method {call.path}", of)
-    if isinstance(of, Constant) and all_constant(call):
-        return Constant()
-    raise machine.refuse(f"the method {call.path} of {describe(of)}")
+def _compute(machine: Machine, call: Call) -> Value:
+    if call.path not in _PURE:
+        raise machine.refuse(f"a call of {call.path or 'something'}, {_REASONS.get(call.path, 'whose effects are not known')}")
+    if any(True for _ in storages_of(*call.values)) or any(isinstance(v, Stream | Event | RawStream) for v in call.values):
+        raise machine.refuse(f"{call.path} with tensors or streams among its arguments")
+    return Constant()
 
 
 # --- memory
 
 
 def _allocate(machine: Machine, call: Call) -> Value:
-    refuse_tensors(machine, call)
-    return machine.allocate()
+    _constants(machine, call)
+    made = machine.allocate(on_host="_cpu" in call.path)
+    made.storages[0].on_device = not made.storages[0].on_host
+    return made
+
+
+def _constants(machine: Machine, call: Call) -> None:
+    if any(True for _ in storages_of(*call.values)):
+        raise machine.refuse(f"{call.path} with tensors among its arguments")
+
+
+def tensor_in(machine: Machine, call: Call) -> Tensor:
+    """The tensor that a call is given first."""
+    operator_calls.refuse_sizes(machine, call.path, *call.arguments[:1])
+    tensor = call.arguments[0] if call.arguments else None
+    if not isinstance(tensor, Tensor):
+        raise machine.refuse(f"{call.path} of something that is not a tensor")
+    return operator_calls.use(tensor)
 
 
 def _view(machine: Machine, call: Call) -> Value:
-    if call.arguments and isinstance(call.arguments[0], Tensor):
-        return call.arguments[0]
-    raise machine.refuse(f"{call.path} of something that is not a tensor")
+    tensor = tensor_in(machine, call)
+    _constants(machine, Call(call.path, call.arguments[1:], call.keywords))
+    return tensor
 
 
 def _copy_if_misaligned(machine: Machine, call: Call) -> Value:
-    original = _view(machine, call)
-    assert isinstance(original, Tensor)
-    names = original.storages[0].names
+    """What it gives is the tensor itself, or a copy: then nothing but other names holds the tensor any more."""
+    original = tensor_in(machine, call)
+    if len(call.values) != 1 or original.all[0].on_host:
+        raise machine.refuse("copy_if_misaligned of other than one tensor")
+    names = original.all[0].names
     clone = machine.allocate(f"the aligned copy of {names[0] if names else 'a tensor'}")
     machine.launch("copy_if_misaligned", [original], [clone])
-    return Tensor((*original.storages, *clone.storages))
-
-
-_VIEWS = {"view", "as_strided", "t", "permute", "squeeze", "unsqueeze", "select", "detach", "transpose", "expand"}
-_SIZES = {"size", "stride", "dim", "numel", "storage_offset", "element_size", "is_contiguous", "nbytes"}
-_FILLS = {"copy_", "zero_", "fill_"}
-
-
-def _tensor_method(machine: Machine, tensor: Tensor, call: Call) -> Value:
-    if call.path in _VIEWS:
-        refuse_tensors(machine, call)
-        return tensor
-    if call.path in _SIZES:
-        return Constant()
-    if call.path in _FILLS:
-        if call.path == "copy_":
-            refuse_sizes(machine, "the method copy_", *call.values)
-        machine.launch(f"tensor.{call.path}", call.values, [tensor], scratch=True)
-        return tensor
-    if call.path == "item":
-        # The host waits for the value of a CUDA tensor; a CPU tensor's is there, and orders nothing. Which of them it is
-        # the source does not tell.
-        machine.launch("tensor.item", [tensor], [])
-        return Constant()
-    if call.path == "clone":
-        clone = machine.allocate()
-        machine.launch("tensor.clone", [tensor], [clone])
-        return clone
-    raise machine.refuse(f"the method {call.path} of a tensor")
-
-
-# --- things with no effect on memory or streams
+    return Tensor(clone.storages, original.all)
 
 
 def _check(machine: Machine, call: Call) -> Value:
-    refuse_sizes(machine, call.path, *call.arguments[:1])
+    operator_calls.refuse_sizes(machine, call.path, *call.arguments[:1])
+    operator_calls.use(*call.arguments[:1])
+    return NOTHING
+
+
+def _range(machine: Machine, call: Call) -> Value:
+    _constants(machine, call)
+    return NOTHING
+
+
+# --- methods of tensors
+
+
+def tensor_method(machine: Machine, tensor: Tensor, call: Call) -> Value:
+    """A method of a tensor; `call.path` is its name."""
+    operator_calls.refuse_sizes(machine, f"the method {call.path}", *(call.values if call.path == "copy_" else ()))
+    operator_calls.use(tensor)
+    if call.path != "copy_":
+        _constants(machine, call)
+    if handler := _METHODS.get(call.path):
+        return handler(machine, tensor, call)
+    raise machine.refuse(f"the method {call.path} of a tensor")
+
+
+def _same_memory(machine: Machine, tensor: Tensor, call: Call) -> Value:
+    return tensor
+
+
+def _metadata(machine: Machine, tensor: Tensor, call: Call) -> Value:
     return Constant()
 
 
-def _pure(machine: Machine, call: Call) -> Value:
-    refuse_tensors(machine, call)
+def _fill(machine: Machine, tensor: Tensor, call: Call) -> Value:
+    machine.run(f"tensor.{call.path}", [], [tensor])
+    return NOTHING
+
+
+def _copy(machine: Machine, tensor: Tensor, call: Call) -> Value:
+    """`to.copy_(source, non_blocking)`: on the current stream; the host waits for what it says that it waits for."""
+    source = tensor_in(machine, call)
+    if call.keywords or not 1 <= len(call.arguments) <= 2:
+        raise machine.refuse("the method copy_ of a tensor with these arguments")
+    to_host, from_host = ({storage.on_host for storage in value.all} for value in (tensor, source))
+    if to_host == from_host == {True}:
+        machine.run("tensor.copy_", [source], [tensor])
+        return NOTHING
+    machine.launch("tensor.copy_", [source], [tensor], scratch=True)
+    if to_host == {True} and call.constant(1) is False:
+        machine.synchronize_stream(machine.stream)
+    else:
+        for storage in tensor.all:
+            storage.late = not storage.on_device
+    return NOTHING
+
+
+def _item(machine: Machine, tensor: Tensor, call: Call) -> Value:
+    """The host reads a tensor of its own at once. For another it waits, but the source does not always tell which it is."""
+    on_host = [Tensor((storage,)) for storage in tensor.all if storage.on_host or storage.late]
+    elsewhere = [Tensor((storage,)) for storage in tensor.all if not storage.on_host]
+    if on_host:
+        machine.launch("tensor.item", on_host, [], stream=HOST)
+    if elsewhere:
+        machine.launch("tensor.item", elsewhere, [])
     return Constant()
 
 
-def _hook(machine: Machine, call: Call) -> Value:
-    refuse_sizes(machine, call.path, *call.values)
-    machine.launch("run_intermediate_hooks", call.values, [], scratch=True)
-    return Constant()
+def _clone(machine: Machine, tensor: Tensor, call: Call) -> Value:
+    if any(storage.on_host for storage in tensor.all):
+        raise machine.refuse("the method clone of a tensor in host memory")
+    clone = machine.allocate()
+    machine.launch("tensor.clone", [tensor], [clone])
+    return clone
 
 
-_Handler = Callable[[Machine, Call], Value]
+_METHODS: dict[str, Callable[[Machine, Tensor, Call], Value]] = {
+    **dict.fromkeys(("as_strided", "t"), _same_memory),
+    **dict.fromkeys(("size", "stride"), _metadata),
+    **dict.fromkeys(("zero_", "fill_"), _fill),
+    "copy_": _copy,
+    "item": _item,
+    "clone": _clone,
+}
 
+_EXTERN = "torch._inductor.select_algorithm.extern_kernels."
 _GUARDS = "torch._C._dynamo.guards."
-_FUNCTIONS: dict[str, _Handler] = {
-    f"{_GUARDS}_empty_strided_cuda": _allocate,
-    "torch.empty_strided": _allocate,
-    "torch.empty": _allocate,
+_PURE = {
+    "torch.device", "torch._inductor.codegen.memory_planning._align", "torch.sym_not", "torch.sym_max", "torch.sym_min",
+    *(f"math.{name}" for name in ("floor", "ceil", "trunc", "sqrt", "log2", "log", "pow", "inf", "nan", "exp", "sin", "cos")),
+    *(f"builtins.{name}" for name in ("int", "float", "bool", "max", "min", "abs", "round", "pow")),
+}  # fmt: skip
+_REASONS = {
+    "torch._inductor.hooks.run_intermediate_hooks": "with which the setting generate_intermediate_hooks runs functions that "
+    "only the process knows",
+    "torch._inductor.runtime.triton_heuristics.start_graph": "with which the setting profile_bandwidth times every kernel",
+}
+_FUNCTIONS: dict[str, Callable[[Machine, Call], Value]] = {
+    **dict.fromkeys((f"{_GUARDS}_empty_strided_{kind}" for kind in ("cuda", "cpu", "cpu_pinned")), _allocate),
     f"{_GUARDS}_reinterpret_tensor": _view,
     "torch.ops.inductor._alloc_from_pool": _view,
+    "triton.tools.tensor_descriptor.TensorDescriptor.from_tensor": _view,
     f"{_GUARDS}copy_if_misaligned": _copy_if_misaligned,
     f"{_GUARDS}assert_size_stride": _check,
     f"{_GUARDS}assert_size_stride_grouped": _check,
     f"{_GUARDS}assert_alignment": _check,
     "torch._inductor.runtime.runtime_utils.assert_tensor_metadata": _check,
-    "torch._inductor.hooks.run_intermediate_hooks": _hook,
-    "torch.cuda._DeviceGuard": stream_calls.device,
-    "torch.cuda.set_device": stream_calls.device,
-    "torch._C._cuda_getCurrentRawStream": stream_calls.raw_stream,
-    "torch.cuda.current_stream": stream_calls.current_stream,
-    "graphstreams.runtime.streams.acquire_for_call": stream_calls.acquire,
-    "torch._dynamo.variables.streams._get_stream_by_index": stream_calls.indexed_stream,
-    "torch.Event": stream_calls.new_event,
-    "torch.cuda.Event": stream_calls.new_event,
-    "torch.cuda.synchronize": stream_calls.synchronize,
-    "torch.device": _pure,
-    "torch._inductor.codegen.memory_planning._align": _pure,
-    **{f"builtins.{name}": _pure for name in ("int", "float", "bool", "max", "min", "abs", "round", "pow")},
-}
-_FAMILIES: dict[str, _Handler] = {
-    "math.": _pure,
-    "torch.cuda.nvtx.": _pure,
-    "torch.sym_": _pure,
-    "torch._inductor.select_algorithm.extern_kernels.": operator_calls.extern_kernel,
-    "torch.ops.streams.": stream_calls.stream_operator,
-    "torch.ops._c10d_functional.": operator_calls.collective,
-    "torch.ops.": operator_calls.operator,
+    "torch.cuda.nvtx.range_push": _range,
+    "torch.cuda.nvtx.range_pop": _range,
+    **stream_calls.FUNCTIONS,
 }

@@ -37,6 +37,7 @@ from graphstreams.verification.races import (
 )
 from graphstreams.verification.trace import (
     CALLER,
+    HOST,
     Allocate,
     Free,
     Launch,
@@ -107,6 +108,7 @@ class _Replay:
         self.races: list[Race] = []
         self._clocks: dict[int, Clock] = {CALLER: {CALLER: 1}}  # time 1: what the caller enqueued before the graph
         self._host: Clock = {}
+        self._clocks[HOST] = self._host
         self._events: dict[str, Clock] = {}
         self._storages = {name: _History(CALLER) for name in trace.inputs}
         self._pools: dict[int, list[_Pending]] = {}
@@ -119,6 +121,11 @@ class _Replay:
         if stream not in self._clocks:
             self._clocks[stream] = dict(self._host)
         return self._clocks[stream]
+
+    def _after_host(self) -> None:
+        """What is enqueued from here on comes after all that the host has done and waited for."""
+        for clock in self._clocks.values():
+            _join(clock, self._host)
 
     @singledispatchmethod
     def do(self, step: Step) -> None:
@@ -134,6 +141,8 @@ class _Replay:
         for storage in step.writes:
             self._write(_Epoch(Access(step.line, step.name, step.stream, storage, "write"), time), clock)
         self._last[step.stream] = _Epoch(Access(step.line, step.name, step.stream, "", "runs"), time)
+        if step.stream == HOST:
+            self._after_host()
 
     @do.register
     def _(self, step: Record) -> None:
@@ -154,8 +163,7 @@ class _Replay:
         done = list(self._clocks.values()) if step.event is None else [self._events[step.event]]
         for clock in done:
             _join(self._host, clock)
-        for clock in self._clocks.values():
-            _join(clock, self._host)
+        self._after_host()
 
     @do.register
     def _(self, step: Allocate) -> None:
@@ -179,9 +187,10 @@ class _Replay:
         free = Access(step.line, "", history.stream, step.storage, "free")
         clock = self._clock(history.stream)
         pending = [_Pending(epoch, free) for epoch in (*history.epochs(), *history.raced) if not epoch.before(clock)]
-        if pending:
+        if pending and history.stream != HOST:  # whose allocator itself waits for what reads pinned memory
             self._pools.setdefault(history.stream, []).extend(pending)
-        history.freed = free
+        if step.certain:
+            history.freed = free
 
     def finish(self) -> None:
         """Everything on an aux stream must have been joined into the caller's stream, and no output be in its memory."""
@@ -193,7 +202,7 @@ class _Replay:
                 self.races.append(Race(UNJOINED, epoch.access, end, missing))
         for storage in self._outputs:
             history = self._storages.get(storage)
-            if history is not None and history.allocation is not None and history.stream != CALLER:
+            if history is not None and history.allocation is not None and history.stream not in (CALLER, HOST):
                 end = Access(self._end, "", CALLER, storage, "returns")
                 missing = (
                     "the graph returns it, and when the caller drops it that stream may use the memory for something else "
@@ -237,7 +246,7 @@ class _Replay:
 
     def _check_fork(self, access: Access, clock: Clock, harm: str) -> None:
         seen = (access.stream, access.action)
-        if clock.get(CALLER, 0) or seen in self._unforked:
+        if clock.get(CALLER, 0) or access.stream == HOST or seen in self._unforked:
             return
         self._unforked.add(seen)
         start = Access(0, "", CALLER, "", "starts")

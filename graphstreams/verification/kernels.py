@@ -62,13 +62,29 @@ def read_kernel(name: str, source: str, line: int) -> Kernel:
 
 
 def _entry(tree: ast.Module, name: str, line: int) -> tuple[ast.FunctionDef, ast.Call]:
-    for definition in tree.body:
-        if not isinstance(definition, ast.FunctionDef):
-            continue
-        for decorator in definition.decorator_list:
-            if isinstance(decorator, ast.Call) and _root(decorator.func) == "triton_heuristics":
-                return definition, decorator
-    raise UnreadableWrapper(line, f"the source of {name} defines no Triton kernel that Inductor launches")
+    """The function that `async_compile.triton` takes by its name from the module that the source makes."""
+    match [statement for statement in tree.body if name in _bound(statement)]:
+        case [ast.FunctionDef(decorator_list=[ast.Call(func=heuristic) as decorator, _]) as definition] if (
+            _root(heuristic) == "triton_heuristics"
+        ):
+            return definition, decorator
+        case [_, _, *_]:
+            raise UnreadableWrapper(line, f"the source of {name} defines it more than once")
+    raise UnreadableWrapper(line, f"the source of {name} defines no Triton kernel of that name that Inductor launches")
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """The names that a statement may bind in the module, `*` where it binds any."""
+    found: set[str] = set()
+    for node in ast.walk(statement) if not isinstance(statement, ast.FunctionDef) else ():
+        if isinstance(node, ast.alias):
+            found.add(node.asname or node.name.partition(".")[0])
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+    for node in ast.walk(statement):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+    return found
 
 
 def _literal(heuristic: ast.Call, keyword: str, key: str) -> object:

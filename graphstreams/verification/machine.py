@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
+from dataclasses import replace
 
 from graphstreams.verification.trace import (
     CALLER,
     COLLECTIVES,
+    HOST,
     Allocate,
     Free,
     Launch,
@@ -31,9 +32,9 @@ class Machine:
         self.line = 0
         self.inputs: list[Storage] = []
         self.outputs: list[Storage] = []
+        self.stream = CALLER  # the current one
         self.acquired: int | None = None  # how many aux streams the runtime gave
         self._steps: list[Step] = []
-        self._streams = [CALLER]
         self._indexed = {0: CALLER}  # Dynamo's index of a user object; 0 is the stream that was current
         self._device: object = None
         self._private_events = 0
@@ -44,19 +45,10 @@ class Machine:
         """The error to raise at the line that is being read."""
         return UnreadableWrapper(self.line, construct)
 
-    @property
-    def stream(self) -> int:
-        """The current stream."""
-        return self._streams[-1]
-
-    def push_stream(self, stream: int) -> None:
-        self._streams.append(stream)
-
-    def pop_stream(self) -> None:
-        self._streams.pop()
-
     def use_device(self, device: object) -> None:
         """One wrapper, one device: streams of two devices have pools and current streams of their own."""
+        if not isinstance(device, int):
+            raise self.refuse("a device that is not named by a number")
         if self._device is None:
             self._device = device
         elif self._device != device:
@@ -66,9 +58,7 @@ class Machine:
         """The stream that Dynamo registered as user object `index`."""
         if not isinstance(index, int):
             raise self.refuse("a stream whose index is not a number")
-        if index not in self._indexed:
-            self._indexed[index] = len(self._indexed)
-        return Stream(self._indexed[index])
+        return Stream(self._indexed.setdefault(index, len(self._indexed)))
 
     def private_event(self) -> Event:
         self._private_events += 1
@@ -79,13 +69,13 @@ class Machine:
             raise self.refuse("too many steps to be one graph")
         self._steps.append(step)
 
-    def allocate(self, *names: str) -> Tensor:
-        storage = self.heap.storage(*names)
-        self._emit(Allocate(self.stream, self.line, storage.key))
+    def allocate(self, *names: str, on_host: bool = False) -> Tensor:
+        storage = self.heap.storage(*names, on_host=on_host)
+        self._emit(Allocate(HOST if on_host else self.stream, self.line, storage.key))
         return Tensor((storage,))
 
-    def _free(self, storage: Storage) -> None:
-        self._emit(Free(self.stream, self.line, storage.key))
+    def _free(self, storage: Storage, certain: bool) -> None:
+        self._emit(Free(self.stream, self.line, storage.key, certain))
 
     def launch(
         self,
@@ -103,6 +93,14 @@ class Machine:
             # allocation's may.
             written.append(self.allocate(f"scratch memory of {name}"))
         self._emit(Launch(self.stream if stream is None else stream, self.line, name, _keys(reads), _keys(written)))
+
+    def run(self, name: str, reads: Iterable[Value], writes: Iterable[Value]) -> None:
+        """An operator: on the current stream, and of tensors in host memory on the host, at once."""
+        used = [list(storages_of(*values)) for values in (reads, writes)]
+        on_host, others = ([[Tensor((s,)) for s in part if s.on_host == side] for part in used] for side in (True, False))
+        if any(on_host):
+            self.launch(name, *on_host, stream=HOST)
+        self.launch(name, *others, scratch=True)
 
     def record(self, event: str, stream: int) -> None:
         self._emit(Record(stream, self.line, event))
@@ -177,9 +175,6 @@ def _labels(storages: list[Storage]) -> dict[str, str]:
 
 def _relabel(step: Step, labels: dict[str, str]) -> Step:
     if isinstance(step, Launch):
-        reads = tuple(labels[key] for key in step.reads)
-        writes = tuple(labels[key] for key in step.writes)
-        return Launch(step.stream, step.line, step.name, reads, writes)
-    if isinstance(step, Allocate | Free):
-        return dataclasses.replace(step, storage=labels[step.storage])
-    return step
+        reads, writes = (tuple(labels[key] for key in keys) for keys in (step.reads, step.writes))
+        return replace(step, reads=reads, writes=writes)
+    return replace(step, storage=labels[step.storage]) if isinstance(step, Allocate | Free) else step

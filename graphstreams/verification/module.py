@@ -1,135 +1,222 @@
-"""The top level of a wrapper: what its names stand for, and where the call begins."""
+"""The top level of a wrapper: the statements that Inductor writes there, and what each name stands for.
+
+Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.15.0:
+`_inductor/codegen/wrapper.py` (write_header, write_prefix, generate_after_suffix, add_benchmark_harness),
+`codegen/multi_kernel.py`.
+"""
 
 from __future__ import annotations
 
 import ast
 import builtins
-from dataclasses import dataclass, field
 
-from graphstreams.verification.kernels import Kernel, read_kernel
+from graphstreams.verification.names import ALIASES, IMPORTS, Module, MultiKernel
+from graphstreams.verification.source import dotted, literal, same, shortened
 from graphstreams.verification.unreadable import UnreadableWrapper
-from graphstreams.verification.values import Constant, Named, Path, Value
 
+_NOTES = {"GRAPHSTREAMS", "GRAPHSTREAMS_DISPATCH"}
+_HARNESS = {"get_args", "benchmark_compiled_module"}  # nothing calls them from a call
 
-@dataclass
-class Module:
-    """Names of a wrapper's module. Kernels are read when they are first used."""
-
-    functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
-    kernels: dict[str, tuple[str, int]] = field(default_factory=dict)  # source, line
-    paths: dict[str, str] = field(default_factory=dict)
-    tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
-    unknown: dict[str, int] = field(default_factory=dict)  # names bound to something not understood
-    runner: ast.ClassDef | None = None
-    partitions: tuple[str, ...] = ()
-    _read: dict[str, Kernel] = field(default_factory=dict)
-
-    def kernel(self, name: str) -> Kernel:
-        if name not in self._read:
-            self._read[name] = read_kernel(name, *self.kernels[name])
-        return self._read[name]
-
-    def entry(self) -> ast.FunctionDef:
-        """`call` of the runner, else the function of that name."""
-        for statement in self.runner.body if self.runner else ():
-            if isinstance(statement, ast.FunctionDef) and statement.name == "call":
-                return statement
-        if "call" in self.functions:
-            return self.functions["call"]
-        raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
-
-    def lookup(self, name: str) -> Value | None:
-        """What a name of the module stands for; None where it is not known."""
-        if name in self.functions or name in self.kernels:
-            return Named(name)
-        if name in self.paths:
-            return Path(self.paths[name])
-        if name in ("inf", "nan"):
-            return Constant()
-        if hasattr(builtins, name) and name not in self.unknown:
-            return Path(f"builtins.{name}")
-        return None
+_RUNNER = ast.parse("""
+class Runner:
+    def __init__(self, partitions):
+        self.partitions = partitions
+    def recursively_apply_fns(self, fns):
+        new_callables = []
+        for fn, c in zip(fns, self.partitions):
+            new_callables.append(fn(c))
+        self.partitions = new_callables
+    def call(self, args):
+        pass
+""").body[0]
+_WAIT, _DELETE, _MAIN, _PARTITIONS, _CALL, _APPLY = ast.parse("""
+async_compile.wait(globals())
+del async_compile
+__name__ == "__main__"
+Runner(partitions=[])
+runner.call
+runner.recursively_apply_fns
+""").body
 
 
 def read_module(tree: ast.Module) -> Module:
-    """Read the top level; a statement that could run something unknown at import is refused."""
-    module = Module()
+    """Read the top level. Raises `UnreadableWrapper` for a statement that Inductor does not write there."""
+    reader = _TopLevel(Module())
     for statement in tree.body:
-        _read_statement(module, statement)
-    return module
+        reader.read(statement)
+    reader.finish()
+    return reader.module
 
 
-def _read_statement(module: Module, statement: ast.stmt) -> None:
-    match statement:
-        case ast.Import() | ast.ImportFrom():
-            _read_import(module, statement)
-        case ast.FunctionDef(name=name):
-            module.functions[name] = statement
-        case ast.ClassDef():
-            if module.runner is not None:
-                raise UnreadableWrapper(statement.lineno, f"a second class, {statement.name}")
-            module.runner = statement
-        case ast.Assign(targets=[ast.Name(id=name)], value=value):
-            _read_assignment(module, name, value)
-        case ast.Delete() | ast.Expr(value=ast.Constant()) | ast.Pass():
-            pass
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="async_compile"), attr="wait"))):
-            pass
-        case ast.If(test=ast.Compare(left=ast.Name(id="__name__"))):
-            pass
-        case _:
-            raise UnreadableWrapper(statement.lineno, f"at the top level: {shortened(statement)}")
+class _TopLevel:
+    """Reads statement by statement, as Python would run them."""
 
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self._defined: dict[str, ast.FunctionDef] = {}
+        self._slices: tuple[tuple[slice, ...], ...] = ()
+        self._runner = self._waited = self._deleted = False
 
-def _read_import(module: Module, statement: ast.Import | ast.ImportFrom) -> None:
-    for name in statement.names:
-        if isinstance(statement, ast.ImportFrom):
-            module.paths[name.asname or name.name] = f"{statement.module}.{name.name}"
-        elif name.asname:
-            module.paths[name.asname] = name.name
-        else:
-            top = name.name.partition(".")[0]
-            module.paths[top] = top
+    def read(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Import() | ast.ImportFrom(level=0):
+                self._import(statement)
+            case ast.FunctionDef(name=name):
+                self._define(name, statement)
+            case ast.ClassDef(name="Runner"):
+                self._class(statement)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                self._assign(name, value)
+            case ast.If(test=test, orelse=[]) if same(test, _MAIN):
+                pass
+            case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case _ if same(statement, _WAIT) and "async_compile" in self.module.names and not self._deleted:
+                self._waited = True
+            case _ if same(statement, _DELETE) and self._waited and not self._deleted:
+                self._deleted = True
+            case _:
+                raise _foreign(statement)
 
+    def finish(self) -> None:
+        """Raises where a function is not there that the class is given, or is there and nobody calls it."""
+        module = self.module
+        missing = [name for name in module.partitions if name not in self._defined]
+        if missing:
+            raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
+        module.functions.update(self._defined)
+        for name, function in module.functions.items():
+            if name not in {"call", "call_on_streams", *module.partitions, *_HARNESS}:
+                raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
 
-def _read_assignment(module: Module, name: str, value: ast.expr) -> None:
-    """Later bindings replace earlier ones, as they do at import."""
-    module.paths.pop(name, None)
-    match value:
-        case ast.Constant(value=None):
-            module.tensors.add(name)
-        case ast.Call(
-            func=ast.Attribute(value=ast.Name(id="async_compile"), attr="triton"),
-            args=[ast.Constant(), ast.Constant(value=str(source)), *_],
-        ):
-            module.kernels[name] = (source, value.lineno)
-        case ast.Call(func=ast.Name(id=function), keywords=[ast.keyword(arg="partitions", value=ast.List(elts=parts))]):
-            if module.runner is None or function != module.runner.name:
-                module.unknown[name] = value.lineno
-            module.partitions = tuple(part.id for part in parts if isinstance(part, ast.Name))
-        case ast.Attribute() | ast.Name():
-            path = dotted(value)
-            root, _, rest = path.partition(".")
-            if root in module.paths:
-                module.paths[name] = ".".join(filter(None, (module.paths[root], rest)))
+    def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
+        if name in self.module.names and not repeated:
+            raise UnreadableWrapper(node.lineno, f"the name {name} bound a second time: {shortened(node)}")
+        if hasattr(builtins, name):
+            raise UnreadableWrapper(node.lineno, f"the name {name}, which is that of a builtin, bound: {shortened(node)}")
+        self.module.names.add(name)
+
+    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
+        for name in statement.names:
+            if isinstance(statement, ast.ImportFrom):
+                bound, path = name.asname or name.name, f"{statement.module}.{name.name}"
             else:
-                module.unknown[name] = value.lineno
-        case _:
-            module.unknown[name] = value.lineno
+                bound, path = name.asname or name.name, name.name
+            if path not in IMPORTS or "." in bound:
+                raise UnreadableWrapper(statement.lineno, f"an import that wrappers do not have: {shortened(statement)}")
+            self._bind(bound, statement, repeated=self.module.paths.get(bound) == path)
+            self.module.paths[bound] = path
+
+    def _define(self, name: str, function: ast.FunctionDef) -> None:
+        self._bind(name, function)
+        _check_function(function)
+        self._defined[name] = function
+
+    def _class(self, definition: ast.ClassDef) -> None:
+        """The class is Inductor's, but for the body of its `call`."""
+        self._bind(definition.name, definition)
+        call = definition.body[-1] if definition.body else None
+        if not isinstance(call, ast.FunctionDef) or call.name != "call":
+            raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
+        self._call = call
+        bare = ast.FunctionDef(**{**dict(ast.iter_fields(call)), "body": [ast.Pass()]})
+        shape = ast.ClassDef(**{**dict(ast.iter_fields(definition)), "body": [*definition.body[:-1], bare]})
+        if not same(shape, _RUNNER):
+            raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
+
+    def _assign(self, name: str, value: ast.expr) -> None:
+        match value:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="async_compile"), attr=kind)):
+                self._compiled(name, value, kind)
+            case ast.Constant(value=None):
+                self._bind(name, value)
+                self.module.tensors.add(name)
+            case ast.Dict() if name == "arg_index":
+                self._bind(name, value, repeated=bool(self._slices))
+                self._slices = _slices(value)
+            case ast.Call() if name == "runner" and "Runner" in self.module.names:
+                self._bind(name, value)
+                self._take_partitions(value)
+            case ast.Attribute() if name == "call" and self._runner and same(value, _CALL):
+                self._bind(name, value)
+                self.module.functions[name] = self._call
+            case ast.Attribute() if name == "recursively_apply_fns" and self._runner and same(value, _APPLY):
+                self._bind(name, value)
+            case ast.Call(func=ast.Name(id="AsyncCompile"), args=[], keywords=[]) if name == "async_compile":
+                self._bind(name, value)
+            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and literal(value):
+                self._bind(name, value)
+            case _:
+                self._alias(name, value)
+
+    def _alias(self, name: str, value: ast.expr) -> None:
+        root, _, rest = dotted(value).partition(".")
+        path = ".".join([self.module.paths.get(root, ""), rest])
+        if path not in ALIASES:
+            raise _foreign(value)
+        self._bind(name, value, repeated=self.module.paths.get(name) == path)
+        self.module.paths[name] = path
+
+    def _compiled(self, name: str, call: ast.Call, kind: str) -> None:
+        if "async_compile" not in self.module.names or self._waited:
+            raise UnreadableWrapper(call.lineno, f"{name} compiled after async_compile.wait")
+        self._bind(name, call)
+        match call:
+            case ast.Call(
+                args=[ast.Constant(value=str(own)), ast.Constant(value=str(source))],
+                keywords=[ast.keyword(arg="device_str", value=ast.Constant(value="cuda"))],
+            ) if kind == "triton":
+                self.module.kernels[name] = (own, source, call.lineno)
+            case ast.Call(
+                args=[ast.Constant(value=str()), ast.List(elts=parts)],
+                keywords=[ast.keyword(arg="arg_index", value=ast.Name(id="arg_index"))],
+            ) if kind == "multi_kernel":
+                names = tuple(dotted(part) for part in parts)
+                if len(names) != len(self._slices) or not self.module.kernels.keys() >= set(names):
+                    raise UnreadableWrapper(call.lineno, f"{name}: {shortened(call)}")
+                self.module.multi_kernels[name] = MultiKernel(names, self._slices)
+            case ast.Call(args=[ast.List(elts=types), ast.Constant(value=str())], keywords=[]) if kind == "cpp_pybinding":
+                self.module.host_kernels[name] = tuple(str(t.value) if isinstance(t, ast.Constant) else "" for t in types)
+            case _:
+                raise UnreadableWrapper(call.lineno, f"{name}, compiled by async_compile.{kind}: such kernels are not read")
+
+    def _take_partitions(self, value: ast.Call) -> None:
+        match value:
+            case ast.Call(args=[], keywords=[ast.keyword(arg="partitions", value=ast.List(elts=parts) as listed)]):
+                self.module.partitions = tuple(part.id for part in parts if isinstance(part, ast.Name))
+                empty = ast.Call(value.func, [], [ast.keyword("partitions", ast.List([], ast.Load()))])
+                if same(empty, _PARTITIONS) and len(set(self.module.partitions)) == len(listed.elts):
+                    self._runner = True
+                    return
+        raise _foreign(value)
 
 
-def dotted(node: ast.expr) -> str:
-    """`a.b.c` as text; empty where the expression is anything else."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    return ".".join([node.id, *reversed(parts)])
+def _foreign(node: ast.stmt | ast.expr) -> UnreadableWrapper:
+    text = f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated"
+    return UnreadableWrapper(node.lineno, text)
 
 
-def shortened(node: ast.AST) -> str:
-    """The source of a node in one line of a message."""
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= 120 else text[:117] + "..."
+def _slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
+    """`{0: [slice(0, 3, None)], ...}`: by the number of a kernel, which arguments it is given."""
+    found = []
+    for number, (key, value) in enumerate(zip(table.keys, table.values, strict=True)):
+        parts = value.elts if isinstance(value, ast.List) else []
+        bounds = [part.args for part in parts if isinstance(part, ast.Call) and dotted(part.func) == "slice"]
+        numbers = [tuple(a.value if isinstance(a, ast.Constant) else "" for a in arguments) for arguments in bounds]
+        whole = [slice(*n) for n in numbers if len(n) == 3 and all(a is None or isinstance(a, int) for a in n)]
+        if not isinstance(key, ast.Constant) or key.value != number or not parts or len(whole) != len(parts):
+            raise UnreadableWrapper(table.lineno, f"arg_index = {shortened(table)}")
+        found.append(tuple(whole))
+    return tuple(found)
+
+
+def _check_function(function: ast.FunctionDef) -> None:
+    """Raise for what Python would run where a function is defined, and for parameters other than plain names."""
+    arguments = function.args
+    names = [argument.arg for argument in arguments.args]
+    harness = function.name in _HARNESS and all(isinstance(d, ast.Constant) for d in arguments.defaults)
+    plain = not (arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg)
+    annotated = function.returns is not None or any(argument.annotation is not None for argument in arguments.args)
+    if function.decorator_list or annotated or not plain or (not harness and (arguments.defaults or names != ["args"])):
+        head = f"{function.name}({shortened(arguments)})"
+        raise UnreadableWrapper(function.lineno, f"a function with other parameters than a wrapper's, or decorated: {head}")

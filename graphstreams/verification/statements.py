@@ -1,192 +1,185 @@
-"""Walks the statements of a wrapper's functions in the order in which Python runs them, without running them.
+"""Reads the statements of a wrapper's functions in the order in which Python runs them, without running them.
 
-Wrappers are straight-line code: no loops, and no branch but one that raises. Whatever else occurs is refused.
+Wrappers are straight-line code: no loop, and no branch but one that raises. Whatever else occurs is refused. Read in torch
+2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return, codegen_partition_call).
 """
 
 from __future__ import annotations
 
 import ast
-import re
 
-from graphstreams.verification.call import GUARD
-from graphstreams.verification.expressions import Expressions
+from graphstreams.verification.checks import Checks
+from graphstreams.verification.inputs import Inputs
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.module import Module, shortened
+from graphstreams.verification.names import Module
+from graphstreams.verification.operator_calls import use
+from graphstreams.verification.source import same, shortened
 from graphstreams.verification.trace import CALLER
 from graphstreams.verification.values import (
+    CONTEXT,
+    NOTHING,
     Bundle,
     Constant,
-    Path,
-    Size,
-    Storage,
+    Event,
+    Group,
     Stream,
     Tensor,
     Value,
     storages_of,
 )
 
-_SYMBOL = re.compile(r"(s|u|zuf|zf|z|ps|ks)\d+$")  # names that Inductor gives to sizes
-_MAX_DEPTH = 50
-_JOIN = Path("graphstreams.runtime.streams.join")
-_ANY_ERROR = Path("builtins.BaseException")
+_JOIN = "graphstreams.runtime.streams.join"
+_PROFILER = ast.parse("from torch.profiler import record_function").body[0]
 
 
-class _Return(Exception):
-    """Carries the value of a `return` out of nested blocks."""
-
-    def __init__(self, value: Value) -> None:
-        self.value = value
-
-
-class Reader(Expressions):
-    """Reads functions of one module into a machine."""
+class Reader(Checks):
+    """Reads the functions that one call runs into a machine."""
 
     def __init__(self, module: Module, machine: Machine) -> None:
         super().__init__(module, machine)
-        self._depth = 0
-        self._inputs: Bundle | None = None
+        self._inputs = Inputs(machine)
+        self._called: set[str] = set()  # partitions
+        self._returned: Value | None = None
+        self._is_method = self._profiler = False
 
-    def read(self) -> None:
-        """Read the call, from its inputs to its outputs."""
-        function = self._module.entry()
+    def read(self, function: ast.FunctionDef) -> None:
+        """Read a call, from its inputs to its outputs."""
         self._machine.line = function.lineno
         # The caller's list holds the inputs until the wrapper clears it.
-        inputs = self._machine.heap.bundle([])
-        arguments: list[Value] = [Path("self"), inputs]
-        result = self._run(function, arguments[-len(function.args.args) :], inputs)
+        result = self._run(function, self._inputs.list)
         self._machine.outputs.extend(storages_of(result))
         self._machine.heap.hold(result)
 
     # --- functions
 
-    def _run(self, function: ast.FunctionDef, arguments: list[Value], inputs: Bundle | None = None) -> Value:
-        parameters = [argument.arg for argument in function.args.args]
-        if len(parameters) != len(arguments) or self._depth > _MAX_DEPTH:
-            raise self._machine.refuse(f"a call of {function.name} with these arguments")
+    def _run(self, function: ast.FunctionDef, arguments: Bundle) -> Value:
         heap, line = self._machine.heap, self._machine.line
-        outer_names, self._names = self._names, {}
+        outer = self._names, self._taken, self._is_method
+        self._names, self._taken, self._is_method = {}, _taken(function), len(function.args.args) == 2
         outer_fresh = heap.nest([])
-        self._depth += 1
-        self._inputs = inputs
-        for name, value in zip(parameters, arguments, strict=True):
-            self._bind(name, value)
-        result = self._result(function)
+        self._bind("args", arguments)
+        self._block(function.body)
+        result, self._returned = self._returned, None
+        if result is None:
+            raise self._machine.refuse(f"{function.name} ends without a return; the source may be cut off")
         for value in self._names.values():
             heap.drop(value)
         heap.collect()
-        self._depth -= 1
         heap.nest(outer_fresh)
         heap.lend(result)
-        self._names, self._machine.line = outer_names, line
+        self._names, self._taken, self._is_method = outer
+        self._machine.line = line
         return result
 
-    def _result(self, function: ast.FunctionDef) -> Value:
-        """The function's result, held once, so that it outlives the function's names."""
-        try:
-            self._block(function.body)
-        except _Return as returned:
-            return returned.value
-        raise self._machine.refuse(f"{function.name} ends without a return; the source may be cut off")
+    def _partition(self, call: ast.expr) -> Value | None:
+        """The result of `self.partitions[0](partition0_args)`; None for anything else."""
+        match call:
+            case ast.Call(
+                func=ast.Subscript(
+                    value=ast.Attribute(value=ast.Name(id="self"), attr="partitions"), slice=ast.Constant(value=int(index))
+                ),
+                args=[ast.Name(id=name)],
+                keywords=[],
+            ) if self._is_method and 0 <= index < len(self._module.partitions):
+                partition, arguments = self._module.partitions[index], self._names.get(name)
+                if partition in self._called:
+                    raise self._machine.refuse(f"{partition}, called a second time")
+                if not isinstance(arguments, Bundle) or arguments.places is not None or arguments is self._inputs.list:
+                    raise self._machine.refuse(f"{shortened(call)}, which is not given a list of this call")
+                self._called.add(partition)
+                return self._run(self._module.functions[partition], arguments)
+        return None
 
     # --- statements
 
     def _block(self, statements: list[ast.stmt]) -> None:
         for statement in statements:
             self._machine.line = statement.lineno
+            if self._returned is not None:
+                raise self._machine.refuse(f"{shortened(statement)}, behind a return")
             self._statement(statement)
             self._machine.heap.collect()
 
     def _statement(self, statement: ast.stmt) -> None:
         match statement:
-            case ast.Assign(targets=targets, value=value):
-                self._assign(targets, value)
+            case ast.Assign(targets=[target], value=value):
+                self._assign(target, value)
             case ast.Delete(targets=targets):
                 self._delete(targets)
-            case ast.Expr(value=value):
-                self._value(value)
-            case ast.With(items=[item], body=body) if item.optional_vars is None:
-                self._with(item.context_expr, body)
+            case ast.Expr(value=ast.Call() as call):
+                self._call(call)
+            case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)], body=body):
+                self._with(context, body)
             case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
-                self._check_handler(handler)
-                self._block(body)
-                self._check_handler(handler)  # what it names may have come to stand for something else
-            case ast.Return(value=value):
-                result = self._value(value) if value is not None else Constant()
-                self._machine.heap.hold(result)
-                raise _Return(result)
-            case ast.If(test=test, body=[ast.Raise()], orelse=[]) | ast.Assert(test=test):
-                self._constant(test)
+                self._try(body, handler)
+            case ast.Return(value=ast.Tuple(elts=elements)):
+                self._return(elements)
+            case ast.ImportFrom() if same(statement, _PROFILER):
+                self._profiler = True
             case ast.Pass():
                 pass
             case _:
-                raise self._machine.refuse(shortened(statement))
+                self._check(statement)
 
-    def _assign(self, targets: list[ast.expr], source: ast.expr) -> None:
-        for target in targets:
-            if isinstance(target, ast.Name):
-                self._assign_name(target.id, source)
-            elif isinstance(target, ast.Tuple | ast.List):
-                self._unpack([self._target_name(element) for element in target.elts], self._value(source))
-            else:
-                raise self._machine.refuse(f"an assignment to {shortened(target)}")
-        if len(targets) != 1:
-            raise self._machine.refuse("an assignment with several targets")
+    def _assign(self, target: ast.expr, source: ast.expr) -> None:
+        if isinstance(target, ast.Tuple):
+            self._unpack(target, source)
+        elif not isinstance(target, ast.Name):
+            raise self._machine.refuse(f"an assignment to {shortened(target)}")
+        elif isinstance(source, ast.List) or (target.id == "return_vars" and isinstance(source, ast.Tuple)):
+            self._bind(target.id, self._machine.heap.bundle([self._reference(element) for element in source.elts]))
+        else:
+            self._assign_name(target.id, source)
 
     def _assign_name(self, name: str, source: ast.expr) -> None:
+        self._target = name
         value = self._value(source)
-        if _SYMBOL.match(name) and isinstance(source, ast.Name) and isinstance(value, Tensor):
-            self._forget_input(source.id, value)
-            value = Constant()
-        elif isinstance(source, ast.Name):
+        if isinstance(source, ast.Name):
+            if self._inputs.becomes_size(name, value):
+                value = self._names[source.id] = Constant(name=source.id)
             self._add_name(value, name)
         self._bind(name, value)
 
-    def _target_name(self, target: ast.expr) -> str:
-        if isinstance(target, ast.Name):
-            return target.id
-        raise self._machine.refuse(f"an assignment to {shortened(target)}")
+    def _reference(self, node: ast.expr) -> Value:
+        """An output, or an item of a list of arguments."""
+        value = self._argument(node)
+        if not isinstance(value, Tensor | Constant):
+            raise self._machine.refuse(f"{shortened(node)}, where a tensor or a number is expected")
+        return value
 
-    def _unpack(self, names: list[str], value: Value) -> None:
-        if value is self._inputs and isinstance(value, Bundle) and not value.items:
-            self._take_inputs(names, value)
-        if not isinstance(value, Bundle) or len(value.items) != len(names):
+    def _unpack(self, target: ast.Tuple, source: ast.expr) -> None:
+        names = [element.id for element in target.elts if isinstance(element, ast.Name)]
+        if len(names) != len(target.elts) or len(set(names)) != len(names):
+            raise self._machine.refuse(f"an assignment to {shortened(target)}")
+        value = self._partition(source) or self._value(source)
+        if value is self._inputs.list:
+            self._inputs.take(names)
+        if not isinstance(value, Bundle) or value.places is not None or len(value.items) != len(names):
             raise self._machine.refuse(f"{len(names)} names for what is not a tuple of that length")
         for name, item in zip(names, value.items, strict=True):
             self._bind(name, item)
 
-    def _take_inputs(self, names: list[str], bundle: Bundle) -> None:
-        """The first unpacking of the caller's list tells how many inputs there are."""
-        for name in names:
-            if _SYMBOL.match(name):
-                bundle.items.append(Size(name=name))
-                continue
-            storage = self._machine.heap.storage(name)
-            self._machine.inputs.append(storage)
-            bundle.items.append(Tensor((storage,)))
-            self._machine.heap.hold(bundle.items[-1])
-
-    def _forget_input(self, name: str, value: Tensor) -> None:
-        """An input that turns out to be a size."""
-        inputs = self._machine.inputs
-        if not all(storage in inputs for storage in value.storages):
-            raise self._machine.refuse(f"{name}, a tensor, used as a size")
-        for storage in value.storages:
-            inputs.remove(storage)
-            storage.count = -1
-        self._names[name] = Constant()
-
     def _add_name(self, value: Value, name: str) -> None:
         """A storage that moves to another name is called by both."""
-        if isinstance(value, Tensor) and len(value.storages) == 1:
-            names = value.storages[0].names
+        if isinstance(value, Tensor):
+            use(value)
+        if isinstance(value, Tensor) and len(value.all) == 1:
+            names = value.all[0].names
             if names and name not in names:
                 names.append(name)
 
     def _bind(self, name: str, value: Value) -> None:
-        for position, storage in enumerate(_unnamed(value)):
+        before = self._names.get(name)
+        if value is NOTHING or value is CONTEXT or isinstance(value, Group):
+            raise self._machine.refuse(f"{name} bound to what is no value")
+        if name in self._module.names or self._module.path(name) or name == "self":
+            raise self._machine.refuse(f"{name}, a name of the module or of Python, bound in a function")
+        if isinstance(before, Stream | Event):
+            raise self._machine.refuse(f"{name} bound again: a handler that names it does not join all aux streams")
+        unnamed = [storage for storage in storages_of(value) if not storage.names]
+        for position, storage in enumerate(unnamed):
             storage.names.append(name if isinstance(value, Tensor) else f"{name}[{position}]")
         self._machine.heap.hold(value)
-        before = self._names.get(name)
         self._names[name] = value
         if before is not None:
             self._machine.heap.drop(before)
@@ -196,31 +189,48 @@ class Reader(Expressions):
             name = target.id if isinstance(target, ast.Name) else ""
             if name not in self._names:
                 raise self._machine.refuse(f"del {shortened(target)}, which is not a name of this function")
+            if isinstance(self._names[name], Stream | Event):
+                raise self._machine.refuse(f"del {name}, a stream or an event")
             self._machine.heap.drop(self._names.pop(name))
 
+    def _return(self, elements: list[ast.expr]) -> None:
+        self._returned = self._machine.heap.bundle([self._reference(element) for element in elements])
+        self._machine.heap.hold(self._returned)
+
+    # --- blocks
+
     def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
-        context = self._value(expression)
+        match expression:
+            case ast.Call(func=ast.Name(id="record_function"), args=[ast.Constant(value=str())], keywords=[]) if self._profiler:
+                context: Value = CONTEXT
+            case _:
+                context = self._value(expression)
         if isinstance(context, Stream):
             # `AuxStream` leads back to the caller's stream. Inductor's own wrapper class nests no contexts either.
             if self._machine.stream != CALLER:
                 raise self._machine.refuse(f"with {shortened(expression)}, inside the context of another stream")
-            self._machine.push_stream(context.number)
-            try:
-                self._block(body)
-            finally:
-                self._machine.pop_stream()
-        elif context is GUARD:
+            self._machine.stream = context.number
+            self._block(body)
+            self._machine.stream = CALLER
+        elif context is CONTEXT:
             self._block(body)
         else:
             raise self._machine.refuse(f"with {shortened(expression)}")
+
+    def _try(self, body: list[ast.stmt], handler: ast.ExceptHandler) -> None:
+        self._check_handler(handler)
+        self._block(body)
+        self._check_handler(handler)  # which names the streams that the body may have acquired
 
     def _check_handler(self, handler: ast.ExceptHandler) -> None:
         """What is joined where the body raises is no part of the trace, in which nothing raises. It has to raise again."""
         match handler:
             case ast.ExceptHandler(
-                type=ast.expr() as kind, name=None, body=[ast.Expr(value=ast.Call(keywords=[]) as call), ast.Raise(exc=None)]
-            ) if self._value(kind) == _ANY_ERROR and self._value(call.func) == _JOIN:
-                joined = [self._value(argument) for argument in call.args]
+                type=ast.Name() as kind,
+                name=None,
+                body=[ast.Expr(value=ast.Call(func=join, keywords=[], args=arguments)), ast.Raise(exc=None, cause=None)],
+            ) if self._path(kind) == "builtins.BaseException" and self._path(join) == _JOIN:
+                joined = [self._names.get(a.id) if isinstance(a, ast.Name) else None for a in arguments]
                 if joined == [Stream(number) for number in range(1 + (self._machine.acquired or 0))]:
                     return
         raise self._machine.refuse(
@@ -228,5 +238,11 @@ class Reader(Expressions):
         )
 
 
-def _unnamed(value: Value) -> list[Storage]:
-    return [storage for storage in storages_of(value) if not storage.names]
+def _taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:
+    """Of every name, the numbers by which the function takes items of it."""
+    found: dict[str, set[int]] = {}
+    for node in ast.walk(function):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int(place))) if place >= 0:
+                found.setdefault(name, set()).add(place)
+    return {name: tuple(sorted(places)) for name, places in found.items()}

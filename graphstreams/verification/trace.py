@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 CALLER = 0  # the caller's stream
 COLLECTIVES = 1000  # first number of the streams that belong to collectives
+HOST = -1  # what the host itself does, at once, and before all that it enqueues later
 
 # Launches by which the wrapper prepares a kernel's arguments; no node of the graph stands for them.
-PREPARATIONS = ("copy_if_misaligned", "tensor.item", "tensor.zero_", "run_intermediate_hooks")
+PREPARATIONS = ("copy_if_misaligned", "tensor.item", "tensor.zero_", "tensor.isnan", "tensor.isinf")
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,13 @@ class Allocate(Step):
 
 @dataclass(frozen=True)
 class Free(Step):
-    """The last name of the storage is gone; its memory goes back to the pool of the stream that allocated it."""
+    """The last name of the storage is gone; its memory goes back to the pool of the stream that allocated it.
+
+    If not `certain` it may go back here, or be used on and go back later.
+    """
 
     storage: str
+    certain: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ class Trace:
 
 def stream_name(stream: int) -> str:
     """How messages call a stream."""
-    if stream == CALLER:
-        return "the caller's stream"
+    if stream in (CALLER, HOST):
+        return "the caller's stream" if stream == CALLER else "the host"
     return f"stream{stream}" if stream < COLLECTIVES else f"the stream of collective {stream - COLLECTIVES + 1}"
 
 

@@ -1,4 +1,4 @@
-"""The proof for one generated wrapper: from its source text to a trace, and from the trace to its races.
+"""The proof for one generated wrapper: from its source text to a trace for each way that a call may go, and to their races.
 
 The source is parsed and never run. What occurs in wrappers is read from torch 2.15.0: `_inductor/codegen/wrapper.py`,
 `_dynamo/variables/streams.py`, and this package's `rewriting/wrapper.py`.
@@ -8,37 +8,60 @@ from __future__ import annotations
 
 import ast
 
+from graphstreams.verification.dispatch import bodies
 from graphstreams.verification.happens_before import Race, find_races
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.module import read_module
+from graphstreams.verification.names import Module
 from graphstreams.verification.statements import Reader
 from graphstreams.verification.trace import Trace, launch_order
 from graphstreams.verification.unreadable import UnreadableWrapper
 
-__all__ = ["UnreadableWrapper", "launch_order", "read_wrapper", "verify"]
+__all__ = ["UnreadableWrapper", "launch_order", "read_bodies", "read_wrapper", "verify"]
 
 _MAX_SIZE = 50_000_000  # characters; a wrapper of sixty layers has about a million
 
 
 def verify(source: str) -> list[Race]:
-    """The races of a wrapper; none is the proof that there is none.
+    """Return the races of a wrapper, whichever way a call goes; none is the proof that there is none.
 
-    Raises `UnreadableWrapper` where the source holds anything whose effect is not known.
+    Raises `UnreadableWrapper` if the source holds anything whose effect is not known.
     """
-    return find_races(read_wrapper(source))
+    return [race for trace in read_bodies(source) for race in find_races(trace)]
 
 
 def read_wrapper(source: str) -> Trace:
-    """What the wrapper enqueues. Raises `UnreadableWrapper`, with line and construct, for what is not understood."""
+    """Return what the wrapper enqueues: on streams, if it has a body for that.
+
+    Raises `UnreadableWrapper`, with line and construct, for what is not understood anywhere in the source.
+    """
+    return read_bodies(source)[0]
+
+
+def read_bodies(source: str) -> tuple[Trace, ...]:
+    """Return a trace for each way that a call may go; the streamed one is the first.
+
+    Raises `UnreadableWrapper` as `read_wrapper` does.
+    """
     if len(source) > _MAX_SIZE:
         raise UnreadableWrapper(0, f"the source is too large to be a wrapper: {len(source)} characters")
     if not source.strip():
         raise UnreadableWrapper(0, "the source is empty")
-    machine = Machine()
+    line = 0
     try:
-        Reader(read_module(_parse(source)), machine).read()
+        module = read_module(_parse(source))
+        traces = []
+        for function in bodies(module):
+            line = function.lineno
+            traces.append(_read(module, function))
+        return tuple(traces)
     except RecursionError:
-        raise UnreadableWrapper(machine.line, "code that is nested too deeply") from None
+        raise UnreadableWrapper(line, "code that is nested too deeply") from None
+
+
+def _read(module: Module, function: ast.FunctionDef) -> Trace:
+    machine = Machine()
+    Reader(module, machine).read(function)
     return machine.trace()
 
 
@@ -48,4 +71,4 @@ def _parse(source: str) -> ast.Module:
     except SyntaxError as error:
         raise UnreadableWrapper(error.lineno or 0, f"not Python: {error.msg}") from None
     except (ValueError, MemoryError) as error:
-        raise UnreadableWrapper(0, f"not Python: {error}") from None
+        raise UnreadableWrapper(0, f"not Python: {str(error) or 'nested too deeply'}") from None

@@ -67,12 +67,28 @@ USER = kernel(
 )
 
 
+RUNNER = """
+class Runner:
+    def __init__(self, partitions):
+        self.partitions = partitions
+
+    def recursively_apply_fns(self, fns):
+        new_callables = []
+        for fn, c in zip(fns, self.partitions):
+            new_callables.append(fn(c))
+        self.partitions = new_callables
+
+    def call(self, args):
+"""
+
+
 def wrapper(body: str, kernels: str = POINTWISE, top: str = "") -> str:
     lines = "\n".join("        " + line for line in body.strip("\n").splitlines())
+    partitions = "".join(f"{name}," for name in re.findall(r"def (partition_\d+)\(", top))
     return (
-        f"{HEADER}{kernels}\nasync_compile.wait(globals())\ndel async_compile\n{top}\n"
-        f"class Runner:\n    def __init__(self, partitions):\n        self.partitions = partitions\n"
-        f"    def call(self, args):\n{lines}\nrunner = Runner(partitions=[partition_0,])\ncall = runner.call\n"
+        f"{HEADER}{kernels}\nasync_compile.wait(globals())\ndel async_compile\n{top}\n{RUNNER}{lines}\n"
+        f"runner = Runner(partitions=[{partitions}])\ncall = runner.call\n"
+        "recursively_apply_fns = runner.recursively_apply_fns\n"
     )
 
 
@@ -383,7 +399,6 @@ def test_a_tensor_whose_name_is_one_of_a_size_is_refused(name: str) -> None:
         f"alias = {name}; aten.relu_(alias)",
         f"torch.ops._c10d_functional.all_reduce_.default({name}, 'sum', '0')",
         f"assert_size_stride({name}, (64, 64), (64, 1))",
-        f"run_intermediate_hooks('mm', {name})",
     ):
         with pytest.raises(UnreadableWrapper, match=f"takes {name} for a tensor"):
             verify(serial(f"{allocation}{use}\nreturn (buf0, )", f"arg0_1, {name}"))
@@ -424,13 +439,42 @@ def test_a_kernel_is_given_a_tuple() -> None:
         verify(serial("r = get_raw_stream(0)\ntriton_poi_0.run(arg0_1, arg1_1, (arg0_1, ), stream=r)\nreturn ()"))
 
 
+MISALIGNED = "arg0_1 = copy_if_misaligned(arg0_1)\n"
+
+
 def test_misaligned_input_is_read_where_it_is_copied() -> None:
-    copy = "        arg0_1 = copy_if_misaligned(arg0_1)\n"
-    early = changed(STREAMED, ("    with stream1:\n", "    with stream1:\n" + copy))
+    early = changed(STREAMED, ("    with stream1:\n", "    with stream1:\n        " + MISALIGNED))
     assert hb.UNFORKED in kinds(wrapper(early))
-    ordered = changed(STREAMED, ("event0.wait(stream1)\n", "event0.wait(stream1)\n" + copy))
-    assert verify(wrapper(ordered)) == []
-    assert launch_order(read_wrapper(wrapper(ordered))) == launch_order(read_wrapper(wrapper(STREAMED)))
+    caller = changed(STREAMED, ("    buf0 = ", f"    {MISALIGNED}    buf0 = "))
+    assert verify(wrapper(caller)) == []
+    assert launch_order(read_wrapper(wrapper(caller))) == launch_order(read_wrapper(wrapper(STREAMED)))
+
+
+def test_the_original_of_a_copy_goes_where_its_name_is_bound_again() -> None:
+    """If it is copied, and the caller holds it no more, its memory goes back while stream1 still reads it."""
+    copied = changed(STREAMED, ("event0.wait(stream1)\n", "event0.wait(stream1)\n        " + MISALIGNED))
+    (race,) = verify(wrapper(copied))
+    assert (race.kind, race.first.kernel, race.first.storage) == (hb.FREED_EARLY, "copy_if_misaligned", "arg0_1")
+    kept = changed(copied, (MISALIGNED, "arg0_1_orig = arg0_1\n        arg0_1 = copy_if_misaligned(arg0_1_orig)\n"))
+    assert verify(wrapper(kept)) == []
+
+
+def test_the_original_of_a_copy_may_be_what_is_read_later() -> None:
+    """If it is aligned, a drop of the name is a drop of the original, also while stream1 reads it under another name."""
+    caller = changed(STREAMED, ("    buf0 = ", f"    {MISALIGNED}    buf0 = "))
+    side = changed(caller, ("triton_poi_0.run(buf0, buf1", "triton_poi_0.run(arg0_1, buf1"))
+    assert verify(wrapper(side)) == []
+    dropped = changed(side, ("    buf2 = ", "    del arg0_1\n    buf2 = "))
+    assert {(r.kind, r.first.storage) for r in verify(wrapper(dropped))} == {
+        (hb.FREED_EARLY, "arg0_1"),
+        (hb.FREED_EARLY, "the aligned copy of arg0_1"),
+    }
+    # A write of the original would be one of what stream1 reads.
+    written = changed(side, ("mm(buf1, buf2, out=buf3)", "mm(buf1, buf2, out=buf3)\n    orig.zero_()"))
+    written = changed(written, (MISALIGNED, f"orig = arg0_1\n    {MISALIGNED}"))
+    assert verify(wrapper(written)) == []
+    racing = changed(written, ("    buf2 = ", "    orig.fill_(0)\n    buf2 = "))
+    assert {(r.kind, r.first.storage) for r in verify(wrapper(racing))} == {(hb.UNORDERED, "arg0_1 (later orig)")}
 
 
 PARTITION = """
@@ -532,6 +576,7 @@ return (buf0, )"""
         ("buf0 = arg0_1 + 1\nreturn ()", "where a number is expected"),
         ("buf0 = f(*args)\nreturn ()", "the name f"),
         ("pass", "ends without a return"),
+        ("run_intermediate_hooks('mm', arg0_1)\nreturn ()", "generate_intermediate_hooks"),
     ],
 )
 def test_refuses_what_it_does_not_understand(body: str, construct: str) -> None:
