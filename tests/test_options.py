@@ -155,7 +155,7 @@ def test_an_empty_variable_is_not_set():
 @pytest.mark.parametrize(
     ("variable", "text", "complaint"),
     [
-        ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a number"),
+        ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a whole number"),
         ("GRAPHSTREAMS_STREAMS", "99", "from 1 to 8"),
         ("GRAPHSTREAMS_STRICT", "maybe", "neither 0 nor 1"),
     ],
