@@ -129,13 +129,16 @@ class StreamPass(CustomInferenceAwareGraphPass):
                 return None
         options = "disabled" if disabled() else repr(self.options)
         content = fingerprint() + profile
-        seen = (options, source_hash(), self.input_names, self.proof, allocator.settings())
+        seen = (options, source_hash(), self.input_names, self.proof, allocator.state())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
         if self.options.dump is not None:
-            report.save(Path(self.options.dump) / report.name)
+            try:
+                report.save(Path(self.options.dump) / report.name)
+            except (OSError, ValueError) as error:
+                log.warning("%s: its report is not written: %s", report.name, error)
         if report.verdict == "clean":
             log.info("%s: %s", report.name, report)
             return
