@@ -75,9 +75,10 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.costs.devices import device_at_hand, device_by_name
-    from graphstreams.explaining import explain
+    from graphstreams.explaining import CannotPlan, explain
     from graphstreams.files import make_folder
-    from graphstreams.loading import module_and_inputs
+    from graphstreams.held_back import held_back
+    from graphstreams.loading import guarded, module_and_inputs
     from graphstreams.options import Options
 
     options = Options.from_dict(_streams(arguments))
@@ -86,10 +87,14 @@ def _explain(arguments: argparse.Namespace) -> int:
         make_folder(arguments.dump)
     module, inputs = module_and_inputs(arguments.function)
     try:
-        report = explain(module, inputs, target=device, options=options)
-    except (Exception, SystemExit) as error:
-        what = "it exits when it is called" if isinstance(error, SystemExit) else one_line(error)
-        raise ValueError(f"{arguments.function}: {what}") from error
+        with held_back():
+            report = guarded(
+                f"{arguments.function} cannot be planned", lambda: explain(module, inputs, target=device, options=options)
+            )
+    except ValueError as error:
+        if isinstance(error.__cause__, CannotPlan):
+            raise ValueError(f"{arguments.function}: {error.__cause__}") from None
+        raise
     print(report)
     if arguments.dump:
         print(f"report: {report.save(arguments.dump)}")

@@ -22,6 +22,10 @@ from graphstreams.reports.report import Report
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 
 
+class CannotPlan(ValueError):
+    """What was given to `explain` is nothing that it plans."""
+
+
 def explain(
     module: torch.nn.Module,
     inputs: Sequence[Any],
@@ -33,12 +37,12 @@ def explain(
 
     Nothing runs: tensors may be on any device, "meta" included, and only their shapes, strides and dtypes count. `target` is
     the GPU to plan for ("h200"), by default the one at hand. Of several graphs the report is on the one with most kernels.
-    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, TypeError if `module` is no
-    module or `inputs` no tuple or list.
+    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, CannotPlan if `module` is no
+    module, `inputs` no tuple or list, or there is nothing to plan.
     """
     outcomes = capture(module, inputs, target, options, dynamic)
     if not outcomes:
-        raise ValueError("the module compiles to no graph: it computes nothing on tensors")
+        raise CannotPlan("the module compiles to no graph: it computes nothing on tensors")
     return max(outcomes, key=lambda outcome: outcome.report.kernels_serial).report
 
 
@@ -75,10 +79,10 @@ def _check_module(module: Any) -> None:
     if isinstance(module, type):
         what = f"the class {module.__name__}; make one of it first"
     elif callable(module):
-        what = "a function or a method; call it in the forward of a module"
+        what = "a function or a method; write a module whose forward calls it"
     else:
         what = f"a value of type {type(module).__name__}"
-    raise TypeError(f"only a torch.nn.Module can be planned, not {what}")
+    raise CannotPlan(f"only a torch.nn.Module can be planned, not {what}")
 
 
 def _check_inputs(inputs: Any) -> None:
@@ -90,7 +94,7 @@ def _check_inputs(inputs: Any) -> None:
         what = "one tensor; (tensor,) is a tuple of one"
     else:
         what = f"a value of type {type(inputs).__name__}"
-    raise TypeError(f"the example inputs have to be a tuple or a list, not {what}")
+    raise CannotPlan(f"the example inputs have to be a tuple or a list, not {what}")
 
 
 class PostGradBackend:

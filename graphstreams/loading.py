@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from graphstreams.messages import one_line, shown
+from graphstreams.messages import shown, with_type
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -29,22 +29,25 @@ def load_mapping(name: str) -> Mapping[str, Any]:
 
 def module_and_inputs(name: str) -> tuple[Any, Any]:
     """What the function with that name returns: a module and its example inputs. Raises ValueError if that is not so."""
-    result = _guarded(f"{name} cannot be called", load_function(name))
+    result = guarded(f"{name} cannot be called", load_function(name))
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{name} has to return (module, example inputs), not {_kind(result)}")
     return result
 
 
-def _guarded(failure: str, run: Callable[[], Any]) -> Any:
-    """What `run` returns, which is the user's code and may raise anything."""
+def guarded(failure: str, run: Callable[[], Any]) -> Any:
+    """What `run` returns, which calls the user's code. Raises ValueError, which begins with `failure`, if that raises or exits.
+
+    KeyboardInterrupt passes.
+    """
     try:
         return run()
+    except KeyboardInterrupt:
+        raise
     except SystemExit as error:
         raise ValueError(f"{failure}: it exits with {shown(error.code)}") from error
-    except Exception as error:
-        reason = one_line(error)
-        kind = type(error).__name__
-        raise ValueError(f"{failure}: {kind}" + (f": {reason}" if reason != kind else "")) from error
+    except BaseException as error:
+        raise ValueError(f"{failure}: {with_type(error)}") from error
 
 
 def _kind(value: object) -> str:
@@ -60,7 +63,7 @@ def _load(name: str, kind: str, fits: Callable[[Any], bool]) -> Any:
     if not colon or not place or not wanted:
         raise ValueError(f"{shown(name)} has to be MODULE:{kind.upper()} or FILE.py:{kind.upper()}")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    found = _guarded(f"{place} cannot be asked for {wanted!r}", lambda: getattr(module, wanted, None))
+    found = guarded(f"{place} cannot be asked for {wanted!r}", lambda: getattr(module, wanted, None))
     if not fits(found):
         names = [n for n, value in getattr(module, "__dict__", {}).items() if fits(value) and not n.startswith("_")]
         near = difflib.get_close_matches(wanted, names, n=1)
@@ -88,7 +91,7 @@ def _from_file(path: Path) -> Any:
     sys.modules.update({name: module, full: module})
     run, done = spec.loader.exec_module, False
     try:
-        _guarded(f"{path} cannot be imported", lambda: run(module))
+        guarded(f"{path} cannot be imported", lambda: run(module))
         done = True
     finally:
         if not done:
@@ -114,7 +117,7 @@ def _from_name(name: str) -> Any:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{shown(name)} is no name of a module; a file's name ends in .py")
     try:
-        return _guarded(f"{name} cannot be imported", lambda: importlib.import_module(name))
+        return guarded(f"{name} cannot be imported", lambda: importlib.import_module(name))
     except ValueError as error:
         missing = error.__cause__
         if isinstance(missing, ModuleNotFoundError) and missing.name and f"{name}.".startswith(f"{missing.name}."):

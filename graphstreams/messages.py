@@ -11,10 +11,17 @@ def one_line(error: BaseException) -> str:
     """Return what `error` says, in one line: the first paragraph of its message, or the name of its type if it has none."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return shortened(f"{error.filename}: {error.strerror}")
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    text = str(error).strip().partition("\n\n")[0]
+    try:
+        text = str(error).strip().partition("\n\n")[0]
+    except Exception:  # an error of the user's own
+        text = ""
     return shortened(text) if text else type(error).__name__
+
+
+def with_type(error: BaseException) -> str:
+    """Return the name of the type of `error` and what it says, in one line."""
+    kind, text = type(error).__name__, one_line(error)
+    return kind if text == kind else f"{kind}: {text}"
 
 
 def shortened(text: str, longest: int = LONGEST_LINE) -> str:

@@ -31,7 +31,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     try:
         yield
     except _Stop:
-        raise TimeoutError(f"it takes longer than {seconds:g} s") from None
+        raise TimeoutError(f"it takes longer than {seconds:.0f} s") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)

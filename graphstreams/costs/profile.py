@@ -19,8 +19,8 @@ from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.messages import shortened, shown
 
 LONGEST_US = 1e12  # of a kernel: more than eleven days
-MOST_KERNELS = 20_000
-MOST_DEPENDENCES = 100_000  # entries of all 'after'
+MOST_KERNELS = 10_000
+MOST_DEPENDENCES = 50_000  # entries of all 'after'
 LONGEST_NAME = 1000  # characters
 MOST_TO_COMPARE = 2000  # names among which a similar one is looked for
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-_ALL_POOLS, _TRACES = (0, 0), False
+_ALL_POOLS_WITHOUT_TRACES = (0, 0, False)
 
 
 @dataclass(frozen=True)
@@ -67,4 +67,7 @@ def unsuited(found: AllocatorState | None = None) -> str:
 
 
 def _snapshot() -> Mapping[str, Any]:
-    return torch._C._cuda_memorySnapshot((*_ALL_POOLS, _TRACES))
+    try:
+        return torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)
+    except (TypeError, RuntimeError):  # a version that can't leave the traces out
+        return torch._C._cuda_memorySnapshot(None)
