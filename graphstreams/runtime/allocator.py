@@ -1,5 +1,5 @@
-"""Which of torch's CUDA allocators streamed graphs are sound with. Read in torch 2.15.0: `c10/cuda/CUDACachingAllocator.cpp`,
-`c10/core/AllocatorConfig.h`, `torch/csrc/cuda/Module.cpp`.
+"""Which of torch's CUDA allocators streamed graphs are sound with. Read in torch 2.14.1 and 2.15.0: `c10/cuda/
+CUDACachingAllocator.cpp`, `c10/core/AllocatorConfig.h`, `torch/cuda/memory.py`.
 
 A block of an aux stream that the caller's stream has read is freed once the caller's stream waits for that stream, and is safe
 from then on, for the aux stream gets it behind its next fork only. That holds where blocks stay with their streams.
@@ -67,7 +67,4 @@ def unsuited(found: AllocatorState | None = None) -> str:
 
 
 def _snapshot() -> Mapping[str, Any]:
-    try:
-        return torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)
-    except (TypeError, RuntimeError):  # a version that can't leave the traces out
-        return torch._C._cuda_memorySnapshot(None)
+    return torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)
