@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graphstreams.arguments import parser
-from graphstreams.messages import one_line
+from graphstreams.messages import one_line, with_type
 
 MOST_ROUNDS, MOST_REPLAYS = 100_000, 1_000_000
 READING_S = 8.0  # the longest that reading a profile or proving a small wrapper may take, in s
@@ -75,6 +75,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.costs.devices import device_at_hand, device_by_name
+    from graphstreams.costs.profile import load_profile
     from graphstreams.explaining import CannotPlan, explain
     from graphstreams.files import make_folder
     from graphstreams.held_back import held_back
@@ -83,6 +84,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     options = Options.from_dict(_streams(arguments))
     device = device_at_hand() if arguments.target is None else device_by_name(arguments.target)
+    if options.profile is not None:
+        load_profile(options.profile)
     if arguments.dump:
         make_folder(arguments.dump)
     module, inputs = module_and_inputs(arguments.function)
@@ -118,12 +121,12 @@ def _verify(arguments: argparse.Namespace) -> int:
             source = read_text(arguments.wrapper)
         with time_limit(READING_S + len(source) / READ_PER_S):
             races = verify(source)
-    except OSError as error:
-        reason = one_line(error)
-        raise ValueError(reason if str(arguments.wrapper) in reason else f"{arguments.wrapper}: {reason}") from None
-    except (ValueError, RecursionError, MemoryError) as error:
+    except Exception as error:  # one that nobody thought of proves nothing either
+        known = isinstance(error, ValueError | OSError)
         # The reason may end in what another error says, and that may say nothing.
-        raise ValueError(f"{arguments.wrapper}: {one_line(error).rstrip(': ')}") from error
+        reason = (one_line(error) if known else with_type(error)).rstrip(": ")
+        named = reason if isinstance(error, OSError) and error.filename is not None else f"{arguments.wrapper}: {reason}"
+        raise ValueError(named) from error
     for race in races:
         print(race)
     print(f"{arguments.wrapper}: {len(races)} races" if races else f"{arguments.wrapper}: no races")

@@ -31,15 +31,24 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):  # permissions don't tell: root has all, and some file systems take no files
-            return path
+        _try_to_write(path)
     except OSError as error:
         raise ValueError(f"{path} is no folder that can be written: {error.strerror}") from None
+    return path
 
 
 def check_file(path: Path) -> None:
-    """Raise ValueError, with the file's name, if it can't be written."""
-    folder = path.absolute().parent
-    writable = os.access(path, os.W_OK) if path.exists() else os.access(folder, os.W_OK | os.X_OK)
-    if path.is_dir() or not folder.is_dir() or not writable:
-        raise ValueError(f"{path} is no file that can be written")
+    """Raise ValueError, with the file's name, if it can't be written. A file that is missing is not made."""
+    try:
+        if path.exists():
+            with open(path, "ab"):
+                return
+        _try_to_write(path.absolute().parent)
+    except OSError as error:
+        raise ValueError(f"{path} is no file that can be written: {error.strerror}") from None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Permissions don't tell: root has all, and some file systems take no files."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ def _load(name: str, kind: str, fits: Callable[[Any], bool]) -> Any:
 
 
 def _from_file(path: Path) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):  # without an error where the name is too long
         raise ValueError(f"there is no file {path}")
     # Executed again, its classes would be others than those that its neighbours import.
     for name in (path.stem, str(path.resolve())):
@@ -127,7 +128,7 @@ def _from_name(name: str) -> Any:
 
 def _hint(name: str) -> str:
     file = Path(*name.split(".")).with_suffix(".py")
-    if file.is_file():
+    if os.path.isfile(file):
         return f"; did you mean the file {str(file)!r}?"
     top, _, rest = name.partition(".")
     near = difflib.get_close_matches(top, [module.name for module in pkgutil.iter_modules()], n=1)

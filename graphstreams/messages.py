@@ -9,8 +9,8 @@ LONGEST_LINE = 400  # characters
 
 def one_line(error: BaseException) -> str:
     """Return what `error` says, in one line: the first paragraph of its message, or the name of its type if it has none."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return shortened(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.strerror:
+        return shortened(error.strerror if error.filename is None else f"{error.filename}: {error.strerror}")
     try:
         text = str(error).strip().partition("\n\n")[0]
     except Exception:  # an error of the user's own
@@ -41,4 +41,4 @@ def shown(value: object) -> str:
     try:
         return short.repr(value)
     except ValueError:  # an integer with more digits than Python writes
-        return f"a {type(value).__name__} too long to show"
+        return "a number too long to show"

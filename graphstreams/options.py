@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -147,6 +146,7 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
             raise OptionError(f"unknown environment variable {variable!r}; did you mean {_nearest(variable, known)!r}?")
+    disabled(environment)
     found: dict[str, Any] = {}
     for name, field in fields.items():
         variable = PREFIX + name.upper()
@@ -177,8 +177,8 @@ def _checked(field: Any, value: Any) -> Any:
     kind, limits = field.metadata["kind"], field.metadata["limits"]
     if value is None and field.default is None:
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value) if abs(value) < 2**53 else math.inf
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        value = float(value)
     if kind is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
