@@ -83,14 +83,14 @@ class StreamPass(CustomInferenceAwareGraphPass):
             # Whoever placed them saw a serial graph, and knows of no streams but the caller's.
             reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; they are taken out"
             source = serial_code(lowered, source)
-            report, added = Report(name, "refused", reason, "verify", wrapper=source), ()
+            report = Report(name, "refused", reason, "verify", wrapper=source)
         else:
             texts = self.options.dump is not None
             serial = Lowered(lowered, {}, source)
             outcome = run_stages(gm, self.options, name, self.input_names, texts=texts, inputs=self.inputs, serial=serial)
-            report, added = outcome.report, outcome.added
+            report = outcome.report
         if report.verdict == "clean":
-            source = report.wrapper
+            source, added = report.wrapper, outcome.added
         else:
             source, added = _with_verdict(source, report)
         verdicts.compiled(report.as_verdict())
@@ -113,13 +113,16 @@ class StreamPass(CustomInferenceAwareGraphPass):
                 return None
         options = "disabled" if disabled() else repr(self.options)
         content = fingerprint() + profile
-        seen = (options, source_hash(), self.input_names, bool(self.inputs), allocator.settings())
+        seen = (options, source_hash(), self.input_names, bool(self.inputs), allocator.state())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
         if self.options.dump is not None:
-            report.save(Path(self.options.dump) / report.name)
+            try:
+                report.save(Path(self.options.dump) / report.name)
+            except (OSError, ValueError) as error:
+                log.warning("%s: its report is not written: %s", report.name, error)
         if report.verdict == "clean":
             log.info("%s: %s", report.name, report)
             if not report.direct and not config.triton.cudagraphs:

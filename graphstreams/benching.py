@@ -14,6 +14,7 @@ from graphstreams.contest.results import environment, write
 from graphstreams.contest.rivals import OURS, PLAYED, SERIAL, Contest, Inputs, Maker, Policy
 from graphstreams.contest.running import REPEATS, captures_in, prepared, release, run_workload
 from graphstreams.loading import load_function, load_mapping
+from graphstreams.messages import shown
 from graphstreams.reports.contest import OUR_GROUPS, Groups, progress, report
 
 CHECKOUT = Path(__file__).parents[1]  # where this package is not installed somewhere else
@@ -43,6 +44,8 @@ def policies_of(named: str | None) -> Mapping[str, Policy]:
         return {}
     place = f"{CHECKOUT / PEERS}:POLICIES" if named is None else named
     found = load_mapping(place)
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError(f"--policies {place}: its names have to be text")
     if not all(callable(policy) for policy in found.values()):
         raise ValueError(f"--policies {place}: its values have to be functions (graph, us, shares) -> Assignment")
     if taken := [name for name in found if name == SERIAL or name.startswith(OURS)]:
@@ -57,7 +60,7 @@ def tokens_of(text: str) -> list[int]:
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise ValueError(f"--batch {text!r} has to be numbers of tokens, such as 1,16,64")
+        raise ValueError(f"--batch {shown(text)} has to be numbers of tokens, such as 1,16,64")
     return counts
 
 
@@ -113,7 +116,10 @@ def add_row(
 
 
 def _made(function: str, make: Callable[[int], Any], tokens: int) -> tuple[torch.nn.Module, Inputs]:
-    made = make(tokens)
+    try:
+        made = make(tokens)
+    except SystemExit as error:  # anything else that it raises is told in the row of that number of tokens
+        raise ValueError(f"{function} exits with {shown(error.code)}") from error
     if not isinstance(made, tuple) or len(made) != 2 or not callable(made[1]):
         raise ValueError(f"(module, seed -> inputs) has to be returned by {function}")
     return made

@@ -22,6 +22,10 @@ from graphstreams.reports.report import Report
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 
 
+class CannotPlan(ValueError):
+    """What was given to `explain` is nothing that it plans."""
+
+
 def explain(
     module: torch.nn.Module,
     inputs: Sequence[Any],
@@ -33,11 +37,12 @@ def explain(
 
     Nothing runs: tensors may be on any device, "meta" included, and only their shapes, strides and dtypes count. `target` is
     the GPU to plan for ("h200"), by default the one at hand. Of several graphs the report is on the one with most kernels.
-    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU.
+    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, CannotPlan if `module` is no
+    module, `inputs` no tuple or list, or there is nothing to plan.
     """
     outcomes = capture(module, inputs, target, options, dynamic)
     if not outcomes:
-        raise ValueError("the module compiles to no graph: it computes nothing on tensors")
+        raise CannotPlan("the module compiles to no graph: it computes nothing on tensors")
     return max(outcomes, key=lambda outcome: outcome.report.kernels_serial).report
 
 
@@ -49,6 +54,8 @@ def capture(
     dynamic: bool | None = None,
 ) -> list[Outcome]:
     """As `explain`, with every graph's Outcome: its report, the rewritten module and what was read."""
+    _check_module(module)
+    _check_inputs(inputs)
     chosen = options if isinstance(options, Options) else Options.from_dict(options)
     device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
     outcomes: list[Outcome] = []
@@ -64,6 +71,30 @@ def capture(
         with mode, torch.no_grad(), _fresh_dynamo():
             torch.compile(module, backend=backend, dynamic=dynamic)(*fakes)
     return outcomes
+
+
+def _check_module(module: Any) -> None:
+    if isinstance(module, torch.nn.Module):
+        return
+    if isinstance(module, type):
+        what = f"the class {module.__name__}; make one of it first"
+    elif callable(module):
+        what = "a function or a method; write a module whose forward calls it"
+    else:
+        what = f"a value of type {type(module).__name__}"
+    raise CannotPlan(f"only a torch.nn.Module can be planned, not {what}")
+
+
+def _check_inputs(inputs: Any) -> None:
+    if isinstance(inputs, tuple | list):
+        return
+    if isinstance(inputs, Mapping):
+        what = "a dict: inputs can't be given by keyword yet, but in the order of the forward"
+    elif isinstance(inputs, torch.Tensor):
+        what = "one tensor; (tensor,) is a tuple of one"
+    else:
+        what = f"a value of type {type(inputs).__name__}"
+    raise CannotPlan(f"the example inputs have to be a tuple or a list, not {what}")
 
 
 class PostGradBackend:

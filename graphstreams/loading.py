@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import os
+import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from graphstreams.messages import shown, with_type
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -24,21 +28,52 @@ def load_mapping(name: str) -> Mapping[str, Any]:
     return _load(name, "mapping", lambda value: isinstance(value, Mapping))
 
 
+def module_and_inputs(name: str) -> tuple[Any, Any]:
+    """What the function with that name returns: a module and its example inputs. Raises ValueError if that is not so."""
+    result = guarded(f"{name} cannot be called", load_function(name))
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(f"{name} has to return (module, example inputs), not {_kind(result)}")
+    return result
+
+
+def guarded(failure: str, run: Callable[[], Any]) -> Any:
+    """What `run` returns, which calls the user's code. Raises ValueError, which begins with `failure`, if that raises or exits.
+
+    KeyboardInterrupt passes.
+    """
+    try:
+        return run()
+    except KeyboardInterrupt:
+        raise
+    except SystemExit as error:
+        raise ValueError(f"{failure}: it exits with {shown(error.code)}") from error
+    except BaseException as error:
+        raise ValueError(f"{failure}: {with_type(error)}") from error
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
+
+
 def _load(name: str, kind: str, fits: Callable[[Any], bool]) -> Any:
     place, colon, wanted = name.rpartition(":")
     if not colon or not place or not wanted:
-        raise ValueError(f"{name!r} has to be MODULE:{kind.upper()} or FILE.py:{kind.upper()}")
+        raise ValueError(f"{shown(name)} has to be MODULE:{kind.upper()} or FILE.py:{kind.upper()}")
     module = _from_file(Path(place)) if place.endswith(".py") else _from_name(place)
-    found = getattr(module, wanted, None)
+    found = guarded(f"{place} cannot be asked for {wanted!r}", lambda: getattr(module, wanted, None))
     if not fits(found):
-        names = [n for n, value in vars(module).items() if fits(value) and not n.startswith("_")]
+        names = [n for n, value in getattr(module, "__dict__", {}).items() if fits(value) and not n.startswith("_")]
         near = difflib.get_close_matches(wanted, names, n=1)
         raise ValueError(f"{place} has no {kind} {wanted!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     return found
 
 
 def _from_file(path: Path) -> Any:
-    if not path.is_file():
+    if not os.path.isfile(path):  # without an error where the name is too long
         raise ValueError(f"there is no file {path}")
     # Executed again, its classes would be others than those that its neighbours import.
     for name in (path.stem, str(path.resolve())):
@@ -47,19 +82,31 @@ def _from_file(path: Path) -> Any:
     # As for a script, so that files beside it can be imported. Behind all else: none of them may hide a package.
     if (folder := str(path.absolute().parent)) not in sys.path:
         sys.path.append(folder)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    full = str(path.resolve())  # stays when another file has the same name
+    name = path.stem if _free(path.stem) else full
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickling look a class's module up by name.
-    names = path.stem, str(path.resolve())  # the latter stays when another file has the same name
-    sys.modules.update(dict.fromkeys(names, module))
+    before = {key: sys.modules[key] for key in (name, full) if key in sys.modules}
+    sys.modules.update({name: module, full: module})
+    run, done = spec.loader.exec_module, False
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        for name in names:
-            sys.modules.pop(name, None)
-        raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        guarded(f"{path} cannot be imported", lambda: run(module))
+        done = True
+    finally:
+        if not done:
+            for key in {name, full} - before.keys():
+                del sys.modules[key]
+            sys.modules.update(before)
     return module
+
+
+def _free(name: str) -> bool:
+    """Whether a file may have this name: no other module has it, unless that is a file which was loaded here too."""
+    taken = sys.modules.get(name)
+    file = getattr(taken, "__file__", None)
+    return taken is None or (file is not None and sys.modules.get(str(Path(file).resolve())) is taken)
 
 
 def _is(module: Any, path: Path) -> bool:
@@ -68,9 +115,21 @@ def _is(module: Any, path: Path) -> bool:
 
 
 def _from_name(name: str) -> Any:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{shown(name)} is no name of a module; a file's name ends in .py")
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"there is no module {error.name!r}") from None
-    except Exception as error:
-        raise ValueError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+        return guarded(f"{name} cannot be imported", lambda: importlib.import_module(name))
+    except ValueError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and missing.name and f"{name}.".startswith(f"{missing.name}."):
+            raise ValueError(f"there is no module {missing.name!r}{_hint(name)}") from None
+        raise
+
+
+def _hint(name: str) -> str:
+    file = Path(*name.split(".")).with_suffix(".py")
+    if os.path.isfile(file):
+        return f"; did you mean the file {str(file)!r}?"
+    top, _, rest = name.partition(".")
+    near = difflib.get_close_matches(top, [module.name for module in pkgutil.iter_modules()], n=1)
+    return f"; did you mean {'.'.join([*near, *filter(None, [rest])])!r}?" if near and near[0] != top else ""

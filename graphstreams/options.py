@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from graphstreams.messages import shown
 
 PREFIX = "GRAPHSTREAMS_"
 
@@ -94,7 +96,7 @@ class Options:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if self.profile is not None and not os.path.isfile(self.profile):
-            near = difflib.get_close_matches(self.profile, COSTS, n=1, cutoff=0.0)[0]
+            near = _nearest(self.profile, COSTS)
             known = ", ".join(map(repr, COSTS))
             text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
             raise OptionError(f"option 'costs' {text}")
@@ -111,10 +113,12 @@ class Options:
         Raises OptionError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
+        if given is not None and not isinstance(given, Mapping):
+            raise OptionError(f"options are a dict of names and values, not {shown(given)}")
         for name in given or {}:
             if name not in fields:
-                near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)[0]
-                raise OptionError(f"unknown option {name!r}; did you mean {near!r}? Known: {', '.join(fields)}")
+                near = _nearest(str(name), fields)
+                raise OptionError(f"unknown option {shown(name)}; did you mean {near!r}? Known: {', '.join(fields)}")
         values = _from_environment(fields, os.environ if environment is None else environment)
         return cls(**{**values, **(given or {})})
 
@@ -133,7 +137,16 @@ def disabled(environment: Mapping[str, str] | None = None) -> bool:
     return _boolean(PREFIX + "DISABLE", text) if text else False
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+
+
 def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    known = [PREFIX + name.upper() for name in (*fields, "disable")]
+    for variable in environment:
+        if variable.startswith(PREFIX) and variable not in known:
+            raise OptionError(f"unknown environment variable {variable!r}; did you mean {_nearest(variable, known)!r}?")
+    disabled(environment)
     found: dict[str, Any] = {}
     for name, field in fields.items():
         variable = PREFIX + name.upper()
@@ -149,7 +162,7 @@ def _parsed(variable: str, kind: type, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise OptionError(f"{variable}={text!r} is not a number") from None
+        raise OptionError(f"{variable}={shown(text)} is not {'a whole' if kind is int else 'a'} number") from None
 
 
 def _boolean(variable: str, text: str) -> bool:
@@ -157,21 +170,21 @@ def _boolean(variable: str, text: str) -> bool:
         return True
     if text.lower() in ("0", "false", "no", "off"):
         return False
-    raise OptionError(f"{variable}={text!r} is neither 0 nor 1")
+    raise OptionError(f"{variable}={shown(text)} is neither 0 nor 1")
 
 
 def _checked(field: Any, value: Any) -> Any:
     kind, limits = field.metadata["kind"], field.metadata["limits"]
     if value is None and field.default is None:
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         value = float(value)
     if kind is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise OptionError(f"option {field.name!r} takes {kind.__name__}{_range(field)}, not {value!r}")
+        raise OptionError(f"option {field.name!r} takes {kind.__name__}{_range(field)}, not {shown(value)}")
     if limits is not None and not limits[0] <= value <= limits[1]:
-        raise OptionError(f"option {field.name!r} is {value!r}; it has to be from {limits[0]} to {limits[1]}")
+        raise OptionError(f"option {field.name!r} is {shown(value)}; it has to be from {limits[0]} to {limits[1]}")
     return value
 
 

@@ -101,6 +101,15 @@ def test_a_dump_holds_the_reason(tmp_path):
     assert "it has no CUDA tensors" in report.read_text()
 
 
+def test_a_dump_that_cannot_be_written_is_a_warning(tmp_path, caplog):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert_right(compiled(options={"dump": str(file)}))
+    (told,) = [message for message in warnings_of(caplog) if "its report is not written" in message]
+    assert str(file) in told
+    assert file.read_text() == ""
+
+
 def test_training_stays_serial_and_right(caplog):
     x, y = (value.clone().requires_grad_() for value in INPUTS)
     first, second = torch.compile(two_arms, backend="graphstreams")(x, y)

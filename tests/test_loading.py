@@ -1,5 +1,7 @@
 """MODULE:FUNCTION and FILE.py:FUNCTION."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ def test_a_function_of_a_file(tmp_path: Path) -> None:
         ("os.path:basenme", "did you mean 'basename'"),
         ("no_such_module:f", "no module 'no_such_module'"),
         ("no/such/file.py:f", "no file"),
+        ("jsn:loads", "no module 'jsn'; did you mean 'json'"),
+        ("jsn.decoder:loads", "no module 'jsn'; did you mean 'json.decoder'"),
+        ("json.decodr:loads", "no module 'json.decodr'"),
+        ("a..b:f", "'a..b' is no name of a module"),
+        (".:f", "'.' is no name of a module"),
+        (f"{'x' * 500}:f", "no module"),
+        (f"{'x' * 500}.py:f", "no file"),
     ],
 )
 def test_bad_names_say_what_is_wrong(name: str, message: str) -> None:
@@ -68,3 +77,47 @@ def test_files_of_one_name_are_each_executed_once(tmp_path: Path) -> None:
         (tmp_path / name / "same_of_loading.py").write_text("class Model:\n    pass\n")
     first, other, again = (load_function(f"{tmp_path}/{name}/same_of_loading.py:Model") for name in "aba")
     assert first is again is not other
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("import sys\nsys.exit(3)\n", "cannot be imported: it exits with 3"),
+        ("raise BaseException\n", "cannot be imported: BaseException"),
+        ("import no_such_module_of_loading\n", "cannot be imported: ModuleNotFoundError: No module named 'no_such"),
+        ("raise ModuleNotFoundError\n", "cannot be imported: ModuleNotFoundError"),
+        ("raise ValueError('one\\ntwo\\n\\nthree')\n", "cannot be imported: ValueError: one two$"),
+        ("def make(:\n", "cannot be imported: SyntaxError: invalid syntax"),
+        ("def __getattr__(name):\n    raise KeyError(name)\n", "cannot be asked for 'make': KeyError: 'make'"),
+    ],
+)
+def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, told: str) -> None:
+    file = tmp_path / "failing_of_loading.py"
+    file.write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in (str(file), "failing_of_loading"):
+        with pytest.raises(ValueError, match=told):
+            load_function(f"{name}:make")
+        monkeypatch.delitem(sys.modules, "failing_of_loading", raising=False)
+        monkeypatch.delitem(sys.modules, str(file), raising=False)
+
+
+def test_a_missing_module_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside_of_loading.py").write_text("def make():\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    with pytest.raises(ValueError, match=r"no module 'beside_of_loading'; did you mean the file 'beside_of_loading.py'"):
+        load_function("beside_of_loading:make")
+
+
+@pytest.mark.parametrize("ending", ["", "raise KeyError"])
+def test_a_file_named_like_a_module_does_not_replace_it(tmp_path: Path, ending: str) -> None:
+    file = tmp_path / "json.py"
+    file.write_text(f"from dataclasses import dataclass\n@dataclass\nclass Made:\n    a: int = 1\n{ending}\n")
+    if ending:
+        with pytest.raises(ValueError, match="KeyError"):
+            load_function(f"{file}:Made")
+    else:
+        assert load_function(f"{file}:Made")().a == 1
+        assert load_function(f"{file}:Made") is load_function(f"{file}:Made")
+    assert sys.modules["json"] is json

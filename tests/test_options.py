@@ -105,6 +105,19 @@ def test_the_help_tells_what_a_wait_costs_by_default_and_when_strict_raises():
     assert "every graph" in help_of["strict"] and "too small a gain" in help_of["strict"]
 
 
+@pytest.mark.parametrize(("given", "told"), [({3: 1}, "unknown option 3"), ("streams", "not 'streams'"), ([1], r"not \[1\]")])
+def test_options_are_a_dict_of_names(given, told):
+    with pytest.raises(OptionError, match=told):
+        options(given)
+
+
+@pytest.mark.parametrize("digits", [20, 400, 5000])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_integer_that_no_float_holds_is_no_value(digits, sign):
+    with pytest.raises(OptionError, match="option 'event_us' takes float, from 0"):
+        options({"event_us": sign * 10**digits})
+
+
 def test_nan_is_out_of_range():
     with pytest.raises(OptionError):
         options({"min_gain": float("nan")})
@@ -155,9 +168,12 @@ def test_an_empty_variable_is_not_set():
 @pytest.mark.parametrize(
     ("variable", "text", "complaint"),
     [
-        ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a number"),
+        ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a whole number"),
         ("GRAPHSTREAMS_STREAMS", "99", "from 1 to 8"),
         ("GRAPHSTREAMS_STRICT", "maybe", "neither 0 nor 1"),
+        ("GRAPHSTREAMS_STREAM", "2", "did you mean 'GRAPHSTREAMS_STREAMS'"),
+        ("GRAPHSTREAMS_DISABL", "1", "did you mean 'GRAPHSTREAMS_DISABLE'"),
+        ("GRAPHSTREAMS_DISABLE", "maybe", "neither 0 nor 1"),
     ],
 )
 def test_a_wrong_variable_is_named(variable, text, complaint):

@@ -74,7 +74,10 @@ class Calibration:
     @staticmethod
     def loads(text: str) -> Calibration:
         """The calibration that `dumps` wrote. Raises ValueError where the text is not one; the message says why."""
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         if not isinstance(data, dict):
             raise ValueError("it is no object")
         known = {field.name for field in fields(Calibration)}

@@ -86,7 +86,7 @@ class Store:
         """What was put under `key`, None where there is nothing that can be read."""
         try:
             return json.loads(self._path(key).read_text())  # type: ignore[no-any-return]
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
 
     def put(self, key: str, value: object) -> None:

@@ -12,15 +12,21 @@ from difflib import get_close_matches
 from graphlib import CycleError, TopologicalSorter
 from heapq import heapify, heappop, heappush
 from os import PathLike
-from pathlib import Path
-from sys import float_info
 from typing import Any
 
+from graphstreams.files import read_text
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.messages import shortened, shown
+
+LONGEST_US = 1e12  # of a kernel: more than eleven days
+MOST_KERNELS = 10_000
+MOST_DEPENDENCES = 50_000  # entries of all 'after'
+LONGEST_NAME = 1000  # characters
+MOST_TO_COMPARE = 2000  # names among which a similar one is looked for
 
 
 class ProfileError(ValueError):
-    """A profile that cannot be read; the message names the kernel at fault."""
+    """A profile that cannot be read; the message names the file, if there is one, and the kernel at fault."""
 
 
 def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:
@@ -28,35 +34,47 @@ def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[Kerne
 
     Program order is the order of the file, except where a kernel stands before one that it waits for: of those that
     wait for nothing any more, the first in the file comes next (Kahn, CACM 5(11), 1962). Raises ProfileError where
-    the profile is not one, and OSError where the file cannot be opened.
+    the profile is not one or too large, and OSError where the file cannot be opened.
     """
-    data = _parsed(source)
+    if isinstance(source, Mapping):
+        return _graph(source)
+    try:
+        return _graph(_parsed(source))
+    except ProfileError as error:
+        raise ProfileError(f"{source}: {error}") from error.__cause__
+
+
+def _graph(data: Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:
     entries = _entries(data)
     ids = _ids(entries)
     us = [_time(entry) for entry in entries]
-    after = [_after(entry, ids) for entry in entries]
+    after = _all_after(entries, ids)
     order = _program_order(after, list(ids))
     position = {index: kernel for kernel, index in enumerate(order)}
     kernels = tuple(_kernel(position[i], entries[i]) for i in order)
     edges = tuple(Edge(before, position[i], EdgeKind.RAW) for i in order for before in sorted(position[b] for b in after[i]))
-    return KernelGraph(str(data.get("name", "profile")), kernels, edges), [us[i] for i in order]
+    return KernelGraph(_text(data, "name", "the profile") or "profile", kernels, edges), [us[i] for i in order]
 
 
-def _parsed(source: str | PathLike[str] | Mapping[str, Any]) -> Mapping[str, Any]:
-    if isinstance(source, Mapping):
-        return source
+def _parsed(source: str | PathLike[str]) -> Mapping[str, Any]:
     try:
-        data = json.loads(Path(source).read_text(encoding="utf-8"))
+        text = read_text(source)
     except ValueError as error:
-        raise ProfileError(f"{source} is not JSON: {error}") from error
+        raise ProfileError(f"it is not a profile: {error}") from None
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ProfileError(f"it is not JSON: {error}") from error
+    except RecursionError:
+        raise ProfileError("it is nested too deeply to be a profile") from None
     if not isinstance(data, dict):
-        raise ProfileError(f"{source} is not a profile: an object with 'kernels' is needed, not {_json_type(data)}")
+        raise ProfileError(f"it is not a profile: an object with 'kernels' is needed, not {_json_type(data)}")
     return data
 
 
 def _entries(data: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if (unit := data.get("unit")) != "us":
-        raise ProfileError(f"the profile's unit is {unit!r}; it has to be 'us'")
+        raise ProfileError(f"the profile's unit is {shown(unit)}; it has to be 'us'")
     if "kernels" not in data:
         raise ProfileError("the profile has no 'kernels'")
     entries = data["kernels"]
@@ -64,6 +82,8 @@ def _entries(data: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
         raise ProfileError(f"the profile's 'kernels' is not a list but {_json_type(entries)}")
     if not entries:
         raise ProfileError("the profile's 'kernels' is empty; at least one kernel is needed")
+    if len(entries) > MOST_KERNELS:
+        raise ProfileError(f"the profile has {len(entries)} kernels; at most {MOST_KERNELS} can be planned")
     return entries
 
 
@@ -71,36 +91,63 @@ def _ids(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Place in the file of each id, in the order of the file."""
     ids: dict[str, int] = {}
     for index, entry in enumerate(entries):
-        name = entry.get("id") if isinstance(entry, Mapping) else None
-        if not isinstance(name, str) or not name:
+        name = _text(entry, "id", f"kernels[{index}]") if isinstance(entry, Mapping) else None
+        if not name:
             raise ProfileError(f"kernels[{index}] has no 'id'; a non-empty string is needed")
         if name in ids:
-            raise ProfileError(f"two kernels have the id {name!r}: kernels[{ids[name]}] and kernels[{index}]")
+            raise ProfileError(f"two kernels have the id {shown(name)}: kernels[{ids[name]}] and kernels[{index}]")
         ids[name] = index
     return ids
 
 
+def _text(data: Mapping[str, Any], field: str, owner: str) -> str | None:
+    """A field that is text which can be printed, None where it is left out."""
+    value = data.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ProfileError(f"{owner} has {field!r} {shown(value)}; a string of at most {LONGEST_NAME} characters is needed")
+    return value
+
+
 def _time(entry: Mapping[str, Any]) -> float:
+    name = shown(entry["id"])
     if "us" not in entry:
-        raise ProfileError(f"kernel {entry['id']!r} has no 'us'")
+        raise ProfileError(f"kernel {name} has no 'us'")
     us = entry["us"]
     is_number = isinstance(us, int | float) and not isinstance(us, bool)
-    if not (is_number and 0 <= us <= float_info.max):
-        raise ProfileError(f"kernel {entry['id']!r} has 'us' {us!r}; a finite number of at least 0 is needed")
+    if not (is_number and 0 <= us <= LONGEST_US):
+        raise ProfileError(f"kernel {name} has 'us' {shown(us)}; a number from 0 to {LONGEST_US:g} is needed")
     return float(us)
 
 
-def _after(entry: Mapping[str, Any], ids: Mapping[str, int]) -> list[int]:
-    """Places in the file of the kernels that `entry` waits for, without repeats."""
-    after = entry.get("after", [])
-    if not isinstance(after, list | tuple):
-        raise ProfileError(f"kernel {entry['id']!r} has an 'after' that is not a list but {_json_type(after)}")
+def _all_after(entries: Sequence[Mapping[str, Any]], ids: Mapping[str, int]) -> list[list[int]]:
+    """Places in the file of the kernels that each entry waits for, without repeats."""
+    found, count = [], 0
+    for entry in entries:
+        after = entry.get("after", [])
+        if not isinstance(after, list | tuple):
+            raise ProfileError(f"kernel {shown(entry['id'])} has an 'after' that is not a list but {_json_type(after)}")
+        count += len(after)
+        if count > MOST_DEPENDENCES:
+            raise ProfileError(f"the profile's 'after' have more than {MOST_DEPENDENCES} entries; no more can be planned")
+        found.append(_after(entry["id"], after, ids))
+    return found
+
+
+def _after(kernel: str, after: Sequence[Any], ids: Mapping[str, int]) -> list[int]:
     for name in after:
         if not isinstance(name, str) or name not in ids:
-            near = get_close_matches(str(name), ids, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ProfileError(f"kernel {entry['id']!r} is after {name!r}, which is no kernel of the profile{hint}")
+            what = f"kernel {shown(kernel)} is after {shown(name)}, which is no kernel of the profile"
+            raise ProfileError(what + _hint(name, ids))
     return list(dict.fromkeys(ids[name] for name in after))
+
+
+def _hint(name: object, ids: Mapping[str, int]) -> str:
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or len(ids) > MOST_TO_COMPARE:
+        return ""
+    near = get_close_matches(name, ids, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _program_order(after: Sequence[Sequence[int]], names: Sequence[str]) -> list[int]:
@@ -119,7 +166,7 @@ def _program_order(after: Sequence[Sequence[int]], names: Sequence[str]) -> list
             if not missing[index]:
                 heappush(ready, index)
     if len(order) < len(after):
-        raise ProfileError(f"the kernels wait for each other in a cycle: {_cycle(after, names)}")
+        raise ProfileError(f"the kernels wait for each other in a cycle: {shortened(_cycle(after, names))}")
     return order
 
 
@@ -133,7 +180,8 @@ def _cycle(after: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 
 
 def _kernel(position: int, entry: Mapping[str, Any]) -> Kernel:
-    launches = (str(entry["label"]),) if entry.get("label") else ()
+    label = _text(entry, "label", f"kernel {shown(entry['id'])}")
+    launches = (label,) if label else ()
     return Kernel(position, entry["id"], "profile", launches=launches)
 
 
@@ -154,6 +202,7 @@ def price_from_profile(graph: KernelGraph, source: str | PathLike[str]) -> list[
     times = {kernel.name: time for kernel, time in zip(profile.kernels, us, strict=True)}
     for kernel in graph.kernels:
         if kernel.name not in times:
-            near = get_close_matches(kernel.name, times, n=1, cutoff=0.0)[0]
-            raise ProfileError(f"the profile has no time for kernel {kernel.name!r}; the nearest name it has is {near!r}")
+            near = get_close_matches(kernel.name, list(times)[:MOST_TO_COMPARE], n=1, cutoff=0.0)[0]
+            text = f"has no time for kernel {kernel.name!r}; the nearest name it has is {near!r}"
+            raise ProfileError(f"the profile {source} {text}")
     return [times[kernel.name] for kernel in graph.kernels]

@@ -67,7 +67,7 @@ def load(path: Path) -> tuple[list[Sample], dict[str, Any]]:
     try:
         data = dict(json.loads(path.read_text(encoding="utf-8")))
         samples = [from_dict(kernel) for kernel in data.pop("kernels")]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: no kernels of a calibration run: {error!r}") from None
     if not samples:
         raise ValueError(f"{path}: no kernels of a calibration run: there are none")

@@ -71,7 +71,7 @@ class Plan:
         """The plan that `dumps` wrote. Raises ValueError where the text is not one."""
         try:
             return _plan_from(json.loads(text))
-        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a plan: {error}") from error
 
 

@@ -1,26 +1,70 @@
-"""Which of torch's CUDA allocators streamed graphs are sound with. Read in torch 2.15.0: `c10/cuda/CUDACachingAllocator.cpp`.
+"""Which of torch's CUDA allocators streamed graphs are sound with. Read in torch 2.14.1 and 2.15.0: `c10/cuda/
+CUDACachingAllocator.cpp`, `c10/core/AllocatorConfig.h`, `torch/cuda/memory.py`.
 
 A block of an aux stream that the caller's stream has read is freed once the caller's stream waits for that stream, and is safe
 from then on, for the aux stream gets it behind its next fork only. That holds where blocks stay with their streams.
+
+The text of the last settings does not tell what holds: settings that it does not name stay as they were. So the allocator is
+asked for its state. That takes as long as it has blocks, so it is asked when a graph is compiled or looked up in a cache, and
+not when one is called.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
-
-def settings() -> tuple[str, str]:
-    """Name and settings of the allocator."""
-    text = getattr(torch._C, "_accelerator_getAllocatorSettings", lambda: "")()
-    return torch.cuda.memory.get_allocator_backend(), str(text)
+_ALL_POOLS_WITHOUT_TRACES = (0, 0, False)
 
 
-def unsuited() -> str:
-    """Why graphs have to stay serial with the allocator in use; empty where they need not."""
-    backend, text = settings()
-    if backend != "native":
-        return f"the allocator {backend} hands a block that was freed to any stream"
-    if "expandable_segments:true" in text.replace(" ", "").lower():
-        # `unmapHandles` waits for the segment's own stream only, before memory that another may still read is unmapped.
+@dataclass(frozen=True)
+class AllocatorState:
+    """What decides whether streamed graphs are sound with an allocator. None: it can't be asked."""
+
+    backend: str
+    expandable: bool | None = False  # whether new segments are
+    holds_expandable: bool | None = False  # whether there are such segments, perhaps from before the setting was changed
+
+
+def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mapping[str, Any]] | None = None) -> AllocatorState:
+    """Return the state of the allocator in use, by default torch's own for CUDA.
+
+    `backend` returns its name and `snapshot` what `torch._C._cuda_memorySnapshot` does: "allocator_settings" and "segments".
+    """
+    name = (backend or torch.cuda.memory.get_allocator_backend)()
+    if name != "native":
+        return AllocatorState(name)
+    try:
+        seen = (snapshot or _snapshot)()
+        expandable = seen["allocator_settings"]["expandable_segments"]
+        held = [segment["is_expandable"] for segment in seen["segments"]]
+    except Exception:  # whatever it is, nothing is known
+        return AllocatorState(name, None, None)
+    if not all(isinstance(each, bool) for each in (expandable, *held)):
+        return AllocatorState(name, None, None)
+    return AllocatorState(name, expandable, any(held))
+
+
+def unsuited(found: AllocatorState | None = None) -> str:
+    """Return why graphs have to stay serial with an allocator in that state, by default the one in use; empty if need not."""
+    found = found or state()
+    if found.backend != "native":
+        return f"the allocator {found.backend} hands a block that was freed to any stream"
+    # `unmapHandles` waits for the segment's own stream only, before memory that another may still read is unmapped.
+    if found.expandable is None or found.holds_expandable is None:
+        return "this version of torch does not tell whether the allocator's segments are expandable"
+    if found.expandable:
         return "with expandable_segments the allocator unmaps memory while a kernel of another stream may read it"
+    if found.holds_expandable:
+        return (
+            "the allocator holds memory from the time when expandable_segments was on, and may unmap it while a kernel of "
+            "another stream reads it; start the process with expandable_segments off"
+        )
     return ""
+
+
+def _snapshot() -> Mapping[str, Any]:
+    return torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)

@@ -65,6 +65,17 @@ def test_after_may_be_left_out_and_may_repeat():
         (profile(kernel("a", float("nan"))), "'a' has 'us' nan"),
         (profile(kernel("a", float("inf"))), "'a' has 'us' inf"),
         (profile(kernel("a", 10**400)), "'a' has 'us' 1000"),
+        (profile(kernel("a", 1e308)), r"'a' has 'us' 1e\+308; a number from 0 to 1e\+12"),
+        (profile(kernel("a", 10**5000)), "'a' has 'us' a number too long to show"),
+        (profile(kernel("a", [[[[[[1]]]]]])), r"'a' has 'us' \[\[\[\[...\]\]\]\]"),
+        (profile(kernel("a"), name=3), "the profile has 'name' 3; a string"),
+        (profile(kernel("a"), name="n" * 1001), "a string of at most 1000 characters is needed"),
+        (profile(kernel("\ud800")), r"kernels\[0\] has 'id' '\\ud800'"),
+        (profile(kernel("i" * 1001)), r"kernels\[0\] has 'id' 'iii"),
+        (profile({**kernel("a"), "label": ["l"]}), r"kernel 'a' has 'label' \['l'\]"),
+        (profile(kernel("a"), kernel("b", 1, ["c" * 10**6])), "'b' is after 'ccc.*c', which is no kernel of the profile$"),
+        (profile(*(kernel(str(i)) for i in range(10_001))), "10001 kernels; at most 10000 can be planned"),
+        (profile(kernel("a"), kernel("b", 1, ["a"] * 50_001)), "more than 50000 entries"),
         (profile(kernel("a", "3")), "'a' has 'us' '3'"),
         (profile(kernel("a", True)), "'a' has 'us' True"),
         (profile({"us": 1}), r"kernels\[0\] has no 'id'"),
@@ -92,12 +103,47 @@ def test_names_the_members_of_a_cycle_and_no_others():
     assert "a b c a b c".find(" ".join(members[:-1])) >= 0
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "not a profile.*not a list"), ("", "is not JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "not a profile.*not a list"),
+        ("", "is not JSON"),
+        ("9" * 5000, "is not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("\ufeff{}", "is not JSON"),
+        ('{"unit": "us", "kernels": [{"id": "a"}]}', "kernel 'a' has no 'us'"),
+        ('{"unit": "us", "kernels": [{"id": "a", "us": NaN}]}', "kernel 'a' has 'us' nan"),
+    ],
+)
 def test_a_file_that_is_no_profile(tmp_path, text, message):
     path = tmp_path / "broken.json"
-    path.write_text(text)
-    with pytest.raises(ProfileError, match=message):
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ProfileError, match=message) as raised:
         load_profile(path)
+    assert str(raised.value).startswith(f"{path}: ") and len(str(raised.value).splitlines()) == 1
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_bytes(b'{"unit": "us\xff"}')
+    with pytest.raises(ProfileError, match="is not text in UTF-8: invalid start byte at byte 12"):
+        load_profile(path)
+
+
+def test_a_file_that_is_too_large(tmp_path):
+    path = tmp_path / "large.json"
+    with path.open("wb") as file:
+        file.truncate(64 * 2**20 + 1)
+    with pytest.raises(ProfileError, match="more than 67108864 bytes"):
+        load_profile(path)
+
+
+def test_the_largest_profile_is_read():
+    count = 10_000
+    graph, us = load_profile(profile(*(kernel(str(i), 1e12, [str(i - 1)] if i else []) for i in range(count))))
+    assert (len(graph.kernels), sum(us)) == (count, count * 1e12)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):

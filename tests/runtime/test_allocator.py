@@ -2,36 +2,127 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from typing import Any
+
 import pytest
 import torch
 from sample_modules import FREE_EVENTS, module_and_inputs
 
 from graphstreams import StreamPass
 from graphstreams.explaining import capture
-from graphstreams.runtime import allocator
+from graphstreams.runtime.allocator import AllocatorState, state, unsuited
 
 
-@pytest.mark.parametrize("text", ["", "expandable_segments:False", "max_split_size_mb:64"])
-def test_the_native_allocator_is_sound(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._C, "_accelerator_getAllocatorSettings", lambda: text)
-    assert allocator.unsuited() == ""
+def snapshot(expandable: Any = False, *segments: Any) -> dict[str, Any]:
+    """What torch says of an allocator with such a setting and, for each of its segments, whether it is expandable."""
+    return {
+        "allocator_settings": {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64", "expandable_segments": expandable},
+        "segments": [{"address": 4096, "is_expandable": segment} for segment in segments],
+    }
+
+
+def reason(found: dict[str, Any], backend: str = "native") -> str:
+    return unsuited(state(lambda: backend, lambda: found))
+
+
+@pytest.mark.parametrize("found", [snapshot(), snapshot(False, False, False)])
+def test_the_native_allocator_is_sound(found: dict[str, Any]) -> None:
+    assert reason(found) == ""
+
+
+def test_the_allocator_in_use_is_sound() -> None:
+    assert state() == AllocatorState("native", False, False)
+    assert unsuited() == ""
 
 
 @pytest.mark.parametrize(
-    ("backend", "text", "reason"),
+    ("found", "backend", "told"),
     [
-        ("native", "max_split_size_mb:64,expandable_segments: True", "unmaps memory"),
-        ("cudaMallocAsync", "backend:cudaMallocAsync", "to any stream"),
-        ("pluggable", "", "the allocator pluggable"),
+        (snapshot(True), "native", "unmaps memory"),
+        (snapshot(True, False, True), "native", "unmaps memory"),
+        (snapshot(False, False, True), "native", "start the process with expandable_segments off"),
+        (snapshot(), "cudaMallocAsync", "the allocator cudaMallocAsync hands a block that was freed to any stream"),
+        (snapshot(), "pluggable", "the allocator pluggable"),
     ],
 )
-def test_with_others_graphs_stay_serial_and_say_why(
-    backend: str, text: str, reason: str, monkeypatch: pytest.MonkeyPatch
+def test_others_are_not_and_the_reason_says_why(found: dict[str, Any], backend: str, told: str) -> None:
+    assert told in reason(found, backend)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {},
+        {"allocator_settings": {}, "segments": []},
+        {"allocator_settings": {"expandable_segments": False}},
+        snapshot(None),
+        snapshot("False"),
+        snapshot(False, None),
+        {**snapshot(), "segments": [{"address": 4096}]},
+        {**snapshot(), "segments": None},
+    ],
+)
+def test_an_allocator_that_does_not_tell_is_not_sound(found: dict[str, Any]) -> None:
+    assert "does not tell whether the allocator's segments are expandable" in reason(found)
+
+
+def test_an_allocator_that_cannot_be_asked_is_not_sound() -> None:
+    def gone() -> dict[str, Any]:
+        raise AttributeError("_cuda_memorySnapshot")
+
+    assert "does not tell" in unsuited(state(lambda: "native", gone))
+
+
+SET_TWICE = """
+import torch
+from graphstreams.runtime.allocator import unsuited
+for text in {settings!r}:
+    torch._C._accelerator_setAllocatorSettings(text)
+print(torch._C._accelerator_getAllocatorSettings() + "|" + unsuited())
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "sound"),
+    [
+        ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, [], False),
+        ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, ["max_split_size_mb:64"], False),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, ["garbage_collection_threshold:0.5"], False),
+        ({}, ["expandable_segments:True", "max_split_size_mb:64", "roundup_power2_divisions:4"], False),
+        ({}, ["expandable_segments:True", "max_split_size_mb:64,expandable_segments:False"], True),
+        ({}, ["max_split_size_mb:64"], True),
+    ],
+)
+def test_settings_hold_until_they_are_set_otherwise(environment: dict[str, str], settings: list[str], sound: bool) -> None:
+    """In a process of its own, for settings can't be taken back."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTORCH_")}
+    command = [sys.executable, "-c", SET_TWICE.format(settings=settings)]
+    done = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, check=True)
+    last, _, told = done.stdout.strip().partition("|")
+    assert last == (settings[-1] if settings else "expandable_segments:True")
+    assert ("unmaps memory" not in told) is sound
+    assert (told == "") is sound
+
+
+@pytest.mark.parametrize(
+    ("found", "backend", "told"),
+    [
+        (snapshot(True), "native", "unmaps memory"),
+        (snapshot(False, True), "native", "from the time when"),
+        ({}, "native", "does not tell"),
+        (snapshot(), "pluggable", "the allocator pluggable"),
+    ],
+)
+def test_graphs_stay_serial_and_say_why(
+    found: dict[str, Any], backend: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = StreamPass().uuid()
-    monkeypatch.setattr(torch._C, "_accelerator_getAllocatorSettings", lambda: text)
+    monkeypatch.setattr(torch._C, "_cuda_memorySnapshot", lambda _: found)
     monkeypatch.setattr(torch.cuda.memory, "get_allocator_backend", lambda: backend)
     (outcome,) = capture(*module_and_inputs("diamond"), "h200", FREE_EVENTS)
     assert (outcome.report.verdict, outcome.report.stage) == ("serial", "read")
-    assert reason in outcome.report.reason
+    assert told in outcome.report.reason
     assert StreamPass().uuid() != before  # a graph from a cache was compiled for another allocator

@@ -1,0 +1,54 @@
+"""Files and folders that a user names: whether they can be read or written, before any work is done for them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+LARGEST = 64 * 2**20  # bytes
+
+
+def read_text(path: str | os.PathLike[str], largest: int = LARGEST) -> str:
+    """Return the text of a file in UTF-8.
+
+    Raises ValueError, without the file's name, if there are more than `largest` bytes or they are no text; OSError as `open`.
+    """
+    with open(path, "rb") as file:
+        content = file.read(largest + 1)  # of a device that never ends too
+    if len(content) > largest:
+        raise ValueError(f"it has more than {largest} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def make_folder(path: Path) -> Path:
+    """Make the folder if it is missing, check that files can be written there, and return it.
+
+    Raises ValueError, with the folder's name, if they can't.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _try_to_write(path)
+    except OSError as error:
+        raise ValueError(f"{path} is no folder that can be written: {error.strerror}") from None
+    return path
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError, with the file's name, if it can't be written. A file that is missing is not made."""
+    try:
+        if path.exists():
+            with open(path, "ab"):
+                return
+        _try_to_write(path.absolute().parent)
+    except OSError as error:
+        raise ValueError(f"{path} is no file that can be written: {error.strerror}") from None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Permissions don't tell: root has all, and some file systems take no files."""
+    with tempfile.TemporaryFile(dir=folder):
+        pass
