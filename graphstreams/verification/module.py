@@ -16,7 +16,7 @@ class Module:
     """Names of a wrapper's module. Kernels are read when they are first used."""
 
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
-    kernels: dict[str, tuple[str, int]] = field(default_factory=dict)  # source, line
+    kernels: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # source, line, the function that is launched
     paths: dict[str, str] = field(default_factory=dict)
     tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
     unknown: dict[str, int] = field(default_factory=dict)  # names bound to something not understood
@@ -100,9 +100,9 @@ def _read_assignment(module: Module, name: str, value: ast.expr) -> None:
             module.tensors.add(name)
         case ast.Call(
             func=ast.Attribute(value=ast.Name(id="async_compile"), attr="triton"),
-            args=[ast.Constant(), ast.Constant(value=str(source)), *_],
+            args=[ast.Constant(value=str(entry)), ast.Constant(value=str(source)), *_],
         ):
-            module.kernels[name] = (source, value.lineno)
+            module.kernels[name] = (source, value.lineno, entry)
         case ast.Call(func=ast.Name(id=function), keywords=[ast.keyword(arg="partitions", value=ast.List(elts=parts))]):
             if module.runner is None or function != module.runner.name:
                 module.unknown[name] = value.lineno
