@@ -5,10 +5,27 @@ from __future__ import annotations
 import ast
 
 from graphstreams.verification.kernel_functions import Accesses, Arguments, UnknownEffect, add, apply
-from graphstreams.verification.kernel_language import Effect, canonical, effect_of, is_number, is_number_type, method_effect
+from graphstreams.verification.kernel_language import (
+    Effect,
+    canonical,
+    effect_of,
+    is_number,
+    is_number_type,
+    method_effect,
+    type_position,
+)  # fmt: skip
 from graphstreams.verification.kernel_source import KernelSource
 from graphstreams.verification.kernel_values import (
-    Descriptor, Function, Helper, KernelValue, Kind, Pointer, Sequence, describe, is_numeric, join,
+    Descriptor,
+    Function,
+    Helper,
+    KernelValue,
+    Kind,
+    Pointer,
+    Sequence,
+    describe,
+    is_numeric,
+    join,
 )  # fmt: skip
 from graphstreams.verification.unreadable import UnreadableWrapper
 
@@ -44,7 +61,8 @@ class Expressions:
     def refuse(self, node: ast.AST, why: str, what: str = "") -> UnreadableWrapper:
         """Return the error for a construct."""
         text = what or " ".join(ast.unparse(node).split())
-        return UnreadableWrapper(self._line, f"Triton kernel {self._name} {why}: {text if len(text) <= 100 else text[:97] + '...'}")
+        shortened = text if len(text) <= 100 else text[:97] + "..."
+        return UnreadableWrapper(self._line, f"Triton kernel {self._name} {why}: {shortened}")
 
     def step(self, node: ast.AST) -> None:
         """Count what has been interpreted. Raises UnreadableWrapper if it takes too long."""
@@ -97,8 +115,8 @@ class Expressions:
                     self.value(operand, names)
                 return Kind.NUMBER
             case ast.UnaryOp(op=op, operand=operand):
-                value = self.value(operand, names)
-                return Kind.NUMBER if isinstance(op, ast.Not) else self._number(node, value)
+                given = self.value(operand, names)
+                return Kind.NUMBER if isinstance(op, ast.Not) else self._number(node, given)
             case ast.JoinedStr(values=parts):
                 for part in parts:
                     self.value(part.value if isinstance(part, ast.FormattedValue) else part, names)
@@ -131,6 +149,8 @@ class Expressions:
 
     def _name_value(self, node: ast.expr, name: str, names: Names) -> KernelValue:
         value = names[name] if name in names else self.outside(name)
+        if value is None and self._generated:
+            return Kind.NOTHING  # templates leave out names that stand in branches which Triton does not compile
         if value is None:
             raise self.refuse(node, "has a name that its source does not define")
         return value
@@ -211,19 +231,24 @@ class Expressions:
             return owner
         effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else method_effect(name)
         effect = effect if effect in _METHOD_EFFECTS else None
+        given = Arguments((owner, *given.positional), given.keywords, ("", *given.texts))
         if name.startswith("is_") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE) and not given.values:
             return Kind.NUMBER
-        return self._apply(node, effect, Arguments((owner, *given.positional), given.keywords, given.texts))
+        return self._apply(node, effect, given, name)
 
     def _run(self, node: ast.Call, function: KernelValue, given: Arguments) -> KernelValue:
         if isinstance(function, Helper):
             return self.follow(function.definition, self._bind(node, function.definition, given))
-        effect = effect_of(function.path, self._generated) if isinstance(function, Function) else None
-        return self._apply(node, effect, given)
+        if not isinstance(function, Function):
+            raise self.refuse(node, f"calls {describe(function)}")
+        return self._apply(node, effect_of(function.path, self._generated), given, function.path)
 
-    def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments) -> KernelValue:
+    def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
         if effect is None:
             raise self.refuse(node, "calls a function that is not known")
+        for kind in given.types(type_position(path)) if effect is not Effect.CAST else ():
+            if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
+                raise self.refuse(node, f"takes {describe(kind)} for the type of a number")
         try:
             return apply(effect, given, self.touched, lambda function: self._fold(node, function))
         except UnknownEffect as error:

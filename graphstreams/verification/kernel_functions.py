@@ -6,8 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from graphstreams.verification.kernel_language import Effect, stays_in_registers
-from graphstreams.verification.kernel_values import Descriptor, Function, Helper, KernelValue, Kind, Pointer, Sequence
-from graphstreams.verification.kernel_values import describe, is_numeric, join
+from graphstreams.verification.kernel_values import (
+    Descriptor,
+    Function,
+    Helper,
+    KernelValue,
+    Kind,
+    Pointer,
+    Sequence,
+    describe,
+    is_numeric,
+    join,
+)  # fmt: skip
 
 _ADDRESS_KEYWORDS = ("pointer", "base", "input", "desc", "x", "sem", "scratch_base")
 _TYPE_KEYWORDS = ("dtype", "element_ty")
@@ -47,6 +57,13 @@ class Arguments:
                 others = {k: v for k, v in self.keywords.items() if k != name}
                 return self.keywords[name], Arguments(self.positional, others, self.texts)
         raise UnknownEffect("lacks an argument")
+
+    def types(self, position: int | None) -> list[KernelValue]:
+        """Return the arguments that the function takes for types."""
+        found = [value for name, value in self.keywords.items() if name in ("dtype", "out_dtype")]
+        if position is not None and position < len(self.positional):
+            found.append(self.positional[position])
+        return found
 
 
 Apply = Callable[[KernelValue], None]  # calls a function with numbers
@@ -97,6 +114,8 @@ def _pure(given: Arguments) -> KernelValue:
 
 
 def _fold(given: Arguments, call: Apply) -> KernelValue:
+    if not any(isinstance(value, Function | Helper) for value in given.values):
+        raise UnknownEffect("combines numbers by a function that is not known")
     for value in given.values:
         if isinstance(value, Function | Helper):
             call(value)

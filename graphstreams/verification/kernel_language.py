@@ -55,11 +55,12 @@ def _table(*groups: tuple[Effect, str]) -> dict[str, Effect]:
 _TRITON = _table(
     (
         Effect.PURE,
-        "abs arange argmax argmin bitonic_merge cdiv ceil clamp cos cumprod cumsum div_rn dot dot_scaled erf exp exp2 fdiv flip "
-        "floor fma full gather histogram log log2 max maximum min minimum mul num_programs pair_uniform_to_normal philox "
-        "philox_impl program_id rand rand4x randint randint4x randn randn4x range reduce_or rsqrt sigmoid sin softmax sort sqrt "
-        "sqrt_rn static_range sum swizzle2d topk uint_to_uniform_float umulhi xor_sum zeros zeros_like expect_zero slice "
-        "extra.cuda.globaltimer extra.cuda.smid extra.cuda.num_threads extra.cuda.num_warps _log2 item logical_and logical_or",
+        "_log2 abs arange argmax argmin bitonic_merge cdiv ceil clamp cos cumprod cumsum div_rn dot dot_scaled erf "
+        "exp exp2 expect_zero extra.cuda.globaltimer extra.cuda.num_threads extra.cuda.num_warps extra.cuda.smid fdiv "
+        "flip floor fma full gather histogram item log log2 logical_and logical_or max maximum min minimum mul "
+        "num_programs pair_uniform_to_normal philox philox_impl program_id rand rand4x randint randint4x randn "
+        "randn4x range reduce_or rsqrt sigmoid sin slice softmax sort sqrt sqrt_rn static_range sum swizzle2d topk "
+        "uint_to_uniform_float umulhi xor_sum zeros zeros_like",
     ),
     (Effect.INERT, "assume debug_barrier device_assert device_print static_assert static_print condition"),
     (Effect.IDENTITY, "constexpr to_tensor _unwrap_if_constexpr"),
@@ -77,7 +78,10 @@ _TRITON = _table(
     (Effect.ADD, "add sub"),
     (Effect.READ, "load load_tensor_descriptor _experimental_descriptor_load atomic_load"),
     (Effect.WRITE, "store store_tensor_descriptor scatter"),
-    (Effect.UPDATE, "atomic_add atomic_and atomic_cas atomic_max atomic_min atomic_or atomic_poll atomic_store atomic_xchg atomic_xor"),
+    (
+        Effect.UPDATE,
+        "atomic_add atomic_and atomic_cas atomic_max atomic_min atomic_or atomic_poll atomic_store atomic_xchg atomic_xor",
+    ),
     (Effect.DESCRIBE, "make_tensor_descriptor _experimental_make_tensor_descriptor"),
     (Effect.FOLD, "associative_scan map_elementwise reduce"),
     (Effect.ASSEMBLY, "inline_asm_elementwise"),
@@ -87,12 +91,13 @@ _DEPENDENT_LAUNCH = ("extra.cuda.gdc_wait", "extra.cuda.gdc_launch_dependents")
 _INDUCTOR = _table(
     (
         Effect.PURE,
-        "any constexpr_next_power_of_2 device_assert_then div_floor_integer exp fmax2 fmaximum fp8e4m3fn_to_float32 frexp if_mask inline_asm_pack "
-        "inline_asm_unpack is_floating max2 max2_strict max_with_first_index max_with_index maximum maximum_with_index min2 "
-        "min2_strict min_with_first_index min_with_index minimum minimum_with_index nextafter online_softmax_combine "
-        "online_softmax_combine_with_sum online_softmax_reduce online_softmax_reduce_scalar_combine pack_value_flag pow_integer "
-        "prod prod_inner_tree promote_to_tensor rand4x rand_eager_kernel randint64 randn4x remainder_integer select_one "
-        "sort_with_index unpack_flag unpack_value welford welford_combine welford_reduce _prod_accumulate _any_combine",
+        "_any_combine _prod_accumulate any constexpr_next_power_of_2 device_assert_then div_floor_integer exp fmax2 "
+        "fmaximum fp8e4m3fn_to_float32 frexp if_mask inline_asm_pack inline_asm_unpack is_floating max2 max2_strict "
+        "max_with_first_index max_with_index maximum maximum_with_index min2 min2_strict min_with_first_index "
+        "min_with_index minimum minimum_with_index nextafter online_softmax_combine online_softmax_combine_with_sum "
+        "online_softmax_reduce online_softmax_reduce_scalar_combine pack_value_flag pow_integer prod prod_inner_tree "
+        "promote_to_tensor rand4x rand_eager_kernel randint64 randn4x remainder_integer select_one sort_with_index "
+        "unpack_flag unpack_value welford welford_combine welford_reduce",
     ),
     (Effect.INERT, "set_driver_to_gpu"),
     (Effect.SEARCH, "bucketize_binary_search"),
@@ -134,6 +139,15 @@ def method_effect(name: str) -> Effect | None:
     return _TRITON.get(name)
 
 
+# Where functions take a type by position; by keyword they call it `dtype` or `out_dtype`.
+_TYPE_POSITIONS = {"full": 2, "zeros": 1, "sum": 3, "cumsum": 3, "cumprod": 3, "dot": 6, "inline_asm_elementwise": 3}
+
+
+def type_position(path: str) -> int | None:
+    """Return which argument of a function is a type, if it has one."""
+    return _TYPE_POSITIONS.get(path.removeprefix(_LANGUAGE))
+
+
 def is_number_type(path: str) -> bool:
     """Return whether a path names the type of a number."""
     return _NUMBER_TYPES.fullmatch(path) is not None
@@ -144,9 +158,12 @@ def is_number(path: str) -> bool:
     return _NUMBERS.fullmatch(path) is not None
 
 
-_REGISTER_INSTRUCTIONS = frozenset(
-    "abs add addc and bfe bfi brev clz cnot copysign cos cvt div ex2 fma lg2 lop3 mad mad24 max min mov mul mul24 neg not or popc "
-    "prmt rcp rem rsqrt sad selp set setp shf shl shr sin sqrt sub subc tanh testp xor".split()
+_REGISTER_INSTRUCTIONS = _table(
+    (
+        Effect.PURE,
+        "abs add addc and bfe bfi brev clz cnot copysign cos cvt div ex2 fma lg2 lop3 mad mad24 max min mov mul "
+        "mul24 neg not or popc prmt rcp rem rsqrt sad selp set setp shf shl shr sin sqrt sub subc tanh testp xor",
+    ),
 )
 
 

@@ -65,8 +65,9 @@ def _read_statement(read: KernelSource, statement: ast.stmt, name: str, line: in
         case ast.FunctionDef():
             _check_free(read, statement.name, name, line)
             read.functions[statement.name] = statement
-        case ast.Assign(targets=[ast.Name(id=target)], value=value) | ast.AnnAssign(
-            target=ast.Name(id=target), value=ast.expr() as value
+        case (
+            ast.Assign(targets=[ast.Name(id=target)], value=value)
+            | ast.AnnAssign(target=ast.Name(id=target), value=ast.expr() as value)
         ):
             _check_free(read, target, name, line)
             read.constants[target] = value
@@ -75,7 +76,8 @@ def _read_statement(read: KernelSource, statement: ast.stmt, name: str, line: in
         case ast.Expr(value=value) if ast.unparse(value) in _RUN_AT_IMPORT:
             pass
         case _:
-            raise UnreadableWrapper(line, f"the source of Triton kernel {name} has at its top level: {ast.unparse(statement)[:100]}")
+            text = " ".join(ast.unparse(statement).split())[:100]
+            raise UnreadableWrapper(line, f"the source of Triton kernel {name} has at its top level: {text}")
 
 
 def _bind_path(read: KernelSource, target: str, path: str, name: str, line: int) -> None:

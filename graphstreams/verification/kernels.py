@@ -62,9 +62,12 @@ def read_kernel(name: str, source: str, line: int, entry: str = "") -> Kernel:
         raise UnreadableWrapper(line, f"Triton kernel {name} has no launch signature")
     _check_launch(heuristic, name, line)
     names = [argument.arg for argument in definition.args.args]
+    _check_kinds(kinds, name, line)
+    values: dict[str, KernelValue] = {}
+    for n in names:
+        number = Kind.NUMBER if kinds.get(n, "constexpr") != "constexpr" else _constant(n, read, heuristic, line)
+        values[n] = pointer_value(n, str(kinds.get(n, ""))) or number
     generated = _decorator_name(heuristic) != "user_autotune"
-    constants = _Constants(read, heuristic, generated)
-    values = {n: _parameter(n, str(kinds.get(n, "")), constants, name, line) for n in names}
     touched = kernel_accesses(read, definition, values, line, generated)
     mutated = _literal(heuristic, "inductor_meta", "mutated_arg_names")
     written = touched.writes | set(mutated if isinstance(mutated, list) else ())
@@ -81,30 +84,19 @@ def pointer_value(name: str, kind: str) -> KernelValue | None:
     return Descriptor(frozenset({name})) if kind.startswith(_POINTERS[1:]) else None
 
 
-def _parameter(name: str, kind: str, constants: _Constants, kernel: str, line: int) -> KernelValue:
-    value = pointer_value(name, kind)
-    if value is not None:
-        return value
-    if kind.startswith(_POINTERS):
-        raise UnreadableWrapper(line, f"Triton kernel {kernel} takes {kind} for {name}: the address of addresses")
-    return constants.value(name, line, kernel) if kind in ("constexpr", "") else Kind.NUMBER
+def _check_kinds(kinds: dict[str, object], name: str, line: int) -> None:
+    for parameter, kind in kinds.items():
+        if str(kind).startswith(_POINTERS) and pointer_value(parameter, str(kind)) is None:
+            raise UnreadableWrapper(line, f"Triton kernel {name} takes {kind} for {parameter}: not the address of numbers")
 
 
-class _Constants:
-    """The values of a kernel's constant parameters, as far as its decorator spells them out."""
-
-    def __init__(self, source: KernelSource, heuristic: ast.Call, generated: bool) -> None:
-        self._source, self._heuristic, self._generated = source, heuristic, generated
-
-    def value(self, name: str, line: int, kernel: str) -> KernelValue:
-        """Return what a constant is: Inductor's own kernels choose numbers alone among theirs."""
-        configs = _keyword(self._heuristic, "configs")
-        tables = [_find(_keyword(self._heuristic, "triton_meta"), "constants")]
-        tables += configs.elts if isinstance(configs, ast.List) else []
-        found = [value for table in tables if (value := _find(table, name)) is not None]
-        if not found:
-            return Kind.NUMBER if self._generated else Kind.MIXED
-        return constant_value(self._source, found, kernel, line)
+def _constant(name: str, source: KernelSource, heuristic: ast.Call, line: int) -> KernelValue:
+    """Return what a constant parameter is; one that the decorator does not spell out does not serve as a type."""
+    configs = _keyword(heuristic, "configs")
+    tables = [_find(_keyword(heuristic, "triton_meta"), "constants")]
+    tables += configs.elts if isinstance(configs, ast.List) else []
+    found = [value for table in tables if (value := _find(table, name)) is not None]
+    return constant_value(source, found, name, line) if found else Kind.NUMBER
 
 
 def _entry(source: KernelSource, name: str, line: int) -> tuple[ast.FunctionDef, ast.Call]:
