@@ -80,6 +80,9 @@ def _stages(
             memory_serial=reading.peak_memory,
         )
         _check_collectives(reading)
+        for kernel in reading.kernels.kernels:
+            if kernel.kind == "triton" and kernel.exclusive_reason:
+                note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
         if config.coordinate_descent_tuning:
             text = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
             note(outcome, text)
