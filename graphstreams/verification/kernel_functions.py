@@ -147,8 +147,8 @@ def _cast(given: Arguments) -> KernelValue:
     value, rest = given.split(0, _ADDRESS_KEYWORDS)
     target, rest = rest.split(0, _TYPE_KEYWORDS)
     _numbers(rest.values)
-    if value is Kind.NOTHING:
-        return value
+    if Kind.NOTHING in (value, target):
+        return Kind.NOTHING
     if target is Kind.POINTER_TYPE and isinstance(value, Pointer):
         return value
     if target is Kind.POINTER_TYPE:

@@ -55,8 +55,15 @@ def read_kernel(name: str, source: str, line: int, entry: str = "") -> Kernel:
 
     `entry` is the name of the function that is launched, by default `name`. Raises UnreadableWrapper.
     """
+    try:
+        return _read_kernel(name, source, line, entry or name)
+    except RecursionError:
+        raise UnreadableWrapper(line, f"Triton kernel {name} is nested too deeply") from None
+
+
+def _read_kernel(name: str, source: str, line: int, entry: str) -> Kernel:
     read = read_source(name, source, line)
-    definition, heuristic = _entry(read, entry or name, line)
+    definition, heuristic = _entry(read, entry, line)
     kinds = _literal(heuristic, "triton_meta", "signature")
     if not isinstance(kinds, dict):
         raise UnreadableWrapper(line, f"Triton kernel {name} has no launch signature")
@@ -146,7 +153,7 @@ def _literal(heuristic: ast.Call, keyword: str, key: str) -> object:
     value = _find(_keyword(heuristic, keyword), key)
     try:
         return None if value is None else ast.literal_eval(value)
-    except ValueError:
+    except (ValueError, TypeError, SyntaxError):
         return None
 
 
