@@ -359,4 +359,4 @@ def test_nested_loops_and_large_kernels_end() -> None:
     with pytest.raises(UnreadableWrapper, match="takes too long"):
         accesses("x = (" + "0, " * 250_000 + ")")
     with pytest.raises(UnreadableWrapper, match="nested too deeply"):
-        accesses("x = " + "n." * 500 + "T")
+        accesses("x = n" + ".T" * 500)
