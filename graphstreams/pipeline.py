@@ -69,6 +69,9 @@ def _stages(
         final = _final_graph(gm, finished=serial is not None)
         reading = outcome.reading = read(final, outcome.report.name, input_names, stream_settings())
         _check_collectives(reading)
+        for kernel in reading.kernels.kernels:
+            if kernel.kind == "triton" and kernel.exclusive_reason:
+                note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
         serial = serial or lower(copy_graph(final), generate_code=True)
         host = _host_of(serial)
         with serial.active():

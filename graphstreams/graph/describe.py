@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 import sympy
 import torch
 from torch import fx
-from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._inductor import config, ir
-from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code
 from torch._inductor.dependencies import MemoryDep, StarDep, WeakDep
 from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
 from torch._inductor.utils import get_dtype_size, get_fused_kernel_name
 from torch._inductor.virtualized import V
 
+from graphstreams.graph import user_triton
 from graphstreams.graph.kernels import Access, Kernel
 from graphstreams.graph.lowering import Lowered
 from graphstreams.graph.storages import Storages
@@ -61,16 +60,10 @@ def launch_names(node: Any) -> list[str]:
     if isinstance(node, ExternKernelSchedulerNode):
         inner: Any = node.node
         if isinstance(inner, ir.UserDefinedTritonKernel):
-            return [_triton_name(inner)]
+            return [user_triton.kernel_name(inner)]
         return [inner.get_kernel_name() if hasattr(inner, "get_kernel_name") else str(inner.op_overload)]
     category = "red" if any(leaf.is_reduction() for leaf in leaves(node)) else "poi"
     return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
-
-
-def _triton_name(kernel: Any) -> str:
-    """The name of the function that a user wrote in Triton."""
-    function = kernel_side_table.get_kernel(kernel.kernel_idx)
-    return str(getattr(getattr(function, "fn", function), "__name__", "triton_kernel"))
 
 
 def _launches(node: Any) -> bool:
@@ -115,31 +108,25 @@ def _operation_name(node: Any) -> str:
     return str(getattr(node.node, "python_kernel_name", "")).rsplit(".", 1)[-1]
 
 
-def is_exclusive(nodes: Sequence[Any]) -> bool:
-    """Whether a launch promises nothing about what else it touches: a collective, a custom op, a random generator."""
+def exclusive_reason(nodes: Sequence[Any]) -> str:
+    """Return why a launch keeps its place against every other; empty if it need not.
+
+    It has to if it promises nothing about what else it touches: a collective, a custom op, a random generator.
+    """
     inner = [leaf for node in nodes for leaf in leaves(node)]
-    return any(_exclusive(leaf) for leaf in inner if isinstance(leaf, ExternKernelSchedulerNode))
+    reasons = (_exclusive_reason(leaf) for leaf in inner if isinstance(leaf, ExternKernelSchedulerNode))
+    return next(filter(None, reasons), "")
 
 
-def _exclusive(node: Any) -> bool:
+def _exclusive_reason(node: Any) -> str:
     if isinstance(node.node, ir.UserDefinedTritonKernel):
-        return _may_synchronise(node.node)
+        return user_triton.exclusive_reason(node.node)
     operation = getattr(node.node, "op_overload", None)
     if not isinstance(operation, torch._ops.OpOverload):
-        return False
-    return operation.namespace not in _TRUSTED or torch.Tag.nondeterministic_seeded in operation.tags
-
-
-def _may_synchronise(kernel: Any) -> bool:
-    """Whether blocks of a user's Triton kernel may wait for each other, which hangs beside a kernel that takes their SMs.
-
-    A barrier of blocks needs atomics, or assembly, in the kernel or in a function that it calls.
-    """
-    function = kernel_side_table.get_kernel(kernel.kernel_idx)
-    if not hasattr(function, "src"):
-        return True
-    source = user_defined_triton_kernel_transitive_closure_source_code(function)
-    return any(word in source for word in ("atomic", "inline_asm", "extern"))
+        return ""
+    if operation.namespace not in _TRUSTED:
+        return f"{operation} is not an operator of torch, and may touch more than its arguments"
+    return f"{operation} draws random numbers" if torch.Tag.nondeterministic_seeded in operation.tags else ""
 
 
 def semaphores(node: Any) -> tuple[str, ...]:

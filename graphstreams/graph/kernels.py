@@ -58,6 +58,7 @@ class Kernel:
     ops: tuple[str, ...] = ()  # the ATen operations inside, for pricing those that bandwidth does not describe
     parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
     exclusive: bool = False  # keeps its place against every other kernel
+    exclusive_reason: str = ""  # why, where a node of it is the cause
     allocates_output: bool = False  # its operator allocates what the graph returns
 
     @property

@@ -256,6 +256,7 @@ def _kernel(
     parameters = describe.parameters(region, input_names)
     returned = {storages.storage(name) for name in lowered.graph.get_output_names()}
     allocated = [output.get_name() for n in nodes for output in n.get_outputs() if _allocates_itself(output)]
+    exclusive_reason = describe.exclusive_reason(nodes)
     return Kernel(
         id=index,
         name=describe.source_name(region, origins, parameters),
@@ -268,7 +269,8 @@ def _kernel(
         dtype=describe.arithmetic_dtype(nodes, lowered),
         ops=describe.operations(origins),
         parameters=parameters,
-        exclusive=describe.is_exclusive(nodes) or not region.nodes,
+        exclusive=bool(exclusive_reason) or not region.nodes,
+        exclusive_reason=exclusive_reason,
         allocates_output=not returned.isdisjoint(storages.storage(name) for name in allocated),
     )
 

@@ -11,6 +11,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from graphstreams.explaining import capture
+from graphstreams.verification.unreadable import UnreadableWrapper
+from graphstreams.verification.wrapper import verify
 
 
 @triton.jit
@@ -71,6 +73,68 @@ def _assembly_kernel(x, out, n, block: tl.constexpr):
     tl.store(out + i, moved, i < n)
 
 
+@triton.jit
+def _page_of(table):
+    return tl.load(table).to(tl.pointer_type(tl.float32))
+
+
+@triton.jit
+def _like(number, x):
+    return number.to(x.dtype)
+
+
+@triton.jit
+def _helper_kernel(x, table, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(_page_of(table) + i, tl.load(x + i, i < n), i < n)
+    tl.store(x + i, 1.0, i < n)
+
+
+@triton.jit
+def _dtype_kernel(x, table, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(_like(tl.load(table), x) + i, tl.load(x + i, i < n), i < n)
+    tl.store(x + i, 1.0, i < n)
+
+
+@triton.jit
+def _local_type_kernel(x, table, n, block: tl.constexpr):
+    pointer: tl.constexpr = tl.pointer_type(tl.float32)
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(tl.load(table).to(pointer) + i, tl.load(x + i, i < n), i < n)
+    tl.store(x + i, 1.0, i < n)
+
+
+@triton.jit
+def _bitcast_kernel(x, table, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    page = tl.cast(tl.load(table), tl.pointer_type(tl.float32), bitcast=True)
+    tl.store(page + i, tl.load(x + i, i < n), i < n)
+    tl.store(x + i, 1.0, i < n)
+
+
+@triton.jit
+def _argument_kernel(x, table, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    page = (n + tl.full((), 0, tl.int64)).to(tl.pointer_type(tl.float32))
+    tl.store(page + i, tl.load(table) + tl.load(x + i), i < n)
+    tl.store(x + i, 1.0, i < n)
+
+
+@triton.jit
+def _plain_type_kernel(x, table, n, block: tl.constexpr, dtype: tl.constexpr, absent):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    value = tl.load(x + i, i < n).to(dtype)
+    if absent is not None:
+        value += tl.load(absent + i)
+    tl.store(x + i, value + tl.load(table), i < n)
+
+
+_restored_kernel = triton.autotune(
+    configs=[triton.Config({"block": 64}), triton.Config({"block": 128})], key=["n"], restore_value=["x"]
+)(_plain_type_kernel)
+
+
 class _Adding(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -89,6 +153,20 @@ class _Moving(_Adding):
         out = torch.empty_like(a)
         _assembly_kernel[(1,)](a, out, 256, block=256)
         return out * 2, self.wb(x)
+
+
+class _Paging(_Adding):
+    """A kernel writes where a table says, before two products that may run beside each other."""
+
+    def __init__(self, kernel, **more):
+        super().__init__()
+        self.wc = torch.nn.Linear(64, 64, bias=False)
+        self.kernel, self.more = kernel, more
+
+    def forward(self, x, table):
+        k = self.wa(x)
+        self.kernel[(4,)](k, table, 256, **self.more)
+        return self.wb(x), self.wc(x), k
 
 
 class _Incrementing(_Adding):
@@ -158,3 +236,39 @@ def test_trap_14_a_triton_kernel_that_what_follows_is_fused_into_keeps_its_place
         graph = read(_Moving(), torch.empty(4, 64))
     assert len(graph.kernels) == 3
     assert [k.name.rpartition(".")[2] for k in graph.kernels if k.exclusive] == ["mul"]
+
+
+def _paged(kernel, **more):
+    table = torch.empty(1, dtype=torch.int64)
+    (outcome,) = capture(_Paging(kernel, **more), (torch.empty(4, 64), table), "h200", FREE_EVENTS)
+    return outcome.report
+
+
+FORGERS = [_helper_kernel, _dtype_kernel, _local_type_kernel, _bitcast_kernel, _argument_kernel]
+
+
+@pytest.mark.usefixtures("h200_driver")
+@pytest.mark.parametrize("kernel", FORGERS, ids=lambda kernel: kernel.__name__)
+def test_a_triton_kernel_that_makes_an_address_of_a_number_keeps_its_place(kernel):
+    report = _paged(kernel, block=64)
+    (forger,) = [k for k in report.kernels.kernels if k.kind == "triton"]
+    related = {k for e in report.kernels.edges if forger.id in (e.before, e.after) for k in (e.before, e.after)}
+    assert forger.exclusive and related == {0, 1, 2, 3}
+    assert f"Triton kernel {kernel.__name__} makes a pointer of a number" in forger.exclusive_reason
+    assert any(forger.exclusive_reason in note for note in report.notes)
+    assert report.verdict == "refused" and forger.exclusive_reason in report.reason
+    with pytest.raises(UnreadableWrapper, match=f"Triton kernel {kernel.__name__} makes a pointer of a number"):
+        verify(report.wrapper)
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_a_triton_kernel_with_a_type_and_an_absent_address_is_read():
+    report = _paged(_plain_type_kernel, block=64, dtype=tl.float32, absent=None)
+    assert [k.exclusive for k in report.kernels.kernels] == [False, False, False, False]
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_a_triton_kernel_whose_tuner_writes_its_arguments_keeps_its_place():
+    report = _paged(_restored_kernel, dtype=tl.float32, absent=None)
+    (kernel,) = [k for k in report.kernels.kernels if k.kind == "triton"]
+    assert "restore_value" in kernel.exclusive_reason

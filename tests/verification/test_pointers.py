@@ -1,4 +1,4 @@
-"""What kernels write, from their text: whatever is not known to read."""
+"""What kernels read and write, from their text: every address comes from a parameter, or the kernel is refused."""
 
 from __future__ import annotations
 
@@ -8,24 +8,39 @@ from graphstreams.verification.kernels import read_kernel
 from graphstreams.verification.unreadable import UnreadableWrapper
 
 IMPORTS = "import triton\nimport triton.language as tl"
+SIGNATURE = "'a': '*fp32', 'b': '*fp32', 'c': '*i64', 'n': 'i32', 'N': 'constexpr', 'T': 'constexpr', 'o': 'constexpr'"
 
 
-def written(body: str, imports: str = IMPORTS, more: str = "") -> str:
-    """Of the pointers a, b and c of a user's kernel, those that are written."""
+def source(
+    body: str, imports: str = IMPORTS, more: str = "", meta: str = "'constants': {'N': 16, 'T': tl.float32, 'o': None}"
+) -> str:
+    """A user's kernel with the addresses a, b and c, a number n, constants N and T, and o, which is None."""
     lines = "\n".join("    " + line for line in body.splitlines())
-    source = f"""
+    return f"""
 {imports}
 from torch._inductor.runtime import triton_helpers, triton_heuristics
-{more}
+from torch._inductor.runtime.triton_helpers import libdevice, math as tl_math
+
 @triton_heuristics.user_autotune(
-    triton_meta={{'signature': {{'a': '*fp32', 'b': '*fp32', 'c': '*i64', 'n': 'i32'}}}}, inductor_meta={{}},
+    configs=[], triton_meta={{'signature': {{{SIGNATURE}}}, {meta}}}, inductor_meta={{}},
 )
 @triton.jit
-def kernel(a, b, c, n):
+def kernel(a, b, c, n, N: tl.constexpr, T: tl.constexpr, o):
     i = tl.arange(0, 16)
 {lines}
+
+{more}
 """
-    return "".join(p.name for p in read_kernel("kernel", source, 1).parameters if p.written)
+
+
+def touched(text: str, name: str = "kernel") -> str:
+    """The parameters that a kernel reads, and behind a bar those that it writes."""
+    parameters = read_kernel(name, text, 1).parameters
+    return "".join(p.name for p in parameters if p.read) + "|" + "".join(p.name for p in parameters if p.written)
+
+
+def accesses(body: str, imports: str = IMPORTS, more: str = "") -> str:
+    return touched(source(body, imports, more))
 
 
 @pytest.mark.parametrize(
@@ -33,87 +48,315 @@ def kernel(a, b, c, n):
     [
         ("import triton.language as lang", "lang.store(b + i, lang.load(a + i))"),
         ("import triton", "triton.language.store(b + i, triton.language.load(a + i))"),
-        ("from triton import language as lang", "lang.atomic_add(b + i, lang.load(a + i))"),
+        ("from triton import language as lang", "lang.store(b + i, lang.load(a + i))"),
         ("from triton.language import store as s, load", "s(b + i, load(a + i))"),
         ("from triton.language.core import store as load, load as store", "load(b + i, store(a + i))"),
     ],
 )
 def test_names_are_resolved_through_the_imports(imports: str, body: str) -> None:
-    assert written(body, f"{IMPORTS}\n{imports}") == "b"
+    assert accesses(body, f"{IMPORTS}\n{imports}") == "a|b"
 
 
 @pytest.mark.parametrize(
-    "imports", ["", "from user import *", "from user import language as tl", "import triton.language as tl\ntl = user"]
-)
-def test_a_load_that_is_not_tritons_may_write(imports: str) -> None:
-    assert written("x = tl.load(a + i)", imports) == "a"
-
-
-@pytest.mark.parametrize(
-    "body",
+    "imports",
     [
-        "d = tl.make_tensor_descriptor(b, [n, 64], [64, 1], [1, 16])\nd.scatter(x, i, 0)",
-        "d = tl.make_tensor_descriptor(b, [n], [1], [16])\nd.store([0], x)",
-        "d = tl.make_tensor_descriptor(b, [n], [1], [16])\nd.atomic_add([0], x)",
-        "tl.store_tensor_descriptor(tl.make_tensor_descriptor(b, [n], [1], [16]), [0], x)",
-        "tl.inline_asm_elementwise('st.global.f32 [$1], $2;', '=r,l,f', [b + i, x], dtype=tl.int32, is_pure=False, pack=1)",
-        "tl.map_elementwise(write, b + i)",
-        "tl.extra.cuda.st_release(b, 1)",
-        "tl.atomic_cas(b, 0, 1)",
-        "tl.anything_new(b)",
-        "triton_helpers.x_grid_barrier(b)",
-        "helper(b, i)",
-        "helpers.put(b + i, x)",
-        "helper(1, at=b)",
-        "x = (b + i).anything_new()",
-        "b.store(x)",
-        "for p in range(n):\n    q = b + p\n    tl.store(q, x)",
-        "r = b\nfor _ in range(n):\n    tl.store(p, x) if n else None\n    p = q\n    q = r",
-        "p, q = b + i, a + i\ntl.store(p, tl.load(q))",
-        "if (p := b + i) is not None:\n    tl.store(p, x)",
-        "while n > 0:\n    p = b[None, :]\n    tl.store(p.to(tl.int64), x)",
-        "write = b.store\nwrite(x)",
-        "f = lambda: b",
-        "ps = [b + k for k in range(4)]",
-        "with region():\n    tl.load(b)",
-        "tl.store(value=x, pointer=b + i)",
-        "return b",
-        "where = [a, b][1]\ntl.debug_barrier(b)",
-        "x[0] = b",
+        "import triton",
+        f"{IMPORTS}\nfrom user import *",
+        "import triton\nfrom user import language as tl",
+        f"{IMPORTS}\nimport user\ntl = user",
+        f"{IMPORTS}\ntl.store = None",
+        f"{IMPORTS}\nif True:\n    import user as tl",
     ],
 )
-def test_what_is_not_known_to_read_writes(body: str) -> None:
-    assert written(f"x = tl.load(a + i)\n{body}") == "b"
+def test_a_load_that_may_not_be_tritons_is_refused(imports: str) -> None:
+    with pytest.raises(UnreadableWrapper):
+        accesses("x = tl.load(a + i)", imports)
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "expected"),
     [
-        "x = tl.load(b + i, mask=i < n, other=0.0).to(tl.float32)",
-        "p = tl.make_block_ptr(b, (n,), (1,), (0,), (16,), (0,))\np = tl.advance(p, (16,))\nx = tl.load(p)",
-        "d = tl.make_tensor_descriptor(b, [n, 64], [64, 1], [1, 16])\nx = d.load([0, 0]) + d.gather(i, 0)",
-        "x = tl.load_tensor_descriptor(tl.make_tensor_descriptor(b, [n], [1], [16]), [0])",
-        "b += n\nfor _ in tl.range(0, n):\n    x = tl.load(tl.multiple_of(b, 16) + i)\n    b += 16",
-        "tl.assume(b.to(tl.int64) % 16 == 0)\nx = tl.load(b).to(b.dtype.element_ty)",
-        "p = tl.where(i > 0, b + i, a + i)\nx = tl.load(p if n > 0 else a)",
-        "x = triton_helpers.bucketize_binary_search(i, b, 8, 8, 1, 0, tl.int32, True, None, None, None, 16)",
-        "x = libdevice.exp(tl.load(b + i)) + helper(tl.load(b))",
-        "tl.static_assert(b.dtype.element_ty == tl.float32)\ntl.device_assert(b != a)\nx = 1.0",
+        ("x = tl.load(b + i, mask=i < n, other=0.0).to(tl.float32)", "b|"),
+        ("tl.store(value=1.0, pointer=b + i)", "|b"),
+        ("tl.atomic_add(b, 1)", "b|b"),
+        ("x = tl.atomic_cas(c, 0, 1)", "c|c"),
+        ("(b + i).store(1.0)", "|b"),
+        ("p = tl.make_block_ptr(b, (n,), (1,), (0,), (16,), (0,))\np = tl.advance(p, (16,))\nx = tl.load(p)", "b|"),
+        (
+            "p = tl.make_block_ptr(base=b, shape=(n,), strides=(1,), offsets=(0,), block_shape=(16,))\ntl.store(p, i)",
+            "|b",
+        ),
+        ("d = tl.make_tensor_descriptor(b, [n, 64], [64, 1], [1, 16])\nx = d.load([0, 0]) + d.gather(i, 0)", "b|"),
+        ("d = tl.make_tensor_descriptor(b, [n, 64], [64, 1], [1, 16])\nd.scatter(i, i, 0)", "|b"),
+        ("d = tl.make_tensor_descriptor(b, [n], [1], [16])\nd.store([0], i)", "|b"),
+        ("d = tl.make_tensor_descriptor(b, [n], [1], [16])\nd.atomic_add([0], i)", "b|b"),
+        ("tl.store_tensor_descriptor(tl.make_tensor_descriptor(b, [n], [1], [16]), [0], i)", "|b"),
+        ("b += n\nfor _ in tl.range(0, n):\n    x = tl.load(tl.multiple_of(b, 16) + i)\n    b += 16", "b|"),
+        ("for p in range(n):\n    q = b + p\n    tl.store(q, i)", "|b"),
+        ("while n > 0:\n    p = b[None, :]\n    tl.store(p, i)", "|b"),
+        ("p = a\nq = b\nr = c\nfor _ in range(n):\n    tl.store(p, 1)\n    p = q\n    q = r", "|abc"),
+        ("p, q = b + i, a + i\ntl.store(p, tl.load(q))", "a|b"),
+        ("ps = (a, (b, c))\ntl.store(ps[1][0], tl.load(ps[0]))", "a|b"),
+        ("ps = (a, b)\ntl.store(ps[n], 1)", "|ab"),
+        ("p = a if n else b\ntl.store(p, 1)", "|ab"),
+        ("if n:\n    p = a\nelse:\n    p = b\ntl.store(p + 1, 1)", "|ab"),
+        ("p = a\nif n:\n    p = b\ntl.store(p + 1, 1)", "|ab"),
+        ("p = tl.where(i > 0, b + i, a + i)\nx = tl.load(p)\ntl.store(p, x)", "ab|ab"),
+        ("if (p := b + i) is not None:\n    tl.store(p, 1)", "|b"),
+        ("p = a\nx = (p := b) if n else a\ntl.store(p, 1)", "|ab"),
+        ("p, q = tl.split(tl.join(a + i, b + i))\ntl.store(q, 1)", "|ab"),
+        ("p, q = tl.broadcast(a + i, b)\ntl.store(q, tl.load(p))", "a|b"),
+        ("tl.store(tl.trans(tl.expand_dims(b + i, 0)), 1)", "|b"),
+        ("a = tl.load(a + i)\ntl.store(b + i, a + 1)", "a|b"),
+        ("tl.store((b + 4).to(tl.pointer_type(tl.float32)), 1.0)", "|b"),
+        ("tl.store(c.to(a.dtype), 1.0)", "|c"),
+        ("P: tl.constexpr = tl.pointer_type(tl.int8)\ntl.store(b.to(P) + n, 1)", "|b"),
+        ("x = tl.load(b + (a.to(tl.int64) - c.to(tl.int64)))", "b|"),
+        ("x = tl.load(b + (a - a))", "b|"),
+        ("tl.assume(b.to(tl.int64) % 16 == 0)\nx = tl.load(b).to(b.dtype.element_ty).to(a.type.element_ty)", "b|"),
+        ("x = tl.load(b).to(T)\ny = tl.zeros((N,), dtype=T)", "b|"),
+        ("if o is not None:\n    tl.store(o + i, tl.load(o).to(o.dtype.element_ty))\ntl.store(b, 1)", "|b"),
+        ("tl.static_assert(b.dtype.element_ty == tl.float32)\ntl.device_assert(b != a, f'{n}')", "|"),
+        ("x = triton_helpers.bucketize_binary_search(i, b, 8, 8, 1, 0, tl.int32, True, None, None, None)", "b|"),
+        ("x = triton_helpers.bucketize_binary_search(i, b, 8, 8, 1, 0, tl.int32, True, c, 1, 0)", "bc|"),
+        ("triton_helpers.x_grid_barrier(c)", "c|c"),
+        ("x = libdevice.exp(tl.load(b + i)) + tl_math.abs(tl.sum(i, 0))", "b|"),
+        ("x = tl.inline_asm_elementwise('mov.b32 $0, $1;', '=r,r', [tl.load(a + i)], tl.float32, True, 1)", "a|"),
+        ("x = tl.reduce(tl.load(b + i), 0, triton_helpers.maximum)", "b|"),
     ],
 )
-def test_what_only_reads(body: str) -> None:
-    assert written(f"{body}\ntl.store(c + i, x)") == "c"
+def test_what_is_read_and_written(body: str, expected: str) -> None:
+    assert accesses(body) == expected
 
 
-def test_an_address_from_memory_is_refused() -> None:
-    for address in ("tl.load(c).to(tl.pointer_type(tl.float32))", "tl.cast(tl.load(c), tl.pointer_type(tl.float32))"):
-        with pytest.raises(UnreadableWrapper, match="makes a pointer of a number"):
-            written(f"tl.store({address}, 1.0)")
-    assert written("tl.store((b + 4).to(tl.pointer_type(tl.float32)), 1.0)") == "b"
+FORGED = "makes a pointer of a number"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("p = tl.load(c).to(tl.pointer_type(tl.float32))\ntl.store(p, 1)", FORGED),
+        ("p = tl.cast(tl.load(c), tl.pointer_type(tl.float32), bitcast=True)\ntl.store(p, 1)", FORGED),
+        ("p = tl.load(c).to(a.dtype)\ntl.store(p, 1)", FORGED),
+        ("p = tl.load(c).to(dtype=a.type, bitcast=True)\ntl.store(p, 1)", FORGED),
+        ("P: tl.constexpr = tl.pointer_type(tl.bfloat16)\np = tl.load(c).to(P)\ntl.store(p, 1)", FORGED),
+        ("x = tl.load(c)\ny = x.cast(tl.pointer_type(T))", FORGED),
+        ("p = n.to(tl.pointer_type(tl.float32))\ntl.store(p, 1)", FORGED),
+        ("p = (n + 0).to(a.dtype)\ntl.store(p, 1)", FORGED),
+        ("p = (b.to(tl.int64) - a.to(tl.int64)).to(a.dtype)\nx = tl.load(p)", FORGED),
+        ("p = tl.load(c).to((a + i).type)", "may make a pointer"),
+        ("p = tl.load(c).to(tl.pointer_type(tl.pointer_type(tl.float32)))", "a type of pointers to a pointer's type"),
+        ("p = tl.load(tl.load(c.to(tl.pointer_type(a.dtype))))", "a type of pointers to a pointer's type"),
+        ("p = tl.full((16,), n, a.dtype)\ntl.store(p, 1)", "a pointer's type"),
+        ("p = tl.full((16,), n, dtype=tl.pointer_type(tl.int8))\ntl.store(p, 1)", "a pointer's type"),
+        ("p = tl.zeros((16,), a.dtype) + n\ntl.store(p, 1)", "a pointer's type"),
+        ("p = tl.zeros_like(b + i) + n", "an address in b to a function of numbers"),
+        ("p = tl.where(i > 0, a + i, n)\ntl.store(p, 1)", "joins an address"),
+        ("p = a\nif n:\n    p = tl.load(c)\ntl.store(p, 1)", "one thing or another as an address"),
+        ("tl.store(n + i, 1)", "a number as an address"),
+        ("x = tl.load(tl.load(c))", "a number as an address"),
+        ("x = tl.load(a + b)", "an address in"),
+        ("x = tl.load(n - b)", "an address in"),
+        ("x = tl.load(a * 2)", "computes with an address"),
+        ("x = tl.load(-a)", "computes with an address"),
+        ("tl.store(a, b)", "an address in b to a function of numbers"),
+        ("d = tl.make_tensor_descriptor(tl.load(c), [n], [1], [16])", "a number as an address"),
+        ("p = tl.inline_asm_elementwise('mov.b64 $0, $1;', '=l,l', [n], a.dtype, True, 1)", "a pointer's type"),
+        ("tl.inline_asm_elementwise('st.global.f32 [$1], $2;', '=r,l,f', [n, n], tl.int32, False, 1)", "may touch memory"),
+        ("tl.inline_asm_elementwise('st.global.f32 [$1], $2;', '=r,l,f', [b + i, n], tl.int32, False, 1)", "may touch memory"),
+        ("tl.inline_asm_elementwise('mov.b32 $0, $1; call f;', '=r,r', [n], tl.int32, False, 1)", "may touch memory"),
+        ("tl.inline_asm_elementwise(asm='mov.b32 $0, $1;', constraints='=r,r', args=[n], dtype=tl.int32)", "may touch memory"),
+        ("tl.inline_asm_elementwise('mov.b64 $0, $1;', '=l,l', [b + i], tl.int64, True, 1)", "computes|gives"),
+        ("x = libdevice.exp(b)", "an address in b to a function of numbers"),
+        ("tl.extern_elementwise('lib', 'f', [b], 1, is_pure=False)", "a function that is not known"),
+        ("tl.extra.cuda.st_release(b, 1)", "a function that is not known"),
+        ("tl.extra.cuda.gdc_wait()", "a function that is not known"),
+        ("tl.anything_new(b)", "a function that is not known"),
+        ("x = (b + i).anything_new()", "a function that is not known"),
+        ("triton_helpers.anything_new(b)", "a function that is not known"),
+        ("getattr(tl, 'store')(b, 1)", "calls a number|a function that is not known"),
+        ("eval('tl.store(b, 1)')", "a function that is not known"),
+        ("helper(b, i)", "a name that its source does not define"),
+        ("helpers.put(b + i, 1)", "a name that its source does not define"),
+        ("tl.map_elementwise(write, b + i)", "a name that its source does not define"),
+        ("x = tl.reduce(i, 0, N)", "a function that is not known"),
+        ("write = b.store\nwrite(1)", "an attribute of"),
+        ("if n:\n    tl = n\ntl.store(b, 1)", "uses one thing or another as an address"),
+        ("f = tl.load\nif n:\n    f = tl.store\nf(b, 1)", "calls one thing or another"),
+        ("f = lambda: b", "an expression that is not known"),
+        ("ps = [b + k for k in range(4)]", "an expression that is not known"),
+        ("ps = {0: b}", "an expression that is not known"),
+        ("tl.store(*(b, 1))", "unpacks arguments"),
+        ("tl.store(**{'pointer': b})", "an expression that is not known|unpacks arguments"),
+        ("p, *q = a, b, c", "assigns to something"),
+        ("p, q = a, b, c", "unpacks 3 values into 2"),
+        ("with region():\n    tl.load(b)", "a statement that is not known"),
+        ("try:\n    tl.load(b)\nfinally:\n    pass", "a statement that is not known"),
+        ("while n:\n    break", "a statement that is not known"),
+        ("for p in (a, b):\n    tl.store(p, 1)", "a statement that is not known"),
+        ("for p in zip(a, b):\n    tl.store(p, 1)", "not a range"),
+        ("def f():\n    pass", "a statement that is not known"),
+        ("global z\nz = b", "a statement that is not known"),
+        ("del b", "a statement that is not known"),
+        ("return b", "returns a value"),
+        ("x = i\nx[0] = b", "assigns to something"),
+        ("b.p = a", "assigns to something"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(body: str, reason: str) -> None:
+    with pytest.raises(UnreadableWrapper, match=f"line 1: Triton kernel kernel .*({reason})"):
+        accesses(body)
+
+
+HELPERS = """
+@triton.jit
+def put(p, x, at=0):
+    tl.store(p + at, x)
+@triton.jit
+def both(p, q):
+    put(p, tl.load(q))
+    return q, p
+@triton.jit
+def either(p, q, n):
+    if n:
+        return p
+    return q
+@triton.jit
+def page(table):
+    return tl.load(table).to(tl.pointer_type(tl.float32))
+@triton.jit
+def like(x, p):
+    return x.to(p.dtype)
+@triton.jit
+def itself(p, n):
+    return itself(p, n - 1)
+@triton.jit
+def ping(p):
+    pong(p)
+@triton.jit
+def pong(p):
+    ping(p)
+@triton.jit
+def anything(p, *rest):
+    tl.load(p)
+@triton.jit
+def plus(x, y):
+    return x + y
+@triton.jit
+def forging(x, y):
+    tl.store(x.to(tl.pointer_type(tl.float32)), y)
+    return x
+@triton.constexpr_function
+def kind(n):
+    return tl.pointer_type(tl.float32)
+@triton.constexpr_function
+def double(n):
+    return 2 * n
+@user.decorator
+@triton.jit
+def decorated(p):
+    tl.load(p)
+def plain(p):
+    tl.load(p)
+PAGE: tl.constexpr = tl.pointer_type(tl.float32)
+SIZE = 16
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("put(b, i)", "|b"),
+        ("put(x=i, p=b, at=n)", "|b"),
+        ("put(a, 1)\nput(b, 1)\nx = tl.load(c)", "c|ab"),
+        ("p, q = both(a, b)\ntl.store(q, tl.load(p))", "b|a"),
+        ("tl.store(either(a, b, n), 1)", "|ab"),
+        ("tl.store(like(a, b), 1)", "|a"),
+        ("x = tl.reduce(tl.load(a + i), 0, plus)\ny = tl.associative_scan(i, 0, plus)", "a|"),
+        ("x = tl.load(a + double(N) + SIZE)", "a|"),
+        ("f = put\nf(b, 1)", "|b"),
+        ("tl.store(b.to(PAGE), 1)", "|b"),
+    ],
+)
+def test_functions_of_the_source_are_followed(body: str, expected: str) -> None:
+    assert accesses(body, f"{IMPORTS}\nimport user", HELPERS) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("tl.store(page(c), 1)", FORGED),
+        ("tl.store(like(n, a), 1)", FORGED),
+        ("tl.store(tl.load(c).to(kind(N)), 1)", FORGED),
+        ("tl.store(tl.load(c).to(PAGE), 1)", FORGED),
+        ("x = tl.reduce(i, 0, forging)", FORGED),
+        ("put(tl.load(c), 1)", "a number as an address"),
+        ("x = itself(a, n)", "calls itself"),
+        ("ping(a)", "calls itself"),
+        ("kernel(a, b, c, n, N, T, o)", "not plainly one of Triton's"),
+        ("anything(a, 1)", "any number of arguments"),
+        ("decorated(a)", "not plainly one of Triton's"),
+        ("plain(a)", "not plainly one of Triton's"),
+        ("put(a)", "do not fit"),
+        ("put(a, 1, 2, 3)", "do not fit"),
+        ("put(a, 1, p=b)", "do not fit"),
+        ("put(a, 1, other=b)", "do not fit"),
+    ],
+)
+def test_functions_of_the_source_are_refused(body: str, reason: str) -> None:
+    with pytest.raises(UnreadableWrapper, match=f"Triton kernel kernel .*{reason}"):
+        accesses(body, f"{IMPORTS}\nimport user", HELPERS)
+
+
+def test_the_kernel_is_the_function_that_is_launched() -> None:
+    two = source("tl.store(a, 1)") + source("tl.store(b, 1)").replace("def kernel(", "def other(")
+    assert (touched(two), touched(two, "other")) == ("|a", "|b")
+    with pytest.raises(UnreadableWrapper, match="defines no Triton kernel of that name"):
+        touched(two, "third")
+    with pytest.raises(UnreadableWrapper, match="binds kernel more than once"):
+        touched(source("tl.store(a, 1)") + source("tl.store(b, 1)"))
+
+
+@pytest.mark.parametrize(
+    "meta",
+    ["'restore_value': ('a',)", "'reset_to_zero': ('a',)", "'pre_hook': None", "'backend_options': {'launch_pdl': True}"],
+)
+def test_what_a_launcher_does_to_memory_is_refused(meta: str) -> None:
+    with pytest.raises(UnreadableWrapper, match=r"autotuned with|with a hook"):
+        touched(source("tl.store(a, 1)", meta=meta))
+
+
+def test_a_constant_that_is_not_spelt_out_serves_as_a_number_alone() -> None:
+    assert touched(source("tl.store(a + N + tl.arange(0, N), 1)", meta="'constants': {}")) == "|a"
+    with pytest.raises(UnreadableWrapper, match="may make a pointer of a number"):
+        touched(source("tl.store(tl.load(c).to(T), 1)", meta="'constants': {}"))
+    with pytest.raises(UnreadableWrapper, match="for the type of a number"):
+        touched(source("tl.store(tl.full((16,), n, T), 1)", meta="'constants': {}"))
+
+
+def test_an_address_of_addresses_is_refused() -> None:
+    with pytest.raises(UnreadableWrapper, match="not the address of numbers"):
+        touched(source("tl.store(a, 1)").replace("'*i64'", "'**fp32'"))
+
+
+def test_declared_and_found_writes_are_joined() -> None:
+    text = source("tl.store(b, tl.load(a))").replace("inductor_meta={}", "inductor_meta={'mutated_arg_names': ['a']}")
+    assert touched(text) == "a|ab"
 
 
 def test_nested_assignments_take_no_exponential_time() -> None:
     nested = "b"
     for k in range(60):
         nested = f"(p{k} := {nested})"
-    assert written(f"x = tl.load({nested} + i)") == ""
+    assert accesses(f"x = tl.load({nested} + i)") == "b|"
+
+
+def test_nested_loops_and_large_kernels_end() -> None:
+    start = "p18 = b\n" + "".join(f"p{k} = a\n" for k in range(18))
+    loops = "".join("  " * k + f"for k{k} in range(n):\n" for k in range(18))
+    chain = "  " * 18 + "; ".join(f"p{k} = p{k + 1}" for k in range(18))
+    assert accesses(f"{start}{loops}{chain}\ntl.store(p0, 1)") == "|ab"
+    with pytest.raises(UnreadableWrapper, match="takes too long"):
+        accesses("x = (" + "0, " * 250_000 + ")")
+    with pytest.raises(UnreadableWrapper, match="nested too deeply"):
+        accesses("x = n" + ".T" * 500)
