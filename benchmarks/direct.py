@@ -53,6 +53,11 @@ class Package:
             raise Lost(f"{self.name}: {answer['failed']}")
         return answer
 
+    @property
+    def alive(self) -> bool:
+        """Whether a worker is running."""
+        return self._worker is not None
+
     def close(self) -> None:
         """End the worker."""
         if self._worker is not None:
@@ -74,6 +79,8 @@ def measure(row: str, packages: Sequence[Package], rounds: int) -> dict[str, Any
     except Lost as error:
         result["failed"] = one_line(str(error))
     for package in packages:
+        if not package.alive:
+            continue
         try:
             package.ask(do="drop")
         except Lost as error:
