@@ -69,9 +69,9 @@ def groups(kinds: Sequence[str], ways: Sequence[str] = WAYS) -> list[list[Cell]]
             kind = KINDS[name]
             pairs = kind.offsets or [(0, called) for called in OFFSETS] + [(1, called) for called in OFFSETS]
             for compiled_at in dict.fromkeys(first for first, _ in pairs):
-                cells = [Cell(name, dtype, first, called, way) for way in ways for first, called in pairs if first == compiled_at]
+                called = [second for first, second in pairs if first == compiled_at]
                 if dtype in kind.dtypes:
-                    found.append(cells)
+                    found.append([Cell(name, dtype, compiled_at, offset, way) for way in ways for offset in called])
     return found
 
 
@@ -142,7 +142,8 @@ def run(arguments: argparse.Namespace) -> list[Cell]:
     lock = threading.Lock()
     with tempfile.TemporaryDirectory() as cache:
         environment = environment_of(ROOT, {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"})
-        command = [sys.executable, __file__, "--worker", "--device", arguments.device, "--options", json.dumps(arguments.options)]
+        options = json.dumps(arguments.options)
+        command = [sys.executable, __file__, "--worker", "--device", arguments.device, "--options", options]
         log = arguments.out / "workers.log"
 
         def work() -> None:
@@ -209,7 +210,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help=f"of {'; '.join(KINDS)}")
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY", help=f"of {'; '.join(WAYS)}")
-    add("--workers", type=int, default=max(1, min(10, (os.cpu_count() or 1) // 2)), help="processes (default: half of the cores)")
+    workers = max(1, min(10, (os.cpu_count() or 1) // 2))
+    add("--workers", type=int, default=workers, help="processes (default: one for two cores, at most 10)")
     add("--limit", type=float, default=100.0, help="seconds after which no group is begun (default 100)")
     add("--options", type=json.loads, default=OPTIONS, help=f"of graphstreams, as JSON (default {json.dumps(OPTIONS)})")
     add("--device", default="cuda", help="cpu tries the benchmark itself: nothing is streamed there")

@@ -201,7 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(measure(name, packages, arguments.rounds))
         seconds = round(time.monotonic() - started, 1)
         print(f"[{seconds:.0f} s] {table(rows[-1:]).splitlines()[2]}", flush=True)
-        write({**environment(), "seconds": seconds, "rounds": arguments.rounds, "rows": rows}, table(rows), arguments.out / "direct")
+        result = {**environment(), "seconds": seconds, "rounds": arguments.rounds, "rows": rows}
+        write(result, table(rows), arguments.out / "direct")
     for package in packages:
         package.close()
     print(f"\n{table(rows)}\nwritten to {arguments.out}/direct.md and direct.json after {seconds:.0f} s")

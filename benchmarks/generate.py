@@ -3,10 +3,10 @@
     python benchmarks/generate.py --out generate [--profile] [--models qwen2_moe]
 
 Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default configurations with four layers, bf16, with a
-static cache. Every side has a copy of the model that shares the weights, so that each keeps its own compiled call. A step is one
-token; the prompt, which is not compiled, is not timed. transformers makes a new static cache for every text, so Inductor's CUDA
-graphs are recorded anew in the first steps of each: "all" counts these, "steady" begins behind them. With `--profile` some steady
-steps of each side are taken apart. Exit status 1: a side failed, or is under its bar.
+static cache. Every side has a copy of the model that shares the weights, so that each keeps its own compiled call. A step is
+one token; the prompt, which is not compiled, is not timed. transformers makes a new static cache for every text, so Inductor's
+CUDA graphs are recorded anew in the first steps of each: "all" counts these, "steady" begins behind them. With `--profile` some
+steady steps of each side are taken apart. Exit status 1: a side failed, or is under its bar.
 """
 
 from __future__ import annotations
@@ -39,15 +39,20 @@ SETTLED = 8  # steps behind which no CUDA graph is recorded any more
 PROFILED = (SETTLED + 4, SETTLED + 12)  # steps between which the profiler runs
 BARS = {("cohere", "reduce-overhead"): 1.08, ("qwen2_moe", "reduce-overhead"): 0.99,
         ("cohere", "default"): 0.99, ("qwen2_moe", "default"): 0.99}  # fmt: skip
+REPORTED = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured",
+            "notes", "seconds")  # fmt: skip
 TINY: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128,
 }  # fmt: skip
 
 
+Action = Callable[[], None]
+
+
 class Clock:
     """Notes the time at some steps, when the GPU has nothing left to do. A logits processor: called once a step."""
 
-    def __init__(self, actions: Mapping[int, Callable[[], None]] | None = None, wait: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, actions: Mapping[int, Action] | None = None, wait: Action = lambda: None) -> None:
         """`actions` are done at the steps they stand for. `wait` waits for the GPU."""
         self.step, self.at, self._actions, self._wait = 0, {}, dict(actions or {}), wait
 
@@ -147,7 +152,8 @@ def first_difference(some: Sequence[int], others: Sequence[int]) -> int | None:
     """Return the place of the first token that differs; None if the texts are equal."""
     if list(some) == list(others):
         return None
-    return next((i for i, pair in enumerate(zip(some, others, strict=False)) if pair[0] != pair[1]), min(len(some), len(others)))
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(some), len(others)))
 
 
 def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> None:
@@ -172,9 +178,8 @@ def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> 
 
 def reports_in(directory: Path) -> list[dict[str, Any]]:
     """Return what each report says in short."""
-    names = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured", "notes")
     found = [json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))]
-    return [{name: report.get(name) for name in names} for report in found]
+    return [{name: report.get(name) for name in REPORTED} for report in found]
 
 
 @contextmanager
@@ -221,7 +226,8 @@ def time_text(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -
 
 def profile(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what the steady steps of one text consist of."""
-    kinds = [torch.profiler.ProfilerActivity.CPU, *([torch.profiler.ProfilerActivity.CUDA] if arguments.device == "cuda" else [])]
+    activity = torch.profiler.ProfilerActivity
+    kinds = [activity.CPU, activity.CUDA] if arguments.device == "cuda" else [activity.CPU]
     profiler = torch.profiler.profile(activities=kinds)
     first, last = PROFILED
     clock = Clock({first: profiler.start, last: profiler.stop}, waiting(arguments.device))
@@ -248,8 +254,8 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
         told = "; ".join(f"{each['verdict']} {each['reason'] or ''}" for each in side.record["reports"])
         print(f"{name}, {side.mode}, {side.backend}: warm after {side.record['seconds']} s {told}", flush=True)
     ready = [side for side in sides if "failed" not in side.record]
-    for prompt in prompts:
-        for side in ready:
+    for number, prompt in enumerate(prompts):
+        for side in ready if number % 2 == 0 else reversed(ready):
             time_text(side, prompt, arguments)
     result: dict[str, Any] = {"model": name, "sides": [told_of(side) for side in sides], "texts": compared(ready)}
     if arguments.profile:
@@ -300,8 +306,8 @@ def failures(result: Mapping[str, Any]) -> list[str]:
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return markdown: a line for each model, mode and backend, what does not hold, and the profiles."""
-    headers = ["model", "mode", "backend", "ms a token", "quartiles", "ratio", "steady", "ratio", "equal texts", "graphs", "skips",
-               "verdicts"]  # fmt: skip
+    headers = ["model", "mode", "backend", "ms a token", "quartiles", "ratio", "steady", "ratio", "equal texts", "graphs",
+               "skips", "verdicts"]  # fmt: skip
     lines, notes = [], []
     for result in results:
         gains = ratios(result)

@@ -6,6 +6,7 @@ lost costs one answer only.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -72,10 +73,8 @@ class Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):  # what was not written any more is not needed
                     stream.close()
-                except OSError:
-                    pass  # what was not written any more is not needed
 
 
 def serve(handler: Handler) -> None:
