@@ -68,7 +68,9 @@ def test_where_serial_is_lost_ours_is_not_asked() -> None:
 
 
 def test_other_bits_and_what_is_raised_are_told() -> None:
-    answers = Answers({("ours", "direct", 0): {"equal": False, "told": ""}, ("ours", "direct", 1): {"failed": "ValueError: no"}})
+    answers = Answers(
+        {("ours", "direct", 0): {"equal": False, "told": ""}, ("ours", "direct", 1): {"failed": "ValueError: no"}}
+    )
     assert statuses(answers, ("direct",)) == ["differs", "raised", "equal"]
 
 

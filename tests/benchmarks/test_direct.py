@@ -48,7 +48,9 @@ def test_sides_take_turns_and_all_are_captured_again_four_times() -> None:
     assert [each[0::2] for each in asked[:3]] == [("new", "graph"), ("new", "graph"), ("old", "graph")]
     assert [each[3] for each in asked[:3]] == ["serial", "ours", "ours"]
     assert sum(each[:2] == ("old", "capture") for each in asked) == 4
-    assert {way: set(sides) for way, sides in samples.items()} == {w: {"serial", "new", "old"} for w in ("graph", "direct", "host")}
+    assert {way: set(sides) for way, sides in samples.items()} == {
+        w: {"serial", "new", "old"} for w in ("graph", "direct", "host")
+    }
     assert all(len(own) == 10 for sides in samples.values() for own in sides.values())
 
 
