@@ -68,9 +68,9 @@ def experts(device: str = "cuda") -> tuple[nn.Module, Inputs]:
 
 
 def wide(device: str = "cuda") -> tuple[nn.Module, Inputs]:
-    """Large products that leave part of the GPU idle: 512 rows of 2048."""
+    """Products that take longer than their launch and leave part of the GPU idle: 256 rows of 4096."""
     torch.manual_seed(0)
-    return _made(WideBranches(), 512, 2048, device)
+    return _made(WideBranches(4096), 256, 4096, device)
 
 
 def huge(device: str = "cuda") -> tuple[nn.Module, Inputs]:
