@@ -1,7 +1,7 @@
 """What tests see of CUDA graphs and of launches: the forks of each graph that is captured, the streams of a direct call.
 
-Read in torch 2.15.0: `cuda/graphs.py` (the hook at the end of a capture), `_inductor/runtime/triton_heuristics.py` (what tunes a
-kernel). The edges of a graph come from the driver's `cuGraphGetEdges`, in the form it has had since CUDA 10.
+Read in torch 2.15.0: `cuda/graphs.py` (the hook at the end of a capture), `_inductor/runtime/triton_heuristics.py` (what tunes
+a kernel). The edges of a graph come from the driver's `cuGraphGetEdges`, in the form it has had since CUDA 10.
 """
 
 from __future__ import annotations

@@ -133,13 +133,14 @@ def test_captures_on_other_streams_and_in_other_threads_have_the_same_bits() -> 
 
     def capture(_: int) -> tuple[Any, list[Tensor], Tensor]:
         with torch.no_grad():
+            inputs[0] @ inputs[0].t()  # cuBLAS makes a handle for each thread, and none during a capture
             static = clones(inputs)
             graph, output = captured(ours, static, torch.cuda.Stream())
             return graph, static, output
 
     with captures() as found:
         own = [capture(number) for number in range(2)]
-        with ThreadPoolExecutor(1) as threads:  # one after the other: each in a thread that has done nothing with CUDA
+        with ThreadPoolExecutor(1) as threads:  # one after the other: in a thread that the compile was not in
             theirs = list(threads.map(capture, range(2)))
     assert len(found) == 4 and all(found)
     for graph, static, output in (*own, *theirs):
