@@ -40,7 +40,7 @@ SERIAL_WAY = {
 WAYS = tuple(SERIAL_WAY)
 RIGHT = ("equal", "serial fails")
 OPTIONS: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline"}
-ANSWER_S = 60.0
+ANSWER_S = 90.0
 
 
 @dataclass(frozen=True)

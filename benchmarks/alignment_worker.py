@@ -70,13 +70,15 @@ class Sides:
 
     def _values(self, offset: int, seed: int) -> list[Any]:
         """Fresh inputs. A parameter is moved in place of an input."""
-        subject = self._subject(offset, seed)
-        if self._kind.parameter:
-            self._module.subject.data = self._subject(offset, 0)
-        elif self._kind.static:
-            torch._dynamo.mark_static_address(subject, guard=False)
         others = others_of(compute_dtype(self._dtype), seed, self.device)
-        return [None if self._kind.parameter else subject, *others]
+        if self._kind.parameter:
+            if self._module.subject.storage_offset() != offset:  # else it stays: a captured graph reads it where it is
+                self._module.subject.data = self._subject(offset, 0)
+            return [None, *others]
+        subject = self._subject(offset, seed)
+        if self._kind.static:
+            torch._dynamo.mark_static_address(subject, guard=False)
+        return [subject, *others]
 
     def _function(self, name: str, request: Mapping[str, Any]) -> tuple[Function, str]:
         """The compiled function, called once at the offset of the compile, and what was said of its graph."""

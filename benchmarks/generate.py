@@ -228,6 +228,8 @@ def profile(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> 
     """Return what the steady steps of one text consist of."""
     activity = torch.profiler.ProfilerActivity
     kinds = [activity.CPU, activity.CUDA] if arguments.device == "cuda" else [activity.CPU]
+    with torch.profiler.profile(activities=kinds):  # kernels are seen in those graphs that are recorded behind the first use
+        torch.zeros(1, device=arguments.device)
     profiler = torch.profiler.profile(activities=kinds)
     first, last = PROFILED
     clock = Clock({first: profiler.start, last: profiler.stop}, waiting(arguments.device))
