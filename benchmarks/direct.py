@@ -3,10 +3,10 @@
     python benchmarks/direct.py --out direct [--baseline OLDER_CHECKOUT] [--rows NAME ...]
 
 Needs a GPU. Rows are those of `examples/bench_deepseek.py` and three more modules. Each package has a process of its own, which
-compiles serial Inductor and the backend; the processes then take turns on the GPU, one command at a time, so no two of them
-run at once. Compiles follow each other too, because plans are measured in them. Written: the time of a call launched by the
-host, waiting for the GPU at the end of each batch; the time until a call returns; the time of a replay, over five captures.
-Bits are compared with serial's. Exit status 1: a ratio under its bar, other bits, or a row that failed.
+compiles serial Inductor and the backend. Both take turns on the GPU, one command at a time, so no two of them run at once.
+Compiles follow each other too, because plans are measured in them. Written: the time of a call launched by the host, waiting
+for the GPU at the end of each batch; the time until a call returns; the time of a replay, over five captures. Bits are compared
+with serial's. Exit status 1: a ratio under its bar, other bits, or a row that failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from workers import Lost, Worker, environment_of, one_line, serve
 ROOT = Path(__file__).parents[1]
 ROWS = ("block-16-1", "block-128-1", "block-16-64", "block-128-64", "block-16-64-2048", "block-128-64-2048",
         "layer-tp8-1", "layer-tp1-1", "layer-tp8-16", "layer-tp8-32", "layer-tp8-64", "experts", "wide", "huge")  # fmt: skip
-SERIAL, NEW, OLD = "serial", "new", "old"
+SERIAL, NEW, OLD, OLD_SERIAL = "serial", "new", "old", "serial, old process"
+SIDES = {NEW: (SERIAL, NEW), OLD: (OLD_SERIAL, OLD)}  # of each process
 CAPTURES = 5
 DIRECT_BAR, GRAPH_BAR = 0.99, 0.98
 REPEATS = {"graph": 20, "direct": 10, "host": 1}
@@ -71,8 +72,7 @@ def measure(row: str, packages: Sequence[Package], rounds: int) -> dict[str, Any
     result: dict[str, Any] = {"name": row, "sides": {}}
     try:
         for package in packages:
-            told = package.ask(COMPILE_S, do="prepare", row=row, serial=package.name == NEW)
-            result["sides"].update({package.name: told} if package.name != NEW else {NEW: told, SERIAL: {}})
+            result["sides"][package.name] = package.ask(COMPILE_S, do="prepare", row=row)
         result["compiled_s"] = round(time.monotonic() - started, 1)
         samples = in_turns(packages, rounds)
         result["us"] = {way: {side: quartiles(own) for side, own in sides.items()} for way, sides in samples.items()}
@@ -91,7 +91,7 @@ def measure(row: str, packages: Sequence[Package], rounds: int) -> dict[str, Any
 
 def in_turns(packages: Sequence[Package], rounds: int) -> dict[str, dict[str, list[float]]]:
     """Return samples in us by way and side. The replays are those of five captures, each in its part of the rounds."""
-    sides = [(package, side) for package in packages for side in ((SERIAL, NEW) if package.name == NEW else (package.name,))]
+    sides = [(package, side) for package in packages for side in SIDES[package.name]]
     samples: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for current in range(rounds):
         if current and current % max(1, -(-rounds // CAPTURES)) == 0:
@@ -99,7 +99,7 @@ def in_turns(packages: Sequence[Package], rounds: int) -> dict[str, dict[str, li
                 package.ask(do="capture")
         for way, repeats in REPEATS.items():
             for package, side in sides:
-                own = SERIAL if side == SERIAL else "ours"
+                own = "ours" if side == package.name else "serial"
                 samples[way][side].append(package.ask(do="time", way=way, side=own, repeats=repeats)["us"])
     return samples
 
@@ -134,19 +134,22 @@ def failures(row: Mapping[str, Any]) -> list[str]:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a markdown table, one line a row."""
     headers = ["row", "serial direct us", "new", "old", "host us", "new", "old", "serial graph us", "new", "old", "new/old",
-               "verdict", "does not hold"]  # fmt: skip
+               "serials", "verdict", "does not hold"]  # fmt: skip
     lines = []
     for row in rows:
         line = [row["name"]]
         for way in ("direct", "host", "graph"):
             serial = row.get("us", {}).get(way, {}).get(SERIAL)
             line.append(f"{serial['median']:.1f}" if serial else "-")
-            line += [_times(ratio(row, way, side, SERIAL)) for side in (NEW, OLD)]
+            line += [_times(ratio(row, way, NEW, SERIAL)), _times(ratio(row, way, OLD, OLD_SERIAL))]
         told = row.get("sides", {}).get(NEW, {})
         reason = f" ({one_line(told['reason'], 60)})" if told.get("reason") else ""
-        lines.append([*line, _times(ratio(row, "graph", NEW, OLD)), f"{told.get('verdict', '-')}{reason}",
-                      "; ".join(failures(row))])  # fmt: skip
-    legend = "Serial in us, all else how many times faster. Host: until a call returns."
+        versions = [_times(ratio(row, "graph", NEW, OLD)), _times(ratio(row, "graph", SERIAL, OLD_SERIAL))]
+        lines.append([*line, *versions, f"{told.get('verdict', '-')}{reason}", "; ".join(failures(row))])
+    legend = (
+        "Serial in us, all else how many times faster: new and old than serial in their process. Host: until a call returns. "
+        "Serials: the same code in both processes, so what it is off from 1 is no difference of versions."
+    )
     return f"{tabulate(lines, headers, tablefmt='github', disable_numparse=True)}\n\n{legend}\n"
 
 

@@ -21,6 +21,7 @@ from on_cpu import CpuContestant
 from workers import Lost
 
 US = {"serial": 100.0, "new": 90.0, "old": 80.0}
+SIDES = {"serial", "new", "serial, old process", "old"}
 
 
 class Named:
@@ -35,7 +36,7 @@ class Named:
             self.alive = False
             raise Lost("gone")
         if request["do"] == "prepare":
-            return {"verdict": "clean", "reason": "", "wrong": {"graph": 0, "direct": 0} if request["serial"] else {}}
+            return {"verdict": "clean", "reason": "", "wrong": {"graph": 0, "direct": 0}}
         return {"us": US["serial" if request.get("side") == "serial" else self.name]} if request["do"] == "time" else {}
 
     def close(self) -> None:
@@ -45,12 +46,10 @@ class Named:
 def test_sides_take_turns_and_all_are_captured_again_four_times() -> None:
     asked: list[Any] = []
     samples = in_turns([Named("new", asked), Named("old", asked)], 10)
-    assert [each[0::2] for each in asked[:3]] == [("new", "graph"), ("new", "graph"), ("old", "graph")]
-    assert [each[3] for each in asked[:3]] == ["serial", "ours", "ours"]
+    assert [each[0::2] for each in asked[:4]] == [("new", "graph")] * 2 + [("old", "graph")] * 2
+    assert [each[3] for each in asked[:4]] == ["serial", "ours"] * 2
     assert sum(each[:2] == ("old", "capture") for each in asked) == 4
-    assert {way: set(sides) for way, sides in samples.items()} == {
-        w: {"serial", "new", "old"} for w in ("graph", "direct", "host")
-    }
+    assert {way: set(sides) for way, sides in samples.items()} == {w: SIDES for w in ("graph", "direct", "host")}
     assert all(len(own) == 10 for sides in samples.values() for own in sides.values())
 
 
@@ -102,7 +101,7 @@ def test_a_worker_prepares_times_and_drops_a_row(monkeypatch: pytest.MonkeyPatch
     for timer in ("times_in_turns", "host_times_in_turns"):
         monkeypatch.setattr(direct_worker, timer, lambda functions, rounds, repeats, discarded: [[float(repeats)]])
     row = direct_worker.Row("deterministic")
-    told = row({"do": "prepare", "row": "any", "serial": True})
+    told = row({"do": "prepare", "row": "any"})
     assert (told["verdict"], told["wrong"]) == ("clean", {"graph": 0, "direct": 0})
     for way in ("graph", "direct", "host"):
         assert row({"do": "time", "way": way, "side": "ours", "repeats": 7}) == {"us": 7.0}
