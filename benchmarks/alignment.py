@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,10 @@ def groups(kinds: Sequence[str], ways: Sequence[str] = WAYS) -> list[list[Cell]]
 class Asking:
     """Runs the cells of groups in one worker after another."""
 
-    def __init__(self, start: Any) -> None:
+    def __init__(self, start: Callable[[], Worker]) -> None:
         """`start` returns a new Worker."""
-        self._start, self._worker = start, None
+        self._start = start
+        self._worker: Worker | None = None
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Cell]:
         """Yield each cell with its status. Behind a loss the other cells that run in the same way are left out."""

@@ -71,9 +71,9 @@ class Sides:
     def _values(self, offset: int, seed: int) -> list[Any]:
         """Fresh inputs. A parameter is moved in place of an input."""
         others = others_of(compute_dtype(self._dtype), seed, self.device)
-        if self._kind.parameter:
-            if self._module.subject.storage_offset() != offset:  # else it stays: a captured graph reads it where it is
-                self._module.subject.data = self._subject(offset, 0)
+        if (parameter := self._module.subject) is not None:
+            if parameter.storage_offset() != offset:  # else it stays: a captured graph reads it where it is
+                parameter.data = self._subject(offset, 0)
             return [None, *others]
         subject = self._subject(offset, seed)
         if self._kind.static:

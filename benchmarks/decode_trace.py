@@ -71,7 +71,7 @@ def side_by_side(sides: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [[name, *(side[name] for side in sides.values())] for name in names]
     tables = [tabulate(lines, ["a step", *sides], tablefmt="github")]
     kernels = dict.fromkeys(name for side in sides.values() for name in side["by name"])
-    rows = []
+    rows: list[list[Any]] = []
     for kernel in kernels:
         own = [side["by name"].get(kernel, [0.0, 0.0]) for side in sides.values()]
         rows.append([_short(kernel), *(f"{count:g} x, {us:.1f} us" for count, us in own), _spread([us for _, us in own])])

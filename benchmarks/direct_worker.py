@@ -59,7 +59,7 @@ class Row:
         values = inputs(0)
         self._sides["serial"] = Contestant(torch.compile(module, options=dict(self._settings)), values)
         with tempfile.TemporaryDirectory() as directory:
-            options = {"inductor": dict(self._settings), "dump": directory}
+            options: dict[str, Any] = {"inductor": dict(self._settings), "dump": directory}
             self._sides["ours"] = Contestant(torch.compile(module, backend=graphstreams, options=options), values)
             told = _verdict(Path(directory))
         seeds = range(1, SEEDS + 1)

@@ -54,7 +54,8 @@ class Clock:
 
     def __init__(self, actions: Mapping[int, Action] | None = None, wait: Action = lambda: None) -> None:
         """`actions` are done at the steps they stand for. `wait` waits for the GPU."""
-        self.step, self.at, self._actions, self._wait = 0, {}, dict(actions or {}), wait
+        self.step, self._actions, self._wait = 0, dict(actions or {}), wait
+        self.at: dict[int, float] = {}  # step -> when, in s
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Return the scores as they are. Step 0 ends the prompt."""

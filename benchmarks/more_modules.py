@@ -45,7 +45,7 @@ class WideBranches(nn.Module):
         results = []
         for chain in self.chains:
             value = x
-            for linear in chain:
+            for linear in chain.children():
                 value = nn.functional.gelu(linear(value))
             results.append(value)
         return torch.stack(results).sum(0)

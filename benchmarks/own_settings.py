@@ -59,7 +59,8 @@ def enter(entrants: Field, name: str, side: tuple[str, dict[str, Any]], module: 
     backend, settings = side
     with entrants.entry(name) as record, tempfile.TemporaryDirectory() as directory:
         if backend == OURS:
-            function = torch.compile(module, backend=graphstreams, options={"inductor": settings, "dump": directory})
+            options: dict[str, Any] = {"inductor": settings, "dump": directory}
+            function = torch.compile(module, backend=graphstreams, options=options)
             entrants.compiled[name] = Contestant(function, values)
             _, report = largest_report(Path(directory))
             record.update({key: report.get(key) for key in REPORTED})
