@@ -6,6 +6,7 @@ It uses only what versions from 0.1.0 on have: a captured function, a timer, the
 from __future__ import annotations
 
 import gc
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -66,7 +67,8 @@ class Row:
         wrong = {way: sum(not self._equal(inputs(seed), way == "direct") for seed in seeds) for way in ("graph", "direct")}
         for each in self._sides.values():
             each.load(values)
-        return {**told, "wrong": wrong, "seconds": round(time.perf_counter() - started, 1)}
+        package = sys.modules["graphstreams"].__file__
+        return {**told, "package": package, "wrong": wrong, "seconds": round(time.perf_counter() - started, 1)}
 
     def _equal(self, values: Sequence[Any], direct: bool) -> bool:
         return equal_bits(*(each.results(values, direct) for each in self._sides.values()))

@@ -163,6 +163,7 @@ def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> 
 
     started = time.perf_counter()
     before = dict(counters["inductor"]), dict(counters["stats"])
+    reserved = torch.cuda.memory_reserved() if arguments.device == "cuda" else 0
     try:
         with messages(side.said), dumping(side):
             for _ in range(2):
@@ -173,6 +174,8 @@ def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> 
     side.record["seconds"] = round(time.perf_counter() - started, 1)
     side.record["graphs"] = counters["stats"]["unique_graphs"] - before[1].get("unique_graphs", 0)
     side.record["cudagraph_skips"] = counters["inductor"]["cudagraph_skips"] - before[0].get("cudagraph_skips", 0)
+    if arguments.device == "cuda":
+        side.record["reserved_mib"] = round((torch.cuda.memory_reserved() - reserved) / 2**20, 1)
     side.record["reports"] = reports_in(side.dump) if side.backend == OURS else []
     side.record["said"] = side.said
 
@@ -234,11 +237,15 @@ def profile(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> 
     profiler = torch.profiler.profile(activities=kinds)
     first, last = PROFILED
     clock = Clock({first: profiler.start, last: profiler.stop}, waiting(arguments.device))
+    recorded: list[int] = []  # the step at the end of each capture of a CUDA graph
+    hook = torch.cuda.graphs.register_graph_capture_end_hook(lambda _: recorded.append(clock.step))
     text_of(side, prompt, max(arguments.tokens, last + 2), clock)
+    hook.remove()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        return summarize(json.loads(path.read_text()), last - first)
+        found = summarize(json.loads(path.read_text()), last - first)
+    return {"graphs recorded in the text": len(recorded), "last recorded at step": max(recorded, default=0), **found}
 
 
 def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -310,14 +317,15 @@ def failures(result: Mapping[str, Any]) -> list[str]:
 def table(results: Sequence[Mapping[str, Any]]) -> str:
     """Return markdown: a line for each model, mode and backend, what does not hold, and the profiles."""
     headers = ["model", "mode", "backend", "ms a token", "quartiles", "ratio", "steady", "ratio", "equal texts", "graphs",
-               "skips", "verdicts"]  # fmt: skip
+               "skips", "MiB", "verdicts"]  # fmt: skip
     lines, notes = [], []
     for result in results:
         gains = ratios(result)
         for side in result["sides"]:
             gain = gains.get(side["mode"], {}) if side["backend"] == OURS else {}
             lines.append([result["model"], side["mode"], side["backend"], *_cells(side, gain), _texts(result, side),
-                          side.get("graphs", "-"), side.get("cudagraph_skips", "-"), _verdicts(side)])  # fmt: skip
+                          side.get("graphs", "-"), side.get("cudagraph_skips", "-"), side.get("reserved_mib", "-"),
+                          _verdicts(side)])  # fmt: skip
         notes += [f"- {result['model']}: {text}" for text in failures(result)]
         for mode, sides in result.get("profile", {}).items():
             notes.append(f"\n## {result['model']}, {mode}: one steady step\n\n{side_by_side(sides)}")
