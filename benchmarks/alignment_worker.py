@@ -1,0 +1,144 @@
+"""One process that compiles, calls and compares the modules of the table of misaligned inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from misaligned import DTYPES, KINDS, Module, compute_dtype, others_of, subject_of
+from torch._inductor.utils import fresh_cache
+
+from graphstreams import StreamPass, graphstreams
+from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.captured import Captured, clones, copy_into, leaves
+
+Function = Callable[..., Any]
+SAME_KERNELS = {"deterministic": True, "emulate_precision_casts": True}  # so that sums are rounded alike
+
+
+class Sides:
+    """Answers requests: serial keeps what it gave, ours is compared with that."""
+
+    def __init__(self, device: str, options: Mapping[str, Any]) -> None:
+        """`options` are those of graphstreams."""
+        self.device, self.options = device, dict(options)
+        self._group: tuple[Any, ...] = ()
+        self._cache = contextlib.ExitStack()
+        self._functions: dict[str, tuple[Function, str]] = {}
+        self._expected: dict[tuple[str, int], list[Any]] = {}
+
+    def __call__(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Run one side of a cell. Raises what compiling, calling or capturing it raises."""
+        with torch.no_grad():
+            self._enter(request)
+            serial = request["side"] == "serial"
+            way = request["way"]
+            name = "serial" if serial else way
+            if serial and way == "reduce-overhead":
+                name = "serial, reduce-overhead"
+            function, told = self._function(name, request)
+            found = self._results(function, way, request["called_at"])
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+        key = (_serial_way(way), request["called_at"])
+        if serial:
+            self._expected[key] = found
+            return {"told": told}
+        return {"told": told, "equal": equal_bits(self._expected[key], found)}
+
+    def _enter(self, request: Mapping[str, Any]) -> None:
+        """Make the group's module and forget the one before."""
+        group = tuple(request[name] for name in ("kind", "dtype", "compiled_at"))
+        if group == self._group:
+            return
+        torch._dynamo.reset()
+        self._functions, self._expected = {}, {}
+        self._cache.close()
+        self._cache.enter_context(fresh_cache())  # a graph of another group is no answer
+        self._kind, self._dtype = KINDS[request["kind"]], DTYPES[request["dtype"]]
+        torch.manual_seed(0)
+        subject = self._subject(request["compiled_at"], 0) if self._kind.parameter else None
+        self._module = Module(self._kind, compute_dtype(self._dtype), self.device, subject).requires_grad_(False)
+        self._group = group
+
+    def _subject(self, offset: int, seed: int) -> torch.Tensor:
+        return subject_of(self._kind, self._dtype, offset, seed, self.device)
+
+    def _values(self, offset: int, seed: int) -> list[Any]:
+        """Fresh inputs. A parameter is moved in place of an input."""
+        others = others_of(compute_dtype(self._dtype), seed, self.device)
+        if (parameter := self._module.subject) is not None:
+            if parameter.storage_offset() != offset:  # else it stays: a captured graph reads it where it is
+                parameter.data = self._subject(offset, 0)
+            return [None, *others]
+        subject = self._subject(offset, seed)
+        if self._kind.static:
+            torch._dynamo.mark_static_address(subject, guard=False)
+        return [subject, *others]
+
+    def _function(self, name: str, request: Mapping[str, Any]) -> tuple[Function, str]:
+        """The compiled function, called once at the offset of the compile, and what was said of its graph."""
+        if name not in self._functions:
+            with _messages() as said:
+                function, reports = self._compiled(name)
+                function(*self._values(request["compiled_at"], 0))
+            told = [f"{report.verdict} {report.reason}".strip() for report in reports] or said
+            self._functions[name] = function, re.sub(r"\b\d+_inference\b", "the graph", "; ".join(told))[:160]
+        return self._functions[name]
+
+    def _compiled(self, name: str) -> tuple[Function, Sequence[Any]]:
+        settings: dict[str, Any] = dict(SAME_KERNELS)
+        if "reduce-overhead" in name:
+            settings.update(torch._inductor.list_mode_options("reduce-overhead"))
+        if name.startswith("serial"):
+            return torch.compile(self._module, dynamic=False, options=settings), ()
+        if name == "StreamPass":
+            stream_pass = StreamPass(self.options)
+            settings["post_grad_custom_post_pass"] = stream_pass
+            return torch.compile(self._module, dynamic=False, options=settings), stream_pass.reports
+        if name == "from a cache":  # compiled before, by the way "direct" or right here
+            self._function("direct", {"compiled_at": self._group[2]})
+            torch._dynamo.reset()
+            self._functions.clear()
+        options = {**self.options, "inductor": settings}
+        return torch.compile(self._module, backend=graphstreams, dynamic=False, options=options), ()
+
+    def _results(self, function: Function, way: str, offset: int) -> list[Any]:
+        """Outputs and inputs after a call on fresh values."""
+        if way == "captured by hand":
+            static = self._values(offset, 1)
+            captured = Captured(lambda: function(*static), [])  # clones would be aligned
+            copy_into(static, self._values(offset, 2))
+            captured.replay()
+            return clones([*captured.outputs, *static])
+        for seed in (1, 2) if way == "reduce-overhead" else (2,):
+            values = self._values(offset, seed)
+            if way == "reduce-overhead":
+                torch.compiler.cudagraph_mark_step_begin()
+            found = clones([*leaves(function(*values)), *values])
+        return found
+
+
+def _serial_way(way: str) -> str:
+    return way if way in ("captured by hand", "reduce-overhead") else "direct"
+
+
+@contextlib.contextmanager
+def _messages() -> Iterator[list[str]]:
+    """Within this context yields the first lines of what the package logs."""
+    said: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: said.append(record.getMessage().splitlines()[0])  # type: ignore[method-assign]
+    logger = logging.getLogger("graphstreams")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,400 @@
+"""Hugging Face models with random weights through `generate`: plain Inductor and graphstreams in turns, in one process.
+
+    python benchmarks/generate.py --out generate [--profile] [--models qwen2_moe]
+
+Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default configurations with four layers, bf16, with a
+static cache. Every side has a copy of the model that shares the weights, so that each keeps its own compiled call. A step is
+one token; the prompt, which is not compiled, is not timed. transformers makes a new static cache for every text, so Inductor's
+CUDA graphs are recorded anew in the first steps of each: "all" counts these, "steady" begins behind them. With `--profile` some
+steady steps of each side are taken apart. Exit status 1: a side failed, or is under its bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from decode_trace import side_by_side, summarize
+from tabulate import tabulate
+from workers import one_line
+
+from graphstreams.contest.results import environment, summary, write
+
+MODELS = ("cohere", "qwen2_moe")
+MODES = ("default", "reduce-overhead")
+PLAIN, OURS = "inductor", "graphstreams"
+SETTLED = 8  # steps behind which no CUDA graph is recorded any more
+PROFILED = (SETTLED + 4, SETTLED + 12)  # steps between which the profiler runs
+BARS = {("cohere", "reduce-overhead"): 1.08, ("qwen2_moe", "reduce-overhead"): 0.99,
+        ("cohere", "default"): 0.99, ("qwen2_moe", "default"): 0.99}  # fmt: skip
+REPORTED = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured",
+            "notes", "seconds")  # fmt: skip
+TINY: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128,
+}  # fmt: skip
+
+
+Action = Callable[[], None]
+
+
+class Clock:
+    """Notes the time at some steps, when the GPU has nothing left to do. A logits processor: called once a step."""
+
+    def __init__(self, actions: Mapping[int, Action] | None = None, wait: Action = lambda: None) -> None:
+        """`actions` are done at the steps they stand for. `wait` waits for the GPU."""
+        self.step, self._actions, self._wait = 0, dict(actions or {}), wait
+        self.at: dict[int, float] = {}  # step -> when, in s
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Return the scores as they are. Step 0 ends the prompt."""
+        if self.step in (0, SETTLED) or self.step in self._actions:
+            self._wait()
+            self._actions.get(self.step, lambda: None)()
+            self.at[self.step] = time.perf_counter()
+        self.step += 1
+        return scores
+
+    def milliseconds(self, ended: float) -> tuple[float, float]:
+        """Return ms a token over all steps and over the steady ones. `ended` is the time after the last."""
+        steps = self.step - 1
+        return 1e3 * (ended - self.at[0]) / steps, 1e3 * (ended - self.at[SETTLED]) / (steps - SETTLED)
+
+
+@dataclass
+class Side:
+    """One backend in one mode, with a copy of the model."""
+
+    backend: str
+    mode: str
+    model: Any
+    config: Any  # of transformers: how to compile
+    dump: Path
+    samples: dict[str, list[float]] = field(default_factory=lambda: {"all": [], "steady": []})  # ms a token
+    texts: list[list[int]] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)  # what the package logged
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+def build(name: str, layers: int, device: str, tiny: bool) -> Any:
+    """Return a causal language model with random weights."""
+    from transformers import AutoModelForCausalLM, CohereConfig, Qwen2MoeConfig
+
+    changes: dict[str, Any] = {"num_hidden_layers": layers, **(TINY if tiny else {})}
+    if tiny and name == "qwen2_moe":
+        changes.update(moe_intermediate_size=32, shared_expert_intermediate_size=64, num_experts=8)
+    if tiny:
+        changes.update(pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = (CohereConfig if name == "cohere" else Qwen2MoeConfig)(**changes)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.eval().requires_grad_(False)
+    model.generation_config.eos_token_id = None  # a text has as many tokens as are asked for
+    model.generation_config.pad_token_id = 0
+    return model
+
+
+def sharing(model: Any) -> Any:
+    """Return a copy of a model that has the same weights and buffers."""
+    return copy.deepcopy(model, {id(value): value for value in [*model.parameters(), *model.buffers()]})
+
+
+def compile_config(backend: str, mode: str, deterministic: bool, device: str) -> Any:
+    """Return how transformers compiles a side."""
+    from transformers import CompileConfig
+
+    from graphstreams import graphstreams
+
+    chosen: Any = graphstreams if backend == OURS else PLAIN
+    if deterministic:
+        settings = {**torch._inductor.list_mode_options(mode), "deterministic": True}
+        config = CompileConfig(backend=chosen, mode=None, options={"inductor": settings} if backend == OURS else settings)
+    else:
+        config = CompileConfig(backend=chosen, mode=mode)
+    if device == "cpu":
+        config._compile_all_devices = True
+    return config
+
+
+def text_of(side: Side, prompt: torch.Tensor, tokens: int, clock: Clock) -> list[int]:
+    """Return the tokens that follow a prompt, greedily."""
+    from transformers import LogitsProcessorList
+
+    arguments: dict[str, Any] = {"do_sample": False, "cache_implementation": "static", "max_new_tokens": tokens}
+    found = side.model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        compile_config=side.config,
+        logits_processor=LogitsProcessorList([clock]),
+        **arguments,
+    )
+    return [int(token) for token in found[0, prompt.shape[1] :].cpu()]
+
+
+def prompt_of(vocabulary: int, length: int, seed: int, device: str) -> torch.Tensor:
+    """Return random tokens."""
+    dice = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocabulary, (1, length), generator=dice).to(device)
+
+
+def first_difference(some: Sequence[int], others: Sequence[int]) -> int | None:
+    """Return the place of the first token that differs; None if the texts are equal."""
+    if list(some) == list(others):
+        return None
+    pairs = enumerate(zip(some, others, strict=False))
+    return next((place for place, (one, other) in pairs if one != other), min(len(some), len(others)))
+
+
+def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> None:
+    """Compile a side and generate twice, noting what the package says. What fails is kept as the record's "failed"."""
+    from torch._dynamo.utils import counters
+
+    started = time.perf_counter()
+    before = dict(counters["inductor"]), dict(counters["stats"])
+    reserved = torch.cuda.memory_reserved() if arguments.device == "cuda" else 0
+    try:
+        with messages(side.said), dumping(side):
+            for _ in range(2):
+                text_of(side, prompt, arguments.tokens, Clock(wait=waiting(arguments.device)))
+    except Exception as error:
+        side.record["failed"] = one_line(f"{type(error).__name__}: {error}", 400)
+        logging.getLogger("generate").exception("%s, %s", side.backend, side.mode)
+    side.record["seconds"] = round(time.perf_counter() - started, 1)
+    side.record["graphs"] = counters["stats"]["unique_graphs"] - before[1].get("unique_graphs", 0)
+    side.record["cudagraph_skips"] = counters["inductor"]["cudagraph_skips"] - before[0].get("cudagraph_skips", 0)
+    if arguments.device == "cuda":
+        side.record["reserved_mib"] = round((torch.cuda.memory_reserved() - reserved) / 2**20, 1)
+    side.record["reports"] = reports_in(side.dump) if side.backend == OURS else []
+    side.record["said"] = side.said
+
+
+def reports_in(directory: Path) -> list[dict[str, Any]]:
+    """Return what each report says in short."""
+    found = [json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))]
+    return [{name: report.get(name) for name in REPORTED} for report in found]
+
+
+@contextmanager
+def messages(said: list[str]) -> Any:
+    """Within this context the first lines of what the package logs are added to `said`."""
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: said.append(record.getMessage().splitlines()[0])  # type: ignore[method-assign]
+    logger = logging.getLogger("graphstreams")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextmanager
+def dumping(side: Side) -> Any:
+    """Within this context the package writes its reports into the side's folder: a mode leaves no room for options."""
+    os.environ["GRAPHSTREAMS_DUMP"] = str(side.dump)
+    try:
+        yield
+    finally:
+        del os.environ["GRAPHSTREAMS_DUMP"]
+
+
+def waiting(device: str) -> Callable[[], None]:
+    """Return what waits for the device."""
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+def time_text(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> None:
+    """Generate one text and keep its times."""
+    wait = waiting(arguments.device)
+    clock = Clock(wait=wait)
+    text = text_of(side, prompt, arguments.tokens, clock)
+    wait()
+    for name, ms in zip(side.samples, clock.milliseconds(time.perf_counter()), strict=True):
+        side.samples[name].append(ms)
+    side.texts.append(text)
+
+
+def profile(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the steady steps of one text consist of."""
+    activity = torch.profiler.ProfilerActivity
+    kinds = [activity.CPU, activity.CUDA] if arguments.device == "cuda" else [activity.CPU]
+    with torch.profiler.profile(activities=kinds):  # kernels are seen in those graphs that are recorded behind the first use
+        torch.zeros(1, device=arguments.device)
+    profiler = torch.profiler.profile(activities=kinds)
+    first, last = PROFILED
+    clock = Clock({first: profiler.start, last: profiler.stop}, waiting(arguments.device))
+    recorded: list[int] = []  # the step at the end of each capture of a CUDA graph
+    hook = torch.cuda.graphs.register_graph_capture_end_hook(lambda _: recorded.append(clock.step))
+    text_of(side, prompt, max(arguments.tokens, last + 2), clock)
+    hook.remove()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        found = summarize(json.loads(path.read_text()), last - first)
+    return {"graphs recorded in the text": len(recorded), "last recorded at step": max(recorded, default=0), **found}
+
+
+def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Run all sides of one model, and return its records."""
+    started = time.perf_counter()
+    model = build(name, arguments.layers, arguments.device, arguments.tiny)
+    sides = []
+    for mode in arguments.modes:
+        for backend in (PLAIN, OURS):
+            config = compile_config(backend, mode, arguments.deterministic, arguments.device)
+            sides.append(Side(backend, mode, sharing(model), config, folder / f"{name}-{mode}-{backend}"))
+    prompts = [prompt_of(model.config.vocab_size, arguments.prompt, seed, arguments.device) for seed in range(arguments.rounds)]
+    print(f"{name}: built after {time.perf_counter() - started:.0f} s", flush=True)
+    for side in sides:
+        warm_up(side, prompts[0], arguments)
+        told = "; ".join(f"{each['verdict']} {each['reason'] or ''}" for each in side.record["reports"])
+        print(f"{name}, {side.mode}, {side.backend}: warm after {side.record['seconds']} s {told}", flush=True)
+    ready = [side for side in sides if "failed" not in side.record]
+    for number, prompt in enumerate(prompts):
+        for side in ready if number % 2 == 0 else reversed(ready):
+            time_text(side, prompt, arguments)
+    result: dict[str, Any] = {"model": name, "sides": [told_of(side) for side in sides], "texts": compared(ready)}
+    if arguments.profile:
+        result["profile"] = {}
+        for side in ready:
+            result["profile"].setdefault(side.mode, {})[side.backend] = profile(side, prompts[0], arguments)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    return result
+
+
+def told_of(side: Side) -> dict[str, Any]:
+    """Return a side's record with its times in ms a token."""
+    times = {name: summary(own) for name, own in side.samples.items() if len(own) > 1}
+    return {"mode": side.mode, "backend": side.backend, **side.record, "ms": times}
+
+
+def compared(sides: Sequence[Side]) -> dict[str, Any]:
+    """Return, by mode, how many texts of both backends are equal and where the first of the others differs."""
+    found = {}
+    for mode in dict.fromkeys(side.mode for side in sides):
+        texts = {side.backend: side.texts for side in sides if side.mode == mode}
+        if len(texts) == 2:
+            places = [first_difference(*pair) for pair in zip(*texts.values(), strict=True)]
+            differing = [place for place in places if place is not None]
+            found[mode] = {"texts": len(places), "equal": len(places) - len(differing), "first": min(differing, default=None)}
+    return found
+
+
+def ratios(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return by mode how many times faster ours is, over all steps and over the steady ones."""
+    found: dict[str, dict[str, float]] = {}
+    for mode in dict.fromkeys(side["mode"] for side in result["sides"]):
+        times = {side["backend"]: side["ms"] for side in result["sides"] if side["mode"] == mode}
+        if all(times.get(backend) for backend in (PLAIN, OURS)):
+            found[mode] = {name: times[PLAIN][name]["median"] / times[OURS][name]["median"] for name in times[PLAIN]}
+    return found
+
+
+def failures(result: Mapping[str, Any]) -> list[str]:
+    """Return what failed, and which bars are not reached. A bar counts where all steps are taken together."""
+    found = [f"{side['mode']}, {side['backend']}: {side['failed']}" for side in result["sides"] if "failed" in side]
+    for mode, ratio in ratios(result).items():
+        bar = BARS[result["model"], mode]
+        if ratio["all"] < bar:
+            found.append(f"{mode}: {ratio['all']:.3f}x, less than {bar}x")
+    return found
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Return markdown: a line for each model, mode and backend, what does not hold, and the profiles."""
+    headers = ["model", "mode", "backend", "ms a token", "quartiles", "ratio", "steady", "ratio", "equal texts", "graphs",
+               "skips", "MiB", "verdicts"]  # fmt: skip
+    lines, notes = [], []
+    for result in results:
+        gains = ratios(result)
+        for side in result["sides"]:
+            gain = gains.get(side["mode"], {}) if side["backend"] == OURS else {}
+            lines.append([result["model"], side["mode"], side["backend"], *_cells(side, gain), _texts(result, side),
+                          side.get("graphs", "-"), side.get("cudagraph_skips", "-"), side.get("reserved_mib", "-"),
+                          _verdicts(side)])  # fmt: skip
+        notes += [f"- {result['model']}: {text}" for text in failures(result)]
+        for mode, sides in result.get("profile", {}).items():
+            notes.append(f"\n## {result['model']}, {mode}: one steady step\n\n{side_by_side(sides)}")
+    return tabulate(lines, headers, tablefmt="github", disable_numparse=True) + "\n\n" + "\n".join(notes) + "\n"
+
+
+def _cells(side: Mapping[str, Any], gain: Mapping[str, float]) -> list[str]:
+    if not side["ms"]:
+        return ["-"] * 5
+    whole, steady = side["ms"]["all"], side["ms"]["steady"]
+    quartiles = f"{whole['first_quartile']:.3f} to {whole['third_quartile']:.3f}"
+    own = [f"{gain[name]:.3f}x" if name in gain else "" for name in ("all", "steady")]
+    return [f"{whole['median']:.3f}", quartiles, own[0], f"{steady['median']:.3f}", own[1]]
+
+
+def _texts(result: Mapping[str, Any], side: Mapping[str, Any]) -> str:
+    texts = result["texts"].get(side["mode"])
+    if not texts or side["backend"] == PLAIN:
+        return ""
+    return f"{texts['equal']}/{texts['texts']}" + (f", first at {texts['first']}" if texts["first"] is not None else "")
+
+
+def _verdicts(side: Mapping[str, Any]) -> str:
+    reports = side.get("reports") or []
+    texts = [f"{each['verdict']} {each['kernels_serial']}>{each['kernels_streamed']}" for each in reports]
+    return one_line("; ".join([*texts, *(each["reason"] for each in reports if each["reason"])]).replace("|", "/"), 160)
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: both")
+    add("--modes", nargs="+", choices=MODES, default=list(MODES), help="of torch.compile (default both)")
+    add("--layers", type=int, default=4, help="decoder layers (default 4)")
+    add("--prompt", type=int, default=32, help="tokens of the prompt (default 32)")
+    add("--tokens", type=int, default=72, help="tokens of a text (default 72)")
+    add("--rounds", type=int, default=15, help="texts of each side (default 15)")
+    add("--deterministic", action="store_true", help="compile all sides with Inductor's setting `deterministic`")
+    add("--profile", action="store_true", help="take some steps of each side apart, after the timing")
+    add("--tiny", action="store_true", help="tiny layers and 128 words, to try the benchmark itself")
+    add("--device", default="cuda", help="cpu tries the benchmark itself: nothing is streamed there")
+    add("--out", type=Path, default=Path("generate"), help="directory for generate.md and generate.json")
+    arguments = parser.parse_args(argv)
+    if arguments.tokens < SETTLED + 4 or arguments.rounds < 2:
+        parser.error(f"--tokens has to be at least {SETTLED + 4}, --rounds at least 2")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark; 2 without a GPU, 1 if a side failed or is under its bar."""
+    arguments = parse_args(argv)
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("generate needs a CUDA device", file=sys.stderr)
+        return 2
+    from graphstreams.contest.running import prepared, release
+
+    place = environment() if arguments.device == "cuda" else {"device": "cpu"}
+    results: list[dict[str, Any]] = []
+    with torch.no_grad(), prepared(), tempfile.TemporaryDirectory() as folder:
+        for name in arguments.models:
+            results.append(measure(name, arguments, Path(folder)))
+            torch._dynamo.reset()
+            release()
+            write({**place, "arguments": {k: str(v) for k, v in vars(arguments).items()}, "models": results}, table(results),
+                  arguments.out / "generate")  # fmt: skip
+            print(f"\n{table(results[-1:])}\n{name} took {results[-1]['seconds']} s", flush=True)
+    return int(any(failures(result) for result in results))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,113 @@
+"""Processes that measure on request: a line of JSON in, a line of JSON out.
+
+A benchmark asks them so that two versions of the package can take turns on one GPU, and so that a process that CUDA has
+lost costs one answer only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+FATAL = ("CUDA error", "device-side assert", "illegal memory access", "misaligned address")  # nothing works behind these
+
+
+class Lost(RuntimeError):
+    """Raised if a worker gives no answer any more; the message says why."""
+
+
+class Worker:
+    """A child process that answers requests until it is lost or closed."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        """Start `command`; what it prints goes to the end of `log`."""
+        self._log = log.open("a", encoding="utf-8")
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(list(command), env=dict(environment), stdin=pipe, stdout=pipe, stderr=self._log)
+        self._rest = b""
+
+    def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Return the answer to a request. Raises Lost if the process ends, says that it is lost, or takes too long."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except OSError:
+            raise Lost(self._ended()) from None
+        answer: dict[str, Any] = json.loads(self._line(timeout_s))
+        if "lost" in answer:
+            raise Lost(answer["lost"])
+        return answer
+
+    def _line(self, timeout_s: float) -> bytes:
+        assert self._process.stdout is not None
+        until = time.monotonic() + timeout_s
+        while b"\n" not in self._rest:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            if not ready:
+                raise Lost(f"no answer in {timeout_s:.0f} s")
+            if not (data := os.read(self._process.stdout.fileno(), 65536)):
+                raise Lost(self._ended())
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def _ended(self) -> str:
+        try:
+            return f"the process ended with status {self._process.wait(5)}"
+        except subprocess.TimeoutExpired:
+            return "the process closed its output"
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            if stream is not None:
+                with contextlib.suppress(OSError):  # what was not written any more is not needed
+                    stream.close()
+
+
+def serve(handler: Handler) -> None:
+    """Answer each request on standard input with what `handler` returns, until there are no more.
+
+    What the handler raises becomes {"failed": text}; if CUDA is lost by it, {"lost": text}, and this returns. What the program
+    prints goes to standard error.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        answer = _answer(handler, json.loads(line))
+        print(json.dumps(answer), file=answers, flush=True)
+        if "lost" in answer:
+            return
+
+
+def _answer(handler: Handler, request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(handler(request))
+    except Exception as error:
+        text = one_line(f"{type(error).__name__}: {error}")
+        return {"lost" if any(sign in text for sign in FATAL) else "failed": text}
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """Return the text without line breaks, cut after `limit` characters."""
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else joined[: limit - 3] + "..."
+
+
+def environment_of(checkout: Path, others: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment with a checkout's package and examples first on the path, and `others`."""
+    own = [str(checkout.resolve()), str(checkout.resolve() / "examples")]
+    path = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(others or {})}

@@ -1,0 +1,129 @@
+"""The clock, the comparison of texts and the table of `generate`, on a model that is made up."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import generate
+from generate import OURS, PLAIN, SETTLED, Clock, compared, failures, first_difference, prompt_of, ratios, reports_in, table
+
+
+def test_the_clock_notes_the_steps_that_it_is_asked_for_and_leaves_scores_alone() -> None:
+    done: list[str] = []
+    clock = Clock({2: lambda: done.append("two")}, lambda: done.append("wait"))
+    scores = object()
+    assert all(clock(None, scores) is scores for _ in range(SETTLED + 3))
+    assert sorted(clock.at) == [0, 2, SETTLED]
+    assert done == ["wait", "wait", "two", "wait"]
+
+
+def test_milliseconds_are_those_of_all_steps_and_of_the_steady_ones() -> None:
+    clock = Clock()
+    clock.step, clock.at = SETTLED + 5, {0: 1.0, SETTLED: 2.0}
+    whole, steady = clock.milliseconds(3.2)
+    assert whole == pytest.approx(2200 / (SETTLED + 4))
+    assert steady == pytest.approx(1200 / 4)
+
+
+@pytest.mark.parametrize(("some", "others", "place"), [
+    ([1, 2, 3], [1, 2, 3], None),
+    ([1, 2, 3], [1, 5, 3], 1),
+    ([1, 2], [1, 2, 3], 2),
+    ([], [], None),
+])  # fmt: skip
+def test_the_first_token_that_differs_is_found(some: list[int], others: list[int], place: int | None) -> None:
+    assert first_difference(some, others) == place
+
+
+def side(mode: str, backend: str, ms: float, **record: Any) -> dict[str, Any]:
+    times = {"median": ms, "first_quartile": ms - 0.1, "third_quartile": ms + 0.1}
+    return {"mode": mode, "backend": backend, "graphs": 1, "cudagraph_skips": 0, "reports": [], **record,
+            "ms": {"all": times, "steady": times} if "failed" not in record else {}}  # fmt: skip
+
+
+def result(*sides: dict[str, Any]) -> dict[str, Any]:
+    return {"model": "cohere", "sides": list(sides), "texts": {"reduce-overhead": {"texts": 3, "equal": 2, "first": 40}}}
+
+
+def test_a_ratio_under_its_bar_does_not_hold() -> None:
+    found = result(side("reduce-overhead", PLAIN, 2.0), side("reduce-overhead", OURS, 1.9))
+    assert ratios(found)["reduce-overhead"]["all"] == pytest.approx(2.0 / 1.9)
+    assert failures(found) == ["reduce-overhead: 1.053x, less than 1.08x"]
+    text = table([found])
+    assert "2/3, first at 40" in text and "- cohere: reduce-overhead: 1.053x" in text
+
+
+def test_a_side_that_failed_has_no_ratio_and_is_told() -> None:
+    found = result(side("default", PLAIN, 2.0), side("default", OURS, 0.0, failed="ValueError: no"))
+    assert ratios(found) == {}
+    assert failures(found) == ["default, graphstreams: ValueError: no"]
+    assert "ValueError: no" in table([found])
+
+
+def test_verdicts_and_a_profile_stand_in_the_table() -> None:
+    report = {"verdict": "clean", "kernels_serial": 40, "kernels_streamed": 41, "reason": ""}
+    found = result(side("default", PLAIN, 2.0), side("default", OURS, 1.5, reports=[report]))
+    summary = {"kernels": 3.0, "by name": {"gemm": [1.0, 5.0]}}
+    text = table([{**found, "profile": {"default": {PLAIN: summary, OURS: summary}}}])
+    assert "clean 40>41" in text
+    assert "## cohere, default: one steady step" in text and "1 x, 5.0 us" in text
+
+
+def test_texts_are_compared_by_mode() -> None:
+    sides = [SimpleNamespace(mode="default", backend=backend, texts=texts)
+             for backend, texts in ((PLAIN, [[1, 2], [3, 4]]), (OURS, [[1, 2], [3, 5]]))]  # fmt: skip
+    assert compared(sides) == {"default": {"texts": 2, "equal": 1, "first": 1}}  # type: ignore[arg-type]
+    assert compared(sides[:1]) == {}  # type: ignore[arg-type]
+
+
+def test_reports_are_read_and_what_they_lack_is_none(tmp_path: Path) -> None:
+    (tmp_path / "0_inference").mkdir()
+    (tmp_path / "0_inference" / "report.json").write_text(json.dumps({"verdict": "clean"}))
+    (report,) = reports_in(tmp_path)
+    assert (report["verdict"], report["streams"]) == ("clean", None)
+
+
+def test_prompts_are_the_same_for_the_same_seed() -> None:
+    assert torch.equal(prompt_of(50, 8, 3, "cpu"), prompt_of(50, 8, 3, "cpu"))
+    assert not torch.equal(prompt_of(50, 8, 3, "cpu"), prompt_of(50, 8, 4, "cpu"))
+
+
+class Model:
+    """Generates the place of each token; slower as ours."""
+
+    config = SimpleNamespace(vocab_size=50)
+
+    def generate(self, prompt: torch.Tensor, **given: Any) -> torch.Tensor:
+        for _ in range(given["max_new_tokens"]):
+            given["logits_processor"][0](prompt, None)
+            time.sleep(0.001)
+        return torch.cat([prompt, torch.arange(given["max_new_tokens"])[None]], 1)
+
+
+def test_the_whole_course_with_a_model_that_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers = SimpleNamespace(LogitsProcessorList=list)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)  # type: ignore[arg-type]
+    monkeypatch.setattr(generate, "build", lambda *_: Model())
+    monkeypatch.setattr(generate, "sharing", lambda model: model)
+    monkeypatch.setattr(generate, "compile_config", lambda *_: None)
+    status = generate.main(["--device", "cpu", "--models", "cohere", "--rounds", "3", "--tokens", "20", "--out", str(tmp_path)])
+    (found,) = json.loads((tmp_path / "generate.json").read_text())["models"]
+    assert status in (0, 1)  # the times are real
+    assert found["texts"]["default"] == {"texts": 3, "equal": 3, "first": None}
+    assert all(each["ms"]["all"]["median"] >= 1.0 for each in found["sides"])
+    assert [each["backend"] for each in found["sides"]] == [PLAIN, OURS] * 2
+
+
+def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert generate.main([]) == 2
+    assert "needs a CUDA device" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""What tests see of CUDA graphs and of launches: the forks of each graph that is captured, the streams of a direct call.
+
+Read in torch 2.15.0: `cuda/graphs.py` (the hook at the end of a capture), `_inductor/runtime/triton_heuristics.py` (what tunes
+a kernel). The edges of a graph come from the driver's `cuGraphGetEdges`, in the form it has had since CUDA 10.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from graphstreams.runtime.driver import check, driver
+
+
+def forks(edges: Sequence[tuple[int, int]]) -> int:
+    """Return how many nodes of a graph have more than one successor; none of what one stream launched has."""
+    successors = Counter(before for before, _ in edges)
+    return sum(count > 1 for count in successors.values())
+
+
+def edges_of(graph: torch.cuda.CUDAGraph) -> list[tuple[int, int]]:
+    """Return the edges of a graph whose capture has just ended, as pairs of handles."""
+    count = ctypes.c_size_t(0)
+    handle = ctypes.c_void_p(graph.raw_cuda_graph())
+    check(driver().cuGraphGetEdges(handle, None, None, ctypes.byref(count)), "count the edges of a graph")
+    before, after = ((ctypes.c_void_p * count.value)() for _ in range(2))
+    check(driver().cuGraphGetEdges(handle, before, after, ctypes.byref(count)), "read the edges of a graph")
+    return [(int(one or 0), int(other or 0)) for one, other in zip(before, after, strict=True)]
+
+
+@contextmanager
+def captures() -> Iterator[list[int]]:
+    """Within this context yields the forks of every CUDA graph that is captured, whoever captures it."""
+    found: list[int] = []
+    handle = torch.cuda.graphs.register_graph_capture_end_hook(lambda graph: found.append(forks(edges_of(graph))))
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def tuning_in_captures() -> Iterator[list[str]]:
+    """Within this context yields the names of what compiles or benchmarks a Triton kernel while a graph is captured."""
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    found: list[str] = []
+
+    def watched(name: str) -> Callable[..., Any]:
+        original = getattr(CachingAutotuner, name)
+
+        def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            if torch.cuda.is_current_stream_capturing():
+                found.append(f"{name} of {self.fn.__name__}")
+            return original(self, *arguments, **keywords)
+
+        return call
+
+    names = ("bench", "autotune_to_one_config", "_precompile_worker", "_make_launchers")
+    kept = {name: watched(name) for name in names if hasattr(CachingAutotuner, name)}
+    with mock.patch.multiple(CachingAutotuner, **kept):
+        yield found
+
+
+def streams_of(call: Callable[[], Any]) -> set[int]:
+    """Return the streams on which the kernels of a call run that captures and replays nothing."""
+    activity = torch.profiler.ProfilerActivity
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[activity.CPU, activity.CUDA]) as profiler:
+        call()
+        torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "trace.json"
+        profiler.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    return {event["args"]["stream"] for event in events if event.get("cat") == "kernel"}

@@ -1,0 +1,25 @@
+"""The table of misaligned inputs, in part: whatever runs has serial's bits, or serial fails too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.gpu
+
+ROOT = Path(__file__).parents[2]
+KINDS = ["read on several streams", "read by one kernel", "passed through", "cache write"]
+
+
+def test_misaligned_inputs_have_serials_bits(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "alignment.py"), "--out", str(tmp_path), "--kinds", *KINDS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (tmp_path / "alignment.json").exists(), done.stderr
+    cells = json.loads((tmp_path / "alignment.json").read_text())["cells"]
+    assert done.returncode == 0, [cell for cell in cells if cell["status"] != "equal"]
+    said = {cell["told"] for cell in cells if cell["way"] == "direct"}
+    assert any("clean" in text for text in said), f"nothing ran on streams: {said}"
