@@ -89,6 +89,7 @@ class StreamPass(CustomInferenceAwareGraphPass):
             serial = Lowered(lowered, {}, source)
             outcome = run_stages(gm, self.options, name, self.input_names, texts=texts, inputs=self.inputs, serial=serial)
             report = outcome.report
+        added: Sequence[tuple[int, int]]
         if report.verdict == "clean":
             source, added = report.wrapper, outcome.added
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from graphstreams.verification.names import Module
 from graphstreams.verification.source import literal, shortened
@@ -12,20 +13,25 @@ STREAMED = "call_on_streams"
 _DISPATCH = "graphstreams.runtime.dispatch.runs_on_streams"
 
 
-def bodies(module: Module) -> list[ast.FunctionDef]:
-    """The functions that a call runs, the streamed one first.
+def bodies(module: Module) -> list[Module]:
+    """The wrapper once for each way that a call may go, the streamed one first, each with no choice left in it.
 
-    Raises `UnreadableWrapper` if there is a streamed body that the call does not choose as this package has it.
+    The choice stands at the start of the function that launches the kernels: the call, or the one partition of it.
+    Raises `UnreadableWrapper` if there is a streamed body that is not chosen as this package has it.
     """
-    entry = module.entry()
     streamed = module.functions.get(STREAMED)
     if streamed is None:
-        return [entry]
-    first = entry.body[0]
+        return [module]
+    if len(module.partitions) > 1:
+        raise UnreadableWrapper(streamed.lineno, f"{STREAMED} beside {len(module.partitions)} partitions")
+    name = module.partitions[0] if module.partitions else "call"
+    chooser = module.entry() if name == "call" else module.functions[name]
+    first = chooser.body[0]
     if not _chooses(first, module):
-        raise UnreadableWrapper(first.lineno, f"{shortened(first)}, where {entry.name} chooses whether to call {STREAMED}")
-    serial = ast.FunctionDef(**{**dict(ast.iter_fields(entry)), "body": entry.body[1:]})
-    return [streamed, ast.copy_location(serial, entry)]
+        raise UnreadableWrapper(first.lineno, f"{shortened(first)}, where {name} chooses whether to call {STREAMED}")
+    serial = ast.FunctionDef(**{**dict(ast.iter_fields(chooser)), "body": chooser.body[1:]})
+    ways = streamed, ast.copy_location(serial, chooser)
+    return [replace(module, functions={**module.functions, name: way}) for way in ways]
 
 
 def _chooses(statement: ast.stmt, module: Module) -> bool:

@@ -14,7 +14,7 @@ from graphstreams.verification.names import ALIASES, IMPORTS, Module, MultiKerne
 from graphstreams.verification.source import dotted, literal, same, shortened
 from graphstreams.verification.unreadable import UnreadableWrapper
 
-_NOTES = {"GRAPHSTREAMS", "GRAPHSTREAMS_DISPATCH"}
+_NOTES = {"GRAPHSTREAMS"}
 _HARNESS = {"get_args", "benchmark_compiled_module"}  # nothing calls them from a call
 
 _RUNNER = ast.parse("""
@@ -71,12 +71,23 @@ class _TopLevel:
                 pass
             case ast.Expr(value=ast.Constant(value=str())):
                 pass
+            case ast.Expr(value=ast.Call(func=ast.Name(id=function), args=arguments, keywords=[])):
+                self._runtime_call(function, arguments, statement)
             case _ if same(statement, _WAIT) and "async_compile" in self.module.names and not self._deleted:
                 self._waited = True
             case _ if same(statement, _DELETE) and self._waited and not self._deleted:
                 self._deleted = True
             case _:
                 raise _foreign(statement)
+
+    def _runtime_call(self, function: str, arguments: list[ast.expr], statement: ast.stmt) -> None:
+        """Calls of this package's runtime: one logs the verdict, the other loads kernels, and neither launches anything."""
+        names = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
+        path = self.module.paths.get(function)
+        announces = path == "graphstreams.runtime.verdicts.announce" and names == ["GRAPHSTREAMS"]
+        settles = path == "graphstreams.runtime.dispatch.settle" and self._waited and set(names) <= set(self.module.kernels)
+        if len(names) != len(arguments) or not (announces or settles):
+            raise _foreign(statement)
 
     def finish(self) -> None:
         """Raises where a function is not there that the class is given, or is there and nobody calls it."""

@@ -49,19 +49,18 @@ def read_bodies(source: str) -> tuple[Trace, ...]:
         raise UnreadableWrapper(0, "the source is empty")
     line = 0
     try:
-        module = read_module(_parse(source))
         traces = []
-        for function in bodies(module):
-            line = function.lineno
-            traces.append(_read(module, function))
+        for module in bodies(read_module(_parse(source))):
+            line = module.entry().lineno
+            traces.append(_read(module))
         return tuple(traces)
     except RecursionError:
         raise UnreadableWrapper(line, "code that is nested too deeply") from None
 
 
-def _read(module: Module, function: ast.FunctionDef) -> Trace:
+def _read(module: Module) -> Trace:
     machine = Machine()
-    Reader(module, machine).read(function)
+    Reader(module, machine).read(module.entry())
     return machine.trace()
 
 
