@@ -25,7 +25,6 @@ from tabulate import tabulate
 from graphstreams.choosing import plan_space
 from graphstreams.costs.devices import device_at_hand
 from graphstreams.options import Options
-from graphstreams.planning.host_cost import allowed_cost, light
 from graphstreams.planning.measured_search import search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import search_on_simulator
@@ -43,7 +42,6 @@ class Searches:
 
     playable: Playable
     space: Space
-    allowed: float  # launches that a plan may cost the host
 
     @staticmethod
     def of(playable: Playable, options: Options) -> Searches:
@@ -52,8 +50,7 @@ class Searches:
         times = player.kernel_times(playable.order)
         us = [times.get(kernel.id, 0.0) for kernel in graph.kernels]
         blocks = {kernel.id: [(b.count, b.at_once) for b in player.blocks(kernel.id)] for kernel in graph.kernels}
-        allowed = allowed_cost(graph, options.max_extra_host_time)
-        return Searches(playable, plan_space(graph, us, device_at_hand(), options, blocks), allowed)
+        return Searches(playable, plan_space(graph, us, device_at_hand(), options, blocks))
 
     def run(self, brief: bool, plans: int, seed: int) -> tuple[float, float]:
         """How many times faster than serial the best plan of a search is, and the seconds that the search took.
@@ -72,10 +69,10 @@ class Searches:
 
         started = time.perf_counter()
         first, trying = [search_on_simulator(self.space)], fastest if brief else None
-        tried = search_by_measuring(self.space, measure, plans, seed, first, fastest=trying, allowed=self.allowed)
+        tried = search_by_measuring(self.space, measure, plans, seed, first, fastest=trying)
         seconds = time.perf_counter() - started
         fastest_first = [each.plan for each in sorted(tried, key=lambda each: each.measured_us)]
-        best = light(fastest_first, self.allowed)[:FINALISTS]
+        best = fastest_first[:FINALISTS]
         captured = [partial(player.serial, self.playable.order), *(partial(player.play, plan) for plan in best)]
         whole, *times = means_over_captures(captured, TURNS, FINAL_REPEATS)
         return whole / min(times), seconds

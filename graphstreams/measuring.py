@@ -94,7 +94,7 @@ class SerialCode:
 
 
 def load_call(source: str, constants: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
-    """Return the function of a generated wrapper, compiled and loaded. It takes the list of the graph's inputs and empties it."""
+    """Return the function of a wrapper, compiled and loaded. It takes the list of the graph's inputs and empties it."""
     module = ModuleType("graphstreams_wrapper")
     exec(compile(source, "<wrapper>", "exec"), module.__dict__)
     vars(module).update(constants)

@@ -76,14 +76,6 @@ class Options:
     max_extra_memory: float = _field(
         0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
     )
-    max_extra_host_time: float = _field(
-        0.15,
-        float,
-        (0.0, 100.0),
-        "host time that a measured plan's events and stream contexts may add to a call, as a share of what the serial launches "
-        "take, as predicted; three launches (40 to 60 us) are always allowed, and it does not count where no measured plan on "
-        "several streams keeps to it, nor where Inductor makes CUDA graphs (triton.cudagraphs) and no input is changed",
-    )
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )

@@ -1,4 +1,4 @@
-"""The stages in order, for one graph: read, price, plan, rewrite, join, verify, measure. Pure: the graph given is not changed."""
+"""The stages in order, for one graph: read, price, plan, rewrite, join, verify, measure. The graph given is not changed."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def setting(device: Device) -> str:
 def plan_key(reading: Reading, options: Options) -> str:
     """What the plan of a graph depends on, its device and versions left out: the graph with all sizes, strides and dtypes, the
     options of the search, every setting of Inductor, and this package."""
-    chosen = (options.streams, options.event_us, options.search, options.priority, options.max_extra_host_time)
+    chosen = (options.streams, options.event_us, options.search, options.priority)
     settings = sorted(config.save_config_portable(ignore_private_configs=False).items())
     # Not by name: AOTAutograd numbers the graphs of a process.
     kernels = replace(reading.kernels, name="")

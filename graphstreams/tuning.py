@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch._inductor import config
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.costs.devices import Device
@@ -25,7 +23,6 @@ from graphstreams.measuring import SerialCode, load_call
 from graphstreams.options import Options
 from graphstreams.plan_key import plan_key, setting
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.host_cost import allowed_cost, host_cost, light
 from graphstreams.planning.measured_search import BRIEFLY, Tried, search_by_measuring
 from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import exchanged
@@ -46,7 +43,7 @@ SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and fo
 BRIEF_TURNS, TURNS, LONG_TURNS = 3, 5, 11
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
-CLOSE = 1.002  # times the fastest, within which the plan that costs the host least is taken
+CLOSE = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
 URGENT = -2  # the CUDA priority that is tried for the aux streams
 
 
@@ -127,16 +124,14 @@ class Tuner:
 
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, len(space.us))))
         trying = fastest if len(space.us) <= TRIED_KERNELS and count <= TRIED_PLANS else None
-        tried = search_by_measuring(
-            space, measure, count, 0, first, lambda: time.monotonic() > ends, trying, self._allowed_host_cost()
-        )
+        tried = search_by_measuring(space, measure, count, 0, first, lambda: time.monotonic() > ends, trying)
         best, serial_us, played_us = self._finals(self._finalists(space, tried), whole)
         plans = tuple((round(t.plan.streamed_us, 2), round(t.measured_us, 2)) for t in tried)
         return best, Measurement(serial_us, played_us, tried=len(tried), plans=plans)
 
     def without_search(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         """The faster one of a few plans, each measured once: the simulator is not always right."""
-        plans = [replace(plan, priority=self._options.priority or 0) for plan in light(first, self._allowed_host_cost())]
+        plans = [replace(plan, priority=self._options.priority or 0) for plan in first]
         best, serial_us, played_us = self._finals(plans, self._serial_us())
         return best, Measurement(serial_us, played_us, tried=len(plans))
 
@@ -202,23 +197,12 @@ class Tuner:
 
     def _finalists(self, space: Space, tried: Sequence[Tried]) -> list[Plan]:
         """The fastest plans, and what CUDA priorities make of a few: for the aux streams, or for the caller's kernels there."""
-        allowed = self._allowed_host_cost()
-        plans = light([t.plan for t in sorted(tried, key=lambda t: t.measured_us)], allowed)[:FINALISTS]
+        plans = [t.plan for t in sorted(tried, key=lambda t: t.measured_us)][:FINALISTS]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
         several = [plan for plan in plans[:PRIORITISED] if plan.streams > 1]
-        most = max(allowed, max(map(host_cost, plans)))  # where none of the plans keeps to what is allowed, nor do the others
-        others = [other for plan in several for other in exchanged(space, plan) if host_cost(other) <= most]
+        others = [other for plan in several for other in exchanged(space, plan)]
         return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
-
-    def _allowed_host_cost(self) -> float:
-        """In launches. Where Inductor replays CUDA graphs the host launches one thing only, whatever the plan.
-
-        It does not where an input changes that may be another tensor in the next call (`cudagraph_utils.check_for_mutation`).
-        """
-        if config.triton.cudagraphs and not self._reading.mutated:
-            return math.inf
-        return allowed_cost(self._reading.kernels, self._options.max_extra_host_time)
 
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
@@ -227,7 +211,7 @@ class Tuner:
         play = self._playing().play
         serial, *times = self._over_captures([self._played_serially, *(partial(play, plan) for plan in plans)], whole_us)
         close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
-        best = min(close, key=lambda i: (host_cost(plans[i]), -plans[i].priority, times[i]))
+        best = min(close, key=lambda i: (plans[i].synchronisations, -plans[i].priority, times[i]))
         return plans[best], serial, times[best]
 
     def _over_captures(self, captured: Sequence[Callable[[], Graph]], whole_us: float) -> list[float]:

@@ -17,7 +17,6 @@ from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.graph.reading import Reading
 from graphstreams.options import Options
-from graphstreams.planning.host_cost import extra_host_time
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import BRIEFLY
 from graphstreams.planning.plan import Plan
@@ -153,9 +152,7 @@ def test_an_earlier_plan_is_replaced() -> None:
     assert tuner().kept() == ([2.0, 4.0, 10.0, 2.0], other, replace(MEASURED, tried=1, from_disk=True))
 
 
-@pytest.mark.parametrize(
-    "options", [{"streams": 2}, {"event_us": 0.5}, {"search": 8}, {"priority": -1}, {"max_extra_host_time": 0.2}]
-)
+@pytest.mark.parametrize("options", [{"streams": 2}, {"event_us": 0.5}, {"search": 8}, {"priority": -1}])
 def test_under_other_options_for_the_search_there_is_none(options: dict[str, Any]) -> None:
     tuner().keep(US, PLAN, MEASURED)
     assert tuner(**options).kept() is None
@@ -420,65 +417,6 @@ def test_a_few_plans_are_tried_briefly_in_turns_before_the_fastest_is_measured(m
     for i in briefly:
         assert 2 <= len(turns[i]) <= BRIEFLY
         assert turns[i + 1] == [SERIAL, min(turns[i], key=lambda plan: len(plan.events))]
-
-
-@pytest.fixture
-def _nothing_always_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs of these tests are so small that a plan would not cost the host too much."""
-    monkeypatch.setattr("graphstreams.planning.host_cost.ALWAYS", 0.0)
-
-
-@pytest.mark.usefixtures("_nothing_always_allowed")
-@pytest.mark.parametrize(("cudagraphs", "mutated"), [(False, ()), (True, ()), (True, ("cache",))])
-@pytest.mark.parametrize("share", [0.3, 100.0])
-def test_a_plan_that_costs_the_host_too_much_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch, share: float, cudagraphs: bool, mutated: tuple[str, ...]
-) -> None:
-    """The more events the faster. It does not matter where Inductor replays CUDA graphs, as it may if no input changes."""
-    turns = clock(monkeypatch, lambda graph: 10.0 if graph == SERIAL else 9.0 - len(graph.events) / 2)
-    graph = graph_of(5)
-    with torch._inductor.config.patch({"triton.cudagraphs": cudagraphs}):
-        reading = replace(reading_of(graph), mutated=mutated)
-        plan, _ = Tuner(reading, H200, Options(search=12, max_extra_host_time=share), {}).search(space(graph, 5))
-    limited = share == 0.3 and (not cudagraphs or bool(mutated))
-    assert (extra_host_time(plan, graph) <= 0.3) == limited
-    for graphs in turns[-1], *(graphs for graphs in turns if SERIAL not in graphs):  # the finals, and the brief tries
-        costs = [extra_host_time(each, graph) for each in graphs if each != SERIAL and each.streams > 1]
-        assert not limited or not costs or max(costs) <= 0.3 or min(costs) > 0.3
-    tried = [extra_host_time(each, graph) for graphs in turns for each in graphs if each != SERIAL]
-    assert max(tried) > 0.3
-
-
-@pytest.mark.usefixtures("_nothing_always_allowed")
-def test_where_every_plan_on_streams_costs_the_host_too_much_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock(monkeypatch, times_by(10.0, 6.0))
-    assert found(max_extra_host_time=0.0)[0] == 2
-    plans = [plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2)]
-    assert tuner(ARMS, max_extra_host_time=0.0).without_search(plans)[0].streams == 2
-
-
-@pytest.mark.usefixtures("_nothing_always_allowed")
-def test_the_best_plan_that_was_measured_is_in_the_finals_though_an_exchange_costs_the_host_less(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """All that is measured on several streams costs the host too much; one exchange of streams, not measured, does not."""
-    edges = [(0, 1), (0, 3), (1, 3), (1, 4), (2, 4), (3, 4), (0, 5), (1, 5), (2, 5)]
-    graph, us = graph_of(6, edges), [1.0, 7.0, 2.0, 7.0, 5.0, 6.0]
-    turns = clock(monkeypatch, lambda each: 28.0 if each == SERIAL else each.streamed_us - each.priority / 100)
-    plan, _ = tuner(graph, search=4).search(Space(graph, us, 3, 0.5))
-    measured = [each for graphs in turns for each in graphs if each != SERIAL and each.priority == 0]
-    assert min(extra_host_time(each, graph) for each in measured if each.streams > 1) > 0.15
-    assert plan.streamed_us == min(each.streamed_us for each in measured) == 20.0
-
-
-@pytest.mark.usefixtures("_nothing_always_allowed")
-def test_without_a_search_too_a_plan_must_not_cost_the_host_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    graph = graph_of(5)
-    clock(monkeypatch, lambda plan: 10.0 if plan == SERIAL else 9.0 - plan.streams)
-    plans = [plan_kernels(graph, [4.0] * 5, streams) for streams in (2, 3)]
-    costs = [extra_host_time(plan, graph) for plan in plans]
-    for share, streams in ((sum(costs) / 2, 2), (100.0, 3)):
-        assert tuner(graph, max_extra_host_time=share).without_search(plans)[0].streams == streams
 
 
 @pytest.mark.parametrize(("limit", "value"), [("TRIED_KERNELS", 5), ("TRIED_PLANS", 11)])

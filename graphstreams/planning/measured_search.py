@@ -6,13 +6,11 @@ ones. So of a few proposals the fastest in a brief try is the one that is measur
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from graphstreams.planning.assembly import assignment_of
-from graphstreams.planning.host_cost import light
 from graphstreams.planning.list_schedule import varied_schedule
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.plan import Plan
@@ -43,17 +41,14 @@ def search_by_measuring(
     first: Sequence[Plan] = (),
     enough: Callable[[], bool] = lambda: False,
     fastest: Fastest | None = None,
-    allowed: float = math.inf,
 ) -> list[Tried]:
     """`count` plans, fewer where there are no more or `enough` says so, in the order in which they were measured.
 
     Those of `first` come first. Then half are list schedules, those for the given times and then for varied times; half are
     changes of the best plans so far. `measure` returns the time of a plan in us. At least one plan is measured. Where `fastest`
     is given, it says after a brief try which of at most BRIEFLY plans is the fastest; the others come when no new ones do.
-    Of plans that are tried together, and of those to be changed, the ones that cost the host more than `allowed` launches are
-    left out, unless there are no others on several streams.
     """
-    search = _Measuring(space, measure, random.Random(seed), count, enough, fastest, allowed)
+    search = _Measuring(space, measure, random.Random(seed), count, enough, fastest)
     listed = sorted(space.starts, key=search.predicted)[: max(1, count // 4)]
     for assignment in (*map(assignment_of, first), *listed):
         search.measure([assignment])
@@ -74,9 +69,7 @@ class _Measuring:
         count: int,
         enough: Callable[[], bool],
         fastest: Fastest | None,
-        allowed: float,
     ) -> None:
-        self._allowed = allowed
         self._space, self._measure, self._dice, self._count, self._enough = space, measure, dice, count, enough
         self._fastest = fastest or (lambda plans: 0)
         self._proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(space.us))))
@@ -98,9 +91,8 @@ class _Measuring:
         if not fresh or self._ended(self._count):
             return
         plans = [self._space.plan(assignment) for assignment in fresh]
-        trying = light(plans, self._allowed)
-        plan = trying[self._fastest(trying) if len(trying) > 1 else 0]
-        assignment = fresh[next(i for i, each in enumerate(plans) if each is plan)]
+        chosen = self._fastest(plans) if len(plans) > 1 else 0
+        plan, assignment = plans[chosen], fresh[chosen]
         self._passed_over.update(map(signature, fresh))
         self._seen.add(signature(assignment))
         self.tried.append((assignment, Tried(plan, self._measure(plan))))
@@ -130,7 +122,5 @@ class _Measuring:
         return self._space.changed(parent, self._dice)
 
     def _best(self) -> list[Assignment]:
-        """The plans to change, the fastest first. Changes of one that costs the host too much mostly do so too."""
-        kept = set(map(id, light([result.plan for _, result in self.tried], self._allowed)))
-        entries = [entry for entry in self.tried if id(entry[1].plan) in kept]
-        return [assignment for assignment, _ in sorted(entries, key=lambda entry: entry[1].measured_us)[:PARENTS]]
+        """The plans to change, the fastest first."""
+        return [assignment for assignment, _ in sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]]

@@ -62,6 +62,11 @@ class Plan:
         """Stream of each kernel id."""
         return {p.kernel: p.stream for p in self.placements}
 
+    @property
+    def synchronisations(self) -> int:
+        """How many records and waits there are."""
+        return len(self.events) + sum(len(event.waits) for event in self.events)
+
     def dumps(self) -> str:
         """The plan as indented JSON."""
         return json.dumps(asdict(self), indent=1)

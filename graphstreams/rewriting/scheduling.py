@@ -41,7 +41,7 @@ def forget_order(nodes: Iterable[Any]) -> None:
     """Take from kernels, whose order is final, every dependency on a record or a wait."""
     listed = list(nodes)
     operations = {node.node.get_name() for node in listed if is_stream_operation(node.node)}
-    for node in {each for node in listed for each in (node, *describe.leaves(node))}:
+    for node in {each for whole in listed for each in (whole, *describe.leaves(whole))}:
         if not is_stream_operation(node.node):
             extra = type(node.read_writes.reads)(dep for dep in node.read_writes.reads if _orders(dep, operations))
             if extra:

@@ -11,11 +11,10 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import host_cost
 import search_depth
 
 
-@pytest.mark.parametrize("benchmark", [host_cost, search_depth])
+@pytest.mark.parametrize("benchmark", [search_depth])
 def test_what_is_missing_is_told(
     benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

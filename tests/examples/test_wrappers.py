@@ -14,7 +14,6 @@ from sample_modules import lowered_with_code
 
 from graphstreams.explaining import capture
 from graphstreams.outcome import Outcome
-from graphstreams.planning.host_cost import synchronisations
 from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.trace import CALLER, PREPARATIONS, Launch, Record, Trace, Wait
 from graphstreams.verification.wrapper import read_wrapper
@@ -101,7 +100,7 @@ def check_streamed(outcome: Outcome) -> None:
     assert sum(isinstance(step, Record) for step in trace.steps) == len(report.plan.events)
     assert sum(isinstance(step, Wait) for step in trace.steps) == sum(len(event.waits) for event in report.plan.events)
     operations = sum(isinstance(step, Record | Wait) for step in trace.steps)
-    assert synchronisations(report.plan) == (operations, len(re.findall(r"\n *with stream\d+:", report.wrapper)))
+    assert report.plan.synchronisations == operations
     check_handles(report.wrapper)
 
 

@@ -15,7 +15,6 @@ from graphstreams.planning import search
 from graphstreams.planning.assembly import assignment_of
 from graphstreams.planning.enumeration import every_assignment
 from graphstreams.planning.events import check_plan
-from graphstreams.planning.host_cost import host_cost
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
 from graphstreams.planning.paths import Assignment, Timing, timed
@@ -578,15 +577,3 @@ def test_a_measured_plan_of_20000_kernels_costs_a_fixed_number_of_simulations():
     tried = search_by_measuring(space, lambda plan: plan.streamed_us, 2)
     assert len(tried) == 2
     assert len(calls) <= len(space.starts) + len(tried) + PROPOSALS
-
-
-def test_plans_that_cost_the_host_too_much_are_measured_only_where_there_are_no_others():
-    """Of twelve kernels side by side those on many streams are the fastest; two launches pay for three streams or so."""
-    space = Space(graph_of(12, []), [4.0] * 12, 5, 0.0)
-
-    def heavy(**limits):
-        tried = search_by_measuring(space, lambda plan: plan.streamed_us, 32, fastest=lambda plans: 0, **limits)
-        return sum(host_cost(t.plan) > 2.0 for t in tried), len(tried)
-
-    assert heavy(allowed=2.0)[0] < heavy()[0] / 2
-    assert heavy(allowed=0.0) == heavy()  # none keeps to that
