@@ -16,6 +16,7 @@ from graphstreams.messages import one_line, with_type
 
 MOST_ROUNDS, MOST_REPLAYS = 100_000, 1_000_000
 READING_S = 8.0  # the longest that reading a profile or proving a small wrapper may take, in s
+LARGEST_WRAPPER = 4 * 2**20  # bytes: one of sixty layers has about a million, and Python's parser can't be stopped
 READ_PER_S = 100_000  # characters of a wrapper for which another second is granted
 
 log = logging.getLogger("graphstreams")
@@ -118,7 +119,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     try:
         with time_limit(READING_S):
-            source = read_text(arguments.wrapper)
+            source = read_text(arguments.wrapper, LARGEST_WRAPPER)
         with time_limit(READING_S + len(source) / READ_PER_S):
             races = verify(source)
     except Exception as error:  # one that nobody thought of proves nothing either

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-LARGEST = 64 * 2**20  # bytes
+LARGEST = 16 * 2**20  # bytes
 
 
 def read_text(path: str | os.PathLike[str], largest: int = LARGEST) -> str:

@@ -220,6 +220,12 @@ def test_files_that_are_no_wrappers(complaint: Callable[..., str], tmp_path: Pat
     assert not line.endswith(": ")
 
 
+def test_a_wrapper_that_is_too_large(complaint: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "wrapper.py"
+    path.write_bytes(b"x=1\n" * 2**20 + b"\n")
+    assert complaint("verify", path).endswith(f"{path}: it has more than 4194304 bytes")
+
+
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphstreams.__main__.READING_S", 1.0)
@@ -232,7 +238,7 @@ def test_places_that_hold_no_text(complaint: Callable[..., str], tmp_path: Path,
         (tmp_path, f"{tmp_path}: Is a directory"),
         (tmp_path / "gone", f"{tmp_path / 'gone'}: No such file or directory"),
         (tmp_path / "pipe", f"{tmp_path / 'pipe'}: it takes longer than 1 s"),
-        ("/dev/zero", "/dev/zero: "),
+        ("/dev/zero", "/dev/zero: it "),
         ("/dev/null", "/dev/null: "),
     ]:
         assert told in complaint(command, place)

@@ -187,3 +187,13 @@ def test_without_a_gpu_it_says_so_before_it_compiles(model: Path, capsys: pytest
     status, out, err = run(capsys, f"{model}:make")
     assert (status, out) == (2, "")
     assert err == "graphstreams bench: comparing times needs a CUDA device, and there is none here\n"
+
+
+def test_a_function_that_exits_fails_in_its_row(
+    player: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "leaving_of_benching.py"
+    path.write_text("import sys\n\n\ndef make(tokens):\n    sys.exit(0)\n")
+    status, out, _ = run(capsys, f"{path}:make", "--batch", "2", "--policies", "none")
+    assert status == 1
+    assert "make exits with 0" in out

@@ -46,6 +46,7 @@ def half():
     return TwoArms()
 
 NUMBERS = {"one": 1}
+BY_NUMBER = {1: make}
 """
 
 
@@ -134,6 +135,7 @@ def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, exam
         (["bench", "{example}:make", "--rival", "mine={example}:mak"], "did you mean 'make'"),
         (["bench", "{example}:make", "--policies", "{example}:make"], "has no mapping 'make'"),
         (["bench", "{example}:make", "--policies", "{example}:NUMBERS"], "its values have to be functions"),
+        (["bench", "{example}:make", "--policies", "{example}:BY_NUMBER"], "its names have to be text"),
         (["bench", "{example}:mak"], "did you mean 'make'"),
         (["bench", "{example}:make", "--rival", "graphstreams, search={example}:make"], "is taken"),
         (["bench", "{example}:make", "--policies", ""], "has to be MODULE:MAPPING"),

@@ -135,8 +135,8 @@ def test_a_file_that_is_no_text(tmp_path):
 def test_a_file_that_is_too_large(tmp_path):
     path = tmp_path / "large.json"
     with path.open("wb") as file:
-        file.truncate(64 * 2**20 + 1)
-    with pytest.raises(ProfileError, match="more than 67108864 bytes"):
+        file.truncate(16 * 2**20 + 1)
+    with pytest.raises(ProfileError, match="more than 16777216 bytes"):
         load_profile(path)
 
 
