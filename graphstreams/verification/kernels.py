@@ -41,13 +41,16 @@ class Kernel:
     allocates: bool  # descriptors made in the kernel need a workspace from the allocator
 
 
-def read_kernel(name: str, source: str, line: int) -> Kernel:
-    """The kernel of an `async_compile.triton(name, source)` that stands at `line` of the wrapper."""
+def read_kernel(name: str, source: str, line: int, entry: str = "") -> Kernel:
+    """The kernel of an `async_compile.triton(entry, source)` that stands at `line` of the wrapper.
+
+    `entry` is the name of the function that is launched, by default `name`.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UnreadableWrapper(line, f"the source of Triton kernel {name} is not Python ({error})") from None
-    definition, heuristic = _entry(tree, name, line)
+    definition, heuristic = _entry(tree, entry or name, line)
     kinds = _literal(heuristic, "triton_meta", "signature")
     if not isinstance(kinds, dict):
         raise UnreadableWrapper(line, f"Triton kernel {name} has no launch signature")

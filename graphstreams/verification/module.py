@@ -166,7 +166,7 @@ class _TopLevel:
                 args=[ast.Constant(value=str(own)), ast.Constant(value=str(source))],
                 keywords=[ast.keyword(arg="device_str", value=ast.Constant(value="cuda"))],
             ) if kind == "triton":
-                self.module.kernels[name] = (own, source, call.lineno)
+                self.module.kernels[name] = (source, call.lineno, own)
             case ast.Call(
                 args=[ast.Constant(value=str()), ast.List(elts=parts)],
                 keywords=[ast.keyword(arg="arg_index", value=ast.Name(id="arg_index"))],
