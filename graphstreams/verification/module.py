@@ -1,6 +1,6 @@
 """The top level of a wrapper: the statements that Inductor writes there, and what each name stands for.
 
-Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.15.0:
+Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.14.1 and 2.15.0:
 `_inductor/codegen/wrapper.py` (write_header, write_prefix, generate_after_suffix, add_benchmark_harness),
 `codegen/multi_kernel.py`.
 """
