@@ -9,8 +9,9 @@ from typing import Any
 from graphstreams.costs.profile import load_profile
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.plan import Plan
-from graphstreams.verification.happens_before import Race, find_races
-from graphstreams.verification.wrapper import read_wrapper
+from graphstreams.verification.wrapper import verify
+
+__all__ = ["plan", "verify"]
 
 
 def plan(profile: str | PathLike[str] | Mapping[str, Any], streams: int = 2, event_us: float = 0.0) -> Plan:
@@ -20,8 +21,3 @@ def plan(profile: str | PathLike[str] | Mapping[str, Any], streams: int = 2, eve
     """
     graph, us = load_profile(profile)
     return plan_kernels(graph, us, streams, event_us)
-
-
-def verify(source: str) -> list[Race]:
-    """The races of the wrapper that Inductor generated, from its source. Raises UnreadableWrapper for anything else."""
-    return find_races(read_wrapper(source))

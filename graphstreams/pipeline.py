@@ -26,7 +26,7 @@ from graphstreams.runtime.streams import lacking
 from graphstreams.sizing import dynamic_tokens
 from graphstreams.token_plans import plan_for_tokens, streamed_part
 from graphstreams.verification.happens_before import find_races
-from graphstreams.verification.wrapper import launch_order, read_wrapper
+from graphstreams.verification.wrapper import launch_order, read_bodies
 
 ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
 
@@ -146,11 +146,11 @@ def _prove(outcome: Outcome, lowered: Lowered, options: Options) -> None:
             launches, memory = order.launch_count(lowered), peak_memory(lowered)
             named, unnamed = order.lowered_steps(lowered), order.unnamed_steps(lowered)
         outcome.report = replace(outcome.report, wrapper=lowered.source, kernels_streamed=launches, memory_streamed=memory)
-        trace = read_wrapper(lowered.source)
-        in_wrapper = order.without_names(launch_order(trace))
+        traces = read_bodies(lowered.source)
+        in_wrapper = order.without_names(launch_order(traces[0]))
         difference = order.first_difference(order.planned_steps(plan, reading.kernels), named)
         difference = difference or order.first_difference(unnamed, in_wrapper)
-        races = tuple(str(race) for race in find_races(trace))
+        races = tuple(str(race) for trace in traces for race in find_races(trace))
         outcome.report = replace(outcome.report, order_kept=not difference, races=races)
         if races:
             raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
