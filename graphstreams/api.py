@@ -10,8 +10,9 @@ from graphstreams.costs.profile import load_profile
 from graphstreams.messages import shown
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.plan import Plan
-from graphstreams.verification.happens_before import Race, find_races
-from graphstreams.verification.wrapper import read_wrapper
+from graphstreams.verification.wrapper import verify
+
+__all__ = ["plan", "verify"]
 
 MOST_STREAMS = 32  # torch's pool has no more of one priority
 LONGEST_WAIT_US = 1e6
@@ -34,8 +35,3 @@ def check_limits(streams: int, event_us: float) -> None:
         raise ValueError(f"streams is {shown(streams)}; it has to be from 1 to {MOST_STREAMS}")
     if not 0 <= event_us <= LONGEST_WAIT_US:
         raise ValueError(f"event_us is {shown(event_us)}; it has to be from 0 to {LONGEST_WAIT_US:g}")
-
-
-def verify(source: str) -> list[Race]:
-    """The races of the wrapper that Inductor generated, from its source. Raises UnreadableWrapper for anything else."""
-    return find_races(read_wrapper(source))

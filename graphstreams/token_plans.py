@@ -24,8 +24,8 @@ def plan_for_tokens(
 ) -> tuple[Plan, Dispatch]:
     """The plan where each call chooses how many tokens there are, and for how many of them it runs.
 
-    Arguments as for `best_plan`; `sizes` as `size_source` takes them. Where the call that is compiled gains too little, the plan
-    is for fewer tokens. Raises Serial where no number of them gains enough.
+    Arguments as for `best_plan`; `sizes` as `size_source` takes them. Where the call that is compiled gains too little, the
+    plan is for fewer tokens. Raises Serial where no number of them gains enough.
     """
     outcome.example, fewer = tokens.example, None
     try:

@@ -1,6 +1,7 @@
-"""What each function and method does that Inductor's code generation writes (torch 2.15.0), streams and operators aside.
+"""What each function and method does that Inductor's code generation writes, streams and operators aside.
 
-A function that is not in one of these tables has no known effect, and the wrapper that calls it is refused.
+A function that is not in one of these tables has no known effect, and the wrapper that calls it is refused. Read in torch
+2.14.1 and 2.15.0.
 """
 
 from __future__ import annotations

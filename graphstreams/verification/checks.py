@@ -1,6 +1,7 @@
 """Statements that raise or do nothing: how Inductor checks sizes and numbers, and what else is not understood.
 
-Read in torch 2.15.0: `_inductor/ir.py` (AssertScalar), `codegen/wrapper.py` (codegen_input_nan_asserts, generate_return).
+Read in torch 2.14.1 and 2.15.0: `_inductor/ir.py` (AssertScalar), `codegen/wrapper.py` (codegen_input_nan_asserts,
+generate_return).
 """
 
 from __future__ import annotations

@@ -109,10 +109,13 @@ class Expressions:
         return value
 
     def _size_call(self, node: ast.Call) -> Constant:
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES and not self._path(node.func):
+        path = self._path(node.func)
+        if path:
+            call_path(self._machine, Call(path), pure=True)
+        elif isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
             self._tensor(node.func.value)
         else:
-            call_path(self._machine, Call(self._path(node.func)), pure=True)
+            raise self._machine.refuse(f"{shortened(node)}, where a number is expected")
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
             self._size(argument)
         return Constant()

@@ -96,11 +96,11 @@ class Machine:
 
     def run(self, name: str, reads: Iterable[Value], writes: Iterable[Value]) -> None:
         """An operator: on the current stream, and of tensors in host memory on the host, at once."""
-        used = [list(storages_of(*values)) for values in (reads, writes)]
-        on_host, others = ([[Tensor((s,)) for s in part if s.on_host == side] for part in used] for side in (True, False))
+        used = [[Tensor((storage,)) for storage in storages_of(*values)] for values in (reads, writes)]
+        on_host = [[t for t in part if t.storages[0].on_host or t.storages[0].late] for part in used]
         if any(on_host):
             self.launch(name, *on_host, stream=HOST)
-        self.launch(name, *others, scratch=True)
+        self.launch(name, *([t for t in part if not t.storages[0].on_host] for part in used), scratch=True)
 
     def record(self, event: str, stream: int) -> None:
         self._emit(Record(stream, self.line, event))

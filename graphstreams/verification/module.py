@@ -1,6 +1,6 @@
 """The top level of a wrapper: the statements that Inductor writes there, and what each name stands for.
 
-Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.15.0:
+Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.14.1 and 2.15.0:
 `_inductor/codegen/wrapper.py` (write_header, write_prefix, generate_after_suffix, add_benchmark_harness),
 `codegen/multi_kernel.py`.
 """
@@ -177,7 +177,7 @@ class _TopLevel:
                 args=[ast.Constant(value=str(own)), ast.Constant(value=str(source))],
                 keywords=[ast.keyword(arg="device_str", value=ast.Constant(value="cuda"))],
             ) if kind == "triton":
-                self.module.kernels[name] = (own, source, call.lineno)
+                self.module.kernels[name] = (source, call.lineno, own)
             case ast.Call(
                 args=[ast.Constant(value=str()), ast.List(elts=parts)],
                 keywords=[ast.keyword(arg="arg_index", value=ast.Name(id="arg_index"))],

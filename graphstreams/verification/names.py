@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from graphstreams.verification.kernels import Kernel, read_kernel
 from graphstreams.verification.unreadable import UnreadableWrapper
@@ -45,7 +45,7 @@ class Module:
     """Names of a wrapper's module. Kernels are read when they are first used."""
 
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
-    kernels: dict[str, tuple[str, str, int]] = field(default_factory=dict)  # its own name, source, line
+    kernels: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # source, line, the function that is launched
     host_kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of C++: the types of their parameters
     multi_kernels: dict[str, MultiKernel] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Module:
 
     def kernel(self, name: str) -> Kernel:
         if name not in self._read:
-            self._read[name] = replace(read_kernel(*self.kernels[name]), name=name)
+            self._read[name] = read_kernel(name, *self.kernels[name])
         return self._read[name]
 
     def entry(self) -> ast.FunctionDef:

@@ -20,10 +20,10 @@ from graphstreams.verification.values import (
     storages_of,
 )
 
-# Library kernels that Inductor calls with `out=` (torch 2.15.0, `_inductor/kernel/*.py`, ExternKernelChoice).
+# Library kernels that Inductor calls with `out=` (torch 2.14.1 and 2.15.0, `_inductor/kernel/*.py`, ExternKernelChoice).
 _WITH_OUT = {
     "mm", "mm_dtype", "addmm", "bias_addmm", "_int_mm", "_scaled_mm", "_scaled_mm_v2", "scaled_mm_with_output_scale", "bmm",
-    "bmm_dtype", "baddbmm", "mm_plus_mm", "_mm_plus_mm", "conv1x1_via_mm", "addbmm",
+    "bmm_dtype", "baddbmm", "mm_plus_mm", "_mm_plus_mm", "conv1x1_via_mm", "call_aten_dw", "call_aten_dx",
 }  # fmt: skip
 _COLLECTIVES = {
     "all_reduce", "all_reduce_", "all_reduce_coalesced", "all_reduce_coalesced_", "all_gather_into_tensor",

@@ -1,7 +1,8 @@
 """Reads the statements of a wrapper's functions in the order in which Python runs them, without running them.
 
 Wrappers are straight-line code: no loop, and no branch but one that raises. Whatever else occurs is refused. Read in torch
-2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return, codegen_partition_call).
+2.14.1 and 2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return,
+codegen_partition_call).
 """
 
 from __future__ import annotations

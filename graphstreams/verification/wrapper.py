@@ -1,7 +1,7 @@
 """The proof for one generated wrapper: from its source text to a trace for each way that a call may go, and to their races.
 
-The source is parsed and never run. What occurs in wrappers is read from torch 2.15.0: `_inductor/codegen/wrapper.py`,
-`_dynamo/variables/streams.py`, and this package's `rewriting/wrapper.py`.
+The source is parsed and never run. What occurs in wrappers is read from torch 2.14.1 and 2.15.0:
+`_inductor/codegen/wrapper.py`, `_dynamo/variables/streams.py`, and this package's `rewriting/wrapper.py`.
 """
 
 from __future__ import annotations
