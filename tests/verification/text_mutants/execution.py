@@ -1,0 +1,100 @@
+"""Runs the text of a wrapper with stubs: twice, as a caller does who keeps nothing but what is returned.
+
+Inputs that the caller kept would be freed behind the call, where everything has been waited for; dropped, they are freed where
+the wrapper lets go of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from tests.verification.text_mutants.oracle import faults
+from tests.verification.text_mutants.stub_kernels import Accesses
+from tests.verification.text_mutants.stub_modules import namespace
+from tests.verification.text_mutants.stub_tensors import Device, Tensor, numbers
+from tests.verification.text_mutants.trace import Enter, Leave, Recording, Step
+
+TENSOR = None  # among inputs; anything else is the input
+Inputs = tuple[Any, ...]
+
+
+class CannotRun(Exception):
+    """Python raises where it runs the text."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """How inputs lie in memory, and which of two bodies runs."""
+
+    misaligned: float = 0.0  # the share of inputs that are not aligned
+    streamed: bool = True
+    seed: int = 0
+
+
+def runs_of(source: str) -> list[Run]:
+    """Every way in which a text may run, as far as that changes what it does."""
+    found = [Run()]
+    if "copy_if_misaligned(" in source:
+        found += [Run(1.0), Run(0.5, seed=1), Run(0.5, seed=2)]
+    if "runs_on_streams(" in source:
+        found.append(Run(streamed=False))
+    return found
+
+
+def inputs_of(source: str, accesses: Accesses) -> Inputs:
+    """What the wrapper's own `get_args` makes."""
+    scope = _load(compile(source, "wrapper", "exec"), Device(Recording()), accesses, Run())
+    return tuple(TENSOR if isinstance(value, Tensor) else value for value in scope["get_args"]())
+
+
+def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]:
+    """What is wrong with a wrapper, however it is run. Raises CannotRun."""
+    found: dict[str, str] = {}
+    try:
+        code = compile(source, "wrapper", "exec")
+    except (SyntaxError, ValueError) as error:
+        raise CannotRun(str(error)) from None
+    for run in runs_of(source):
+        for kind, text in faults(steps_of(code, inputs, accesses, run)).items():
+            found.setdefault(kind, text)
+    return found
+
+
+def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Sequence[Step]:
+    """What two calls do. Raises CannotRun."""
+    recording = Recording()
+    device = Device(recording)
+    try:
+        call = _load(code, device, accesses, run)["call"]
+        for _ in range(2):
+            _call(device, call, inputs)
+    except Exception as error:  # whatever Python may raise for a text that was changed at random
+        raise CannotRun(f"{type(error).__name__}: {error}") from None
+    return recording.steps
+
+
+def _load(code: CodeType, device: Device, accesses: Accesses, run: Run) -> dict[str, Any]:
+    dice = random.Random(run.seed)
+    scope = namespace(device, accesses, functools.partial(_draw, dice, run.misaligned), run.streamed)
+    exec(code, scope)
+    return scope
+
+
+def _draw(dice: random.Random, share: float) -> bool:
+    return dice.random() < share
+
+
+def _call(device: Device, call: Any, inputs: Inputs) -> None:
+    values = [device.allocate() if value is TENSOR else value for value in inputs]
+    device.launch("the caller makes the inputs", [], values)
+    device.emit(Enter())
+    outputs = call(values)
+    device.emit(Leave(numbers([outputs])))
+    if device.current != 0:
+        raise RuntimeError("another stream than the caller's is current afterwards")
+    device.launch("the caller reads the outputs", [outputs], [])
