@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import random
 import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 from pre_attention import PreAttention, deepseek_v32, pre_attention_inputs
-from sample_modules import FREE_EVENTS, captured
+from sample_modules import FREE_EVENTS, captured, reading_of
 from torch import Tensor, nn
 from torch._inductor.graph import GraphLowering
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -27,6 +28,9 @@ from graphstreams import backend
 from graphstreams.costs.devices import DEVICES
 from graphstreams.explaining import capture
 from graphstreams.graph.offline import fake_cuda, faked_parameters, offline
+from graphstreams.graph.reading import Reading
+from graphstreams.rewriting.regions import rewrite
+from tests.verification.random_graphs import generated, random_plan
 from tests.verification.random_modules import SIZE, RandomModule
 
 Names = tuple[str, ...]
@@ -85,6 +89,16 @@ class Lists(_Projections):
         first, second = halves(self.wa(x))
         parts = torch.ops.aten.split_copy.Tensor(self.wb(y), 2)
         return first.relu(), self.wc(second), parts[0] + 1, self.wb(parts[1])
+
+
+class TwoLists(_Projections):
+    """Elements of two lists that kernels of several streams read, early and late."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        a, b = halves(self.wa(x))
+        c, d = torch.ops.aten.split_copy.Tensor(self.wb(y), 2)
+        e = self.wc(b)
+        return self.wa(a).relu(), self.wb(e).relu(), self.wc(c + 1), self.wa(d).sin() @ e.t(), a + d
 
 
 class UserKernels(_Projections):
@@ -183,6 +197,16 @@ def _block() -> tuple[nn.Module, Sequence[Any]]:
     return PreAttention(deepseek_v32.build(config, "meta")), pre_attention_inputs(config, "meta")
 
 
+def _any_plan(reading: Reading, seed: int) -> str:
+    return generated(reading, rewrite(reading, random_plan(reading.kernels, random.Random(seed)))).source
+
+
+def _two_lists(seed: int) -> str:
+    outcomes = capture(TwoLists(), (_rows(4), _rows(4)), "h200", FREE_EVENTS)
+    assert outcomes[0].reading is not None
+    return _any_plan(outcomes[0].reading, seed)
+
+
 def _random(seed: int) -> str:
     matrix, cache = torch.empty(SIZE, SIZE), torch.empty(16, SIZE)
     where = torch.arange(SIZE)
@@ -208,6 +232,12 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "convolutions": lambda: _planned(Convolutions(), _images(), {}),
     "random 3": lambda: _random(3),
     "random 8": lambda: _random(8),
+    "topk, any plan": lambda: _any_plan(reading_of("topk"), 1),
+    "two writes, any plan": lambda: _any_plan(reading_of("two_writes"), 2),
+    "custom function, any plan": lambda: _any_plan(reading_of("custom_function"), 3),
+    "norms, any plan": lambda: _any_plan(reading_of("norms"), 4),
+    "two lists, any plan": lambda: _two_lists(5),
+    "two lists, another plan": lambda: _two_lists(6),
     "compiled block": lambda: _compiled(*_block(), {}),
     "compiled lists": lambda: _compiled(Lists(), (_rows(4), _rows(4)), {}),
     "compiled convolutions": lambda: _compiled(Convolutions(), _images(), {}),

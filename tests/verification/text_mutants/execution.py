@@ -17,10 +17,15 @@ from tests.verification.text_mutants.oracle import faults
 from tests.verification.text_mutants.stub_kernels import Accesses
 from tests.verification.text_mutants.stub_modules import namespace
 from tests.verification.text_mutants.stub_tensors import Device, Tensor, numbers
-from tests.verification.text_mutants.trace import Enter, Leave, Recording, Step
+from tests.verification.text_mutants.trace import Enter, Launch, Leave, Recording, Step
 
 TENSOR = None  # among inputs; anything else is the input
 Inputs = tuple[Any, ...]
+INTERRUPTED = (0.3, 0.8)
+
+
+class _Interrupt(BaseException):
+    """As KeyboardInterrupt."""
 
 
 class CannotRun(Exception):
@@ -29,16 +34,17 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """How inputs lie in memory, and which of two bodies runs."""
+    """How inputs lie in memory, which of two bodies runs, and whether a signal comes in between."""
 
     misaligned: float = 0.0  # the share of inputs that are not aligned
     streamed: bool = True
+    interrupted: float | None = None  # the first call, when this share of its launches is done
     seed: int = 0
 
 
 def runs_of(source: str) -> list[Run]:
     """Every way in which a text may run, as far as that changes what it does."""
-    found = [Run()]
+    found = [Run(), *(Run(interrupted=share) for share in INTERRUPTED)]
     if "copy_if_misaligned(" in source:
         found += [Run(1.0), Run(0.5, seed=1), Run(0.5, seed=2)]
     if "runs_on_streams(" in source:
@@ -61,7 +67,7 @@ def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]
         raise CannotRun(str(error)) from None
     for run in runs_of(source):
         for kind, text in faults(steps_of(code, inputs, accesses, run)).items():
-            found.setdefault(kind, text)
+            found.setdefault(f"{kind}, when interrupted" if run.interrupted is not None else kind, text)
     return found
 
 
@@ -71,6 +77,9 @@ def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Se
     device = Device(recording)
     try:
         call = _load(code, device, accesses, run)["call"]
+        if run.interrupted is not None:
+            launches = sum(isinstance(step, Launch) for step in steps_of(code, inputs, accesses, Run())) // 2 - 2
+            device.interrupt = (1 + int(run.interrupted * max(launches, 0)), _Interrupt())
         for _ in range(2):
             _call(device, call, inputs)
     except Exception as error:  # whatever Python may raise for a text that was changed at random
@@ -93,7 +102,10 @@ def _call(device: Device, call: Any, inputs: Inputs) -> None:
     values = [device.allocate() if value is TENSOR else value for value in inputs]
     device.launch("the caller makes the inputs", [], values)
     device.emit(Enter())
-    outputs = call(values)
+    try:
+        outputs = call(values)
+    except _Interrupt:
+        outputs = None
     device.emit(Leave(numbers([outputs])))
     if device.current != 0:
         raise RuntimeError("another stream than the caller's is current afterwards")

@@ -5,6 +5,7 @@ Lines keep the indentation of where they are put, so that one moved across a `wi
 
 from __future__ import annotations
 
+import difflib
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -186,6 +187,12 @@ def into_block(text: Text) -> None:
 
 # --- of names
 
+_REBOUND = (
+    "{0} = {1}", "{0} = {1}", "{0} = {0}", "{0} = reinterpret_tensor({1}, (64, ), (1, ), 0)",
+    "buf900 = {0}", "buf900 = reinterpret_tensor({0}, (64, ), (1, ), 0)",
+    "{0} = empty_strided_cuda((64, ), (1, ), torch.float32)",
+)  # fmt: skip
+
 
 def rename_tensor(text: Text) -> None:
     _rename(text, _TENSOR)
@@ -233,27 +240,13 @@ def swap_arguments(text: Text) -> None:
 
 
 def rebind(text: Text) -> None:
-    """A name gets another tensor, its own again, or nothing."""
+    """A name gets another tensor, or its own again; or another name gets it."""
+    _insert(text, _REBOUND)
+
+
+def _insert(text: Text, forms: Sequence[str]) -> None:
     names = text.names(_TENSOR)
-    one, two, three = (text.dice.choice(names) for _ in range(3))
-    forms = (
-        f"{one} = {two}",
-        f"{one} = {two}",
-        f"{one} = None",
-        f"{one} = {one}",
-        f"{one}, {two} = {two}, {one}",
-        f"{one} = {two} = {three}",
-        f"keep = {one}",
-        f"keep = ({one}, {two})",
-        f"keep = [{one}]",
-        f"keep = reinterpret_tensor({one}, (64, ), (1, ), 0)",
-        f"{one} = reinterpret_tensor({two}, (64, ), (1, ), 0)",
-        f"{one} = empty_strided_cuda((64, ), (1, ), torch.float32)",
-        f"s99 = {one}",
-        f"{one}: object = {two}",
-        f"({one} := {two})",
-    )
-    text.insert(text.place(), text.dice.choice(forms))
+    text.insert(text.place(), text.dice.choice(forms).format(*(text.dice.choice(names) for _ in range(3))))
 
 
 def misalign(text: Text) -> None:
@@ -280,6 +273,23 @@ _ODD_TENSORS = (
     "torch.ops.inductor._reinterpret_tensor({0}, (64, ), (1, ), 0)", "[x for x in ({0},)][0]", "next(iter([{0}]))",
     "max([{0}], key=id)", "locals()['{0}']",
 )  # fmt: skip
+_ODD_REBOUND = (
+    "{0} = None", "{0}, {1} = {1}, {0}", "{0} = {1} = {2}", "keep = ({0}, {1})", "keep = [{0}]", "s99 = {0}",
+    "{0}: object = {1}", "({0} := {1})", "global {0}", "args.append({0})", "[{0}, *_] = [{1}, {2}]", "{0} = {1} if {2} is None else {0}",
+    "del {0}, {1}", "del ({0})", "s99 = 64; del {0}", "buf900 = [{0}, {1}]; del {0}; {0} = buf900[1]; del buf900",
+)  # fmt: skip
+_ODD_OPERATORS = (
+    "buf900 = torch.ops.aten.native_batch_norm.default({0}, None, None, {1}, {2}, True, 0.1, 1e-05)",
+    "{0} = torch.ops.aten.contiguous.default({1})",
+    "buf900 = torch.ops.aten.reshape.default({0}, [64])",
+    "buf900 = torch.ops.aten.split.Tensor({0}, 2); {0} = buf900[1]; del buf900",
+    "{0}, {1} = torch.ops.aten.chunk.default({2}, 2)",
+    "{0} = torch.ops.aten.meshgrid.default([{1}, {2}])[1]",
+    "buf900 = torch.ops.aten.split_copy.Tensor({0}, 2); {0} = buf900[1]; del buf900",
+    "{0} = torch.ops.aten.split_copy.Tensor({1}, 2)[0]",
+    "{0}.copy_({1})", "{0}.copy_({1}, True)", "{0} = {1}.clone()", "{0}.zero_()", "s99 = {0}.item()",
+    "buf900 = torch.empty_strided((1,), (1,), dtype=torch.int64, device='cpu', pin_memory=True); buf900.copy_({0}, True); s99 = buf900.item()",
+)  # fmt: skip
 _ODD_STATEMENTS = (
     "_ = 0 and {0}", "_ = 1 or {0}", "_ = 1 > 2 > {0}", "_ = [{0} for _ in ()]", "_ = lambda: {0}", "_ = None if 1 else {0}",
     "if 0: {0}", "if torch is None: {0}", "while 0: {0}", "for _ in (): {0}", "for _ in (0, 1): {0}", "def _(x={0}): pass",
@@ -302,6 +312,15 @@ def odd_statement(text: Text) -> None:
     if place is not None:
         line = text.lines[place]
         text.lines[place] = _indentation(line) + text.dice.choice(_ODD_STATEMENTS).format(line.strip())
+
+
+def odd_rebind(text: Text) -> None:
+    _insert(text, _ODD_REBOUND)
+
+
+def odd_operator(text: Text) -> None:
+    """Operators whose schema does not tell what they write, or that return what they were given."""
+    _insert(text, _ODD_OPERATORS)
 
 
 # --- of the module
@@ -334,7 +353,7 @@ WEIGHTS: dict[Mutation, int] = {
     drop: 6, drop_sync: 10, drop_del: 4, duplicate: 4, move: 6, move_sync: 10, move_launch: 6, move_del: 8, early_del: 8,
     swap_lines: 3, swap_neighbours: 6, open_block: 2, into_block: 3, rename_tensor: 6, rename_launch_operand: 8,
     rename_stream: 8, rename_event: 8, rename_handle: 3, replace_out: 4, swap_arguments: 5, rebind: 6, misalign: 2,
-    rename_index: 2, odd_tensor: 4, odd_statement: 4, rebind_in_module: 2, drop_in_module: 1,
+    rename_index: 2, odd_tensor: 3, odd_statement: 3, odd_rebind: 2, odd_operator: 3, rebind_in_module: 2, drop_in_module: 1,
 }  # fmt: skip
 
 
@@ -345,9 +364,14 @@ class Mutant:
     source: str
     kinds: tuple[str, ...]
 
+    @property
+    def is_odd(self) -> bool:
+        """Whether it may have forms that no wrapper of Inductor's has, which are refused whatever they do."""
+        return any(kind.startswith("odd_") or kind.endswith("_in_module") for kind in self.kinds)
 
-def mutant(source: str, seed: int) -> Mutant:
-    """The mutant of that number, the same each time. It may equal its source."""
+
+def mutant(source: str, seed: int | str) -> Mutant:
+    """The mutant of that seed, the same each time. It may equal its source."""
     dice = random.Random(seed)
     lines = source.splitlines()
     first = next(i for i, line in enumerate(lines) if _BODY.match(line)) + 1
@@ -361,6 +385,4 @@ def mutant(source: str, seed: int) -> Mutant:
 
 def difference(source: str, changed: str) -> Sequence[str]:
     """The lines that differ, for a reader."""
-    import difflib
-
     return list(difflib.unified_diff(source.splitlines(), changed.splitlines(), "wrapper", "mutant", "", "", 2, ""))

@@ -57,13 +57,13 @@ def too_few(counts: Counts, mutants: int) -> list[str]:
 
 def table(of: dict[str, Counts]) -> str:
     """One line a wrapper, and the sums."""
-    columns = ("mutants", "run", "faulty", "read_and_faulty", "called_clean", "sound", "refused", "crashes")
-    lines = [f"{'':26}" + "".join(f"{column.replace('_', ' '):>17}" for column in columns)]
+    columns = ("mutants", "run", "faulty", "read_and_faulty", "called_clean", "sound", "refused", "odd", "odd_refused", "crashes")
+    lines = [f"{'':26}" + "".join(f"{column.replace('_', ' '):>16}" for column in columns)]
     total = Counts()
     for name, counts in of.items():
         total += counts
     for name, counts in (*of.items(), ("all", total)):
-        lines.append(f"{name:26}" + "".join(f"{getattr(counts, column):>17}" for column in columns))
+        lines.append(f"{name:26}" + "".join(f"{getattr(counts, column):>16}" for column in columns))
     return "\n".join(lines)
 
 
@@ -91,6 +91,7 @@ def main() -> int:
                 print(f"{total.mutants} mutants in {time.monotonic() - started:.0f} s", flush=True)
     print(f"\n{table(by_name)}\n")
     _print(f"refused, of {total.sound} that run and have no race", total.causes)
+    _print(f"refused, of {total.odd} more in forms that Inductor does not write", total.odd_causes)
     _print("called clean, by what was done", total.missed)
     lacks = too_few(total, options.mutants)
     for lack in lacks:

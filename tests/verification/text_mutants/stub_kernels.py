@@ -134,6 +134,7 @@ class Operator:
     writes: tuple[int, ...] = ()
     results: int = 1
     sequence: type | None = None  # what they are returned in
+    views: bool = False  # they are of the arguments' memory
 
 
 OPERATORS: Mapping[str, Operator] = {
@@ -143,11 +144,18 @@ OPERATORS: Mapping[str, Operator] = {
     "aten.split_copy.Tensor": Operator(results=2, sequence=list),
     # Training: the running mean and variance are written, though the schema does not say so.
     "aten.native_batch_norm.default": Operator(writes=(3, 4), results=3, sequence=tuple),
+    "aten.reshape.default": Operator(views=True),
+    "aten.contiguous.default": Operator(views=True),
+    "inductor._reinterpret_tensor.default": Operator(views=True),
+    "inductor._alloc_from_pool.default": Operator(views=True),
+    "aten.split.Tensor": Operator(results=2, sequence=list, views=True),
+    "aten.chunk.default": Operator(results=2, sequence=list, views=True),
+    "aten.meshgrid.default": Operator(tensors=0, results=2, sequence=list, views=True),
     "text_mutants.halves.default": Operator(results=2, sequence=list),
     "graphstreams_tests.split_signs.default": Operator(results=2, sequence=tuple),
     "graphstreams_tests.append_row.default": Operator(tensors=2, writes=(0,), results=0),
 }
-_VIEWS = {"inductor._reinterpret_tensor", "inductor._alloc_from_pool", "aten.reshape.default", "aten.contiguous.default"}
+_PARTS = {"_quantized", *(path.rsplit(".", i)[0] for path in OPERATORS for i in range(3))}
 
 
 class Operators:
@@ -158,21 +166,21 @@ class Operators:
 
     def __getattr__(self, name: str) -> Operators:
         path = f"{self._path}.{name}" if self._path else name
-        if any(known == path or known.startswith(f"{path}.") for known in (*OPERATORS, *_VIEWS)):
-            return Operators(self._device, path)
-        if path in ("aten", "inductor", "_quantized"):
+        if path in _PARTS:
             return Operators(self._device, path)
         raise AttributeError(path)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        if self._path in _VIEWS:
-            require_tensors(*values[:1])
-            return Tensor(values[0].storage)
-        operator = OPERATORS[self._path]
+        # An operator without an overload's name is its default.
+        operator = OPERATORS.get(self._path) or OPERATORS[f"{self._path}.default"]
         require_tensors(*values[: operator.tensors])
-        results = [self._device.allocate() for _ in range(operator.results)]
-        written = [value for i, value in enumerate(values) if i in operator.writes]
-        self._device.library_call(self._path, [values, named], [*tensors(written), *results])
+        if operator.views:
+            given = list(tensors(values))
+            results = [Tensor(given[min(i, len(given) - 1)].storage) for i in range(operator.results)]
+        else:
+            results = [self._device.allocate() for _ in range(operator.results)]
+            written = [value for i, value in enumerate(values) if i in operator.writes]
+            self._device.library_call(self._path, [values, named], [*tensors(written), *results])
         if operator.sequence is None:
             return results[0] if results else None
         return operator.sequence(results)

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from tests.verification.text_mutants.stub_kernels import Accesses, AsyncCompile, ExternKernels, Handle, Operators, Pools
-from tests.verification.text_mutants.stub_tensors import AuxStream, Device, Event, Tensor, require_tensors
+from tests.verification.text_mutants.stub_tensors import AuxStream, Device, Event, Stream, Tensor, require_tensors
 
 _REAL = {"math", "cmath", "os", "random", "tempfile", "ctypes"}
 
@@ -32,6 +32,8 @@ def namespace(device: Device, accesses: Accesses, misaligned: Callable[[], bool]
     def load(name: str, scope: Any = None, local: Any = None, names: tuple[str, ...] | None = (), level: int = 0) -> Any:
         if name in _REAL:
             return builtins.__import__(name, scope, local, names or (), level)
+        if name.startswith("graphstreams.runtime."):
+            name = "graphstreams.runtime"
         return modules[name if names else name.partition(".")[0]]
 
     return {"__builtins__": {**vars(builtins), "__import__": load}, "__name__": "wrapper"}
@@ -72,8 +74,7 @@ def _modules(
         "torch._inductor.utils": _Anything(),
         "triton": _Anything(),
         "triton.language": _Anything(),
-        "graphstreams.runtime.streams": streams,
-        "graphstreams.runtime.dispatch": streams,
+        "graphstreams.runtime": streams,
     }
 
 
@@ -128,5 +129,7 @@ def _device_guard(index: int) -> Any:
     return nullcontext()
 
 
-def _join(*streams: Any) -> None:
-    raise RuntimeError("joined where nothing was raised")
+def _join(caller: Stream, *streams: Stream) -> None:
+    caller.device.current = caller.number
+    for stream in streams:
+        caller.wait_stream(stream)

@@ -25,6 +25,7 @@ class Device:
         self.recording = recording
         self.current = CALLER
         self.events = 0
+        self.interrupt: tuple[int, BaseException] | None = None  # what comes behind this many launches more
 
     def emit(self, step: Any) -> None:
         """Put a step behind those so far."""
@@ -38,6 +39,11 @@ class Device:
         """Give work to a stream, by default to the current one."""
         stream = self.current if stream is None else stream
         self.emit(Launch(stream, numbers(reads), numbers(writes), name))
+        if self.interrupt is not None:
+            more, error = self.interrupt
+            self.interrupt = (more - 1, error) if more else None
+            if not more:
+                raise error
 
     def library_call(self, name: str, reads: Iterable[Any], writes: Iterable[Any]) -> None:
         """A launch that may take memory for itself and give it back before it returns."""

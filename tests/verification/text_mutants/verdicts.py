@@ -26,8 +26,11 @@ class Counts:
     called_clean: int = 0  # though faulty
     sound: int = 0
     refused: int = 0  # though sound
+    odd: int = 0  # and sound, in forms that Inductor does not write
+    odd_refused: int = 0
     crashes: int = 0
     causes: Counter[str] = field(default_factory=Counter)  # of those refused
+    odd_causes: Counter[str] = field(default_factory=Counter)
     missed: Counter[str] = field(default_factory=Counter)  # by what was done, of those called clean
     failures: list[str] = field(default_factory=list)
 
@@ -52,7 +55,7 @@ def judge(name: str, source: str, inputs: Inputs, accesses: Accesses, seeds: Ite
     """Count what becomes of a wrapper's mutants of these numbers."""
     counts = Counts()
     for seed in seeds:
-        changed = mutant(source, seed)
+        changed = mutant(source, f"{name} {seed}")
         counts.mutants += 1
         try:
             faults = faults_of(changed.source, inputs, accesses)
@@ -72,11 +75,14 @@ def judge(name: str, source: str, inputs: Inputs, accesses: Accesses, seeds: Ite
                 counts.missed[" + ".join(changed.kinds)] += 1
                 text = "; ".join(f"{kind}: {what}" for kind, what in faults.items())
                 counts.failures.append(_failure(f"{title} is called clean, but {text}", source, changed.source))
+        elif changed.is_odd:
+            counts.odd += 1
+            counts.odd_refused += said != CLEAN
+            counts.odd_causes.update([f"{said}: {_cause(why)}"] if said != CLEAN else [])
         else:
             counts.sound += 1
-            if said != CLEAN:
-                counts.refused += 1
-                counts.causes[f"{said}: {_cause(why)}"] += 1
+            counts.refused += said != CLEAN
+            counts.causes.update([f"{said}: {_cause(why)}"] if said != CLEAN else [])
     return counts
 
 
