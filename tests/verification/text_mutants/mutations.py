@@ -234,9 +234,7 @@ def swap_arguments(text: Text) -> None:
         found = list(_TENSOR.finditer(text.lines[place]))
         one, two = sorted(text.dice.sample(found, 2), key=lambda match: match.start())
         line = text.lines[place]
-        text.lines[place] = "".join(
-            (line[: one.start()], two[0], line[one.end() : two.start()], one[0], line[two.end() :])
-        )
+        text.lines[place] = "".join((line[: one.start()], two[0], line[one.end() : two.start()], one[0], line[two.end() :]))
 
 
 def rebind(text: Text) -> None:
@@ -350,9 +348,9 @@ def drop_in_module(text: Text) -> None:
 Mutation = Callable[[Text], None]
 
 WEIGHTS: dict[Mutation, int] = {
-    drop: 6, drop_sync: 10, drop_del: 4, duplicate: 4, move: 6, move_sync: 10, move_launch: 6, move_del: 8, early_del: 8,
-    swap_lines: 3, swap_neighbours: 6, open_block: 2, into_block: 3, rename_tensor: 6, rename_launch_operand: 8,
-    rename_stream: 8, rename_event: 8, rename_handle: 3, replace_out: 4, swap_arguments: 5, rebind: 6, misalign: 2,
+    drop: 3, drop_sync: 12, drop_del: 4, duplicate: 3, move: 6, move_sync: 10, move_launch: 8, move_del: 8, early_del: 10,
+    swap_lines: 2, swap_neighbours: 6, open_block: 3, into_block: 3, rename_tensor: 4, rename_launch_operand: 10,
+    rename_stream: 10, rename_event: 8, rename_handle: 3, replace_out: 4, swap_arguments: 5, rebind: 6, misalign: 2,
     rename_index: 2, odd_tensor: 3, odd_statement: 3, odd_rebind: 2, odd_operator: 3, rebind_in_module: 2, drop_in_module: 1,
 }  # fmt: skip
 

@@ -57,7 +57,18 @@ def too_few(counts: Counts, mutants: int) -> list[str]:
 
 def table(of: dict[str, Counts]) -> str:
     """One line a wrapper, and the sums."""
-    columns = ("mutants", "run", "faulty", "read_and_faulty", "called_clean", "sound", "refused", "odd", "odd_refused", "crashes")
+    columns = (
+        "mutants",
+        "run",
+        "faulty",
+        "read_and_faulty",
+        "called_clean",
+        "sound",
+        "refused",
+        "odd",
+        "odd_refused",
+        "crashes",
+    )
     lines = [f"{'':26}" + "".join(f"{column.replace('_', ' '):>16}" for column in columns)]
     total = Counts()
     for name, counts in of.items():

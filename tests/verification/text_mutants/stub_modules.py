@@ -39,9 +39,7 @@ def namespace(device: Device, accesses: Accesses, misaligned: Callable[[], bool]
     return {"__builtins__": {**vars(builtins), "__import__": load}, "__name__": "wrapper"}
 
 
-def _modules(
-    device: Device, accesses: Accesses, misaligned: Callable[[], bool], streamed: bool
-) -> Mapping[str, Any]:
+def _modules(device: Device, accesses: Accesses, misaligned: Callable[[], bool], streamed: bool) -> Mapping[str, Any]:
     guards = _guards(device, misaligned)
     pools = Pools(device, AuxStream, Event)
     torch = types.SimpleNamespace(
@@ -57,9 +55,7 @@ def _modules(
         **{name: name for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")},
         **{name: name for name in ("float8_e4m3fn", "float8_e5m2")},
     )
-    streams = types.SimpleNamespace(
-        acquire_for_call=pools.acquire_for_call, join=_join, runs_on_streams=lambda *args: streamed
-    )
+    streams = types.SimpleNamespace(acquire_for_call=pools.acquire_for_call, join=_join, runs_on_streams=lambda *args: streamed)
     return {
         "torch": torch,
         "torch._C": torch._C,
