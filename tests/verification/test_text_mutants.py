@@ -40,12 +40,13 @@ KERNEL = """
 @triton_heuristics.pointwise(triton_meta={{'signature': {{'{one}': '*fp32', '{two}': '*fp32', 'xnumel': 'i32', 'XBLOCK': 'constexpr'}}}})
 @triton.jit
 def {name}({one}, {two}, xnumel, XBLOCK : tl.constexpr):
-    tl.store({two} + 0, tl.load({one} + 0), None)
+    {body}
 ''', device_str='cuda')
 """
-COPY = KERNEL.format(name="copy", one="in_ptr0", two="out_ptr0")
-INPLACE = KERNEL.format(name="inplace", one="in_out_ptr0", two="in_ptr0")
-USER = KERNEL.format(name="user", one="source", two="target")
+COPY = KERNEL.format(name="copy", one="in_ptr0", two="out_ptr0", body="tl.store(out_ptr0 + 0, tl.load(in_ptr0 + 0))")
+ADD = "tl.store(in_out_ptr0 + 0, tl.load(in_out_ptr0 + 0) + tl.load(in_ptr0 + 0))"
+INPLACE = KERNEL.format(name="inplace", one="in_out_ptr0", two="in_ptr0", body=ADD)
+USER = KERNEL.format(name="user", one="source", two="target", body="anything(source, target)")
 CALL = """
 def call(args):
     arg0_1, arg1_1 = args

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -21,7 +21,7 @@ from tests.verification.text_mutants.trace import Enter, Launch, Leave, Recordin
 
 TENSOR = None  # among inputs; anything else is the input
 Inputs = tuple[Any, ...]
-INTERRUPTED = (0.3, 0.8)
+INTERRUPTED = (0.3, 0.8)  # when these shares of a call's launches are done
 
 
 class _Interrupt(BaseException):
@@ -38,13 +38,13 @@ class Run:
 
     misaligned: float = 0.0  # the share of inputs that are not aligned
     streamed: bool = True
-    interrupted: float | None = None  # the first call, when this share of its launches is done
+    interrupted: int | None = None  # behind this many launches
     seed: int = 0
 
 
 def runs_of(source: str) -> list[Run]:
-    """Every way in which a text may run, as far as that changes what it does."""
-    found = [Run(), *(Run(interrupted=share) for share in INTERRUPTED)]
+    """Every way in which a text may run to its end, as far as that changes what it does."""
+    found = [Run()]
     if "copy_if_misaligned(" in source:
         found += [Run(1.0), Run(0.5, seed=1), Run(0.5, seed=2)]
     if "runs_on_streams(" in source:
@@ -66,9 +66,18 @@ def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]
     except (SyntaxError, ValueError) as error:
         raise CannotRun(str(error)) from None
     for run in runs_of(source):
-        for kind, text in faults(steps_of(code, inputs, accesses, run)).items():
-            found.setdefault(f"{kind}, when interrupted" if run.interrupted is not None else kind, text)
+        _add(found, faults(steps_of(code, inputs, accesses, run)))
+    launches = sum(isinstance(step, Launch) for step in steps_of(code, inputs, accesses, Run())) // 2 - 2
+    for share in INTERRUPTED:
+        steps = steps_of(code, inputs, accesses, Run(interrupted=1 + int(share * max(launches, 0))))
+        _add(found, faults(steps), ", when interrupted")
     return found
+
+
+def _add(found: dict[str, str], more: Mapping[str, str], when: str = "") -> None:
+    for kind, text in more.items():
+        if kind not in found:
+            found[kind + when] = text
 
 
 def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Sequence[Step]:
@@ -78,8 +87,7 @@ def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Se
     try:
         call = _load(code, device, accesses, run)["call"]
         if run.interrupted is not None:
-            launches = sum(isinstance(step, Launch) for step in steps_of(code, inputs, accesses, Run())) // 2 - 2
-            device.interrupt = (1 + int(run.interrupted * max(launches, 0)), _Interrupt())
+            device.interrupt = (run.interrupted, _Interrupt())
         for _ in range(2):
             _call(device, call, inputs)
     except Exception as error:  # whatever Python may raise for a text that was changed at random

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from tests.verification.text_mutants.trace import (
     CALLER,
@@ -169,7 +170,7 @@ class Oracle:
             if storage in self._memory and self._memory[storage].stream != CALLER:
                 self._fault(FOREIGN_OUTPUT, f"storage {storage}")
 
-    _TAKE = {
+    _TAKE: ClassVar[dict[type, Any]] = {
         Launch: _launch, HostAccess: _host_access, Record: _record, Wait: _wait, Synchronize: _synchronize,
         Allocate: _allocate, Free: _free, Enter: _enter, Leave: _leave,
     }  # fmt: skip

@@ -71,7 +71,7 @@ def table(of: dict[str, Counts]) -> str:
     )
     lines = [f"{'':26}" + "".join(f"{column.replace('_', ' '):>16}" for column in columns)]
     total = Counts()
-    for name, counts in of.items():
+    for counts in of.values():
         total += counts
     for name, counts in (*of.items(), ("all", total)):
         lines.append(f"{name:26}" + "".join(f"{getattr(counts, column):>16}" for column in columns))

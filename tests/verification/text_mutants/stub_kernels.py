@@ -1,23 +1,27 @@
 """Triton kernels, library kernels and operators that only record what they read and write.
 
-What a Triton kernel of Inductor's reads and writes is told by the names that Inductor gives to parameters, that of a user's
-kernel by a table; what an operator does by the table at the end. All of it is written by hand: nothing asks this package.
+What a Triton kernel of Inductor's reads and writes is found by the text of its loads and stores, which name a parameter first;
+what a user's kernel does is told by a table, what an operator does by another. Nothing of it asks this package.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tests.verification.text_mutants.stub_tensors import Device, Stream, Tensor, require_tensors, tensors
 
-Accesses = Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+Accesses = Mapping[str, tuple[Collection[str], Collection[str]]]
 
 
 # --- Triton
+
+_LOADS = re.compile(r"tl\.(?:load|atomic_\w+)\((\w+)")
+_STORES = re.compile(r"tl\.(?:store|atomic_\w+)\((\w+)")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Signature:
     function: str
     parameters: tuple[str, ...]
     pointers: frozenset[str]
+    reads: frozenset[str]
+    writes: frozenset[str]
 
 
 @functools.cache
@@ -37,7 +43,10 @@ def signature_of(function: str, source: str) -> Signature:
     types = _types(definition)
     names = [argument.arg for argument in definition.args.args]
     given = tuple(name for name in names if types.get(name, "constexpr") != "constexpr")
-    return Signature(function, given, frozenset(name for name in given if types[name].startswith("*")))
+    pointers = frozenset(name for name in given if types[name].startswith("*"))
+    text = ast.unparse(definition)
+    reads = frozenset(_LOADS.findall(text))
+    return Signature(function, given, pointers, reads & pointers, frozenset(_STORES.findall(text)) & pointers)
 
 
 def _types(definition: ast.FunctionDef) -> dict[str, str]:
@@ -54,7 +63,7 @@ class TritonKernel:
 
     def __init__(self, device: Device, signature: Signature, accesses: Accesses) -> None:
         self._device, self._signature = device, signature
-        self._reads, self._writes = accesses.get(signature.function, (None, None))
+        self._reads, self._writes = accesses.get(signature.function, (signature.reads, signature.writes))
 
     def run(self, *values: Any, stream: int) -> None:
         """Launch on the stream of that handle. Raises TypeError for arguments that no launcher takes."""
@@ -67,15 +76,8 @@ class TritonKernel:
                 raise TypeError(f"{signature.function}: {name}")
         if not all(isinstance(value, int) for value in values[len(given) :]):
             raise TypeError(f"{signature.function}: grid")
-        reads = [given[name] for name in signature.pointers if self._reading(name)]
-        writes = [given[name] for name in signature.pointers if self._writing(name)]
+        reads, writes = [given[name] for name in self._reads], [given[name] for name in self._writes]
         self._device.launch(signature.function, reads, writes, stream)
-
-    def _reading(self, name: str) -> bool:
-        return not name.startswith("out_ptr") if self._reads is None else name in self._reads
-
-    def _writing(self, name: str) -> bool:
-        return not name.startswith("in_ptr") if self._writes is None else name in self._writes
 
 
 class Handle(int):
