@@ -14,6 +14,7 @@ from tests.verification.text_mutants.execution import TENSOR, CannotRun, Run, fa
 from tests.verification.text_mutants.mutations import WEIGHTS, mutant
 from tests.verification.text_mutants.oracle import (
     FOREIGN_OUTPUT,
+    NOT_LEFT,
     REUSED,
     SHARED,
     UNFORKED,
@@ -146,6 +147,16 @@ def test_what_a_library_frees_may_be_scratch_of_the_next_call_of_one() -> None:
 
 def test_an_output_in_the_memory_of_an_aux_stream() -> None:
     assert found(source(SOUND.replace("buf0 = arg0_1 = None", "arg0_1 = None"), "buf0, ")) == {FOREIGN_OUTPUT}
+
+
+def test_another_stream_that_is_current_at_the_end() -> None:
+    assert found(source(f"{SOUND}stream2.__enter__()")) == {NOT_LEFT}
+    assert found(source(f"{SOUND}stream2.__enter__()\nstream2.__exit__()")) == set()
+
+
+@pytest.mark.parametrize(("waits", "kinds"), [("event1", set()), ("event0", {SHARED, UNJOINED, REUSED})])
+def test_the_host_waits_for_an_event(waits: str, kinds: set[str]) -> None:
+    assert found(source(SOUND.replace(JOIN, f"{waits}.synchronize()\n"))) == kinds
 
 
 def test_a_handle_names_the_stream_that_a_kernel_runs_on() -> None:

@@ -17,7 +17,7 @@ from tests.verification.text_mutants.oracle import faults
 from tests.verification.text_mutants.stub_kernels import Accesses
 from tests.verification.text_mutants.stub_modules import namespace
 from tests.verification.text_mutants.stub_tensors import Device, Tensor, numbers
-from tests.verification.text_mutants.trace import Enter, Launch, Leave, Recording, Step
+from tests.verification.text_mutants.trace import CALLER, Enter, Launch, Leave, Recording, Step
 
 TENSOR = None  # among inputs; anything else is the input
 Inputs = tuple[Any, ...]
@@ -114,7 +114,6 @@ def _call(device: Device, call: Any, inputs: Inputs) -> None:
         outputs = call(values)
     except _Interrupt:
         outputs = None
-    device.emit(Leave(numbers([outputs])))
-    if device.current != 0:
-        raise RuntimeError("another stream than the caller's is current afterwards")
+    device.emit(Leave(numbers([outputs]), device.current))
+    device.current = CALLER
     device.launch("the caller reads the outputs", [outputs], [])

@@ -74,3 +74,19 @@ def rename_index(text: Text) -> None:
     place = text.pick(lambda line: re.search(r"= buf\d+\[\d\]", line))
     if place is not None:
         text.replace(place, re.compile(r"(?<=\[)\d(?=\])"), lambda _: text.dice.choice(("0", "1", "-1", "-2", "0:1")))
+
+
+def rebind_stream(text: Text) -> None:
+    """A stream's, an event's or a handle's name gets another of its kind."""
+    names = text.names(text.dice.choice((STREAM, EVENT, HANDLE)))
+    if len(names) > 1:
+        one, two = text.dice.sample(names, 2)
+        text.insert(text.place(), f"{one} = {two}")
+
+
+def renumber(text: Text) -> None:
+    """Other numbers of streams and events are acquired, or others are asked of another device."""
+    place = text.pick(lambda line: re.search(r"_acquire_streams\(|get_raw_stream\(|_DeviceGuard\(|set_device\(", line))
+    if place is not None:
+        number = re.compile(r"(?<=[(, ])\d+(?=[,)])")
+        text.replace(place, number, lambda old: str(max(0, int(old) + text.dice.choice((-1, 1)))))

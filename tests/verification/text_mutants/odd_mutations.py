@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from tests.verification.text_mutants.text import LAUNCH, SYNC, TENSOR, Text, indentation, is_del
+from tests.verification.text_mutants.text import EVENT, LAUNCH, STREAM, SYNC, TENSOR, Text, indentation, is_del
 
 _ODD_TENSORS = (
     "{0}.T", "{0}.data", "{0}.detach()", "{0}.view(-1)", "{0}[0:1]", "({0}, {1})[0]", "[{1}, {0}][1]", "(0 or {0})",
@@ -41,6 +41,47 @@ _ODD_STATEMENTS = (
     "assert 1, {0}", "assert {0} is None", "_ = {0}", "_ = ({0}, )", "({0})", "{0}; {0}", "print(end='') or {0}",
     "_ = f'{{{0}}}'", "_ = 0 and (yes := {0})", "global x; {0}", "_ = 1 and {0}",
 )  # fmt: skip
+
+
+_ODD_SYNCS = (
+    "{event}.record()", "{event}.wait()", "{stream}.wait_event({event})", "{stream}.record_event({event})",
+    "{stream}.wait_stream({other})", "{event}.synchronize()", "{stream}.synchronize()", "{event}.record(stream={stream})",
+    "{event}.wait(*[{stream}])", "getattr({event}, 'wait')({stream})", "{event}.__class__.wait({event}, {stream})",
+    "{event}.record({stream}) or {event}.wait({other})", "{stream}.__enter__()", "{stream}.__exit__()",
+    "{event}, {event}.record = None, None", "{stream}, {other} = {other}, {stream}",
+)  # fmt: skip
+_ODD_BLOCKS = (
+    "with {0}, {1}:", "with {0} as {1}:", "with (0 or {0}):", "with ({0} if 0 else {1}):", "if {0}:", "with ({0}):",
+    "with ({0}, {1}):", "for _ in (0, 1):", "with {0} and {1}:", "try:", "if 1:", "with torch.cuda.stream({0}):",
+)  # fmt: skip
+_ODD_HANDLERS = (
+    "except Exception:", "except BaseException as error:", "except (BaseException, ):", "except KeyboardInterrupt:",
+    "except:", "finally:", "except* BaseException:",
+)  # fmt: skip
+
+
+def odd_sync(text: Text) -> None:
+    """In the place of a record or a wait, or anywhere."""
+    streams, events = text.names(STREAM), text.names(EVENT)
+    if streams and events:
+        stream, other = text.dice.choice(streams), text.dice.choice(streams)
+        line = text.dice.choice(_ODD_SYNCS).format(stream=stream, other=other, event=text.dice.choice(events))
+        place = text.pick(SYNC.match)
+        if place is not None and text.dice.random() < 0.7:
+            text.lines[place] = indentation(text.lines[place]) + line
+        else:
+            text.insert(text.place(), line)
+
+
+def odd_block(text: Text) -> None:
+    """What a `with` enters, or an `except` catches."""
+    streams = text.names(STREAM)
+    place = text.pick(lambda line: line.strip().startswith(("with stream", "except ")))
+    if place is not None and streams:
+        line = text.lines[place]
+        forms = _ODD_HANDLERS if line.strip().startswith("except ") else _ODD_BLOCKS
+        form = text.dice.choice(forms).format(text.dice.choice(streams), text.dice.choice(streams))
+        text.lines[place] = indentation(line) + form
 
 
 def odd_tensor(text: Text) -> None:

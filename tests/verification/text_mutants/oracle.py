@@ -25,13 +25,14 @@ from tests.verification.text_mutants.trace import (
     Wait,
 )
 
-SHARED, REUSED, UNFORKED, UNJOINED, UNRECORDED, FOREIGN_OUTPUT = FAULTS = (
+SHARED, REUSED, UNFORKED, UNJOINED, UNRECORDED, FOREIGN_OUTPUT, NOT_LEFT = (
     "two accesses that nothing orders",
     "memory used again that may still be in use",
     "a stream is used before it waits for the caller's",
     "a stream is not waited for at the end",
     "a wait for an event that this call has not recorded",
     "an output in an aux stream's memory",
+    "another stream than the caller's is current at the end",
 )
 
 
@@ -63,7 +64,7 @@ class Oracle:
     _before: list[int] = field(default_factory=list)
     _last: dict[int, int] = field(default_factory=dict)  # by stream
     _host: int = 0  # what the host has waited for, as a set
-    _events: dict[int, int] = field(default_factory=dict)
+    _events: dict[int | None, int] = field(default_factory=dict)
     _recorded: set[int] = field(default_factory=set)  # in this call
     _memory: dict[int, _Memory] = field(default_factory=dict)
     _pools: dict[int, _Pool] = field(default_factory=dict)
@@ -140,9 +141,9 @@ class Oracle:
         self._node(step.stream, *([self._events[step.event]] if step.event in self._events else []))
 
     def _synchronize(self, step: Synchronize) -> None:
-        for stream, last in self._last.items():
-            if step.stream in (None, stream):
-                self._host |= self._before[last] | 1 << last
+        node = self._last.get(step.stream) if step.stream is not None else self._events.get(step.event)
+        if node is not None:
+            self._host |= self._before[node] | 1 << node
 
     def _allocate(self, step: Allocate) -> None:
         if self._start >= 0 and not self._is_forked(step.stream):
@@ -165,6 +166,8 @@ class Oracle:
         node = self._node(CALLER)
         if self._launches & ~self._before[node]:
             self._fault(UNJOINED, "")
+        if step.current != CALLER:
+            self._fault(NOT_LEFT, f"stream {step.current}")
         for storage in step.outputs:
             # Who drops it in the middle of a later call gives it to that stream, which then has been forked already.
             if storage in self._memory and self._memory[storage].stream != CALLER:

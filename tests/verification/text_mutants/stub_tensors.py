@@ -178,6 +178,8 @@ class AuxStream(Stream):
 class Event:
     """An event."""
 
+    __slots__ = ("device", "number")
+
     def __init__(self, device: Device) -> None:
         self.device, self.number = device, device.events
         device.events += 1
@@ -189,6 +191,10 @@ class Event:
     def wait(self, stream: Stream | None = None) -> None:
         """Let the stream, by default the current one, wait."""
         self.device.emit(Wait(_number(self.device, stream), self.number))
+
+    def synchronize(self) -> None:
+        """Let the host wait for what it stands for."""
+        self.device.emit(Synchronize(event=self.number))
 
 
 def _number(device: Device, stream: Stream | None) -> int:

@@ -39,9 +39,10 @@ class Wait(NamedTuple):
 
 
 class Synchronize(NamedTuple):
-    """The host goes on when all that the stream was given so far is done; None: every stream."""
+    """The host goes on when all that the stream was given so far is done, or what the event stands for."""
 
-    stream: int | None
+    stream: int | None = None
+    event: int | None = None
 
 
 class Allocate(NamedTuple):
@@ -62,9 +63,10 @@ class Enter(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """A call returns these storages."""
+    """A call returns these storages, and leaves a stream current."""
 
     outputs: tuple[int, ...]
+    current: int = CALLER
 
 
 Step = Launch | HostAccess | Record | Wait | Synchronize | Allocate | Free | Enter | Leave
