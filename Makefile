@@ -29,8 +29,9 @@ lint: venv
 test: lint
 	$(VENV)/bin/python -m pytest -n $(JOBS)
 
-# 20,000 random graphs and plans, 5 interleavings each; some minutes on 2 cores
+# 20,000 mutants of generated wrappers' texts; 20,000 random graphs and plans, 5 interleavings each; some minutes on 2 cores
 soak: venv
+	$(VENV)/bin/python tests/verification/text_mutants/run.py --mutants 20000 --jobs $(JOBS)
 	$(VENV)/bin/python tests/verification/soak.py --cases 20000 --interleavings 5 --jobs $(JOBS)
 
 clean:

@@ -7,6 +7,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 import deepseek_v32
-from deepseek_pre_attention import PreAttention, pre_attention
+from deepseek_pre_attention import PreAttention, pre_attention, pre_attention_inputs
 
-__all__ = ["PreAttention", "deepseek_v32", "pre_attention"]
+__all__ = ["PreAttention", "deepseek_v32", "pre_attention", "pre_attention_inputs"]

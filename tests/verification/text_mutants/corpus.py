@@ -1,0 +1,264 @@
+"""Wrappers to make mutants of: generated here by Inductor for an H200, of the forms that its wrapper writer has.
+
+Each is generated once a process. Comments are left out, which keeps line numbers small and mutants of comments away.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import random
+import tokenize
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+import triton.language as tl
+from pre_attention import PreAttention, deepseek_v32, pre_attention_inputs
+from sample_modules import FREE_EVENTS, captured, reading_of
+from torch import Tensor, nn
+from torch._inductor.graph import GraphLowering
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from graphstreams import backend
+from graphstreams.costs.devices import DEVICES
+from graphstreams.explaining import capture
+from graphstreams.graph.offline import fake_cuda, faked_parameters, offline
+from graphstreams.graph.reading import Reading
+from graphstreams.rewriting.regions import rewrite
+from tests.verification.random_graphs import generated, random_plan
+from tests.verification.random_modules import SIZE, RandomModule
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """A generated wrapper, and what its author knows of the kernels that Inductor did not write."""
+
+    name: str
+    source: str
+    accesses: Mapping[str, tuple[Names, Names]]  # by function of a user's kernel: the parameters that it reads, and writes
+
+
+# --- modules of forms that the samples lack
+
+
+@torch.library.custom_op("text_mutants::halves", mutates_args=())
+def halves(x: Tensor) -> list[Tensor]:
+    return [x[: len(x) // 2].clone(), x[len(x) // 2 :].clone()]
+
+
+@halves.register_fake
+def _(x: Tensor) -> list[Tensor]:
+    return [torch.empty_like(x[: len(x) // 2]), torch.empty_like(x[len(x) // 2 :])]
+
+
+@triton.jit
+def user_add(x, y, out, n, block: tl.constexpr):  # type: ignore[no-untyped-def]
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(out + i, tl.load(x + i, i < n) + tl.load(y + i, i < n), i < n)
+
+
+@triton.jit
+def user_increment(x, n, block: tl.constexpr):  # type: ignore[no-untyped-def]
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(x + i, tl.load(x + i, i < n) + 1, i < n)
+
+
+USER_KERNELS: Mapping[str, tuple[Names, Names]] = {
+    "user_add": (("x", "y"), ("out",)),
+    "user_increment": (("x",), ("x",)),
+}
+
+
+class _Projections(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.wa, self.wb, self.wc = (nn.Linear(64, 64, bias=False) for _ in range(3))
+
+
+class Lists(_Projections):
+    """Operators that return a list, of which one element lives longer."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        first, second = halves(self.wa(x))
+        parts = torch.ops.aten.split_copy.Tensor(self.wb(y), 2)
+        return first.relu(), self.wc(second), parts[0] + 1, self.wb(parts[1])
+
+
+class TwoLists(_Projections):
+    """Elements of two lists that kernels of several streams read, early and late."""
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        a, b = halves(self.wa(x))
+        c, d = torch.ops.aten.split_copy.Tensor(self.wb(y), 2)
+        e = self.wc(b)
+        return self.wa(a).relu(), self.wb(e).relu(), self.wc(c + 1), self.wa(d).sin() @ e.t(), a + d
+
+
+class UserKernels(_Projections):
+    """Kernels that the model's author wrote: one fills a temporary, one changes an input."""
+
+    def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, ...]:
+        a, y = self.wa(x), self.wc(cache)
+        out = torch.zeros_like(a)
+        user_add[(1,)](a, x, out, 256, block=256)
+        user_increment[(1,)](cache, 256, block=256)
+        return out * 2, y, self.wb(cache), self.wb(x)
+
+
+class Shared(_Projections):
+    """Inputs of any alignment that kernels on several streams read, one of them by views."""
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        a, b = self.wa(x) + y, self.wb(x[rows]) * y
+        return a, b.softmax(-1), (z.cumsum(0) - x).sum(-1), self.wc(z[rows])
+
+
+class Convolutions(nn.Module):
+    """Library kernels with and without `out=`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, bias=False)
+        self.head, self.side = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        both = self.first(x).relu() + self.second(x)
+        values, order = torch.sort(self.head(y), -1)
+        return both, values + self.side(y), order
+
+
+# --- how they are generated
+
+
+def _planned(module: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any], dynamic: bool | None = None) -> str:
+    outcomes = capture(module, inputs, "h200", {**FREE_EVENTS, **options}, dynamic)
+    report = max((outcome.report for outcome in outcomes), key=lambda report: report.kernels_serial)
+    if report.verdict != "clean":
+        raise RuntimeError(f"no streams to make mutants of: {report.verdict}: {report.reason}")
+    return report.wrapper
+
+
+class _Generated(BaseException):
+    """Ends a compile when its code is there: what follows needs a GPU. Not an error that the backend would mend."""
+
+
+def _compiled(module: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> str:
+    """What `torch.compile(module, backend="graphstreams")` generates, alignment checks of the inputs included."""
+    sources: list[str] = []
+
+    def stop(_: Any, code: Any) -> Any:
+        sources.append(code.value)
+        raise _Generated
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    with offline(DEVICES["h200"]), faked_parameters(module, mode):
+        fakes = [fake_cuda(value, mode) for value in inputs]
+        torch._dynamo.reset()
+        compiler = functools.partial(backend.graphstreams, options={**FREE_EVENTS, **options})
+        # The GPU is described, not at hand.
+        stages = functools.partial(backend.run_stages, device=DEVICES["h200"])
+        try:
+            with (
+                mode,
+                torch.no_grad(),
+                mock.patch.object(backend, "run_stages", stages),
+                mock.patch.object(GraphLowering, "_compile_to_module_lines", stop),
+            ):
+                torch.compile(module, backend=compiler)(*fakes)
+        except _Generated:
+            pass
+        finally:
+            torch._dynamo.reset()
+    return sources[-1]
+
+
+def _rows(count: int) -> Tensor:
+    return torch.empty(count, 64)
+
+
+def _sample(name: str, dynamic: bool | None = None) -> str:
+    return captured(name, dynamic).report.wrapper
+
+
+def _layer(tokens: int, streams: int) -> str:
+    config = deepseek_v32.Config(tokens=tokens, tp=8)
+    return _planned(deepseek_v32.build(config, "meta"), deepseek_v32.example_inputs(config, "meta"), {"streams": streams})
+
+
+def _block() -> tuple[nn.Module, Sequence[Any]]:
+    config = deepseek_v32.Config(tokens=4, tp=8)
+    return PreAttention(deepseek_v32.build(config, "meta")), pre_attention_inputs(config, "meta")
+
+
+def _any_plan(reading: Reading, seed: int) -> str:
+    return generated(reading, rewrite(reading, random_plan(reading.kernels, random.Random(seed)))).source
+
+
+def _two_lists(seed: int) -> str:
+    outcomes = capture(TwoLists(), (_rows(4), _rows(4)), "h200", FREE_EVENTS)
+    assert outcomes[0].reading is not None
+    return _any_plan(outcomes[0].reading, seed)
+
+
+def _random(seed: int) -> str:
+    matrix, cache = torch.empty(SIZE, SIZE), torch.empty(16, SIZE)
+    where = torch.arange(SIZE)
+    return _planned(RandomModule(seed), (matrix, matrix, matrix, cache, where), {})
+
+
+def _images() -> tuple[Tensor, Tensor]:
+    return torch.empty(2, 8, 16, 16), torch.empty(4, 8)
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {
+    "V3.2 layer, 1 token": lambda: _layer(1, 3),
+    "V3.2 layer, 16 tokens": lambda: _layer(16, 2),
+    "topk": lambda: _sample("topk"),
+    "write_after_read": lambda: _sample("write_after_read"),
+    "two_writes": lambda: _sample("two_writes"),
+    "norms": lambda: _sample("norms"),
+    "custom_mutation": lambda: _sample("custom_mutation"),
+    "custom_function": lambda: _sample("custom_function"),
+    "dynamic": lambda: _sample("sized", True),
+    "lists": lambda: _planned(Lists(), (_rows(4), _rows(4)), {}),
+    "user kernels": lambda: _planned(UserKernels(), (_rows(4), _rows(4)), {}),
+    "convolutions": lambda: _planned(Convolutions(), _images(), {}),
+    "random 3": lambda: _random(3),
+    "random 8": lambda: _random(8),
+    "topk, any plan": lambda: _any_plan(reading_of("topk"), 1),
+    "two writes, any plan": lambda: _any_plan(reading_of("two_writes"), 2),
+    "custom function, any plan": lambda: _any_plan(reading_of("custom_function"), 3),
+    "norms, any plan": lambda: _any_plan(reading_of("norms"), 4),
+    "two lists, any plan": lambda: _two_lists(5),
+    "two lists, another plan": lambda: _two_lists(6),
+    "compiled block": lambda: _compiled(*_block(), {}),
+    "compiled lists": lambda: _compiled(Lists(), (_rows(4), _rows(4)), {}),
+    "compiled convolutions": lambda: _compiled(Convolutions(), _images(), {}),
+    "compiled shared inputs": lambda: _compiled(
+        Shared(), (_rows(8), _rows(8), _rows(8), torch.zeros(8, dtype=torch.int64)), {}
+    ),
+}
+
+
+def without_comments(source: str) -> str:
+    """The source without comments and blank lines outside strings."""
+    lines = source.splitlines(keepends=True)
+    inside: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.STRING:
+            inside.update(range(token.start[0], token.end[0] + 1))
+    kept = [line for i, line in enumerate(lines, 1) if i in inside or (line.strip() and not line.lstrip().startswith("#"))]
+    return "".join(kept)
+
+
+@functools.cache
+def wrapper(name: str) -> Wrapper:
+    """The wrapper of that name."""
+    return Wrapper(name, without_comments(GENERATED[name]()), USER_KERNELS)
