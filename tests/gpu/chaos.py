@@ -52,8 +52,8 @@ PLANNER = "search_on_simulator"  # of choosing.py: what makes a plan where nothi
 class _Late:
     """A compiled kernel, or a table of library kernels, that now and then starts late on its stream.
 
-    With `sizes`, what was freed on that stream is poisoned before a launch in a capture now and then, because no block comes into
-    a graph from outside.
+    With `sizes`, what was freed on that stream is now and then poisoned before a launch in a capture, because no block comes
+    into a graph from outside.
     """
 
     def __init__(self, inner: Any, dice: random.Random, cycles: Sequence[int], sizes: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What keeps Inductor from one CUDA graph does not keep it from any: with streams as many launches stay in graphs as without."""
+"""One thing that no CUDA graph can hold does not keep the rest out of them, with streams as without."""
 
 from __future__ import annotations
 
