@@ -1,4 +1,4 @@
-"""What `generate.py` measured, as ratios, as bars that are not reached, and as tables. A result is plain data, as in its JSON."""
+"""What `generate.py` measured, as ratios, as bars that are not reached, and as tables."""
 
 from __future__ import annotations
 
