@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,7 @@ from typing import Any
 
 from misaligned import KINDS
 from tabulate import tabulate
-from workers import Lost, Worker, environment_of, serve
+from workers import Lost, Worker, environment_of, one_line, serve
 
 ROOT = Path(__file__).parents[1]
 OFFSETS = (0, 1, 3, 8)
@@ -101,6 +102,17 @@ class Asking:
             else:
                 yield self._ours(cell, lost)
 
+    def all(self, cells: Sequence[Cell]) -> list[Cell]:
+        """Return each cell with its status, "not run" if this benchmark itself fails on them."""
+        found = []
+        try:
+            for cell in self.run(cells):
+                found.append(cell)
+        except Exception as error:
+            traceback.print_exc()
+            found += [replace(cell, told=one_line(f"{type(error).__name__}: {error}")) for cell in cells[len(found) :]]
+        return found
+
     def _serial(self, cell: Cell, lost: set[tuple[str, str]]) -> str:
         try:
             return str(self._ask(cell, "serial").get("failed", ""))
@@ -135,8 +147,11 @@ class Asking:
             self._worker = None
 
 
-def run(arguments: argparse.Namespace) -> list[Cell]:
-    """Run all cells in parallel workers, print a line a group, and stop to take new groups when the limit has passed."""
+def run(arguments: argparse.Namespace, save: Callable[[Sequence[Cell]], None]) -> list[Cell]:
+    """Run all cells in parallel workers; print a line and save what is there for each group.
+
+    When the limit has passed no group is begun any more.
+    """
     started = time.monotonic()
     waiting = groups(arguments.kinds, arguments.ways)
     done: list[Cell] = []
@@ -155,9 +170,10 @@ def run(arguments: argparse.Namespace) -> list[Cell]:
                         break
                     cells = waiting.pop(0)
                 late = time.monotonic() - started > arguments.limit
-                found = [replace(cell, told="the time was over") for cell in cells] if late else list(asking.run(cells))
+                found = [replace(cell, told="the time was over") for cell in cells] if late else asking.all(cells)
                 with lock:
                     done.extend(found)
+                    save(done)
                     seconds = time.monotonic() - started
                     print(f"[{seconds:.0f} s] {cells[0].kind}, {cells[0].dtype}, compiled at {cells[0].compiled_at}: "
                           f"{counted(found)}", flush=True)  # fmt: skip
@@ -185,7 +201,7 @@ def table(cells: Sequence[Cell], ways: Sequence[str] = WAYS) -> str:
             own = [cell for cell in cells if (cell.kind, cell.dtype, cell.way) == (kind, dtype, way)]
             row.append(_entry(own))
         lines.append(row)
-    text = tabulate(lines, ["input", "dtype", *ways], tablefmt="github", disable_numparse=True)
+    text = "# Misaligned inputs\n\n" + tabulate(lines, ["input", "dtype", *ways], tablefmt="github", disable_numparse=True)
     legend = "Right cells / cells; then each that is not: offset in the compile > offset in the call, in elements."
     failing = sorted({f"- {cell.way}: {cell.status}: {cell.told}" for cell in cells if cell.status not in ("equal", "not run")})
     return f"{text}\n\n{legend}\n\n{counted(cells)}\n\n" + "\n".join(failing) + "\n"
@@ -243,15 +259,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    cells = run(arguments)
-    text = f"# Misaligned inputs\n\n{table(cells, arguments.ways)}"
     place = environment() if arguments.device == "cuda" else {"device": "cpu"}
-    result = {**place, "seconds": round(time.monotonic() - started, 1), "cells": [asdict(cell) for cell in cells]}
-    write({**result, "told": verdicts(cells)}, text, arguments.out / "alignment")
-    print(f"\n{text}")
+
+    def save(cells: Sequence[Cell]) -> None:
+        result = {**place, "seconds": round(time.monotonic() - started, 1), "cells": [asdict(cell) for cell in cells]}
+        write({**result, "told": verdicts(cells)}, table(cells, arguments.ways), arguments.out / "alignment")
+
+    cells = run(arguments, save)
+    print(f"\n{table(cells, arguments.ways)}")
     for told, count in sorted(verdicts(cells).items()):
         print(f"{count:4} {told}")
-    print(f"written to {arguments.out}/alignment.md and alignment.json after {result['seconds']:.0f} s")
+    print(f"written to {arguments.out}/alignment.md and alignment.json after {time.monotonic() - started:.0f} s")
     return int(not all(cell.right for cell in cells))
 
 

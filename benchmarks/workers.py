@@ -43,7 +43,11 @@ class Worker:
             self._process.stdin.flush()
         except OSError:
             raise Lost(self._ended()) from None
-        answer: dict[str, Any] = json.loads(self._line(timeout_s))
+        line = self._line(timeout_s)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Lost(f"it answered {line[:60]!r}") from None
         if "lost" in answer:
             raise Lost(answer["lost"])
         return answer

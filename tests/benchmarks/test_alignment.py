@@ -129,3 +129,12 @@ def test_the_whole_course_on_the_cpu_with_prepared_answers(tmp_path: Path, monke
     assert len(cells) == 2 * 2 * 4 * 3  # dtypes, offsets of the compile and of the call, ways
     assert {cell["way"] for cell in cells if cell["status"] == "raised"} == {"StreamPass"}
     assert "0>3 raised; 1>3 raised" in (tmp_path / "alignment.md").read_text()
+
+
+def test_what_fails_in_the_benchmark_itself_is_no_right_cell() -> None:
+    def start() -> Any:
+        raise OSError("no more processes")
+
+    found = Asking(start).all([CELL, replace(CELL, called_at=3)])
+    assert [(cell.status, cell.told) for cell in found] == [("not run", "OSError: no more processes")] * 2
+    assert not any(cell.right for cell in found)

@@ -14,7 +14,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import generate
-from generate import OURS, PLAIN, SETTLED, Clock, compared, failures, first_difference, prompt_of, ratios, reports_in, table
+from generate import SETTLED, Clock, compared, first_difference, prompt_of, reports_in
+from generate_report import OURS, PLAIN, failures, ratios, table
 
 
 def test_the_clock_notes_the_steps_that_it_is_asked_for_and_leaves_scores_alone() -> None:

@@ -79,3 +79,10 @@ def test_the_checkouts_package_and_examples_come_first_on_the_path(tmp_path: Pat
 def test_long_texts_become_a_line() -> None:
     assert one_line("a\n  b") == "a b"
     assert one_line("abcdefgh", 6) == "abc..."
+
+
+def test_an_answer_that_is_none_loses_the_worker(tmp_path: Path) -> None:
+    made = Worker([sys.executable, "-c", "input(); print('hello')"], dict(os.environ), tmp_path / "log")
+    with pytest.raises(Lost, match="hello"):
+        made.ask({}, 30)
+    made.close()

@@ -1,8 +1,9 @@
 """Streamed graphs under disturbance: spin kernels in front of random kernels, the allocator handing out poisoned blocks.
 
-python tests/gpu/chaos.py --runs 10000 [--graphs 20]
+python tests/gpu/chaos.py --runs 10000 [--graphs 20] [--way direct]
 
-Half of the runs are of the V3.2 layer, half of random graphs on random plans.
+Half of the runs are of the V3.2 layer, half of random graphs on random plans. Streams run under capture, so by default each run
+is a replay, of a CUDA graph that is captured anew every few runs with other delays and with poison between its kernels.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from graphstreams import choosing
 from graphstreams.graph.kernels import KernelGraph
 from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.execution import equal_bits
+from graphstreams.runtime.captured import clones, copy_into, leaves, no_collection
 from tests.verification.random_graphs import plan_of, random_plan
 from tests.verification.random_modules import SIZE, RandomModule
 
@@ -43,14 +45,19 @@ PRICED: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "inductor": SAME
 CYCLES = (60_000, 60_000, 60_000, 400_000)
 SIZES = (64, 2112, 8192, 24576, 131072, 262144)  # of tensors in layers, in elements
 LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # tokens, tp, streams
+REPLAYS = 5  # of each capture
 PLANNER = "search_on_simulator"  # of choosing.py: what makes a plan where nothing is measured
 
 
 class _Late:
-    """A compiled kernel, or a table of library kernels, that now and then starts late on its stream."""
+    """A compiled kernel, or a table of library kernels, that now and then starts late on its stream.
 
-    def __init__(self, inner: Any, dice: random.Random, cycles: Sequence[int]) -> None:
-        self._inner, self._dice, self._cycles = inner, dice, cycles
+    With `sizes`, what was freed on that stream is now and then poisoned before a launch in a capture, because no block comes
+    into a graph from outside.
+    """
+
+    def __init__(self, inner: Any, dice: random.Random, cycles: Sequence[int], sizes: Sequence[int]) -> None:
+        self._inner, self._dice, self._cycles, self._sizes = inner, dice, cycles, sizes
 
     def __getattr__(self, name: str) -> Any:
         launch = getattr(self._inner, name)
@@ -60,14 +67,19 @@ class _Late:
         def late(*args: Any, **kwargs: Any) -> Any:
             if self._dice.random() < 0.3:
                 torch.cuda._sleep(self._dice.randrange(1, self._dice.choice(self._cycles)))
+            if self._sizes and self._dice.random() < 0.2 and torch.cuda.is_current_stream_capturing():
+                pressure(self._dice, self._sizes)
             return launch(*args, **kwargs)
 
         return late
 
 
 @contextmanager
-def late_kernels(dice: random.Random, cycles: Sequence[int] = CYCLES) -> Iterator[int]:
-    """Within this context the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers."""
+def late_kernels(dice: random.Random, cycles: Sequence[int] = CYCLES, sizes: Sequence[int] = ()) -> Iterator[int]:
+    """Within this context the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers.
+
+    With `sizes`, blocks of such sizes are poisoned in captures.
+    """
     from torch._inductor.codecache import PyCodeCache
 
     wrappers = [module for module in PyCodeCache.modules if hasattr(module, "_acquire_streams")]
@@ -75,7 +87,7 @@ def late_kernels(dice: random.Random, cycles: Sequence[int] = CYCLES) -> Iterato
     for module in wrappers:
         for name, value in list(vars(module).items()):
             if name == "extern_kernels" or (name.startswith("triton_") and hasattr(value, "run")):
-                setattr(module, name, _Late(value, dice, cycles))
+                setattr(module, name, _Late(value, dice, cycles, sizes))
     try:
         yield len(wrappers)
     finally:
@@ -113,6 +125,23 @@ def pressure(dice: random.Random, sizes: Sequence[int] = SIZES) -> None:
         torch.full((dice.choice(sizes),), float("nan"), device="cuda")
 
 
+class Capturing:
+    """Captures calls of a function, one graph at a time, all on one stream and in one pool of memory."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function, self._stream, self._pool = function, torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        self._kept = torch.cuda.CUDAGraph()  # without a graph that lives the pool would be gone
+        with torch.cuda.graph(self._kept, pool=self._pool, stream=self._stream):
+            self._anchor = torch.zeros(1, device="cuda")
+
+    def capture(self, values: Sequence[Any]) -> tuple[torch.cuda.CUDAGraph, list[Any], list[Any]]:
+        """A graph, its inputs and its outputs. The graph before must be gone."""
+        graph, static = torch.cuda.CUDAGraph(), clones(values)
+        with no_collection(), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            outputs = leaves(self._function(*static))
+        return graph, static, outputs
+
+
 def wrong_runs(
     serial: Callable[..., Any],
     streamed: Callable[..., Any],
@@ -121,25 +150,52 @@ def wrong_runs(
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, wrong: None,
     sizes: Sequence[int] = SIZES,
+    way: str = "captured",
 ) -> int:
-    """How many of `runs` disturbed calls of `streamed` have other bits than `serial` on the same inputs."""
+    """How many of `runs` disturbed runs of `streamed` have other bits than `serial` on the same inputs.
+
+    `way` is "captured": replays of CUDA graphs, each captured with its own delays; or "direct": calls.
+    """
     dice = random.Random(seed)
-    leaves = torch.utils._pytree.tree_leaves
     wrong = 0
     with torch.no_grad():
-        streamed(*(value.clone() for value in inputs(0)))
-        with late_kernels(dice) as wrappers:
+        streamed(*clones(inputs(0)))
+        run_of = _replayed(streamed, inputs) if way == "captured" else _called(streamed)
+        with late_kernels(dice, sizes=sizes) as wrappers:
             assert wrappers, "no streamed wrapper is loaded: the graph runs serially"
             for run in range(runs):
                 first = list(inputs(run % 50))
-                second = [value.clone() for value in first]
+                values = clones(first)
                 expected = leaves(serial(*first))
                 pressure(dice, sizes)
-                found = leaves(streamed(*second))
+                found, second = run_of(run, values)
                 wrong += not (equal_bits(expected, found) and equal_bits(first, second))
                 if run % 500 == 499:
                     progress(run + 1, wrong)
     return wrong
+
+
+Run = Callable[[int, Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]]  # its number, inputs -> outputs, inputs behind it
+
+
+def _called(streamed: Callable[..., Any]) -> Run:
+    return lambda run, values: (leaves(streamed(*values)), values)
+
+
+def _replayed(streamed: Callable[..., Any], inputs: Inputs) -> Run:
+    capturing = Capturing(streamed)
+    current: list[Any] = []
+
+    def replay(run: int, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        if run % REPLAYS == 0:
+            current.clear()
+            current.extend(capturing.capture(inputs(0)))
+        graph, static, outputs = current
+        copy_into(static, values)
+        graph.replay()
+        return outputs, static
+
+    return replay
 
 
 @dataclass(frozen=True)
@@ -163,18 +219,18 @@ def layer(tokens: int, tp: int) -> tuple[Any, Inputs]:
     return deepseek_v32.build(config, "cuda"), lambda seed: deepseek_v32.example_inputs(config, "cuda", seed)
 
 
-def layer_row(tokens: int, tp: int, streams: int, runs: int) -> Row:
+def layer_row(tokens: int, tp: int, streams: int, runs: int, way: str = "captured") -> Row:
     """Disturbed runs of the layer on the plan that the package makes from prices."""
     torch._dynamo.reset()
     module, inputs = layer(tokens, tp)
     name = f"V3.2 layer, {tokens} tokens, tp {tp}"
     with torch.no_grad():
         streamed, report = compiled(module, inputs, {"streams": streams, "strict": True})
-    wrong = wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, runs)
+    wrong = wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, runs, way=way)
     return Row(name, report["kernels_streamed"], report["streams"], report["events"], runs, wrong)
 
 
-def random_row(seed: int, runs: int) -> Row:
+def random_row(seed: int, runs: int, way: str = "captured") -> Row:
     """Disturbed runs of a random module on a random plan. The seed gives both; of a serial graph there are no runs."""
     torch._dynamo.reset()
     torch.manual_seed(seed)
@@ -187,7 +243,7 @@ def random_row(seed: int, runs: int) -> Row:
         return Row(name, report["kernels_serial"], 1, 0, 0, 0, f"{report['verdict']}: {report['reason']}")
     assert plans, "the package did not ask for a random plan"
     serial = torch.compile(module, options=SAME_KERNELS)
-    wrong = wrong_runs(serial, streamed, random_inputs, runs, seed, sizes=(SIZE * SIZE, 2 * SIZE * SIZE, 512, 4096))
+    wrong = wrong_runs(serial, streamed, random_inputs, runs, seed, sizes=(SIZE * SIZE, 2 * SIZE * SIZE, 512, 4096), way=way)
     return Row(name, report["kernels_streamed"], report["streams"], report["events"], runs, wrong)
 
 
@@ -210,11 +266,11 @@ def compiled(module: torch.nn.Module, inputs: Inputs, options: dict[str, Any]) -
     return streamed, max(reports, key=lambda report: report["kernels_serial"])
 
 
-def random_rows(graphs: int, runs: int) -> Iterator[Row]:
+def random_rows(graphs: int, runs: int, way: str = "captured") -> Iterator[Row]:
     """`graphs` random graphs that run on streams, and the serial ones in between, in the order of their seeds."""
     streamed = 0
     for seed in range(4 * graphs):  # about one in four stays serial
-        row = random_row(seed, runs)
+        row = random_row(seed, runs, way)
         streamed += not row.serial
         yield row
         if streamed == graphs:
@@ -235,12 +291,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--graphs", type=int, default=20, help="how many random graphs share their half of the runs")
+    parser.add_argument("--way", choices=("captured", "direct"), default="captured", help="replays (default) or calls")
     arguments = parser.parse_args(argv)
     rows = []
     for tokens, tp, streams in LAYERS:
-        rows.append(layer_row(tokens, tp, streams, -(-arguments.runs // 2 // len(LAYERS))))
+        rows.append(layer_row(tokens, tp, streams, -(-arguments.runs // 2 // len(LAYERS)), arguments.way))
         print(f"{rows[-1].graph}, {streams} streams: {rows[-1].runs} runs, {rows[-1].wrong} wrong", flush=True)
-    for row in random_rows(arguments.graphs, -(-arguments.runs // 2 // arguments.graphs)) if arguments.graphs else ():
+    each = -(-arguments.runs // 2 // max(1, arguments.graphs))
+    for row in random_rows(arguments.graphs, each, arguments.way) if arguments.graphs else ():
         rows.append(row)
         print(f"{row.graph}: {row.serial or f'{row.runs} runs, {row.wrong} wrong'}", flush=True)
     serial = sum(bool(row.serial) for row in rows)

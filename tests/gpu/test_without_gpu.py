@@ -1,7 +1,10 @@
 """What the GPU tests of chaos and of the known failure rest on, as far as it shows without a GPU."""
 
+import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -42,3 +45,34 @@ def test_random_plans_are_used_and_proved() -> None:
         assert report.verdict != "refused", f"{seed}: {report.reason}"
         assert report.verdict == "serial" or report.plan in plans
     assert ("clean", True) in kinds
+
+
+def test_every_few_runs_are_replays_of_a_capture_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Capturing:
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def capture(self, values: Any) -> tuple[Any, list[torch.Tensor], list[torch.Tensor]]:
+            static, outputs = chaos.clones(values), [torch.zeros(2)]
+            made.append(static)
+            return SimpleNamespace(replay=lambda: outputs[0].copy_(self.function(*static))), static, outputs
+
+    monkeypatch.setattr(chaos, "Capturing", Capturing)
+    replay = chaos._replayed(lambda x: 2 * x, lambda seed: [torch.full((2,), -1.0)])
+    for run in range(2 * chaos.REPLAYS):
+        (output,), (inner,) = replay(run, [torch.full((2,), float(run))])
+        assert (output.tolist(), inner.tolist()) == ([2.0 * run] * 2, [float(run)] * 2)
+    assert len(made) == 2
+
+
+def test_freed_blocks_are_poisoned_in_captures_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    poisoned: list[Any] = []
+    monkeypatch.setattr(chaos, "pressure", lambda dice, sizes: poisoned.append(sizes))
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
+    for capturing, sizes in ((False, (64,)), (True, ()), (True, (64,))):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda capturing=capturing: capturing)
+        late = chaos._Late(SimpleNamespace(run=lambda number: number + 1), random.Random(0), (10,), sizes)
+        assert [late.run(number) for number in range(50)] == list(range(1, 51))
+        assert bool(poisoned) == (capturing and bool(sizes))
