@@ -2,8 +2,8 @@
 
     python benchmarks/generate.py --out generate [--profile] [--models qwen2_moe]
 
-Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default configurations with four layers, bf16, with a
-static cache. Every side has a copy of the model that shares the weights, so that each keeps its own compiled call. A step is
+Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default configurations, and Cohere with the sizes of a
+7B model, with four layers, bf16, with a static cache. Every side has a copy of the model that shares the weights, so that each keeps its own compiled call. A step is
 one token; the prompt, which is not compiled, is not timed. transformers makes a new static cache for every text, so Inductor's
 CUDA graphs are recorded anew in the first steps of each: "all" counts these, "steady" begins behind them. With `--profile` some
 steady steps of each side are taken apart. Exit status 1: a side failed, or is under its bar.
@@ -32,12 +32,14 @@ from workers import one_line
 
 from graphstreams.contest.results import environment, summary, write
 
-MODELS = ("cohere", "qwen2_moe")
+# Cohere with the sizes of its default configuration, which are a 35B model's, and with those of a 7B model.
+MODELS = ("cohere", "cohere_7b", "qwen2_moe")
 MODES = ("default", "reduce-overhead")
 SETTLED = 8  # steps behind which no CUDA graph is recorded any more
 PROFILED = (SETTLED + 4, SETTLED + 12)  # steps between which the profiler runs
 REPORTED = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured",
             "notes", "seconds")  # fmt: skip
+SIZES_7B = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8}
 TINY: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128,
 }  # fmt: skip
@@ -93,7 +95,9 @@ def build(name: str, layers: int, device: str, tiny: bool) -> Any:
         changes.update(moe_intermediate_size=32, shared_expert_intermediate_size=64, num_experts=8)
     if tiny:
         changes.update(pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    config = (CohereConfig if name == "cohere" else Qwen2MoeConfig)(**changes)
+    if name == "cohere_7b" and not tiny:
+        changes.update(SIZES_7B)
+    config = (Qwen2MoeConfig if name == "qwen2_moe" else CohereConfig)(**changes)
     torch.manual_seed(0)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -295,7 +299,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: both")
+    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
     add("--modes", nargs="+", choices=MODES, default=list(MODES), help="of torch.compile (default both)")
     add("--layers", type=int, default=4, help="decoder layers (default 4)")
     add("--prompt", type=int, default=32, help="tokens of the prompt (default 32)")

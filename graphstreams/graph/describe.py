@@ -126,7 +126,21 @@ def _exclusive_reason(node: Any) -> str:
         return ""
     if operation.namespace not in _TRUSTED:
         return f"{operation} is not an operator of torch, and may touch more than its arguments"
-    return f"{operation} draws random numbers" if torch.Tag.nondeterministic_seeded in operation.tags else ""
+    return f"{operation} draws random numbers" if _draws_random_numbers(node, operation) else ""
+
+
+def _draws_random_numbers(node: Any, operation: torch._ops.OpOverload) -> bool:
+    """Whether an operator draws random numbers. Those of attention are tagged so, but draw none if their dropout is 0."""
+    if torch.Tag.nondeterministic_seeded not in operation.tags:
+        return False
+    names = [argument.name for argument in operation._schema.arguments]
+    origin = getattr(node.node, "fx_node", None)
+    if "dropout_p" not in names or origin is None or origin.target is not operation:
+        return True
+    place = names.index("dropout_p")
+    default = operation._schema.arguments[place].default_value
+    given = origin.args[place] if place < len(origin.args) else origin.kwargs.get("dropout_p", default)
+    return not (isinstance(given, int | float) and given == 0)
 
 
 def semaphores(node: Any) -> tuple[str, ...]:

@@ -21,27 +21,32 @@ import torch
 from graphstreams.runtime.driver import check, driver
 
 
-def forks(edges: Sequence[tuple[int, int]]) -> int:
-    """Return how many nodes of a graph have more than one successor; none of what one stream launched has."""
+def forks(nodes: int, edges: Sequence[tuple[int, int]]) -> int:
+    """Return where a graph goes on in more than one way: at its start, and behind nodes. What one stream launched never does.
+
+    A fork of the caller's stream ahead of its first kernel is no node: the graph then has several nodes to begin with.
+    """
     successors = Counter(before for before, _ in edges)
-    return sum(count > 1 for count in successors.values())
+    roots = nodes - len({after for _, after in edges})
+    return sum(count > 1 for count in successors.values()) + (roots > 1)
 
 
-def edges_of(graph: torch.cuda.CUDAGraph) -> list[tuple[int, int]]:
-    """Return the edges of a graph whose capture has just ended, as pairs of handles."""
-    count = ctypes.c_size_t(0)
+def nodes_and_edges(graph: torch.cuda.CUDAGraph) -> tuple[int, list[tuple[int, int]]]:
+    """Return how many nodes a graph has whose capture has just ended, and its edges as pairs of handles."""
+    count, nodes = ctypes.c_size_t(0), ctypes.c_size_t(0)
     handle = ctypes.c_void_p(graph.raw_cuda_graph())
+    check(driver().cuGraphGetNodes(handle, None, ctypes.byref(nodes)), "count the nodes of a graph")
     check(driver().cuGraphGetEdges(handle, None, None, ctypes.byref(count)), "count the edges of a graph")
     before, after = ((ctypes.c_void_p * count.value)() for _ in range(2))
     check(driver().cuGraphGetEdges(handle, before, after, ctypes.byref(count)), "read the edges of a graph")
-    return [(int(one or 0), int(other or 0)) for one, other in zip(before, after, strict=True)]
+    return nodes.value, [(int(one or 0), int(other or 0)) for one, other in zip(before, after, strict=True)]
 
 
 @contextmanager
 def captures() -> Iterator[list[int]]:
     """Within this context yields the forks of every CUDA graph that is captured, whoever captures it."""
     found: list[int] = []
-    handle = torch.cuda.graphs.register_graph_capture_end_hook(lambda graph: found.append(forks(edges_of(graph))))
+    handle = torch.cuda.graphs.register_graph_capture_end_hook(lambda graph: found.append(forks(*nodes_and_edges(graph))))
     try:
         yield found
     finally:

@@ -89,10 +89,11 @@ def check_replays(serial: Callable[..., Any], graph: Any, static: list[Tensor], 
         assert torch.equal(static[1], expected[1])
 
 
-def test_a_fork_is_a_node_with_two_successors() -> None:
-    assert forks([(1, 2), (2, 3)]) == 0
-    assert forks([(1, 2), (1, 3), (2, 4), (3, 4)]) == 1
-    assert forks([]) == 0
+def test_a_fork_is_a_node_with_two_successors_or_a_start_with_two_nodes() -> None:
+    assert forks(3, [(1, 2), (2, 3)]) == 0
+    assert forks(4, [(1, 2), (1, 3), (2, 4), (3, 4)]) == 1
+    assert forks(3, [(1, 3), (2, 3)]) == forks(2, []) == 1
+    assert forks(1, []) == forks(0, []) == 0
 
 
 @gpu
