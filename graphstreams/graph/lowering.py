@@ -147,3 +147,14 @@ def storage_name(value: Any) -> str | None:
             return value.get_name()
         else:
             return None
+
+
+def stride_order(lowered: Lowered, node: fx.Node) -> tuple[int, ...]:
+    """The rank of each dimension's stride in a value's own buffer, 0 for the smallest; empty for views and other layouts."""
+    value = lowered.values[node]
+    while isinstance(value, ir.MutableBox):
+        value = value.data
+    layout = getattr(value, "layout", None) if isinstance(value, ir.Buffer) else None
+    if type(layout) is not ir.FixedLayout or not layout.stride:
+        return ()
+    return tuple(ir.get_stride_order(layout.stride, lowered.graph.sizevars.shape_env))

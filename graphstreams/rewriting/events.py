@@ -8,7 +8,7 @@ in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lower
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import fx
@@ -58,11 +58,17 @@ def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence
     set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
 
 
-def realise(module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
-    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use."""
+def realise(module: fx.GraphModule, values: Sequence[fx.Node], orders: Mapping[fx.Node, Sequence[int]]) -> None:
+    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use.
+
+    `orders` has the rank of each dimension's stride, for values whose layout is not to be left to the uses that come next.
+    """
     inner = fx.Graph()
+    for value in (value for value in values if orders.get(value)):
+        strides = [rank + 1 for rank in orders[value]]
+        inner.call_function(torch.ops.prims.inductor_force_stride_order.default, (_placeholder(inner, value), strides))
     inner.output(None)
-    _append(module, "realise", inner, values, [])
+    _append(module, "realise", inner, values, [value for value in values if orders.get(value)])
 
 
 def _append(
