@@ -19,7 +19,7 @@ from graphstreams.graph import describe
 from graphstreams.graph.dependences import Touched, dependences
 from graphstreams.graph.grouping import Groups, acyclic_groups
 from graphstreams.graph.kernels import Kernel, KernelGraph
-from graphstreams.graph.lowering import Lowered, lower, storage_name, stride_order
+from graphstreams.graph.lowering import Lowered, is_early_view, lower, storage_name, stored_strides
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.storages import Storages
 from graphstreams.graph.support import Unsupported, check_graph, check_nodes, is_host_value, mutates
@@ -37,10 +37,11 @@ class Region:
 
 @dataclass(frozen=True)
 class Realised:
-    """How Inductor stored a value: as which of its operations, counted from 0, and in which order of its dimensions."""
+    """How Inductor stored a value: as which of its operations, counted from 0, and with which strides."""
 
     position: int
-    order: tuple[int, ...]  # rank of each dimension's stride, 0 for the smallest; empty where the operation decides
+    strides: tuple[int, ...]  # empty where the operation decides, or sizes are dynamic
+    views: tuple[fx.Node, ...] = ()  # that were taken before it was stored, in graph order
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,15 @@ def _realised(lowered: Lowered, targets: Iterable[fx.Node]) -> dict[fx.Node, Rea
     for target in targets:
         name = storage_name(lowered.values[target])
         if name in position:
-            found[target] = Realised(position[name], stride_order(lowered, target))
+            found[target] = Realised(position[name], stored_strides(lowered, target), _early_views(lowered, target))
     return found
+
+
+def _early_views(lowered: Lowered, target: fx.Node) -> tuple[fx.Node, ...]:
+    found = [target]
+    for node in found:
+        found += [user for user in node.users if user.all_input_nodes == [node] and is_early_view(lowered, user)]
+    return tuple(sorted(found[1:]))
 
 
 class _Values:

@@ -51,6 +51,7 @@ class _Builder:
         self.module.meta = dict(reading.module.meta)
         self.graph = self.module.graph
         self.latest: dict[fx.Node, fx.Node] = {}
+        self.early: set[fx.Node] = set()  # views that were taken in the region of what they show
         self.recorded: dict[int, fx.Node] = {}
         self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
         self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and was not read there yet
@@ -83,9 +84,15 @@ class _Builder:
             if mutates(node):
                 # What is stored by itself is stored by then.
                 self._realise({old: inside[old] for old in region.targets if old in inside})
-            self._copy(node, stream, inside, region.kernel)
+            if node in self.early:
+                inside[node] = self.latest[node]
+            else:
+                self._copy(node, stream, inside, region.kernel)
         targets = {old: inside[old] for old in region.targets}
         self.latest.update(targets)
+        for view in (view for old in targets if old in self.reading.realised for view in self.reading.realised[old].views):
+            self._copy(view, stream)
+            self.early.add(view)
         self._realise(targets)
         # A dependency counts as a use, which costs a buffer its kernel in place: who reads a value comes behind it anyway.
         since = self.since.get(stream, {})
@@ -101,8 +108,7 @@ class _Builder:
         realised = self.reading.realised
         listed = sorted(targets, key=lambda old: realised[old].position if old in realised else inf)
         if values := self._tensors(targets[old] for old in listed):
-            orders = {targets[old]: realised[old].order for old in listed if old in realised}
-            events.realise(self.module, values, orders)
+            events.realise(self.module, values, {targets[old]: realised[old].strides for old in listed if old in realised})
 
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
@@ -117,7 +123,8 @@ class _Builder:
         """What stands between the regions' values and the outputs, and the outputs."""
         inside: dict[fx.Node, fx.Node] = {}
         for node in self.reading.epilogue:
-            self._copy(node, 0, inside)
+            if node not in self.early:
+                self._copy(node, 0, inside)
         old = self.reading.module.graph.output_node()
         result = fx.map_arg(old.args[0], lambda n: inside.get(n) or self._value(n))
         self.graph.output(result).meta = dict(old.meta)
