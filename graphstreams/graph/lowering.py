@@ -151,9 +151,9 @@ def storage_name(value: Any) -> str | None:
 
 
 def stored_strides(lowered: Lowered, node: fx.Node) -> tuple[int, ...]:
-    """The strides of a value's own buffer; empty for views, for sizes that are not fixed, and where an operator decides."""
+    """The strides of the buffer that holds a value; empty if sizes are not fixed, and where an operator decides."""
     value = lowered.values[node]
-    while isinstance(value, ir.MutableBox):
+    while isinstance(value, ir.MutableBox | ir.BaseView):
         value = value.data
     layout = getattr(value, "layout", None) if isinstance(value, ir.Buffer) else None
     if type(layout) is not ir.FixedLayout or not all(isinstance(s, int | sympy.Integer) for s in layout.stride):

@@ -28,7 +28,10 @@ STORE = torch.ops.graphstreams.store.default
 
 
 def _lower_store(value: Any, strides: Sequence[int]) -> None:
-    ir.ExternKernel.require_exact_strides(value, strides)
+    while isinstance(value, ir.TensorBox | ir.BaseView):  # the strides are those of the whole buffer
+        value = value.data
+    if isinstance(value, ir.StorageBox) and len(value.get_size()) == len(strides):
+        ir.ExternKernel.require_exact_strides(ir.TensorBox(value), strides)
 
 
 if STORE not in lowerings:
