@@ -75,7 +75,7 @@ def _describe_parameters(kernel: ast.FunctionDef, parameters: list[str], pointer
         known.update({key: value for key, value in _literals(entries).items() if key in _BY_PARAMETER})
     types = known.get("signature", {})
     hints = {position: hint for config in known.get("configs", ()) for key, hint in config.items() for position in key}
-    lines = []
+    lines: list[str] = []
     for position, parameter in enumerate(parameters):
         names = [new for (_, old), new in pointers.items() if old == parameter]
         if not names and not _POINTER.fullmatch(parameter):
