@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 from torch._inductor import config, ir
@@ -147,3 +148,22 @@ def storage_name(value: Any) -> str | None:
             return value.get_name()
         else:
             return None
+
+
+def stored_strides(lowered: Lowered, node: fx.Node) -> tuple[int, ...]:
+    """The strides of the buffer that holds a value; empty if sizes are not fixed, and where an operator decides."""
+    value = lowered.values[node]
+    while isinstance(value, ir.MutableBox | ir.BaseView):
+        value = value.data
+    layout = getattr(value, "layout", None) if isinstance(value, ir.Buffer) else None
+    if type(layout) is not ir.FixedLayout or not all(isinstance(s, int | sympy.Integer) for s in layout.stride):
+        return ()
+    return tuple(int(stride) for stride in layout.stride)
+
+
+def is_early_view(lowered: Lowered, node: fx.Node) -> bool:
+    """Whether the value is a view that Inductor took before what it shows was stored, and reads as it would compute it."""
+    value = lowered.values.get(node)
+    while isinstance(value, ir.MutableBox):
+        value = value.data
+    return isinstance(value, ir.BaseView) and not isinstance(value, ir.ReinterpretView)

@@ -7,7 +7,7 @@ it: the backward slice from the values it realises to the values that other kern
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from graphstreams.graph import describe
 from graphstreams.graph.dependences import Touched, dependences
 from graphstreams.graph.grouping import Groups, acyclic_groups
 from graphstreams.graph.kernels import Kernel, KernelGraph
-from graphstreams.graph.lowering import Lowered, lower, storage_name
+from graphstreams.graph.lowering import Lowered, is_early_view, lower, storage_name, stored_strides
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.storages import Storages
 from graphstreams.graph.support import Unsupported, check_graph, check_nodes, is_host_value, mutates
@@ -36,6 +36,15 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Realised:
+    """How Inductor stored a value: as which of its operations, counted from 0, and with which strides."""
+
+    position: int
+    strides: tuple[int, ...]  # empty where the operation decides, or sizes are dynamic
+    views: tuple[fx.Node, ...] = ()  # that were taken before it was stored, in graph order
+
+
+@dataclass(frozen=True)
 class Reading:
     """A graph as kernels: the plain data, and which FX nodes of `module` stand behind each kernel."""
 
@@ -48,6 +57,7 @@ class Reading:
     peak_memory: int  # bytes of buffers alive at once
     storages: dict[fx.Node, str]  # storage of each input and target, as the kernels' accesses name it
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
+    realised: dict[fx.Node, Realised] = field(default_factory=dict)  # of targets that have a buffer of their own
 
     @property
     def kernel_order(self) -> list[int]:
@@ -88,7 +98,26 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     named_values = [*module.graph.find_nodes(op="placeholder"), *(t for region in regions for t in region.targets)]
     stored = {node: storages.storage(values.buffer[node]) for node in named_values if node in values.buffer}
     mutated = tuple(sorted(lowered.graph.mutated_inputs))
-    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored, mutated)
+    realised = _realised(lowered, [t for region in regions for t in region.targets])
+    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored, mutated, realised)
+
+
+def _realised(lowered: Lowered, targets: Iterable[fx.Node]) -> dict[fx.Node, Realised]:
+    operations = enumerate(lowered.graph.operations)
+    position = {buffer.get_name(): i for i, operation in operations for buffer in operation.get_outputs()}
+    found = {}
+    for target in targets:
+        name = storage_name(lowered.values[target])
+        if name in position:
+            found[target] = Realised(position[name], stored_strides(lowered, target), _early_views(lowered, target))
+    return found
+
+
+def _early_views(lowered: Lowered, target: fx.Node) -> tuple[fx.Node, ...]:
+    found = [target]
+    for node in found:
+        found += [user for user in node.users if user.all_input_nodes == [node] and is_early_view(lowered, user)]
+    return tuple(sorted(found[1:]))
 
 
 class _Values:

@@ -8,11 +8,14 @@ in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lower
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import fx
 from torch._inductor.fx_passes.control_dependencies import control_deps
+
+from graphstreams.rewriting.storing import STORE
 
 Operation = tuple[torch._ops.OpOverload, tuple[int, ...]]
 
@@ -58,11 +61,19 @@ def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence
     set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
 
 
-def realise(module: fx.GraphModule, values: Sequence[fx.Node]) -> None:
-    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use."""
+def realise(
+    module: fx.GraphModule, values: Sequence[fx.Node], strides: Mapping[fx.Node, Sequence[int]] = MappingProxyType({})
+) -> None:
+    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use.
+
+    `strides` are those to store a value with, if its layout is not to be left to the uses that come next.
+    """
     inner = fx.Graph()
+    stored = [value for value in values if strides.get(value)]
+    for value in stored:
+        inner.call_function(STORE, (_placeholder(inner, value), list(strides[value])))
     inner.output(None)
-    _append(module, "realise", inner, values, [])
+    _append(module, "realise", inner, values, stored)
 
 
 def _append(

@@ -149,7 +149,8 @@ class _Reader:
     def _described(self, argument: ast.expr) -> str:
         """An argument without names: a tensor by its layout, a size by its value."""
         if isinstance(argument, ast.Call) and ast.unparse(argument.func) == "reinterpret_tensor":
-            return f"tensor {', '.join(ast.unparse(part) for part in argument.args[1:])}"
+            *layout, offset = (ast.unparse(part) for part in argument.args[1:])
+            return f"tensor {', '.join([*layout, *([offset] if offset != '0' else [])])}"
         if isinstance(argument, ast.Name):
             if _TENSOR.fullmatch(argument.id):
                 return f"tensor {self._layouts.get(argument.id, '')}"

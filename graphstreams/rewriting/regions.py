@@ -7,11 +7,13 @@ serial graph had. Only values that some kernel realises cross regions.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
 import torch
 from torch import fx
 
 from graphstreams.graph.reading import Reading, Region
+from graphstreams.graph.support import mutates
 from graphstreams.planning.plan import FORK, JOIN, Event, Plan
 from graphstreams.rewriting import events
 from graphstreams.rewriting.lifetimes import held_values
@@ -49,6 +51,7 @@ class _Builder:
         self.module.meta = dict(reading.module.meta)
         self.graph = self.module.graph
         self.latest: dict[fx.Node, fx.Node] = {}
+        self.early: set[fx.Node] = set()  # views that were taken in the region of what they show
         self.recorded: dict[int, fx.Node] = {}
         self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
         self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and was not read there yet
@@ -78,20 +81,34 @@ class _Builder:
             self._wait(event, stream)
         inside: dict[fx.Node, fx.Node] = {}
         for node in region.nodes:
-            self._copy(node, stream, inside, region.kernel)
+            if mutates(node):
+                # What is stored by itself is stored by then.
+                self._realise({old: inside[old] for old in region.targets if old in inside})
+            if node in self.early:
+                inside[node] = self.latest[node]
+            else:
+                self._copy(node, stream, inside, region.kernel)
         targets = {old: inside[old] for old in region.targets}
         self.latest.update(targets)
-        made, since = list(targets.values()), self.since.setdefault(stream, {})
+        for view in (view for old in targets if old in self.reading.realised for view in self.reading.realised[old].views):
+            self._copy(view, stream)
+            self.early.add(view)
+        self._realise(targets)
         # A dependency counts as a use, which costs a buffer its kernel in place: who reads a value comes behind it anyway.
+        since = self.since.get(stream, {})
         self.since[stream] = {**{old: new for old, new in since.items() if old not in region.inputs}, **targets}
-        if region.kernel not in self.behind:
-            if values := self._tensors(made):
-                events.realise(self.module, values)
-        elif made:
-            self._record(self.behind[region.kernel], made)
-        else:
-            name = self.reading.kernels.kernels[region.kernel].name
-            raise RewriteError(f"kernel {name!r} has no value to record behind")
+        if region.kernel in self.behind:
+            if not targets:
+                name = self.reading.kernels.kernels[region.kernel].name
+                raise RewriteError(f"kernel {name!r} has no value to record behind")
+            self._record(self.behind[region.kernel], list(targets.values()))
+
+    def _realise(self, targets: dict[fx.Node, fx.Node]) -> None:
+        """Store values as the serial graph does: in the same order, with the same layouts."""
+        realised = self.reading.realised
+        listed = sorted(targets, key=lambda old: realised[old].position if old in realised else inf)
+        if values := self._tensors(targets[old] for old in listed):
+            events.realise(self.module, values, {targets[old]: realised[old].strides for old in listed if old in realised})
 
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
@@ -106,7 +123,8 @@ class _Builder:
         """What stands between the regions' values and the outputs, and the outputs."""
         inside: dict[fx.Node, fx.Node] = {}
         for node in self.reading.epilogue:
-            self._copy(node, 0, inside)
+            if node not in self.early:
+                self._copy(node, 0, inside)
         old = self.reading.module.graph.output_node()
         result = fx.map_arg(old.args[0], lambda n: inside.get(n) or self._value(n))
         self.graph.output(result).meta = dict(old.meta)

@@ -40,8 +40,8 @@ def order_by_stream(nodes: list[Any]) -> list[Any]:
 def forget_order(nodes: Iterable[Any]) -> None:
     """Take from kernels, whose order is final, every dependency on a record or a wait."""
     listed = list(nodes)
-    operations = {node.node.get_name() for node in listed if is_stream_operation(node.node)}
-    for node in {each for whole in listed for each in (whole, *describe.leaves(whole))}:
+    operations = {one.node.get_name() for one in listed if is_stream_operation(one.node)}
+    for node in {each for one in listed for each in (one, *describe.leaves(one))}:
         if not is_stream_operation(node.node):
             extra = type(node.read_writes.reads)(dep for dep in node.read_writes.reads if _orders(dep, operations))
             if extra:
