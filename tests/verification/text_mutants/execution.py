@@ -106,7 +106,7 @@ def _call(device: Device, call: Any, inputs: Inputs, interrupted: int = 0) -> No
     values = [device.allocate() if value is TENSOR else value for value in inputs]
     device.launch("the caller makes the inputs", [], values)
     device.emit(Enter())
-    device.until_signal = interrupted
+    device.until_signal, device.interrupted = interrupted, False
     try:
         outputs = call(values)
     except BaseException:
