@@ -22,6 +22,7 @@ from tests.verification.text_mutants.oracle import (
     UNRECORDED,
     faults,
 )
+from tests.verification.text_mutants.run import REFUSED
 from tests.verification.text_mutants.trace import Allocate, Enter, Free, Launch, Leave, Record, Wait
 
 IMPORTS = """
@@ -396,10 +397,11 @@ def test_no_mutant_with_a_race_is_called_clean(name: str) -> None:
 
 
 def test_few_mutants_without_a_race_are_refused() -> None:
+    """One in ten at most, which the soak holds to; of these few, three standard deviations more."""
     total = verdicts.Counts()
     for name in SMALL:
         total += _judged(name)
-    assert total.refused <= 0.1 * total.sound, total.causes
+    assert total.refused <= REFUSED * total.sound + 3 * (REFUSED * (1 - REFUSED) * total.sound) ** 0.5, total.causes
 
 
 def test_there_are_wrappers_of_every_form() -> None:
