@@ -22,6 +22,7 @@ from tests.verification.text_mutants.oracle import (
     UNRECORDED,
     faults,
 )
+from tests.verification.text_mutants.run import REFUSED
 from tests.verification.text_mutants.trace import Allocate, Enter, Free, Launch, Leave, Record, Wait
 
 IMPORTS = """
@@ -289,6 +290,13 @@ def test_a_call_that_a_signal_ends_has_to_join_its_streams() -> None:
     assert f"{UNJOINED}, when interrupted" in found
 
 
+@pytest.mark.parametrize("handler", ["except Exception:", "except BaseException as error:\n            buf9"])
+def test_a_handler_of_another_kind_is_run_as_python_runs_it(handler: str) -> None:
+    """The first does not catch a signal, the second does not come to the join."""
+    found = faults_of(source(SOUND).replace("except BaseException:", handler), (TENSOR, TENSOR), ACCESSES)
+    assert f"{UNJOINED}, when interrupted" in found
+
+
 BODIES = """
 from graphstreams.runtime.streams import runs_on_streams as _runs_on_streams
 {streamed}
@@ -363,7 +371,7 @@ def test_memory_that_is_freed_belongs_to_the_stream_that_it_came_from() -> None:
 # --- the verifier
 
 SMALL = ("topk", "lists", "user kernels", "dynamic", "two lists, any plan", "compiled shared inputs")
-EACH = 80
+EACH = 60
 
 
 @functools.cache
@@ -389,10 +397,11 @@ def test_no_mutant_with_a_race_is_called_clean(name: str) -> None:
 
 
 def test_few_mutants_without_a_race_are_refused() -> None:
+    """One in ten at most, which the soak holds to; of these few, three standard deviations more."""
     total = verdicts.Counts()
     for name in SMALL:
         total += _judged(name)
-    assert total.refused <= 0.1 * total.sound, total.causes
+    assert total.refused <= REFUSED * total.sound + 3 * (REFUSED * (1 - REFUSED) * total.sound) ** 0.5, total.causes
 
 
 def test_there_are_wrappers_of_every_form() -> None:
@@ -401,7 +410,7 @@ def test_there_are_wrappers_of_every_form() -> None:
         "lists": "aten.split_copy",
         "user kernels": "user_add",
         "compiled shared inputs": "copy_if_misaligned(",
-        "dynamic": "s21",
+        "dynamic": "empty_strided_cuda((s",
     }
     for name, form in forms.items():
         assert form in corpus.wrapper(name).source

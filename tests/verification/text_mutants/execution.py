@@ -24,10 +24,6 @@ Inputs = tuple[Any, ...]
 INTERRUPTED = (0.3, 0.8)  # when these shares of a call's launches are done
 
 
-class _Interrupt(BaseException):
-    """As KeyboardInterrupt."""
-
-
 class CannotRun(Exception):
     """Python raises where it runs the text."""
 
@@ -38,7 +34,7 @@ class Run:
 
     misaligned: float = 0.0  # the share of inputs that are not aligned
     streamed: bool = True
-    interrupted: int | None = None  # behind this many launches
+    interrupted: int = 0  # the first call, behind this many launches; 0: it is not
     seed: int = 0
 
 
@@ -86,11 +82,11 @@ def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Se
     device = Device(recording)
     try:
         call = _load(code, device, accesses, run)["call"]
-        if run.interrupted is not None:
-            device.interrupt = (run.interrupted, _Interrupt())
-        for _ in range(2):
-            _call(device, call, inputs)
-    except Exception as error:  # whatever Python may raise for a text that was changed at random
+        _call(device, call, inputs, run.interrupted)
+        _call(device, call, inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever Python may raise for a text that was changed at random
         raise CannotRun(f"{type(error).__name__}: {error}") from None
     return recording.steps
 
@@ -106,14 +102,18 @@ def _draw(dice: random.Random, share: float) -> bool:
     return dice.random() < share
 
 
-def _call(device: Device, call: Any, inputs: Inputs) -> None:
+def _call(device: Device, call: Any, inputs: Inputs, interrupted: int = 0) -> None:
     values = [device.allocate() if value is TENSOR else value for value in inputs]
     device.launch("the caller makes the inputs", [], values)
     device.emit(Enter())
+    device.until_signal, device.interrupted = interrupted, False
     try:
         outputs = call(values)
-    except _Interrupt:
+    except BaseException:
+        if not device.interrupted:
+            raise
         outputs = None
+    device.until_signal = 0
     device.emit(Leave(numbers([outputs]), device.current))
     device.current = CALLER
     device.launch("the caller reads the outputs", [outputs], [])

@@ -18,6 +18,10 @@ from tests.verification.text_mutants.trace import (
 )
 
 
+class Interrupt(BaseException):
+    """As KeyboardInterrupt."""
+
+
 class Device:
     """The one GPU: its streams, and which is current. All that happens there is recorded."""
 
@@ -25,7 +29,8 @@ class Device:
         self.recording = recording
         self.current = CALLER
         self.events = 0
-        self.interrupt: tuple[int, BaseException] | None = None  # what comes behind this many launches more
+        self.until_signal = 0  # launches; below 1 none comes
+        self.interrupted = False
 
     def emit(self, step: Any) -> None:
         """Put a step behind those so far."""
@@ -39,11 +44,10 @@ class Device:
         """Give work to a stream, by default to the current one."""
         stream = self.current if stream is None else stream
         self.emit(Launch(stream, numbers(reads), numbers(writes), name))
-        if self.interrupt is not None:
-            more, error = self.interrupt
-            self.interrupt = (more - 1, error) if more else None
-            if not more:
-                raise error
+        self.until_signal -= 1
+        if self.until_signal == 0:
+            self.interrupted = True
+            raise Interrupt
 
     def library_call(self, name: str, reads: Iterable[Any], writes: Iterable[Any]) -> None:
         """A launch that may take memory for itself and give it back before it returns."""
