@@ -92,8 +92,8 @@ class _TopLevel:
     def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
         if name in self.module.names and not repeated:
             raise UnreadableWrapper(node.lineno, f"the name {name} bound a second time: {shortened(node)}")
-        if hasattr(builtins, name):
-            raise UnreadableWrapper(node.lineno, f"the name {name}, which is that of a builtin, bound: {shortened(node)}")
+        if hasattr(builtins, name) or name.startswith("__"):
+            raise UnreadableWrapper(node.lineno, f"the name {name}, which is Python's own, bound: {shortened(node)}")
         self.module.names.add(name)
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
