@@ -142,7 +142,9 @@ class _TopLevel:
                 self.module.functions[name] = self._call
             case ast.Attribute() if name == "recursively_apply_fns" and self._runner and same(value, _APPLY):
                 self._bind(name, value)
-            case ast.Call(func=ast.Name(id="AsyncCompile"), args=[], keywords=[]) if name == "async_compile":
+            case ast.Call(func=ast.Name(id=made), args=[], keywords=[]) if name == "async_compile":
+                if self.module.path(made) != "torch._inductor.async_compile.AsyncCompile":
+                    raise _foreign(value)
                 self._bind(name, value)
             case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and literal(value):
                 self._bind(name, value)
@@ -176,7 +178,9 @@ class _TopLevel:
                     raise UnreadableWrapper(call.lineno, f"{name}: {shortened(call)}")
                 self.module.multi_kernels[name] = MultiKernel(names, self._slices)
             case ast.Call(args=[ast.List(elts=types), ast.Constant(value=str())], keywords=[]) if kind == "cpp_pybinding":
-                self.module.host_kernels[name] = tuple(str(t.value) if isinstance(t, ast.Constant) else "" for t in types)
+                self.module.host_kernels[name] = tuple(
+                    ast.literal_eval(kind) for kind in types if isinstance(kind, ast.Constant)
+                )
             case _:
                 raise UnreadableWrapper(call.lineno, f"{name}, compiled by async_compile.{kind}: such kernels are not read")
 
