@@ -32,7 +32,7 @@ def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: b
 
 def _compute(machine: Machine, call: Call) -> Value:
     if call.path not in _PURE:
-        raise machine.refuse(f"a call of {call.path or 'something'}, {_REASONS.get(call.path, 'whose effects are not known')}")
+        raise machine.refuse(f"a call of {call.path}, where a number is expected")
     if any(True for _ in storages_of(*call.values)) or any(isinstance(v, Stream | Event | RawStream) for v in call.values):
         raise machine.refuse(f"{call.path} with tensors or streams among its arguments")
     return Constant()
@@ -127,11 +127,11 @@ def _copy(machine: Machine, tensor: Tensor, call: Call) -> Value:
         machine.run("tensor.copy_", [source], [tensor])
         return NOTHING
     machine.launch("tensor.copy_", [source], [tensor], scratch=True)
-    if to_host == {True} and call.constant(1) is False:
+    waits = len(call.arguments) == 1 or call.constant(1) is False
+    if waits and to_host == {True}:
         machine.synchronize_stream(machine.stream)
-    else:
-        for storage in tensor.all:
-            storage.late = not storage.on_device
+    for storage in () if waits else tensor.all:
+        storage.late = not storage.on_device
     return NOTHING
 
 
