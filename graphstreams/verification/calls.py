@@ -10,11 +10,8 @@ from collections.abc import Callable
 
 from graphstreams.verification import operator_calls, stream_calls
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.operators import is_type
 from graphstreams.verification.trace import HOST
 from graphstreams.verification.values import NOTHING, Call, Constant, Event, RawStream, Stream, Tensor, Value, storages_of
-
-__all__ = ["call_path", "is_type", "tensor_method"]
 
 
 def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.calls import call_path, is_type, tensor_method
+from graphstreams.verification.calls import call_path, tensor_method
 from graphstreams.verification.kernel_calls import call_host_kernel, call_kernel, call_multi_kernel
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.names import Module
 from graphstreams.verification.operator_calls import use
+from graphstreams.verification.operators import is_type
 from graphstreams.verification.source import dotted, shortened
 from graphstreams.verification.stream_calls import stream_method
 from graphstreams.verification.values import (

@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import builtins
 
+from graphstreams.verification.definitions import HARNESS, check_function, read_slices
 from graphstreams.verification.names import ALIASES, IMPORTS, Module, MultiKernel
 from graphstreams.verification.source import dotted, literal, same, shortened
 from graphstreams.verification.unreadable import UnreadableWrapper
 
 _NOTES = {"GRAPHSTREAMS", "GRAPHSTREAMS_DISPATCH"}
-_HARNESS = {"get_args", "benchmark_compiled_module"}  # nothing calls them from a call
 
 _RUNNER = ast.parse("""
 class Runner:
@@ -86,7 +86,7 @@ class _TopLevel:
             raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
         module.functions.update(self._defined)
         for name, function in module.functions.items():
-            if name not in {"call", "call_on_streams", *module.partitions, *_HARNESS}:
+            if name not in {"call", "call_on_streams", *module.partitions, *HARNESS}:
                 raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
 
     def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
@@ -109,7 +109,7 @@ class _TopLevel:
 
     def _define(self, name: str, function: ast.FunctionDef) -> None:
         self._bind(name, function)
-        _check_function(function)
+        check_function(function)
         self._defined[name] = function
 
     def _class(self, definition: ast.ClassDef) -> None:
@@ -133,7 +133,7 @@ class _TopLevel:
                 self.module.tensors.add(name)
             case ast.Dict() if name == "arg_index":
                 self._bind(name, value, repeated=bool(self._slices))
-                self._slices = _slices(value)
+                self._slices = read_slices(value)
             case ast.Call() if name == "runner" and "Runner" in self.module.names:
                 self._bind(name, value)
                 self._take_partitions(value)
@@ -198,29 +198,3 @@ class _TopLevel:
 def _foreign(node: ast.stmt | ast.expr) -> UnreadableWrapper:
     text = f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated"
     return UnreadableWrapper(node.lineno, text)
-
-
-def _slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
-    """`{0: [slice(0, 3, None)], ...}`: by the number of a kernel, which arguments it is given."""
-    found = []
-    for number, (key, value) in enumerate(zip(table.keys, table.values, strict=True)):
-        parts = value.elts if isinstance(value, ast.List) else []
-        bounds = [part.args for part in parts if isinstance(part, ast.Call) and dotted(part.func) == "slice"]
-        numbers = [tuple(a.value if isinstance(a, ast.Constant) else "" for a in arguments) for arguments in bounds]
-        whole = [slice(*n) for n in numbers if len(n) == 3 and all(a is None or isinstance(a, int) for a in n)]
-        if not isinstance(key, ast.Constant) or key.value != number or not parts or len(whole) != len(parts):
-            raise UnreadableWrapper(table.lineno, f"arg_index = {shortened(table)}")
-        found.append(tuple(whole))
-    return tuple(found)
-
-
-def _check_function(function: ast.FunctionDef) -> None:
-    """Raise for what Python would run where a function is defined, and for parameters other than plain names."""
-    arguments = function.args
-    names = [argument.arg for argument in arguments.args]
-    harness = function.name in _HARNESS and all(isinstance(d, ast.Constant) for d in arguments.defaults)
-    plain = not (arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg)
-    annotated = function.returns is not None or any(argument.annotation is not None for argument in arguments.args)
-    if function.decorator_list or annotated or not plain or (not harness and (arguments.defaults or names != ["args"])):
-        head = f"{function.name}({shortened(arguments)})"
-        raise UnreadableWrapper(function.lineno, f"a function with other parameters than a wrapper's, or decorated: {head}")

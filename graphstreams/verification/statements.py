@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.checks import Checks
+from graphstreams.verification.blocks import Blocks
 from graphstreams.verification.inputs import Inputs
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.names import Module
 from graphstreams.verification.operator_calls import use
 from graphstreams.verification.source import same, shortened
-from graphstreams.verification.trace import CALLER
 from graphstreams.verification.values import (
     CONTEXT,
     NOTHING,
@@ -29,11 +28,10 @@ from graphstreams.verification.values import (
     storages_of,
 )
 
-_JOIN = "graphstreams.runtime.streams.join"
 _PROFILER = ast.parse("from torch.profiler import record_function").body[0]
 
 
-class Reader(Checks):
+class Reader(Blocks):
     """Reads the functions that one call runs into a machine."""
 
     def __init__(self, module: Module, machine: Machine) -> None:
@@ -41,7 +39,7 @@ class Reader(Checks):
         self._inputs = Inputs(machine)
         self._called: set[str] = set()  # partitions
         self._returned: Value | None = None
-        self._is_method = self._profiler = False
+        self._is_method = False
 
     def read(self, function: ast.FunctionDef) -> None:
         """Read a call, from its inputs to its outputs."""
@@ -197,46 +195,6 @@ class Reader(Checks):
     def _return(self, elements: list[ast.expr]) -> None:
         self._returned = self._machine.heap.bundle([self._reference(element) for element in elements])
         self._machine.heap.hold(self._returned)
-
-    # --- blocks
-
-    def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
-        match expression:
-            case ast.Call(func=ast.Name(id="record_function"), args=[ast.Constant(value=str())], keywords=[]) if self._profiler:
-                context: Value = CONTEXT
-            case _:
-                context = self._value(expression)
-        if isinstance(context, Stream):
-            # `AuxStream` leads back to the caller's stream. Inductor's own wrapper class nests no contexts either.
-            if self._machine.stream != CALLER:
-                raise self._machine.refuse(f"with {shortened(expression)}, inside the context of another stream")
-            self._machine.stream = context.number
-            self._block(body)
-            self._machine.stream = CALLER
-        elif context is CONTEXT:
-            self._block(body)
-        else:
-            raise self._machine.refuse(f"with {shortened(expression)}")
-
-    def _try(self, body: list[ast.stmt], handler: ast.ExceptHandler) -> None:
-        self._check_handler(handler)
-        self._block(body)
-        self._check_handler(handler)  # which names the streams that the body may have acquired
-
-    def _check_handler(self, handler: ast.ExceptHandler) -> None:
-        """What is joined where the body raises is no part of the trace, in which nothing raises. It has to raise again."""
-        match handler:
-            case ast.ExceptHandler(
-                type=ast.Name() as kind,
-                name=None,
-                body=[ast.Expr(value=ast.Call(func=join, keywords=[], args=arguments)), ast.Raise(exc=None, cause=None)],
-            ) if self._path(kind) == "builtins.BaseException" and self._path(join) == _JOIN:
-                joined = [self._names.get(a.id) if isinstance(a, ast.Name) else None for a in arguments]
-                if joined == [Stream(number) for number in range(1 + (self._machine.acquired or 0))]:
-                    return
-        raise self._machine.refuse(
-            f"{shortened(handler)}, which does not join all aux streams with the caller's and raise again"
-        )
 
 
 def _taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:
