@@ -70,8 +70,9 @@ def _copy_if_misaligned(machine: Machine, call: Call) -> Value:
     original = tensor_in(machine, call)
     if len(call.values) != 1 or original.all[0].on_host:
         raise machine.refuse("copy_if_misaligned of other than one tensor")
-    names = original.all[0].names
-    clone = machine.allocate(f"the aligned copy of {names[0] if names else 'a tensor'}")
+    if len(original.all) > _MOST_COPIES:
+        raise machine.refuse("copy_if_misaligned of a copy of a copy, and so on")
+    clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
     return Tensor(clone.storages, original.all)
 
@@ -160,6 +161,7 @@ _METHODS: dict[str, Callable[[Machine, Tensor, Call], Value]] = {
     "clone": _clone,
 }
 
+_MOST_COPIES = 64  # Inductor realigns once for each stream, from the original
 _EXTERN = "torch._inductor.select_algorithm.extern_kernels."
 _GUARDS = "torch._C._dynamo.guards."
 _PURE = {

@@ -79,7 +79,7 @@ class Expressions:
             storage = self._machine.heap.storage(name)
             self._globals[name] = Tensor((storage,))
             self._machine.heap.hold(self._globals[name])
-            self._machine.inputs.append(storage)
+            self._machine.inputs[storage] = None
         return self._globals[name]
 
     def _item(self, bundle: Bundle, place: int, node: ast.expr) -> Value:

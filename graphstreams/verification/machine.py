@@ -30,7 +30,7 @@ class Machine:
     def __init__(self) -> None:
         self.heap = Heap(self._free)
         self.line = 0
-        self.inputs: list[Storage] = []
+        self.inputs: dict[Storage, None] = {}
         self.outputs: list[Storage] = []
         self.stream = CALLER  # the current one
         self.acquired: int | None = None  # how many aux streams the runtime gave

@@ -163,9 +163,7 @@ class Reader(Blocks):
         if isinstance(value, Tensor):
             use(value)
         if isinstance(value, Tensor) and len(value.all) == 1:
-            names = value.all[0].names
-            if names and name not in names:
-                names.append(name)
+            value.all[0].names[name] = None
 
     def _bind(self, name: str, value: Value) -> None:
         before = self._names.get(name)
@@ -175,9 +173,12 @@ class Reader(Blocks):
             raise self._machine.refuse(f"{name}, a name of the module or of Python, bound in a function")
         if isinstance(before, Stream | Event):
             raise self._machine.refuse(f"{name} bound again: a handler that names it does not join all aux streams")
-        unnamed = [storage for storage in storages_of(value) if not storage.names]
+        known = isinstance(value, Bundle) and value.named
+        unnamed = [] if known else [storage for storage in storages_of(value) if not storage.names]
         for position, storage in enumerate(unnamed):
-            storage.names.append(name if isinstance(value, Tensor) else f"{name}[{position}]")
+            storage.names[name if isinstance(value, Tensor) else f"{name}[{position}]"] = None
+        if isinstance(value, Bundle):
+            value.named = True
         self._machine.heap.hold(value)
         self._names[name] = value
         if before is not None:
