@@ -10,11 +10,8 @@ from collections.abc import Callable
 
 from graphstreams.verification import operator_calls, stream_calls
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.operators import is_type
 from graphstreams.verification.trace import HOST
 from graphstreams.verification.values import NOTHING, Call, Constant, Event, RawStream, Stream, Tensor, Value, storages_of
-
-__all__ = ["call_path", "is_type", "tensor_method"]
 
 
 def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:
@@ -32,7 +29,7 @@ def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: b
 
 def _compute(machine: Machine, call: Call) -> Value:
     if call.path not in _PURE:
-        raise machine.refuse(f"a call of {call.path or 'something'}, {_REASONS.get(call.path, 'whose effects are not known')}")
+        raise machine.refuse(f"a call of {call.path}, where a number is expected")
     if any(True for _ in storages_of(*call.values)) or any(isinstance(v, Stream | Event | RawStream) for v in call.values):
         raise machine.refuse(f"{call.path} with tensors or streams among its arguments")
     return Constant()
@@ -73,8 +70,9 @@ def _copy_if_misaligned(machine: Machine, call: Call) -> Value:
     original = tensor_in(machine, call)
     if len(call.values) != 1 or original.all[0].on_host:
         raise machine.refuse("copy_if_misaligned of other than one tensor")
-    names = original.all[0].names
-    clone = machine.allocate(f"the aligned copy of {names[0] if names else 'a tensor'}")
+    if len(original.all) > _MOST_COPIES:
+        raise machine.refuse("copy_if_misaligned of a copy of a copy, and so on")
+    clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
     return Tensor(clone.storages, original.all)
 
@@ -127,11 +125,11 @@ def _copy(machine: Machine, tensor: Tensor, call: Call) -> Value:
         machine.run("tensor.copy_", [source], [tensor])
         return NOTHING
     machine.launch("tensor.copy_", [source], [tensor], scratch=True)
-    if to_host == {True} and call.constant(1) is False:
+    waits = len(call.arguments) == 1 or call.constant(1) is False
+    if waits and to_host == {True}:
         machine.synchronize_stream(machine.stream)
-    else:
-        for storage in tensor.all:
-            storage.late = not storage.on_device
+    for storage in () if waits else tensor.all:
+        storage.late = not storage.on_device
     return NOTHING
 
 
@@ -163,6 +161,7 @@ _METHODS: dict[str, Callable[[Machine, Tensor, Call], Value]] = {
     "clone": _clone,
 }
 
+_MOST_COPIES = 64  # Inductor realigns once for each stream, from the original
 _EXTERN = "torch._inductor.select_algorithm.extern_kernels."
 _GUARDS = "torch._C._dynamo.guards."
 _PURE = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.calls import call_path, is_type, tensor_method
+from graphstreams.verification.calls import call_path, tensor_method
 from graphstreams.verification.kernel_calls import call_host_kernel, call_kernel, call_multi_kernel
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.names import Module
+from graphstreams.verification.operator_calls import use
+from graphstreams.verification.operators import is_type
 from graphstreams.verification.source import dotted, shortened
 from graphstreams.verification.stream_calls import stream_method
 from graphstreams.verification.values import (
@@ -55,7 +57,9 @@ class Expressions:
             ):
                 return self._item(bundle, place, node)
             case ast.IfExp(test=ast.Call() as item, body=ast.Constant(value=1), orelse=ast.Constant(value=0)):
-                return self._call(item)
+                value = self._call(item)
+                if isinstance(value, Constant):
+                    return Constant()
         return self._size(node)
 
     def _name(self, node: ast.Name) -> Value:
@@ -75,7 +79,7 @@ class Expressions:
             storage = self._machine.heap.storage(name)
             self._globals[name] = Tensor((storage,))
             self._machine.heap.hold(self._globals[name])
-            self._machine.inputs.append(storage)
+            self._machine.inputs[storage] = None
         return self._globals[name]
 
     def _item(self, bundle: Bundle, place: int, node: ast.expr) -> Value:
@@ -113,7 +117,7 @@ class Expressions:
         if path:
             call_path(self._machine, Call(path), pure=True)
         elif isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
-            self._tensor(node.func.value)
+            use(self._tensor(node.func.value))
         else:
             raise self._machine.refuse(f"{shortened(node)}, where a number is expected")
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:

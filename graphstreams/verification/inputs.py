@@ -28,7 +28,7 @@ class Inputs:
                 self.list.items.append(Constant(name=name))
                 continue
             storage = self._machine.heap.storage(name)
-            self._machine.inputs.append(storage)
+            self._machine.inputs[storage] = None
             self.list.items.append(Tensor((storage,)))
             self._machine.heap.hold(self.list.items[-1])
 
@@ -40,6 +40,6 @@ class Inputs:
         if any(storage.used or storage not in inputs for storage in value.all):
             raise self._machine.refuse(f"{name}, the name of a size, bound to a tensor")
         for storage in value.all:
-            inputs.remove(storage)
+            del inputs[storage]
             storage.ended = True
         return True

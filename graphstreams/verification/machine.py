@@ -30,7 +30,7 @@ class Machine:
     def __init__(self) -> None:
         self.heap = Heap(self._free)
         self.line = 0
-        self.inputs: list[Storage] = []
+        self.inputs: dict[Storage, None] = {}
         self.outputs: list[Storage] = []
         self.stream = CALLER  # the current one
         self.acquired: int | None = None  # how many aux streams the runtime gave
@@ -58,7 +58,19 @@ class Machine:
         """The stream that Dynamo registered as user object `index`."""
         if not isinstance(index, int):
             raise self.refuse("a stream whose index is not a number")
+        if self.acquired is not None:
+            raise self.refuse("a stream of Dynamo's beside those of the runtime: they may be the same")
+        if len(self._indexed) >= COLLECTIVES:
+            raise self.refuse("more streams than a wrapper can use")
         return Stream(self._indexed.setdefault(index, len(self._indexed)))
+
+    def acquire(self, streams: int) -> None:
+        """Take aux streams of the runtime, numbered from 1."""
+        if self.acquired is not None:
+            raise self.refuse("streams that are acquired a second time: with another priority they are others")
+        if len(self._indexed) > 1:
+            raise self.refuse("streams of the runtime beside Dynamo's: they may be the same")
+        self.acquired = streams
 
     def private_event(self) -> Event:
         self._private_events += 1

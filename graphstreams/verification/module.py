@@ -10,12 +10,12 @@ from __future__ import annotations
 import ast
 import builtins
 
+from graphstreams.verification.definitions import HARNESS, check_function, read_slices
 from graphstreams.verification.names import ALIASES, IMPORTS, Module, MultiKernel
 from graphstreams.verification.source import dotted, literal, same, shortened
 from graphstreams.verification.unreadable import UnreadableWrapper
 
 _NOTES = {"GRAPHSTREAMS"}
-_HARNESS = {"get_args", "benchmark_compiled_module"}  # nothing calls them from a call
 
 _RUNNER = ast.parse("""
 class Runner:
@@ -97,14 +97,14 @@ class _TopLevel:
             raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
         module.functions.update(self._defined)
         for name, function in module.functions.items():
-            if name not in {"call", "call_on_streams", *module.partitions, *_HARNESS}:
+            if name not in {"call", "call_on_streams", *module.partitions, *HARNESS}:
                 raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
 
     def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
         if name in self.module.names and not repeated:
             raise UnreadableWrapper(node.lineno, f"the name {name} bound a second time: {shortened(node)}")
-        if hasattr(builtins, name):
-            raise UnreadableWrapper(node.lineno, f"the name {name}, which is that of a builtin, bound: {shortened(node)}")
+        if hasattr(builtins, name) or name.startswith("__"):
+            raise UnreadableWrapper(node.lineno, f"the name {name}, which is Python's own, bound: {shortened(node)}")
         self.module.names.add(name)
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
@@ -120,7 +120,7 @@ class _TopLevel:
 
     def _define(self, name: str, function: ast.FunctionDef) -> None:
         self._bind(name, function)
-        _check_function(function)
+        check_function(function)
         self._defined[name] = function
 
     def _class(self, definition: ast.ClassDef) -> None:
@@ -144,7 +144,7 @@ class _TopLevel:
                 self.module.tensors.add(name)
             case ast.Dict() if name == "arg_index":
                 self._bind(name, value, repeated=bool(self._slices))
-                self._slices = _slices(value)
+                self._slices = read_slices(value)
             case ast.Call() if name == "runner" and "Runner" in self.module.names:
                 self._bind(name, value)
                 self._take_partitions(value)
@@ -153,7 +153,9 @@ class _TopLevel:
                 self.module.functions[name] = self._call
             case ast.Attribute() if name == "recursively_apply_fns" and self._runner and same(value, _APPLY):
                 self._bind(name, value)
-            case ast.Call(func=ast.Name(id="AsyncCompile"), args=[], keywords=[]) if name == "async_compile":
+            case ast.Call(func=ast.Name(id=made), args=[], keywords=[]) if name == "async_compile":
+                if self.module.path(made) != "torch._inductor.async_compile.AsyncCompile":
+                    raise _foreign(value)
                 self._bind(name, value)
             case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and literal(value):
                 self._bind(name, value)
@@ -187,7 +189,9 @@ class _TopLevel:
                     raise UnreadableWrapper(call.lineno, f"{name}: {shortened(call)}")
                 self.module.multi_kernels[name] = MultiKernel(names, self._slices)
             case ast.Call(args=[ast.List(elts=types), ast.Constant(value=str())], keywords=[]) if kind == "cpp_pybinding":
-                self.module.host_kernels[name] = tuple(str(t.value) if isinstance(t, ast.Constant) else "" for t in types)
+                self.module.host_kernels[name] = tuple(
+                    ast.literal_eval(kind) for kind in types if isinstance(kind, ast.Constant)
+                )
             case _:
                 raise UnreadableWrapper(call.lineno, f"{name}, compiled by async_compile.{kind}: such kernels are not read")
 
@@ -205,29 +209,3 @@ class _TopLevel:
 def _foreign(node: ast.stmt | ast.expr) -> UnreadableWrapper:
     text = f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated"
     return UnreadableWrapper(node.lineno, text)
-
-
-def _slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
-    """`{0: [slice(0, 3, None)], ...}`: by the number of a kernel, which arguments it is given."""
-    found = []
-    for number, (key, value) in enumerate(zip(table.keys, table.values, strict=True)):
-        parts = value.elts if isinstance(value, ast.List) else []
-        bounds = [part.args for part in parts if isinstance(part, ast.Call) and dotted(part.func) == "slice"]
-        numbers = [tuple(a.value if isinstance(a, ast.Constant) else "" for a in arguments) for arguments in bounds]
-        whole = [slice(*n) for n in numbers if len(n) == 3 and all(a is None or isinstance(a, int) for a in n)]
-        if not isinstance(key, ast.Constant) or key.value != number or not parts or len(whole) != len(parts):
-            raise UnreadableWrapper(table.lineno, f"arg_index = {shortened(table)}")
-        found.append(tuple(whole))
-    return tuple(found)
-
-
-def _check_function(function: ast.FunctionDef) -> None:
-    """Raise for what Python would run where a function is defined, and for parameters other than plain names."""
-    arguments = function.args
-    names = [argument.arg for argument in arguments.args]
-    harness = function.name in _HARNESS and all(isinstance(d, ast.Constant) for d in arguments.defaults)
-    plain = not (arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg)
-    annotated = function.returns is not None or any(argument.annotation is not None for argument in arguments.args)
-    if function.decorator_list or annotated or not plain or (not harness and (arguments.defaults or names != ["args"])):
-        head = f"{function.name}({shortened(arguments)})"
-        raise UnreadableWrapper(function.lineno, f"a function with other parameters than a wrapper's, or decorated: {head}")

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.checks import Checks
+from graphstreams.verification.blocks import Blocks
 from graphstreams.verification.inputs import Inputs
 from graphstreams.verification.machine import Machine
 from graphstreams.verification.names import Module
 from graphstreams.verification.operator_calls import use
 from graphstreams.verification.source import same, shortened
-from graphstreams.verification.trace import CALLER
 from graphstreams.verification.values import (
     CONTEXT,
     NOTHING,
@@ -29,11 +28,10 @@ from graphstreams.verification.values import (
     storages_of,
 )
 
-_JOIN = "graphstreams.runtime.streams.join"
 _PROFILER = ast.parse("from torch.profiler import record_function").body[0]
 
 
-class Reader(Checks):
+class Reader(Blocks):
     """Reads the functions that one call runs into a machine."""
 
     def __init__(self, module: Module, machine: Machine) -> None:
@@ -41,7 +39,7 @@ class Reader(Checks):
         self._inputs = Inputs(machine)
         self._called: set[str] = set()  # partitions
         self._returned: Value | None = None
-        self._is_method = self._profiler = False
+        self._is_method = False
 
     def read(self, function: ast.FunctionDef) -> None:
         """Read a call, from its inputs to its outputs."""
@@ -165,9 +163,7 @@ class Reader(Checks):
         if isinstance(value, Tensor):
             use(value)
         if isinstance(value, Tensor) and len(value.all) == 1:
-            names = value.all[0].names
-            if names and name not in names:
-                names.append(name)
+            value.all[0].names[name] = None
 
     def _bind(self, name: str, value: Value) -> None:
         before = self._names.get(name)
@@ -177,9 +173,12 @@ class Reader(Checks):
             raise self._machine.refuse(f"{name}, a name of the module or of Python, bound in a function")
         if isinstance(before, Stream | Event):
             raise self._machine.refuse(f"{name} bound again: a handler that names it does not join all aux streams")
-        unnamed = [storage for storage in storages_of(value) if not storage.names]
+        known = isinstance(value, Bundle) and value.named
+        unnamed = [] if known else [storage for storage in storages_of(value) if not storage.names]
         for position, storage in enumerate(unnamed):
-            storage.names.append(name if isinstance(value, Tensor) else f"{name}[{position}]")
+            storage.names[name if isinstance(value, Tensor) else f"{name}[{position}]"] = None
+        if isinstance(value, Bundle):
+            value.named = True
         self._machine.heap.hold(value)
         self._names[name] = value
         if before is not None:
@@ -197,46 +196,6 @@ class Reader(Checks):
     def _return(self, elements: list[ast.expr]) -> None:
         self._returned = self._machine.heap.bundle([self._reference(element) for element in elements])
         self._machine.heap.hold(self._returned)
-
-    # --- blocks
-
-    def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
-        match expression:
-            case ast.Call(func=ast.Name(id="record_function"), args=[ast.Constant(value=str())], keywords=[]) if self._profiler:
-                context: Value = CONTEXT
-            case _:
-                context = self._value(expression)
-        if isinstance(context, Stream):
-            # `AuxStream` leads back to the caller's stream. Inductor's own wrapper class nests no contexts either.
-            if self._machine.stream != CALLER:
-                raise self._machine.refuse(f"with {shortened(expression)}, inside the context of another stream")
-            self._machine.stream = context.number
-            self._block(body)
-            self._machine.stream = CALLER
-        elif context is CONTEXT:
-            self._block(body)
-        else:
-            raise self._machine.refuse(f"with {shortened(expression)}")
-
-    def _try(self, body: list[ast.stmt], handler: ast.ExceptHandler) -> None:
-        self._check_handler(handler)
-        self._block(body)
-        self._check_handler(handler)  # which names the streams that the body may have acquired
-
-    def _check_handler(self, handler: ast.ExceptHandler) -> None:
-        """What is joined where the body raises is no part of the trace, in which nothing raises. It has to raise again."""
-        match handler:
-            case ast.ExceptHandler(
-                type=ast.Name() as kind,
-                name=None,
-                body=[ast.Expr(value=ast.Call(func=join, keywords=[], args=arguments)), ast.Raise(exc=None, cause=None)],
-            ) if self._path(kind) == "builtins.BaseException" and self._path(join) == _JOIN:
-                joined = [self._names.get(a.id) if isinstance(a, ast.Name) else None for a in arguments]
-                if joined == [Stream(number) for number in range(1 + (self._machine.acquired or 0))]:
-                    return
-        raise self._machine.refuse(
-            f"{shortened(handler)}, which does not join all aux streams with the caller's and raise again"
-        )
 
 
 def _taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:

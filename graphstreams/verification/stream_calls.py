@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphstreams.verification.machine import Machine
-from graphstreams.verification.trace import CALLER
+from graphstreams.verification.trace import CALLER, COLLECTIVES
 from graphstreams.verification.values import CONTEXT, NOTHING, Call, Event, RawStream, Stream, Value
 
 
@@ -49,11 +49,9 @@ def _acquire(machine: Machine, call: Call) -> Value:
     numbers = isinstance(streams, int) and isinstance(events, int) and isinstance(priority, int | None)
     if machine.stream != CALLER or not numbers or call.keywords or not 3 <= len(call.arguments) <= 4:
         raise machine.refuse("streams that are not acquired for the caller's stream by two numbers")
-    if machine.acquired is not None:
-        raise machine.refuse("streams that are acquired a second time: with another priority they are others")
-    if not (0 <= streams <= 1000 and 0 <= events <= 1_000_000):  # type: ignore[operator]
+    if not (0 <= streams < COLLECTIVES and 0 <= events <= 1_000_000):  # type: ignore[operator]
         raise machine.refuse("more streams or events than a wrapper can use")
-    machine.acquired = streams  # type: ignore[assignment]
+    machine.acquire(streams)  # type: ignore[arg-type]
     items: list[Value] = [Stream(number) for number in (CALLER, *range(1, streams + 1))]  # type: ignore[operator]
     return machine.heap.bundle([*items, *(Event(f"event{n}") for n in range(events))])  # type: ignore[call-overload]
 

@@ -16,7 +16,7 @@ class Storage:
     """Memory of one allocation. `names` are those that have owned it, first to last."""
 
     key: str  # unique within a trace
-    names: list[str] = field(default_factory=list)
+    names: dict[str, None] = field(default_factory=dict)
     on_host: bool = False
     on_device: bool = False  # neither, where the source does not tell
     used: bool = False  # as a tensor's
@@ -46,6 +46,7 @@ class Bundle:
     items: list[Value]
     places: tuple[int, ...] | None = None  # of the items, where the length is not known; -1 is the rest
     count: int = 0
+    named: bool = False  # a name was bound to it
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Heap:
 
     def storage(self, *names: str, on_host: bool = False) -> Storage:
         """A new storage. It is freed at the next `collect` unless something holds it by then."""
-        storage = Storage(f"#{len(self.storages)}", list(names), on_host)
+        storage = Storage(f"#{len(self.storages)}", dict.fromkeys(names), on_host)
         self.storages.append(storage)
         self._fresh.append(storage)
         return storage

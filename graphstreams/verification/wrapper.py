@@ -19,7 +19,7 @@ from graphstreams.verification.unreadable import UnreadableWrapper
 
 __all__ = ["UnreadableWrapper", "launch_order", "read_bodies", "read_wrapper", "verify"]
 
-_MAX_SIZE = 50_000_000  # characters; a wrapper of sixty layers has about a million
+_MAX_SIZE = 10_000_000  # characters; a wrapper of sixty layers has about a million
 
 
 def verify(source: str) -> list[Race]:

@@ -23,6 +23,7 @@ from sample_modules import (
     plan_by_hand,
     reading_of,
     rewritten_by_hand,
+    streamed_text,
 )
 from torch._inductor.fx_passes.control_dependencies import control_deps
 
@@ -63,7 +64,7 @@ def freed_before_the_join(wrapper: str) -> list[str]:
     """
     memory: dict[str, Memory] = {}
     last_wait = 0
-    body = wrapper[wrapper.index("def call(args)") : wrapper.index("def get_args")].splitlines()
+    body = streamed_text(wrapper).partition("\ndef call_on_streams")[2].splitlines()
     stream = "default_stream"
     for number, line in enumerate(body):
         text = line.strip().split("#")[0].strip()

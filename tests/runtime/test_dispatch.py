@@ -88,7 +88,7 @@ def test_a_size_that_is_computed() -> None:
 
 @pytest.mark.parametrize("size", ["s99", "s99 + 1"])
 def test_a_size_that_no_input_tells(size: str) -> None:
-    with pytest.raises(ValueError, match="no input of the graph tells '?s99"):
+    with pytest.raises(ValueError, match=r"no input of the graph tells '?s99"):
         size_source(size, sizes_of([torch.empty(3), 4]))
 
 

@@ -169,3 +169,29 @@ def test_a_chain_of_calls_ends_quickly() -> None:
         with pytest.raises(UnreadableWrapper) as caught:
             verify(source)
         assert not str(caught.value).endswith(": ")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("import AsyncCompile\n", "import AsyncCompile as Other\n"),
+        ("from torch import device, empty_strided\n", "from torch import device as AsyncCompile\n"),
+        ("async_compile.wait(globals())", "async_compile.wait(vars())"),
+        ("async_compile.wait(globals())\n", ""),
+        ("import torch\n", "import torch.cuda as torch\n"),
+        ("import torch\n", "from . import torch\n"),
+        ("import torch\n", "from __future__ import annotations\nimport torch\n"),
+        ("device_str='cuda')", "device_str='cpu')"),
+        ("async_compile.triton('copy', '''", "async_compile.triton('add', '''"),
+        ("async_compile.triton('copy', '''", "async_compile.triton('copy', f'''"),
+        ("def call(args):", "def call(args, copy=1):"),
+        ("def call(args):", "def call(*args):"),
+        ("def call(args):", "async def call(args):"),
+        ("def call(args):", "def call(args) -> copy:"),
+    ],
+)
+def test_another_top_of_the_module_is_refused(old: str, new: str) -> None:
+    source = wrapper(ORDERED)
+    assert old in source
+    with pytest.raises(UnreadableWrapper):
+        verify(source.replace(old, new))

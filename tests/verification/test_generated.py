@@ -7,8 +7,10 @@ import re
 
 import pytest
 import torch
+from sample_modules import as_on_h200, captured, reading_of
 
 from graphstreams.explaining import explain
+from graphstreams.graph.lowering import copy_graph, lower
 from graphstreams.verification.wrapper import UnreadableWrapper, verify
 
 
@@ -56,3 +58,47 @@ def test_cut_wrapper_is_refused() -> None:
     for i in range(end - 40, end):
         with pytest.raises(UnreadableWrapper):
             verify("\n".join(lines[:i]))
+
+
+def _serial(sample: str, dynamic: bool | None = None, **settings: object) -> str:
+    """The code that plain Inductor generates for a sample, with settings of its own."""
+    reading = captured(sample, dynamic).reading if dynamic else reading_of(sample)
+    assert reading is not None
+    named = {name.replace("__", "."): value for name, value in settings.items()}
+    with as_on_h200(reading.module):
+        return lower(copy_graph(reading.module), generate_code=True, settings=named).source
+
+
+SETTINGS = [
+    {},
+    {"graph_partition": False},
+    {"memory_planning": True},
+    {"memory_planning": True, "memory_pool": "intermediates"},
+    {"combo_kernels": True},
+    {"size_asserts": False, "alignment_asserts": False},
+    {"nan_asserts": True},
+    {"profiler_mark_wrapper_call": True},
+    {"triton__multi_kernel": 1},
+    {"allow_buffer_reuse": False, "inplace_buffers": False},
+    {"triton__debug_sync_graph": True, "triton__debug_sync_kernel": True},
+    {"benchmark_harness": False},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("sample", ["topk", "norms"])
+def test_serial_wrappers_are_read_whatever_settings_made_them(sample: str, settings: dict[str, object]) -> None:
+    assert verify(_serial(sample, **settings)) == []
+
+
+@pytest.mark.parametrize("settings", SETTINGS[:5], ids=str)
+def test_sizes_in_serial_wrappers_are_read(settings: dict[str, object]) -> None:
+    source = _serial("sized", dynamic=True, **settings)
+    assert re.search(r"s\d+ = arg", source)
+    assert verify(source) == []
+
+
+@pytest.mark.parametrize("setting", ["triton__store_cubin", "profile_bandwidth"])
+def test_what_a_setting_does_is_not_known(setting: str) -> None:
+    with pytest.raises(UnreadableWrapper, match=setting.replace("__", r"\.")):
+        verify(_serial("topk", **{setting: True}))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from graphstreams.verification import happens_before as hb
 from graphstreams.verification.happens_before import Race, find_races
 from graphstreams.verification.trace import (
+    HOST,
     Allocate,
     Free,
     Launch,
@@ -304,3 +305,32 @@ def test_a_block_that_its_stream_waited_for_is_used_where_nobody_waits_for_it() 
 def test_step_of_no_kind() -> None:
     with pytest.raises(TypeError, match="not a step"):
         find_races(Trace((Step(0, 1),)))
+
+
+def test_memory_that_may_have_gone_back_is_used_on_and_may_be_somebody_elses() -> None:
+    maybe = Free(0, 0, "x", certain=False)
+    used = (launch(1, "side", "x"), maybe, launch(1, "again", "x"))
+    assert find_races(trace(*FORK, *used, *JOIN, free("x"), alloc(0, "b"))) == []
+    (race,) = find_races(trace(*FORK, *used, alloc(0, "b"), *JOIN, free("x")))
+    assert (race.kind, race.first.kernel, race.second.line) == (hb.FREED_EARLY, "side", 4)
+    # What comes behind it is no access of what went back there.
+    (race,) = find_races(trace(*FORK, maybe, *used[::2], free("x"), alloc(0, "b"), *JOIN))
+    assert (race.kind, race.first.kernel) == (hb.FREED_EARLY, "again")
+
+
+def test_the_host_reads_at_once_what_it_has_waited_for() -> None:
+    copy, read = launch(0, "copy", "x", "h"), launch(HOST, "item", "h")
+    assert find_races(trace(alloc(HOST, "h"), copy, rec(0, "done"), Synchronize(0, 0, "done"), read)) == []
+    assert kinds(find_races(trace(alloc(HOST, "h"), copy, read))) == [hb.UNORDERED]
+    early = (rec(0, "done"), copy, Synchronize(0, 0, "done"), read)
+    assert kinds(find_races(trace(alloc(HOST, "h"), *early))) == [hb.UNORDERED]
+
+
+def test_what_is_enqueued_later_comes_behind_what_the_host_has_done() -> None:
+    write = launch(HOST, "fill", "", "h")
+    assert find_races(trace(alloc(HOST, "h"), *FORK, write, launch(1, "side", "h"), *JOIN)) == []
+    assert kinds(find_races(trace(alloc(HOST, "h"), *FORK, launch(1, "side", "h"), write, *JOIN))) == [hb.UNORDERED]
+    # Its allocator waits for who reads pinned memory, and the caller gets what is returned.
+    freed = trace(alloc(HOST, "h"), *FORK, launch(1, "side", "h"), free("h"), alloc(HOST, "i"), *JOIN)
+    assert find_races(freed) == []
+    assert find_races(Trace(freed.steps, freed.inputs, ("i",))) == []
