@@ -75,10 +75,11 @@ def _stages(
         serial = serial or lower(copy_graph(final), generate_code=True)
         host = _host_of(serial)
         with serial.active():
-            launches, memory = order.launch_count(serial), peak_memory(serial)
+            launches = order.launch_count(serial)
         outcome.report = replace(
-            outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source
-        )
+            outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=reading.peak_memory,
+            wrapper=serial.source,
+        )  # fmt: skip
         _note_settings(outcome)
         tokens = dynamic_tokens(final)
         if tokens is None:

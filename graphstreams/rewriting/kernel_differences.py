@@ -161,7 +161,9 @@ class _Reader:
 
     def _assign(self, name: str, value: ast.expr) -> None:
         if not _TENSOR.fullmatch(name):
-            self._sizes[name] = ast.unparse(value)
+            # A size that is an input goes by its own name: a part of a graph is given it so.
+            if not isinstance(value, ast.Name):
+                self._sizes[name] = ast.unparse(value)
         elif isinstance(value, ast.Name):
             self._layouts[name] = self._layouts.get(value.id, "")
         elif isinstance(value, ast.Call):
