@@ -73,7 +73,7 @@ def runs_on(report: Mapping[str, Any], tokens: int) -> str:
         return "serial"
     limits = report["threshold"] or {"smallest": 0, "largest": None}
     below = limits["largest"] is None or tokens <= limits["largest"]
-    return "streams" if limits["smallest"] <= tokens and below else "serial twin"
+    return "streams" if limits["smallest"] <= tokens and below else "serial"
 
 
 def wrong_runs(sides: Sequence[Contestant], config: Config, seeds: int) -> dict[str, int]:

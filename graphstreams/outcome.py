@@ -29,7 +29,7 @@ class Serial(Exception):
 
 @dataclass
 class Outcome:
-    """The report of a graph and, unless it stays serial, the rewritten module to run in its place."""
+    """The report of a graph and, unless it stays serial, the rewritten module that its streamed body is generated from."""
 
     report: Report
     module: fx.GraphModule | None = None

@@ -14,7 +14,7 @@ from graphstreams.rewriting.two_bodies import CannotJoin, Host
 def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -> str:
     """Return what the two lowered graphs differ in, in words; empty if in nothing that a caller could see.
 
-    `mutated` are the inputs that the streamed body changes: its own graph also counts those that only pass a wait.
+    `mutated` are the inputs that the kernels of the streamed body write, as they were read from the graph.
     """
     first, second = ([_layout(value) for value in lowered.graph.graph_outputs] for lowered in (serial, streamed))
     if first != second:

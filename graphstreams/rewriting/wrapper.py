@@ -144,7 +144,7 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         super().__init__()
 
     def register_alignment_check_inputs(self) -> None:
-        """Leave it to the lines ahead of the fork: to Inductor an input that passes a wait counts as changed."""
+        """Do nothing: the inputs that the serial body copies if they are misaligned are copied ahead of the fork."""
 
     def push_codegened_graph(self, graph: Any) -> None:
         scheduling.forget_order(graph.scheduler.nodes)
