@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import re
 import types
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -20,6 +21,7 @@ from tests.verification.text_mutants.stub_kernels import (
 )
 from tests.verification.text_mutants.stub_tensors import AuxStream, Device, Event, Stream, Tensor, require_tensors
 
+_SIZE = re.compile(r"inputs\[\d+\](\.shape\[\d+\])?")
 _REAL = {"math", "cmath", "os", "random", "tempfile", "ctypes"}
 
 
@@ -64,7 +66,7 @@ def _modules(device: Device, accesses: Accesses, misaligned: Callable[[], bool],
     )
     runtime = {
         "streams": types.SimpleNamespace(acquire_for_call=pools.acquire_for_call, join=_join),
-        "dispatch": types.SimpleNamespace(runs_on_streams=lambda inputs, direct, *limits: streamed, settle=_settle),
+        "dispatch": types.SimpleNamespace(runs_on_streams=_dispatch(streamed), settle=_settle),
         "verdicts": types.SimpleNamespace(announce=json.loads),
     }
     return {
@@ -114,6 +116,17 @@ def _guards(device: Device, misaligned: Callable[[], bool]) -> types.SimpleNames
         _empty_strided_mtia=None,
         _reinterpret_tensor=view,
     )
+
+
+def _dispatch(streamed: bool) -> Callable[..., bool]:
+    def runs_on_streams(
+        inputs: Any, direct: bool, size: str | None = None, largest: int | None = None, smallest: int = 0
+    ) -> bool:
+        if size is not None and not _SIZE.fullmatch(size):  # the size of a stub is not known
+            eval(size, {"inputs": inputs})
+        return streamed
+
+    return runs_on_streams
 
 
 def _settle(*kernels: Any) -> None:
