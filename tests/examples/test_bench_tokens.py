@@ -248,7 +248,7 @@ def test_one_compile_serves_all_numbers_of_tokens(
     assert serial == {"deterministic": True}
     assert {name: ours[name] for name in ("min_gain", "inductor")} == {"min_gain": 0.1, "inductor": serial}
     assert set(ours) == {"min_gain", "inductor", "dump"}
-    assert "| 7        | serial  | 30.0        | 20.0              | 1.50x" in (tmp_path / "tokens.md").read_text()
+    assert "| 7        | serial    | 30.0        | 20.0              | 1.50x" in (tmp_path / "tokens.md").read_text()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and "compiled after" in lines[0]
     assert "tokens: 7, runs on: serial" in lines[4] and lines[4].endswith("wrong runs / runs: 0 / 4")
