@@ -53,29 +53,32 @@ _OFF = {
 
 # What a user asked to happen at run time, kernel by kernel in serial order, which streams don't have; and settings whose code
 # can't be read. For each: the values with which it is off, and why the graph stays serial otherwise.
-_NONE = (None, False, 0, "", "0")
+_UNKNOWN = "unknown to this torch"
+_NONE = (_UNKNOWN, None, False, 0, "", "0")
 _UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
+    # First those with which Inductor switches others on by itself.
+    "cpp_wrapper": (_NONE, "only Python wrappers know streams"),
+    "fx_wrapper": (_NONE, "only Python wrappers know streams"),
+    "cuda_backend": ((_UNKNOWN, "triton"), "only Triton's kernels can be read"),
     "nan_asserts": (_NONE, "the host checks every buffer"),
     "generate_intermediate_hooks": (_NONE, "the host calls a function with every buffer"),
     "profile_bandwidth": (_NONE, "it times every kernel by itself"),
     "triton.proton_profiling": (_NONE, "its profile is of kernels that run one by one"),
     "triton.debug_sync_graph": (_NONE, "the host waits for the GPU"),
     "triton.debug_sync_kernel": (_NONE, "the host waits for the GPU behind every kernel"),
-    "triton.debug_dump_kernel_inputs": ((None, {}), "the host writes what kernels read to files"),
+    "triton.debug_dump_kernel_inputs": ((_UNKNOWN, None, {}), "the host writes what kernels read to files"),
     "triton.store_cubin": (_NONE, "each call writes the kernels to files"),
     "aot_inductor.debug_intermediate_value_printer": (_NONE, "the host prints every buffer"),
     "test_configs.track_memory_lifecycle": (_NONE, "the host tracks every buffer, in serial order"),
     "annotate_training": (_NONE, "it marks the whole call for a profiler, in code that no body can be added to"),
     "benchmark_kernel": (_NONE, "each kernel's source holds a program that times it, which the proof doesn't read"),
-    "cpp_wrapper": (_NONE, "only Python wrappers know streams"),
-    "fx_wrapper": (_NONE, "only Python wrappers know streams"),
-    "cuda_backend": (("triton",), "only Triton's kernels can be read"),
 }
 
 
 def stream_settings() -> dict[str, Any]:
     """Return the settings under which a graph is read and its streamed body generated."""
-    return {**{name: off.value for name, off in _OFF.items()}, **FIXED}
+    # A name that this torch doesn't know can't be set.
+    return {**{name: off.value for name, off in _OFF.items() if _value(name) is not _UNKNOWN}, **FIXED}
 
 
 def settings_off() -> list[str]:
@@ -99,11 +102,11 @@ def unusable_setting() -> str:
 
 
 def _on() -> list[str]:
-    return [name for name in _OFF if _value(name)]
+    return [name for name in _OFF if _value(name) not in (_UNKNOWN, _OFF[name].value, None)]
 
 
 def _value(name: str) -> Any:
     value: Any = config
     for part in name.split("."):
-        value = getattr(value, part, None)
+        value = getattr(value, part, _UNKNOWN)
     return value
