@@ -27,6 +27,7 @@ from graphstreams.pipeline import run_stages
 from graphstreams.plan_key import source_hash
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.placed_streams import StreamsRemain, placed_streams, serial_code
+from graphstreams.rewriting.settings import unusable_setting
 from graphstreams.rewriting.two_bodies import CannotJoin, add_lines
 from graphstreams.rewriting.wrapper import SEEN, foreign_generator, register
 from graphstreams.runtime import allocator, verdicts
@@ -179,7 +180,7 @@ def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
         check_graph(gm)
     except Unsupported as reason:
         return str(reason)
-    return foreign_generator()
+    return unusable_setting() or foreign_generator()
 
 
 def _unproved(serial: str) -> str:
