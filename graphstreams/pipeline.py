@@ -74,13 +74,13 @@ def _stages(
             if kernel.kind == "triton" and kernel.exclusive_reason:
                 note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
         serial = serial or lower(copy_graph(final), generate_code=True)
-        host = _host_of(serial)
         with serial.active():
             launches = order.launch_count(serial)
         outcome.report = replace(
             outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=reading.peak_memory,
             wrapper=serial.source,
         )  # fmt: skip
+        host = _host_of(serial)
         _note_settings(outcome)
         tokens = dynamic_tokens(final)
         if tokens is None:
