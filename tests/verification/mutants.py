@@ -38,7 +38,7 @@ SMALL = [
     "base_of_written_view",
 ]  # fmt: skip
 SOURCES = [*LAYERS, *SMALL]
-RANDOM_PLANS = {True: 4, False: 3}  # of a layer, of a small module
+RANDOM_PLANS = {True: 8, False: 3}  # of a layer, of a small module
 AT_LEAST = 2000  # mutants in all
 
 
