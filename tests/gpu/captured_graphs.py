@@ -18,6 +18,7 @@ from unittest import mock
 
 import torch
 
+from graphstreams.runtime import dispatch
 from graphstreams.runtime.driver import check, driver
 
 
@@ -74,6 +75,13 @@ def tuning_in_captures() -> Iterator[list[str]]:
     kept = {name: watched(name) for name in names if hasattr(CachingAutotuner, name)}
     with mock.patch.multiple(CachingAutotuner, **kept):
         yield found
+
+
+@contextmanager
+def streams_in_direct_calls() -> Iterator[None]:
+    """Within this context the host launches streamed bodies too, as it does if they were measured to be no slower so."""
+    with mock.patch.object(dispatch, "_capturing", lambda: True):
+        yield
 
 
 def streams_of(call: Callable[[], Any]) -> set[int]:

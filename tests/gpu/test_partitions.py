@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from captured_graphs import captures
 from same_kernels import SAME_KERNELS
 
+# Inductor computes with a tensor on the host in C++, which it compiles against torch's headers.
+HEADER = Path(torch.__file__).parent / "include" / "torch" / "csrc" / "inductor" / "cpp_prefix.h"
 WIDTH = 512
 
 
@@ -85,6 +87,8 @@ def run(function: Callable[..., Any], x: Tensor, other: Tensor) -> tuple[list[Te
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_graph_with_one_thing_that_no_cuda_graph_holds_keeps_its_cuda_graphs(kind: str) -> None:
     middle, second = KINDS[kind]
+    if middle is _scaled and not HEADER.exists():
+        pytest.skip(f"Inductor compiles C++ for a tensor on the host, and torch's headers are missing here: {HEADER}")
     torch.manual_seed(0)
     module = Branches(middle).cuda().requires_grad_(False)
     x, other = torch.randn(8, WIDTH, device="cuda"), second()

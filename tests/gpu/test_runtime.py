@@ -21,6 +21,7 @@ from graphstreams.runtime.driver import driver
 from graphstreams.runtime.streams import _pools, acquire
 
 sys.path.insert(0, str(Path(__file__).parent))
+from captured_graphs import captures, streams_in_direct_calls
 from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
@@ -62,13 +63,22 @@ def compiled_and_expected() -> tuple[Any, list[torch.Tensor], torch.Tensor]:
     return streamed, inputs, expected
 
 
-def check(compiled: object, module: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
+def check(compiled: Any, module: torch.nn.Module, inputs: list[torch.Tensor]) -> None:
+    """Launched by the host and captured it has serial's bits, and what is captured has branches."""
     torch._dynamo.reset()
     serial = torch.compile(module, options=SAME_KERNELS)
     with torch.no_grad():
         first, second = ([value.clone() for value in inputs] for _ in range(2))
-        assert torch.equal(serial(*first), compiled(*second))  # type: ignore[operator]
+        expected = serial(*first)
+        assert torch.equal(expected, compiled(*second))
         assert torch.equal(first[1], second[1])
+        with captures() as found:
+            captured = Captured(compiled, inputs)
+        captured.load(inputs)
+        captured.replay()
+        assert found[0] > 0
+        assert torch.equal(expected, captured.outputs[0])
+        assert torch.equal(first[1], captured.inputs[1])
 
 
 def test_the_pass_in_plain_inductor_gives_the_same_rewriting() -> None:
@@ -86,15 +96,19 @@ from torch._dynamo.utils import counters
 import test_runtime
 module, inputs = test_runtime.make()
 compiled = torch.compile(module, backend="graphstreams", options={{"min_gain": 0.0}})
-with torch.no_grad():
-    print(float(compiled(*inputs).double().sum()), counters["inductor"]["fxgraph_cache_hit"],
+with torch.no_grad(), test_runtime.captures() as found:
+    captured = test_runtime.Captured(compiled, inputs)
+    captured.load(inputs)
+    captured.replay()
+    print(float(captured.outputs[0].double().sum()), found[0] > 0, counters["inductor"]["fxgraph_cache_hit"],
           counters["aot_autograd"]["autograd_cache_hit"])
 """
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
     results = [_run(program, environment).split() for _ in range(2)]
     assert results[0][0] == results[1][0]
-    assert results[0][1:] == ["0", "0"]
-    assert "1" in results[1][1:]
+    assert results[0][1] == results[1][1] == "True"
+    assert results[0][2:] == ["0", "0"]
+    assert "1" in results[1][2:]
 
 
 def _run(program: str, environment: dict[str, str]) -> str:
@@ -198,9 +212,11 @@ def test_an_exception_in_the_middle_of_a_call_leaves_everything_in_order(place: 
         with monkeypatch.context() as patch:
             for wrapper in (each for each in PyCodeCache.modules if hasattr(each, "_acquire_streams")):
                 patch.setattr(wrapper, "extern_kernels", Failing(wrapper.extern_kernels, place))
-            with pytest.raises(RuntimeError, match="planted"):
+            with pytest.raises(RuntimeError, match="planted"), streams_in_direct_calls():
                 streamed(*[value.clone() for value in inputs])
         assert torch.cuda.current_stream() == before
+        with streams_in_direct_calls():
+            assert torch.equal(streamed(*[value.clone() for value in inputs]), expected)
         assert torch.equal(streamed(*[value.clone() for value in inputs]), expected)
 
 
@@ -214,7 +230,7 @@ def test_our_streams_do_not_wait_for_the_legacy_default_stream() -> None:
 
 def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
     streamed, inputs, expected = compiled_and_expected()
-    with torch.no_grad():
+    with torch.no_grad(), streams_in_direct_calls():
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -236,6 +252,8 @@ def test_ten_thousand_calls_make_nothing_new() -> None:
     torch._dynamo.reset()
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
+        streamed(*inputs)
+    with torch.no_grad(), streams_in_direct_calls():
         for _ in range(100):
             streamed(*inputs)
         torch.cuda.synchronize()
@@ -253,7 +271,7 @@ def test_ten_thousand_calls_make_nothing_new() -> None:
 
 def test_two_threads_on_streams_of_their_own_get_serial_bits() -> None:
     streamed, inputs, expected = compiled_and_expected()
-    with torch.no_grad():
+    with torch.no_grad(), streams_in_direct_calls():
         torch.cuda.synchronize()
 
         def work(_: int) -> bool:
@@ -273,7 +291,9 @@ def test_graphed_callables_replay_serial_bits() -> None:
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
         serial = torch.compile(module, options=SAME_KERNELS)
-        graphed = torch.cuda.make_graphed_callables(streamed, tuple(value.clone() for value in inputs))
+        with captures() as found:
+            graphed = torch.cuda.make_graphed_callables(streamed, tuple(value.clone() for value in inputs))
+        assert any(found)
         for scale in range(1, 20):
             fresh = [inputs[0] * scale, inputs[1] + scale, inputs[2]]
             assert torch.equal(graphed(*[value.clone() for value in fresh]), serial(*[value.clone() for value in fresh]))
@@ -286,12 +306,21 @@ def test_reduce_overhead_captures_several_shapes_and_again() -> None:
     streamed = torch.compile(module, backend="graphstreams", options={**STREAMED, "inductor": inductor})
     with torch.no_grad():
         serial = torch.compile(module, options=SAME_KERNELS)
-        for rows in (4, 8, 4, 2, 8, 4) * 3:
+        # Inductor records a graph that writes an input only where that stays where it is.
+        cache = inputs[1].clone()
+        torch._dynamo.mark_static_address(cache, guard=False)
+        forks: dict[int, list[int]] = {2: [], 4: [], 8: []}
+        for rows in (4, 8, 4, 2, 8, 4, 2) * 3:
             x, position = torch.randn(rows, 1024, device="cuda"), torch.arange(rows, device="cuda")
-            first, second = inputs[1].clone(), inputs[1].clone()
+            expected = inputs[1].clone()
+            cache.copy_(expected)
             torch.compiler.cudagraph_mark_step_begin()
-            assert torch.equal(streamed(x, first, position), serial(x, second, position))
-            assert torch.equal(first, second)
+            with captures() as found:
+                output = streamed(x, cache, position).clone()
+            forks[rows] += found
+            assert torch.equal(output, serial(x, expected, position))
+            assert torch.equal(cache, expected)
+        assert all(map(any, forks.values())), forks
 
 
 def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
@@ -305,8 +334,9 @@ def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
             stream, static = torch.cuda.Stream(), [value.clone() for value in inputs]
             stream.wait_stream(torch.cuda.current_stream())
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=stream):
+            with captures() as found, torch.cuda.graph(graph, stream=stream):
                 result = streamed(*static)
+            assert found[0] > 0
             for scale in range(1, 5):
                 static[0].copy_(inputs[0] * scale)
                 static[1].copy_(inputs[1])
@@ -317,7 +347,9 @@ def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
 def test_a_call_that_is_captured_again_has_the_same_bits() -> None:
     streamed, inputs, _ = compiled_and_expected()
     with torch.no_grad():
-        captured = Captured(streamed, inputs)
+        with captures() as found:
+            captured = Captured(streamed, inputs)
+        assert found[0] > 0
         for scale in range(1, 4):
             fresh = [inputs[0] * scale, inputs[1], inputs[2]]
             results = []

@@ -19,11 +19,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from graphstreams import StreamPass
 from graphstreams.playing import player_of
 from graphstreams.reports.report import Report
+from graphstreams.runtime.captured import Captured
 from graphstreams.runtime.occupancy import blocks_of_graph
 from graphstreams.runtime.player import medians_in_turns
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "examples")]
 import deepseek_v32
+from captured_graphs import captures
 from same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
@@ -58,6 +60,8 @@ class Compiled:
     random_kept: bool = False
     reserved: int = 0  # bytes more than before, once caches are emptied
     outputs_equal: list[bool] = field(default_factory=list)  # to serial's, mutated caches included, for each seed
+    replays_equal: list[bool] = field(default_factory=list)  # the same of what was captured
+    forks: int = 0  # of the CUDA graph that was captured
 
     @property
     def report(self) -> Report:
@@ -81,7 +85,7 @@ class Expected:
 
 
 def compiled_layer(module: torch.nn.Module, expected: list[Expected]) -> Compiled:
-    """Compile the layer with default options on the inputs of seed 0, then call it with those of the others too."""
+    """Compile the layer with default options on the inputs of seed 0, call it with those of the others too, and capture it."""
     found, values = Compiled(), inputs(0)
     kept, parameters = copies(values), copies(list(module.state_dict().values()))
     before, random = reserved(), torch.cuda.get_rng_state()
@@ -107,6 +111,14 @@ def compiled_layer(module: torch.nn.Module, expected: list[Expected]) -> Compile
             given = values if seed == 0 else inputs(seed)
             output = streamed(*given)
             found.outputs_equal.append(torch.equal(output, serial.output) and all_equal(given, serial.inputs))
+        with captures() as forks:
+            captured = Captured(streamed, inputs(0))
+        (found.forks,) = forks
+        for seed, serial in enumerate(expected):
+            captured.load(inputs(seed))
+            captured.replay()
+            same = torch.equal(captured.outputs[0], serial.output) and all_equal(captured.inputs, serial.inputs)
+            found.replays_equal.append(same)
     return found
 
 
@@ -156,6 +168,8 @@ def test_the_times_of_the_kernels_add_up_to_that_of_the_serial_graph(compiles: l
 @pytest.mark.parametrize("which", [0, 1], ids=["measured", "from disk"])
 def test_outputs_and_caches_have_serials_bits(compiles: list[Compiled], which: int) -> None:
     assert compiles[which].outputs_equal == [True] * SEEDS
+    assert compiles[which].forks > 0
+    assert compiles[which].replays_equal == [True] * SEEDS
 
 
 def test_the_second_compile_takes_times_plan_and_measurement_from_disk(compiles: list[Compiled]) -> None:

@@ -180,7 +180,28 @@ def test_other_functions_around_the_choice_are_refused(streamed: str, top: str) 
 
 
 PARTITION = """
+def call_on_streams(args):
+    arg0_1, buf0, s77 = args
+    args.clear()
+    with torch.cuda._DeviceGuard(0):
+        torch.cuda.set_device(0)
+        default_stream, stream1, event0, event1, = _acquire_streams(0, 1, 2)
+        try:
+            buf1 = empty_strided_cuda((64, s77), (s77, 1), torch.float32)
+            event0.record(default_stream)
+            with stream1:
+                event0.wait(stream1)
+                extern_kernels.mm(arg0_1, buf0, out=buf1)
+                event1.record(stream1)
+            event1.wait(default_stream)
+            del buf0
+        except BaseException:
+            _join_streams(default_stream, stream1)
+            raise
+    return (buf1, )
 def partition_0(args):
+    if _runs_on_streams(args, False):
+        return call_on_streams(args)
     arg0_1, buf0, s77 = args
     args.clear()
     with torch.cuda._DeviceGuard(0):
@@ -206,11 +227,31 @@ PARTITIONED = """
 """
 
 
-def test_a_serial_body_of_partitions_is_read() -> None:
-    source = with_runner(module(streamed=STREAMED + PARTITION, serial=PARTITIONED), "partition_0,")
-    assert verify(source) == []
-    serial = read_bodies(source)[1]
-    assert [s.reads for s in serial.steps if isinstance(s, Launch)] == [("arg0_1", "arg1_1"), ("arg0_1", "buf0")]
+def partitioned(call: str = PARTITIONED, partition: str = PARTITION, choice: str = "") -> str:
+    return with_runner(module(streamed=partition, choice=choice, serial=call), "partition_0,")
+
+
+def test_a_partition_has_two_bodies() -> None:
+    assert verify(partitioned()) == []
+    for body, stream in zip(read_bodies(partitioned()), (1, 0), strict=True):
+        launches = [step for step in body.steps if isinstance(step, Launch)]
+        assert [(s.stream, s.reads) for s in launches] == [(0, ("arg0_1", "arg1_1")), (stream, ("arg0_1", "buf0"))]
+    assert verify(partitioned(partition=PARTITION.replace("            event1.wait(default_stream)\n", "")))
+
+
+def test_another_choice_in_a_partition_is_refused() -> None:
+    choice = "    if _runs_on_streams(args, False):\n        return call_on_streams(args)\n"
+    for partition, elsewhere in (
+        (PARTITION.replace(choice, ""), ""),
+        (PARTITION.replace(choice, ""), choice),
+        (PARTITION, choice),
+        (PARTITION.replace(choice, choice.replace("(args)", "(list(args))")), ""),
+    ):
+        with pytest.raises(UnreadableWrapper, match="line"):
+            verify(partitioned(partition=partition, choice=elsewhere))
+
+
+def test_a_call_of_a_partition_is_as_inductor_has_it() -> None:
     call = "        (buf1,) = self.partitions[0](partition0_args)\n"
     for other in (
         call.replace("[0]", "[1]"),
@@ -223,6 +264,6 @@ def test_a_serial_body_of_partitions_is_read() -> None:
         call.replace("        (buf1", "        self.partitions = [call_on_streams]\n        (buf1"),
     ):
         with pytest.raises(UnreadableWrapper, match="line"):
-            verify(with_runner(module(streamed=STREAMED + PARTITION, serial=PARTITIONED.replace(call, other)), "partition_0,"))
+            verify(partitioned(PARTITIONED.replace(call, other)))
     with pytest.raises(UnreadableWrapper, match="partition"):
-        verify(with_runner(module(serial=PARTITIONED), "partition_0,"))
+        verify(partitioned(partition=STREAMED))

@@ -297,8 +297,16 @@ def test_a_handler_of_another_kind_is_run_as_python_runs_it(handler: str) -> Non
     assert f"{UNJOINED}, when interrupted" in found
 
 
+def test_groups_of_exceptions_end_no_worker() -> None:
+    """What a handler of groups lets through is a group, and no exception of those that a pool of workers survives."""
+    groups = source(SOUND).replace("except BaseException:", "except* BaseException:")
+    assert faults_of(groups, (TENSOR, TENSOR), ACCESSES) == {}
+    with pytest.raises(CannotRun, match="ExceptionGroup"):
+        faults_of(groups.replace("buf1 = empty", "del buf1\n            buf1 = empty", 1), (TENSOR, TENSOR), ACCESSES)
+
+
 BODIES = """
-from graphstreams.runtime.streams import runs_on_streams as _runs_on_streams
+from graphstreams.runtime.dispatch import runs_on_streams as _runs_on_streams, settle as _settle
 {streamed}
 class Runner:
     def call(self, args):
@@ -370,7 +378,7 @@ def test_memory_that_is_freed_belongs_to_the_stream_that_it_came_from() -> None:
 
 # --- the verifier
 
-SMALL = ("topk", "lists", "user kernels", "dynamic", "two lists, any plan", "compiled shared inputs")
+SMALL = ("topk", "lists", "user kernels", "dynamic", "two lists, any plan", "compiled partition", "compiled shared inputs")
 EACH = 60
 
 
@@ -410,15 +418,17 @@ def test_there_are_wrappers_of_every_form() -> None:
         "lists": "aten.split_copy",
         "user kernels": "user_add",
         "compiled shared inputs": "copy_if_misaligned(",
+        "compiled partition": "self.partitions[0](",
         "dynamic": "empty_strided_cuda((s",
     }
     for name, form in forms.items():
         assert form in corpus.wrapper(name).source
+        assert "return call_on_streams(args)" in corpus.wrapper(name).source
     assert len(corpus.GENERATED) >= 10
 
 
 def test_a_mutant_is_the_same_each_time_and_every_mutation_is_drawn() -> None:
-    text = corpus.wrapper("two lists, any plan").source
+    text = corpus.wrapper("topk").source
     mutants = [mutant(text, seed) for seed in range(600)]
     assert mutants == [mutant(text, seed) for seed in range(600)]
     assert {kind for each in mutants for kind in each.kinds} == {mutation.__name__ for mutation in WEIGHTS}
