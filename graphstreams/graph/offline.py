@@ -19,9 +19,11 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from graphstreams.costs.devices import Device
 
-# Settings that run kernels while a graph is compiled. Padding does so too, but is on by default.
-_TIMING = (
+# Settings that run kernels while a graph is compiled, to time them or (freezing) to fold what weights make. Padding does too,
+# but is on by default.
+_RUNNING = (
     "max_autotune", "max_autotune_gemm", "benchmark_fusion", "benchmark_combo_kernel", "triton.autotune_at_compile_time",
+    "freezing",
 )  # fmt: skip
 
 
@@ -157,15 +159,15 @@ def _inductor_settings() -> Iterator[None]:
 
     # Caches must not keep what was made for a device that is not there.
     inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
-    with config.patch({**inductor, **dict.fromkeys(_TIMING, False)}), functorch_config.patch(enable_autograd_cache=False):
+    with config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}), functorch_config.patch(enable_autograd_cache=False):
         yield
 
 
-def settings_that_time() -> list[str]:
+def settings_that_run() -> list[str]:
     """Return the settings of Inductor that are on and run kernels while a graph is compiled; `offline` switches them off."""
     from torch._inductor import config
 
-    return [name for name in _TIMING if functools.reduce(getattr, name.split("."), config)]
+    return [name for name in _RUNNING if functools.reduce(getattr, name.split("."), config)]
 
 
 def _warm_pattern_tables() -> None:

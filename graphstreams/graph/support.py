@@ -35,9 +35,16 @@ def check_nodes(nodes: Sequence[Any]) -> None:
     if not devices - {d for d in devices if d.type != "cuda"}:
         raise Unsupported("it has no CUDA kernels")
     if others:
-        raise Unsupported(f"it also computes on {others[0]!r}")
+        raise Unsupported(f"it also computes on {others[0]!r}{_operators_on(nodes, others[0])}")
     if len(devices) > 1:
         raise Unsupported("it uses several CUDA devices")
+
+
+def _operators_on(nodes: Sequence[Any], device: str) -> str:
+    """The FX nodes behind the first scheduler node on a device, in words; empty if none are known."""
+    node = next(node for node in nodes if node.get_device() is not None and node.get_device().type == device)
+    origins = sorted({origin for leaf in node.get_nodes() if leaf.node is not None for origin in leaf.node.get_origins()})
+    return f" ({', '.join(origin.name for origin in origins)})" if origins else ""
 
 
 def is_host_value(node: fx.Node) -> bool:

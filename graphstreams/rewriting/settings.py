@@ -60,6 +60,9 @@ _UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
     "cpp_wrapper": (_NONE, "only Python wrappers know streams"),
     "fx_wrapper": (_NONE, "only Python wrappers know streams"),
     "cuda_backend": ((_UNKNOWN, "triton"), "only Triton's kernels can be read"),
+    # Parts of the mode "lite": what they leave to eager operators isn't fused, nor always known to the proof.
+    "fallback_by_default": (_NONE, "operators run eagerly, one by one, and the proof doesn't know all of them"),
+    "selective_decompose": (_NONE, "operators run eagerly, one by one, and the proof doesn't know all of them"),
     "nan_asserts": (_NONE, "the host checks every buffer"),
     "generate_intermediate_hooks": (_NONE, "the host calls a function with every buffer"),
     "profile_bandwidth": (_NONE, "it times every kernel by itself"),

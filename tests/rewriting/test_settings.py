@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -37,6 +39,8 @@ UNUSABLE: list[tuple[str, Any]] = [
     ("test_configs.track_memory_lifecycle", "log"),
     ("annotate_training", True),
     ("benchmark_kernel", True),
+    ("fallback_by_default", True),
+    ("selective_decompose", True),
     ("cpp_wrapper", True),
     ("fx_wrapper", True),
     ("cuda_backend", "halide"),
@@ -120,11 +124,11 @@ def test_tables_of_metrics_are_not_made_for_copies_of_a_graph() -> None:
     assert planned("norms", {"enabled_metric_tables": "kernel_metadata"}).report.verdict == "clean"
 
 
-@pytest.mark.parametrize("name", ["max_autotune", "max_autotune_gemm", "benchmark_fusion", "triton.autotune_at_compile_time"])
-def test_offline_nothing_is_timed_and_the_report_says_so(name: str) -> None:
+@pytest.mark.parametrize("name", ["max_autotune", "max_autotune_gemm", "benchmark_fusion", "freezing"])
+def test_offline_nothing_is_run_and_the_report_says_so(name: str) -> None:
     report = planned("three_arms", {name: True}).report
     assert report.verdict == "clean", report.reason
-    assert any(name in note and "nothing can be timed" in note for note in report.notes)
+    assert any(name in note and "nothing can be run" in note for note in report.notes)
 
 
 class Sums(nn.Module):
@@ -163,7 +167,7 @@ def refused(report: Report, lost: int, joined_us: float) -> bool:
 
 
 def test_what_serial_saves_by_joining_is_taken_from_the_gain() -> None:
-    # Three kernels of 5, 4 and 3 us in one launch, two of 2 us in another: all but the longest of each, 7 and 2 us, may be saved.
+    # Kernels of 5, 4 and 3 us in one launch, two of 2 us in another: all but the longest of each, 7 and 2 us, may be saved.
     assert most_saved_us([{0, 1, 2}, {3, 4}], [5.0, 4.0, 3.0, 2.0, 2.0, 9.0]) == 9.0
     assert most_saved_us([], [5.0]) == 0.0
     report = report_by_hand(40.0, 30.0)
@@ -184,7 +188,7 @@ def templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     run = explaining.run_stages
 
     def with_autotuning(*args: Any, **kwargs: Any) -> Outcome:
-        # `offline` switches it off, for nothing can be timed; here nothing is.
+        # `offline` switches it off, for nothing can be run; here nothing is.
         with config.patch(max_autotune_gemm=True, max_autotune_gemm_backends="TRITON,ATEN", benchmark_template_fusion=False):
             return run(*args, **kwargs)
 
@@ -235,35 +239,65 @@ class Cut(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(4))
         self.middle = middle
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
         a, b, c, d = self.linears
-        middle = self.middle(a(x) + b(x))
+        middle = self.middle(a(x) + b(x), *more)
         return c(middle), d(middle)
 
 
-def under_cudagraphs(module: nn.Module, dynamic: bool | None = None, **settings: Any) -> Report:
-    with config.patch({"triton.cudagraphs": True, **settings}):
-        (outcome,) = capture(module, (torch.empty(40, 64),), "h200", FREE_EVENTS, dynamic)
+def under_cudagraphs(module: nn.Module, *more: Tensor, dynamic: bool | None = None, **options: Any) -> Report:
+    with config.patch({"triton.cudagraphs": True}):
+        (outcome,) = capture(module, (torch.empty(40, 64), *more), "h200", {**FREE_EVENTS, **options}, dynamic)
     return outcome.report
 
 
-def test_a_graph_that_inductor_cuts_stays_serial_and_the_operator_is_named() -> None:
-    report = under_cudagraphs(Cut(not_in_graphs))
+def test_a_graph_that_inductor_cuts_stays_serial_and_the_operator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    find_host = pipeline.find_host
+    monkeypatch.setattr(pipeline, "find_host", lambda source: seen.append(source) or find_host(source))
+    report = under_cudagraphs(Cut(lambda x, *_: not_in_graphs(x)))
     assert report.verdict == "serial" and "2 CUDA graphs" in report.reason and "not_in_graphs" in report.reason
-    assert "def partition_1(" in report.wrapper and "call_on_streams" not in report.wrapper
+    told = backend._with_verdict(seen[0], report)[0]
+    assert functions(told) == functions(seen[0]) and "partition_1" in functions(told)
 
 
-def test_a_graph_that_computes_on_the_host_stays_serial() -> None:
-    report = under_cudagraphs(Cut(lambda x: x * (torch.ones(64).to(x.device))))
-    assert report.verdict in ("serial", "clean")
+def functions(source: str) -> dict[str, str]:
+    """The text of each function of a wrapper, methods too."""
+    return {node.name: ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
+
+
+def _rows(x: Tensor, *_: Tensor) -> Tensor:
+    return x + x[(x[:, 0] > 0).nonzero().squeeze(1)].sum(0)
+
+
+def test_a_size_that_depends_on_data_is_named() -> None:
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        report = under_cudagraphs(Cut(_rows))
+    assert report.verdict == "serial" and "'nonzero' has a size that depends on data" in report.reason
+
+
+def test_a_number_on_the_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor of one number that stays on the CPU: it is copied to the GPU, which no CUDA graph holds."""
+    on_gpu = explaining.fake_cuda
+    monkeypatch.setattr(explaining, "fake_cuda", lambda v, mode: on_gpu(v, mode) if v.dim() else mode.from_tensor(v))
+    report = under_cudagraphs(Cut(lambda x, scale: x * scale), torch.tensor(2.0))
+    assert report.verdict == "serial" and "it also computes on 'cpu' (" in report.reason and "device_put" in report.reason
 
 
 def test_a_graph_without_a_cut_is_streamed_inside_its_one_partition() -> None:
-    report = under_cudagraphs(Cut(torch.relu))
+    report = under_cudagraphs(Cut(lambda x: torch.relu(x)))
     assert report.verdict == "clean", report.reason
     assert "if _runs_on_streams(args, False):" in report.wrapper.split("def partition_0(args):")[1]
 
 
 def test_under_cudagraphs_the_size_is_read_from_the_partitions_own_arguments() -> None:
-    report = under_cudagraphs(Cut(torch.relu), dynamic=True)
+    """The graph's arguments are the parameters, the size and the rows in another order than the partition's."""
+    report = under_cudagraphs(Cut(lambda x: torch.relu(x)), dynamic=True, max_tokens=100)
     assert report.verdict == "clean", report.reason
+    partition = functions(report.wrapper)["partition_0"]
+    place = re.search(r"_runs_on_streams\(args, False, '(.*?)'", partition)
+    assert place is not None, partition[:500]
+    (unpacked,) = re.findall(r"^    (.*), = args$|^    (.*) = args$", partition, re.MULTILINE)
+    names = max(unpacked).split(", ")
+    sized = names[int(re.findall(r"inputs\[(\d+)\]", place[1])[0])]
+    assert sized == "s77" or ".shape[0]" in place[1], (names, place[1])
