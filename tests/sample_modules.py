@@ -10,23 +10,27 @@ import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch._dynamo.utils import detect_fake_mode
 from torch._inductor.virtualized import V
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from graphstreams import StreamPass
 from graphstreams.costs.devices import DEVICES
-from graphstreams.explaining import capture
+from graphstreams.explaining import PostGradBackend, capture
 from graphstreams.graph.kernels import Kernel, KernelGraph
-from graphstreams.graph.lowering import Lowered, copy_graph, lower
-from graphstreams.graph.offline import offline
+from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.graph.offline import fake_cuda, faked_parameters, offline
 from graphstreams.graph.reading import Reading
 from graphstreams.measuring import SerialCode
 from graphstreams.options import Options
 from graphstreams.outcome import Outcome, guarded
-from graphstreams.pipeline import finish
+from graphstreams.pipeline import finish, run_stages
 from graphstreams.planning.events import place_events
 from graphstreams.planning.plan import Placement, Plan
 from graphstreams.reports.report import Report
@@ -317,6 +321,38 @@ def rewritten_by_hand(reading: Reading, plan: Plan) -> tuple[torch.fx.GraphModul
         host = find_host(serial.source)
         finish(outcome, serial, lowered_with_code(module), host, Dispatch(), Options.from_dict(FREE_EVENTS))
     return module, outcome
+
+
+def compiled_by_pass(
+    sample: str, behind: Callable[[torch.fx.GraphModule], None] = lambda gm: None, **options: Any
+) -> tuple[Report, Lowered, str]:
+    """Let StreamPass see the sample's graph, then the pass `behind` it, and lower it as Inductor does, for an H200.
+
+    Returns the report, the lowered graph with the code that runs, and the serial code of the graph without either pass.
+    """
+    stream_pass = StreamPass({**FREE_EVENTS, "costs": "roofline", **options})
+    module, inputs = module_and_inputs(sample)
+    found: list[Any] = []
+
+    def visit(gm: torch.fx.GraphModule, _: list[str], __: Sequence[Any]) -> None:
+        plain = copy_graph(gm)
+        stream_pass(gm.graph)
+        behind(gm)
+        for each in (plain, gm):
+            finish_post_grad_passes(each)
+        found.extend((lower(gm, generate_code=True), lower(plain, generate_code=True).source))
+
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    torch._dynamo.reset()
+    for_h200 = mock.patch("graphstreams.backend.run_stages", functools.partial(run_stages, device=DEVICES["h200"]))
+    with for_h200, offline(DEVICES["h200"]), faked_parameters(module, mode):
+        fakes = [fake_cuda(v, mode) if isinstance(v, Tensor) else v for v in inputs]
+        with mode, torch.no_grad():
+            torch.compile(module, backend=PostGradBackend(visit))(*fakes)
+    torch._dynamo.reset()
+    (report,) = stream_pass.reports
+    lowered, serial = found
+    return report, lowered, serial
 
 
 def streamed_text(source: str) -> str:

@@ -1,13 +1,16 @@
-"""Where the number of tokens is dynamic, each call chooses between the streamed and the serial graph."""
+"""Where the number of tokens is dynamic, each call chooses between the streamed and the serial body."""
+
+import re
 
 import pytest
 import torch
-from graphstreams.runtime.twin import Dispatch, Twin
 from sample_modules import module_and_inputs
-from torch._dynamo.utils import counters
+from torch._inductor import config
 
-from graphstreams import Options, StreamPass, backend, pipeline, token_plans
+from graphstreams import Options, pipeline, token_plans
 from graphstreams.explaining import capture
+from graphstreams.runtime import dispatch
+from graphstreams.runtime.dispatch import runs_on_streams
 from graphstreams.sizing import dynamic_tokens
 
 OPTIONS = {"min_gain": 0.0, "event_us": 0.0, "costs": "roofline"}
@@ -76,58 +79,63 @@ def test_a_static_graph_with_more_rows_than_the_limit_is_serial():
     assert outcome.report.verdict == "serial"
 
 
-@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+CHECK = re.compile(
+    r"def (call|partition_0)\((?:self, )?args\):\n"
+    r" +if _runs_on_streams\(args, (.*)\):\n +return call_on_streams\(args\)\n +(.*) = args\n"
+)
+
+
+def condition(source):
+    """The function that launches the kernels: its name, the arguments of its check behind the inputs, and what it is given."""
+    ((name, arguments, inputs),) = CHECK.findall(source)
+    sizes = {argument: symbol for symbol, argument in re.findall(r"^ +(s\d+) = (arg\d+_1)$", source, re.MULTILINE)}
+    return name, eval(f"({arguments},)"), [sizes.get(each, each) for each in inputs.split(", ")]
+
+
+def streams_at(source, rows):
+    """Whether a call of the wrapper with so many rows runs the streamed body: by what is in its list of inputs."""
+    _, arguments, inputs = condition(source)
+    values = [rows if name.startswith("s") else torch.empty(rows, 64) for name in inputs]
+    return runs_on_streams(values, *arguments)
+
+
+@pytest.mark.parametrize("settings", [{}, {"triton.cudagraphs": True}])
 @pytest.mark.parametrize("limit", [8, None])
-def test_calls_of_the_backend_choose(monkeypatch, mode, limit):
-    choices, call = [], Twin.__call__
-
-    def watched(self, inputs):
-        choices.append(self._streams(inputs))
-        return call(self, inputs)
-
-    def dispatch_of(compiled):
-        return Dispatch("inputs[0]", limit) if limit else None
-
-    monkeypatch.setattr(backend, "dispatch_in_source", dispatch_of)
-    monkeypatch.setattr(StreamPass, "__call__", lambda self, graph, is_inference: None)
-    monkeypatch.setattr(Twin, "__call__", watched)
-    torch._dynamo.reset()
-    counters.clear()
-
-    def products(x, y):
-        return (x @ y).relu(), x @ y.t()
-
-    compiled = torch.compile(products, backend="graphstreams", mode=mode)
-    with torch.no_grad(), torch._inductor.config.patch(force_disable_caches=True):
-        for rows in (4, 9, 8, 100):
-            x, y = torch.randn(rows, 4), torch.randn(4, 4)
-            torch._dynamo.mark_dynamic(x, 0)
-            torch.testing.assert_close(compiled(x, y), products(x, y))
-    assert choices == ([True, False, True, False] if limit else [])
-    assert counters["stats"]["unique_graphs"] == 1
+@pytest.mark.parametrize("capturing", [True, False])
+def test_calls_choose_by_their_size_while_they_are_captured(monkeypatch, settings, limit, capturing):
+    monkeypatch.setattr(dispatch, "_capturing", lambda: capturing)
+    with config.patch(settings):
+        report = planned(max_tokens=limit)
+    assert condition(report.wrapper)[0] == ("partition_0" if settings else "call")
+    choices = [streams_at(report.wrapper, rows) for rows in (4, 9, 8, 100)]
+    assert choices == [capturing and (limit is None or rows <= limit) for rows in (4, 9, 8, 100)]
 
 
-def test_the_streamed_wrapper_says_for_which_sizes_it_runs():
+def test_the_wrapper_says_for_which_sizes_it_streams():
     report = planned(max_tokens=8)
-    dispatch = Dispatch.of(report.wrapper)
-    assert (dispatch.largest, dispatch.smallest) == (8, 0)
-    assert Dispatch.of(planned().wrapper) is None
+    _, (direct, size, largest, smallest), inputs = condition(report.wrapper)
+    assert (direct, largest, smallest) == (False, 8, 0)
+    (symbol,) = [i for i, name in enumerate(inputs) if name == report.threshold.symbol]
+    assert size == f"inputs[{symbol}]"
+    assert condition(planned().wrapper)[1] == (False,)
 
 
 def test_inputs_that_only_pass_a_wait_do_not_count_as_changed(monkeypatch):
     """Inductor makes no CUDA graph where an input is changed that may move."""
     lowered = []
 
-    def generated(outcome):
-        lowered.append(real(outcome))
-        return lowered[-1]
+    def finished(outcome, serial, streamed, *rest):
+        lowered.append((serial, streamed))
+        real(outcome, serial, streamed, *rest)
 
-    real = pipeline._generated
-    monkeypatch.setattr(pipeline, "_generated", generated)
+    real = pipeline.finish
+    monkeypatch.setattr(pipeline, "finish", finished)
     (outcome,) = capture(*module_and_inputs("diamond"), "h200", OPTIONS)
     assert outcome.report.plan.streams == 2
-    assert (list(lowered[0].graph.mutated_inputs), lowered[0].graph.mutated_input_idxs) == ([], [])
+    serial, streamed = (each.graph for each in lowered[0])
+    assert (list(serial.mutated_inputs), serial.mutated_input_idxs, list(streamed.mutated_inputs)) == ([], [], [])
     (outcome,) = capture(*module_and_inputs("write_after_read"), "h200", OPTIONS)
     assert outcome.report.plan.streams == 2
-    assert len(lowered[1].graph.mutated_inputs) == len(lowered[1].graph.mutated_input_idxs) == 1
-    assert tuple(lowered[1].graph.mutated_inputs) == outcome.reading.mutated
+    serial, streamed = (each.graph for each in lowered[1])
+    assert len(serial.mutated_inputs) == len(serial.mutated_input_idxs) == 1
+    assert tuple(serial.mutated_inputs) == tuple(streamed.mutated_inputs) == outcome.reading.mutated

@@ -23,12 +23,14 @@ from sample_modules import (
     as_on_h200,
     captured,
     kernels_of,
+    lowered_serially,
     lowered_with_code,
     module_and_inputs,
     plan_by_hand,
     reading_of,
     rewritten_by_hand,
     short_names,
+    streamed_text,
 )
 from torch import Tensor, fx
 from torch._dynamo.utils import detect_fake_mode
@@ -37,27 +39,30 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.control_dependencies import control_deps
 from torch._inductor.virtualized import V
 
-from graphstreams import Options, backend
+from graphstreams import Options, backend, pipeline
 from graphstreams.costs.devices import DEVICES
 from graphstreams.explaining import capture
 from graphstreams.graph import describe
 from graphstreams.graph.kernels import EdgeKind, KernelGraph
-from graphstreams.graph.lowering import copy_graph, finish_post_grad_passes, lower
+from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
-from graphstreams.outcome import Outcome
-from graphstreams.pipeline import prove
+from graphstreams.outcome import Outcome, guarded
+from graphstreams.pipeline import finish
 from graphstreams.planning import assembly, list_schedule
 from graphstreams.planning.events import check_plan
 from graphstreams.planning.plan import JOIN, Plan
 from graphstreams.planning.search import search_on_simulator
 from graphstreams.planning.space import Space
 from graphstreams.reports.report import Report
-from graphstreams.rewriting import events, regions, scheduling, wrapper
+from graphstreams.rewriting import events, regions, scheduling, streamed_code, wrapper
 from graphstreams.rewriting.execution import equal_bits
 from graphstreams.rewriting.order import _on_streams
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.rewriting.settings import stream_settings
+from graphstreams.rewriting.two_bodies import find_host
 from graphstreams.runtime import streams as runtime
+from graphstreams.runtime.dispatch import Dispatch
 from graphstreams.verification import happens_before as hb
 from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.interleaving import interleavings
@@ -116,8 +121,8 @@ def hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:
     """Let Inductor do in streamed graphs what the package switches off."""
-    ours = wrapper.plan_settings()
-    monkeypatch.setattr(wrapper, "plan_settings", lambda: {**ours, **settings})
+    ours = streamed_code.stream_settings()
+    monkeypatch.setattr(streamed_code, "stream_settings", lambda: {**ours, **settings})
 
 
 def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any) -> fx.Node:
@@ -165,9 +170,8 @@ def ordered_by_dependencies(module: fx.GraphModule) -> bool:
     That is, on its side of every kernel of its stream, and each wait behind the record of its event.
     """
     wrapper.register()
-    with as_on_h200(module):
-        lowered = lower(copy_graph(module))
-        module.meta[wrapper.MARK].settings.close()
+    with as_on_h200(module), V.set_choices_handler(scheduling.FusionInRegions(V.choices)):
+        lowered = lower(copy_graph(module), settings={**stream_settings(), **scheduling.settings(None)})
     with lowered.active():
         nodes = list(enumerate(_on_streams(lowered)))
     made_by = {name: node for _, (node, _) in nodes for name in node.get_buffer_names()}
@@ -304,10 +308,10 @@ def test_trap_6_a_buffer_that_inductor_reuses_across_streams_is_refused(monkeypa
     plan_with(monkeypatch, allow_buffer_reuse=True)
     report = report_of(reading, plan)
     assert report.verdict == "clean"
-    assert "# reuse" not in report.wrapper
+    assert "# reuse" not in streamed_text(report.wrapper)
     hold_nothing(monkeypatch)
     report = report_of(reading, plan)
-    assert "# reuse" in report.wrapper
+    assert "# reuse" in streamed_text(report.wrapper)
     assert refused(report, "nothing makes the caller's stream wait for stream1")
 
 
@@ -321,14 +325,14 @@ def test_trap_8_a_kernel_in_place_of_what_another_stream_reads_is_refused(monkey
     plan = named_plan(reading.kernels, {"wa": 0, "wb": 0, "mm": 1, "sin": 0})
     report = report_of(reading, plan)
     assert report.verdict == "clean"
-    assert "# reuse" not in report.wrapper
+    assert "# reuse" not in streamed_text(report.wrapper)
     # Either of two things keeps the sine out of the product's operand: that nothing is done in place, and that the values are
     # held to the join.
     plan_with(monkeypatch, inplace_buffers=True)
-    assert "# reuse" not in report_of(reading, plan).wrapper
+    assert "# reuse" not in streamed_text(report_of(reading, plan).wrapper)
     hold_nothing(monkeypatch)
     report = report_of(reading, plan)
-    assert "# reuse" in report.wrapper
+    assert "# reuse" in streamed_text(report.wrapper)
     assert refused(report, "mm on stream1 reads")
     assert "triton_poi_fused_sin_0 on the caller's stream writes" in report.reason
 
@@ -342,11 +346,11 @@ def test_trap_8_nothing_is_done_in_place_though_it_were_sound_where_one_stream_h
 ) -> None:
     reading = read_function(in_place, 4)
     plan = named_plan(reading.kernels, {"wa": 0, "wb": 1, "sin": 0})
-    assert "# reuse" not in report_of(reading, plan).wrapper
+    assert "# reuse" not in streamed_text(report_of(reading, plan).wrapper)
     plan_with(monkeypatch, inplace_buffers=True)
     report = report_of(reading, plan)
     assert report.verdict == "clean"
-    assert "# reuse" in report.wrapper
+    assert "# reuse" in streamed_text(report.wrapper)
 
 
 # --- 7, 10: memory given back while another stream uses it
@@ -664,7 +668,7 @@ def test_trap_13_one_function_records_each_event_before_anything_waits_for_it(sa
     source = captured(sample).report.wrapper
     functions = [f for f in ast.walk(ast.parse(source)) if isinstance(f, ast.FunctionDef)]
     syncs = [f.name for f in functions if re.search(r"event\d+\.(record|wait)\(", ast.unparse(f))]
-    assert syncs == ["call"]
+    assert syncs == ["call_on_streams"]
     recorded: set[str] = set()
     for step in read_wrapper(source).steps:
         assert not isinstance(step, Wait) or step.event in recorded
@@ -683,17 +687,31 @@ CUT_AT = "graphstreams_tests::split_signs"
 def test_trap_13_a_graph_is_not_cut_into_functions_that_are_captured_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under CUDA graphs Inductor cuts a graph at operators that cannot be captured, and captures each piece by itself."""
 
-    def functions() -> tuple[Report, set[str]]:
-        with config.patch({"triton.cudagraphs": True, "graph_partition": True, "custom_should_partition_ops": [CUT_AT]}):
-            report = capture(*module_and_inputs("custom_function"), "h200", FREE_EVENTS)[0].report
-        return report, set(re.findall(r"^ *def (partition_\d+|call)\(", report.wrapper, re.MULTILINE))
+    generated: list[str] = []
 
-    report, found = functions()
-    assert (report.verdict, found) == ("clean", {"call"})
+    def spy(module: fx.GraphModule) -> Lowered:
+        lowered = real(module)
+        generated.append(lowered.source)
+        return lowered
+
+    def report_with(cut: bool) -> Report:
+        with config.patch({"triton.cudagraphs": True, "graph_partition": cut, "custom_should_partition_ops": [CUT_AT]}):
+            return capture(*module_and_inputs("custom_function"), "h200", FREE_EVENTS)[0].report
+
+    def functions(source: str) -> set[str]:
+        return set(re.findall(r"^ *def (partition_\d+|call\w*)\(", source, re.MULTILINE))
+
+    real = pipeline.streamed_code
+    monkeypatch.setattr(pipeline, "streamed_code", spy)
+    report = report_with(cut=True)
+    assert (report.verdict, report.stage, generated) == ("serial", "read", [])
+    assert "CUDA graphs at" in report.reason and "split_signs" in report.reason
+    report = report_with(cut=False)
+    assert (report.verdict, functions(report.wrapper)) == ("clean", {"call", "call_on_streams"})
     plan_with(monkeypatch, graph_partition=True)
-    report, found = functions()
-    assert found >= {"partition_0", "partition_1"}
-    assert (report.verdict, report.stage) == ("refused", "verify")
+    report = report_with(cut=False)
+    assert functions(generated[-1]) >= {"partition_0", "partition_1"}
+    assert (report.verdict, report.stage, functions(report.wrapper)) == ("refused", "verify", {"call"})
 
 
 # --- 14: operators that promise nothing
@@ -874,14 +892,21 @@ def behind_producers(sample: str, source: str) -> bool:
 
 def test_trap_17_each_record_is_right_behind_its_producer_and_elsewhere_refused() -> None:
     outcome = captured("diamond")
-    lowered = lowered_with_code(outcome.module)
-    assert behind_producers("diamond", lowered.source)
+    assert outcome.reading is not None
+    lowered, serial = lowered_with_code(outcome.module), lowered_serially(outcome.reading.module)
     late = replace(lowered, source=with_a_late_record(lowered.source))
-    assert not behind_producers("diamond", late.source)
     assert verify(late.source) == []  # it orders too much, not too little
-    report = prove(
-        Outcome(outcome.report, outcome.module, outcome.reading, outcome.device), late, Options(**FREE_EVENTS)
-    ).report
+
+    def finished_with(streamed: Lowered) -> Report:
+        tried = Outcome(replace(outcome.report, verdict="serial"), outcome.module, outcome.reading, outcome.device)
+        with guarded(tried):
+            finish(tried, serial, streamed, find_host(serial.source), Dispatch(), Options(**FREE_EVENTS))
+        return tried.report
+
+    assert behind_producers("diamond", lowered.source)
+    assert not behind_producers("diamond", late.source)
+    assert finished_with(lowered).verdict == "clean"
+    report = finished_with(late)
     assert (report.verdict, report.order_kept) == ("refused", False)
 
 

@@ -17,8 +17,10 @@ def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -
     `mutated` are the inputs that the kernels of the streamed body write, as they were read from the graph.
     """
     first, second = ([_layout(value) for value in lowered.graph.graph_outputs] for lowered in (serial, streamed))
+    if len(first) != len(second):
+        return f"it has {len(second)} outputs on streams and {len(first)} in the serial code"
     if first != second:
-        place = next((i for i, pair in enumerate(zip(first, second, strict=False)) if pair[0] != pair[1]), len(first))
+        place = next(i for i, pair in enumerate(zip(first, second, strict=True)) if pair[0] != pair[1])
         return f"output {place} has another layout on streams than in the serial code"
     if set(serial.graph.mutated_inputs) != set(mutated):
         return "the streamed body changes other inputs than the serial code"

@@ -1,0 +1,149 @@
+"""Passes behind StreamPass that place streams: what they placed is taken out of the code that runs, and the report says so."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+
+import pytest
+import torch
+from sample_modules import compiled_by_pass
+from torch import fx
+
+from graphstreams.rewriting import events
+from graphstreams.rewriting.execution import equal_bits, run_on_cpu
+from graphstreams.rewriting.placed_streams import StreamsRemain, placed_streams, without_streams
+from graphstreams.runtime import verdicts
+from graphstreams.verification.trace import CALLER, launch_order
+from graphstreams.verification.wrapper import read_bodies, verify
+
+MM = torch.ops.aten.mm.default
+Pass = Callable[[fx.GraphModule], None]
+
+
+def nothing(gm: fx.GraphModule) -> None:
+    pass
+
+
+def second_product(gm: fx.GraphModule) -> fx.Node:
+    return list(gm.graph.find_nodes(op="call_function", target=MM))[1]
+
+
+def move_a_product(gm: fx.GraphModule) -> None:
+    events.set_stream(second_product(gm), 1)
+
+
+def bare_operations(gm: fx.GraphModule) -> None:
+    """Around a product on another stream, as nodes that nothing depends on."""
+    product = second_product(gm)
+    events.set_stream(product, 1)
+    with gm.graph.inserting_before(product):
+        gm.graph.call_function(*events.record(0, 0))
+        gm.graph.call_function(*events.wait(0, 1))
+    with gm.graph.inserting_after(product):
+        wait = gm.graph.call_function(*events.wait(1, 0))
+    with gm.graph.inserting_before(wait):
+        gm.graph.call_function(*events.record(1, 1))
+
+
+def ordered_operations(gm: fx.GraphModule) -> None:
+    """The same in `control_deps`, the join behind the product."""
+    product = second_product(gm)
+    (first,) = gm.graph.find_nodes(op="placeholder")[:1]
+    events.set_stream(product, 1)
+    with gm.graph.inserting_before(product):
+        fork = events.ordered(gm, events.record(0, 0), [first])
+        events.ordered(gm, events.wait(0, 1), [fork])
+    with gm.graph.inserting_before(product.next):
+        done = events.ordered(gm, events.record(1, 1), [product])
+        events.ordered(gm, events.wait(1, 0), [done])
+
+
+PASSES = {move_a_product: 1, bare_operations: 5, ordered_operations: 5}
+
+
+def launches_and_lines(source: str) -> list[str]:
+    """The function that is called, without comments, which name the graph."""
+    start = source.index("def call(")
+    return [line for line in source[start : source.index("benchmark")].splitlines() if not line.lstrip().startswith("#")]
+
+
+@pytest.mark.parametrize("sample", ["diamond", "three_arms", "write_after_read"])
+@pytest.mark.parametrize("behind", PASSES)
+def test_streams_that_a_pass_behind_ours_placed_are_refused_and_the_code_is_serial(behind: Pass, sample: str) -> None:
+    report, lowered, plain = compiled_by_pass(sample, behind)
+    assert (report.verdict, report.stage) == ("refused", "verify")
+    assert f"a pass behind this one placed {PASSES[behind]} nodes on streams" in report.reason
+    assert "taken out" in report.reason
+    assert launches_and_lines(lowered.source) == launches_and_lines(plain)  # the same launches in the same order
+    (trace,) = read_bodies(lowered.source)
+    assert set(launch_order(trace)) == {CALLER} and verify(lowered.source) == []
+    for word in ("call_on_streams", "ops.streams", "_get_stream_by_index", "stream1", ".record("):
+        assert word not in lowered.source
+    assert verdicts.NAME in lowered.source  # the code says from a cache too why it is serial
+
+
+@pytest.mark.parametrize("behind", PASSES)
+def test_what_inductor_tells_of_the_graph_is_what_it_tells_of_the_serial_one(behind: Pass) -> None:
+    """Of its changed inputs: where one is changed that may move, there is no CUDA graph."""
+    for sample in ("diamond", "write_after_read"):
+        ours, expected = (compiled_by_pass(sample, each)[1].graph for each in (behind, nothing))
+        assert list(ours.mutated_inputs) == list(expected.mutated_inputs)
+        assert ours.mutated_input_idxs == expected.mutated_input_idxs
+
+
+def test_a_graph_whose_later_passes_place_nothing_gets_its_streams() -> None:
+    report, lowered, _ = compiled_by_pass("diamond", nothing)
+    assert report.verdict == "clean", report.reason
+    assert lowered.source == report.wrapper and "def call_on_streams(" in lowered.source
+
+
+@pytest.mark.parametrize("behind", PASSES)
+def test_the_graph_without_them_has_its_operators_in_the_same_order_and_computes_the_same_bits(behind: Pass) -> None:
+    graph = fx.Graph()
+    inputs = [graph.placeholder(name) for name in "xyz"]
+    first = graph.call_function(MM, (inputs[0], inputs[1]))
+    second = graph.call_function(MM, (inputs[0], inputs[2]))
+    graph.output((graph.call_function(torch.ops.aten.add.Tensor, (first, second)), second))
+    module = fx.GraphModule(torch.nn.Module(), graph)
+    for node in graph.nodes:
+        node.meta["val"] = torch.empty(4, 4)
+    before = [(node.op, node.name, node.target) for node in graph.nodes]
+    changed = fx.GraphModule(module, copy.deepcopy(graph))
+    behind(changed)
+    assert len(placed_streams(changed)) == PASSES[behind]
+    plain = without_streams(changed)
+    kept = [(node.op, node.name, node.target) for node in plain.graph.nodes if node.op != "get_attr"]
+    assert placed_streams(plain) == [] and kept == before
+    assert len(placed_streams(changed)) == PASSES[behind]  # the graph given is left as it is
+    values = [torch.randn(4, 4) for _ in inputs]
+    assert all(equal_bits(*pair) for pair in zip(run_on_cpu(plain, values), run_on_cpu(module, values), strict=True))
+
+
+def test_a_value_that_is_passed_through_a_wait_is_read_without_it() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    product = graph.call_function(MM, (x, x))
+    inner = fx.Graph()
+    inside = inner.placeholder("inside")
+    inner.call_function(*events.wait(0, 1))
+    inner.output((inside,))
+    module = fx.GraphModule(torch.nn.Module(), graph)
+    module.waiting = fx.GraphModule(torch.nn.Module(), inner)
+    waited = graph.call_function(events.control_deps, ((product,), graph.get_attr("waiting"), product))
+    passed = graph.call_function(operator.getitem, (waited, 0))
+    graph.output((graph.call_function(MM, (passed, x)),))
+    plain = without_streams(module)
+    last = [node for node in plain.graph.nodes if node.op == "call_function"][-1]
+    assert [node.name for node in last.args] == [product.name, "x"]
+    assert placed_streams(plain) == []
+
+
+def test_a_result_of_an_operation_that_is_read_is_not_taken_out() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    record = graph.call_function(*events.record(0, 0))
+    graph.output((graph.call_function(torch.ops.aten.add.Tensor, (x, record)),))
+    with pytest.raises(StreamsRemain, match="add_tensor reads the result of record_event_default"):
+        without_streams(fx.GraphModule(torch.nn.Module(), graph))
