@@ -83,8 +83,8 @@ def _read_statement(read: KernelSource, statement: ast.stmt, name: str, line: in
             pass
         case ast.Expr(value=value) if ast.unparse(value) in _RUN_AT_IMPORT:
             pass
-        case ast.If(test=test, body=body, orelse=[]) if (
-            ast.unparse(test) == "__name__ == '__main__'" and _BENCHMARK.fullmatch("\n".join(map(ast.unparse, body)))
+        case ast.If(test=test, body=body, orelse=[]) if ast.unparse(test) == "__name__ == '__main__'" and _BENCHMARK.fullmatch(
+            "\n".join(map(ast.unparse, body))
         ):
             pass
         case _:

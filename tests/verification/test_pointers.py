@@ -409,7 +409,7 @@ def test_the_benchmark_that_inductor_writes_behind_a_kernel_is_not_run() -> None
         ("__name__ == '__main__'", "__name__ != '__main__'"),
         ("    num_gb = 2.048e-06\n", "    kernel = call\n"),
         ("    args = get_args()\n", "    args = get_args()\n    call(args)\n"),
-        ("GB/s\")\n", "GB/s\")\nelse:\n    kernel = call\n"),
+        ('GB/s")\n', 'GB/s")\nelse:\n    kernel = call\n'),
         ("\nif __name__", "\n__name__ = '__main__'\nif __name__"),
         ("def get_args():", "def __name__(): ...\ndef get_args():"),
     ],
