@@ -34,7 +34,7 @@ def plan_for_tokens(
     except Serial:
         if not outcome.report.us:
             raise
-        # Fewer tokens may gain yet; this call, and others with as many, will run the serial twin.
+        # Fewer tokens may gain yet; this call, and others with as many, will run the serial body.
         fewer = _plan_for_fewer(outcome, tokens, options)
         if fewer is None:
             raise
