@@ -30,12 +30,14 @@ from workers import Lost, Worker, environment_of, one_line, serve
 
 ROOT = Path(__file__).parents[1]
 OFFSETS = (0, 1, 3, 8)
-# How each way runs; serial runs the same way, or called directly if it has none of its own.
+# How each way runs; serial runs the same way, or called directly if it has none of its own. Only what is captured has streams.
 SERIAL_WAY = {
     "direct": "direct",
     "from a cache": "direct",
     "StreamPass": "direct",
     "captured by hand": "captured by hand",
+    "from a cache, captured": "captured by hand",
+    "StreamPass, captured": "captured by hand",
     "reduce-overhead": "reduce-overhead",
 }
 WAYS = tuple(SERIAL_WAY)

@@ -96,11 +96,11 @@ class Sides:
             settings.update(torch._inductor.list_mode_options("reduce-overhead"))
         if name.startswith("serial"):
             return torch.compile(self._module, dynamic=False, options=settings), ()
-        if name == "StreamPass":
+        if name.startswith("StreamPass"):
             stream_pass = StreamPass(self.options)
             settings["post_grad_custom_post_pass"] = stream_pass
             return torch.compile(self._module, dynamic=False, options=settings), stream_pass.reports
-        if name == "from a cache":  # compiled before, by the way "direct" or right here
+        if name.startswith("from a cache"):  # compiled before, by the way "direct" or right here
             self._function("direct", {"compiled_at": self._group[2]})
             torch._dynamo.reset()
             self._functions.clear()
@@ -109,7 +109,7 @@ class Sides:
 
     def _results(self, function: Function, way: str, offset: int) -> list[Any]:
         """Outputs and inputs after a call on fresh values."""
-        if way == "captured by hand":
+        if "captured" in way:
             static = self._values(offset, 1)
             captured = Captured(lambda: function(*static), [])  # clones would be aligned
             copy_into(static, self._values(offset, 2))
@@ -124,7 +124,9 @@ class Sides:
 
 
 def _serial_way(way: str) -> str:
-    return way if way in ("captured by hand", "reduce-overhead") else "direct"
+    if "captured" in way:
+        return "captured by hand"
+    return way if way == "reduce-overhead" else "direct"
 
 
 @contextlib.contextmanager

@@ -10,8 +10,9 @@ from graphstreams.reports.contest import markdown, shortened, versions
 SIDES = ("serial", "graphstreams")
 HEADERS = ("tokens", "runs on", "serial us", "graphstreams us", "ratio", "direct ratio", "wrong runs / runs")
 LEGEND = (
-    "Times are medians of one replay of a CUDA graph, and `runs on` is what was captured in it. A ratio is how many times faster than serial graphstreams is: `ratio` "
-    "as a CUDA graph, `direct ratio` launched by the host. Runs, some of each way, are wrong where outputs or caches differ."
+    "Times are medians of one replay of a CUDA graph, and `runs on` is what was captured in it. A ratio is how many times "
+    "faster than serial graphstreams is: `ratio` as a CUDA graph, `direct ratio` launched by the host. Runs, some of each way, "
+    "are wrong where outputs or caches differ."
 )
 
 

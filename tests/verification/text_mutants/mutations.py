@@ -17,7 +17,7 @@ Mutation = Callable[[Text], None]
 
 WEIGHTS: dict[Mutation, int] = {
     lines.drop: 3,
-    lines.drop_sync: 16,
+    lines.drop_sync: 18,
     lines.drop_del: 4,
     lines.duplicate: 3,
     lines.move: 6,
@@ -31,7 +31,7 @@ WEIGHTS: dict[Mutation, int] = {
     lines.into_block: 3,
     names.rename_tensor: 4,
     names.rename_launch_operand: 10,
-    names.rename_stream: 12,
+    names.rename_stream: 14,
     names.rename_event: 8,
     names.rename_handle: 3,
     names.replace_out: 4,
@@ -47,7 +47,7 @@ WEIGHTS: dict[Mutation, int] = {
     odd.odd_statement: 3,
     odd.odd_rebind: 2,
     odd.odd_operator: 3,
-    odd.odd_dispatch: 3,
+    odd.odd_dispatch: 1,
     odd.rebind_in_module: 2,
     odd.drop_in_module: 1,
     kernels.rename_pointer: 3,

@@ -61,12 +61,14 @@ _ODD_HANDLERS = (
 _ODD_DISPATCHES = (
     "if not {asks}(args, False):", "if {asks}(args, True):", "if {asks}(args, False) or 1:", "if 0 and {asks}(args, False):",
     "while {asks}(args, False):", "if {asks}(args[:], False):", "if {asks}(args, direct=True):", "if {asks}([], False):",
-    "if {asks}(args, False, 'inputs.append(inputs[0])'):", "if {asks}(args, True, 'inputs.reverse()'):", "if {asks}(args, 0, '0', 3):",
+    "if {asks}(args, False, 'inputs.append(inputs[0])'):", "if {asks}(args, True, 'inputs.reverse()'):",
+    "if {asks}(args, 0, '0', 3):",
     "if {asks}(args, False, 'inputs[0].shape[0]', 4, 1):", "if {asks}(args, False) and args.reverse() is None:",
     "if args.reverse() or {asks}(args, False):", "if {asks}(args, False) if args else True:",
 )  # fmt: skip
 _ODD_CALLS = (
-    "return call_on_streams(list(args))", "return call_on_streams(args[::-1])", "call_on_streams(args)", "args = call_on_streams(args)",
+    "return call_on_streams(list(args))", "return call_on_streams(args[::-1])", "call_on_streams(args)",
+    "args = call_on_streams(args)",
     "return call_on_streams([*args])", "return call_on_streams(args) or args", "return (*call_on_streams(args), )",
     "return call_on_streams(args)[::-1]", "return call_on_streams(args) + (args, )", "yield call_on_streams(args)",
     "keep = list(args); return call_on_streams(args)", "args.append(args[0]); return call_on_streams(args)",
