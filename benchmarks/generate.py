@@ -6,8 +6,8 @@ Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default
 7B model, with four layers, bf16, with a static cache. Every side has a copy of the model that shares the weights, so that each
 keeps its own compiled call. A step is one token; the prompt, which is not compiled, is not timed. transformers makes a new
 static cache for every text, so Inductor's CUDA graphs are recorded anew in the first steps of each: "all" counts these and
-"steady" begins behind them. With `--profile` some steady steps of each side are taken apart. Exit status 1: a side failed, or is under
-its bar.
+"steady" begins behind them. With `--profile` some steady steps of each side are taken apart. Exit status 1: a side failed, or
+is under its bar.
 """
 
 from __future__ import annotations

@@ -68,12 +68,12 @@ def tokens_around(threshold: Mapping[str, Any] | None) -> list[int]:
 
 
 def runs_on(report: Mapping[str, Any], tokens: int) -> str:
-    """What a call with so many tokens runs, by report.json."""
+    """Which body a call with so many tokens runs in a CUDA graph, by report.json."""
     if report["verdict"] != "clean":
         return "serial"
     limits = report["threshold"] or {"smallest": 0, "largest": None}
     below = limits["largest"] is None or tokens <= limits["largest"]
-    return "streams" if limits["smallest"] <= tokens and below else "serial"
+    return "streams" if limits["smallest"] <= tokens and below else "serial body"
 
 
 def wrong_runs(sides: Sequence[Contestant], config: Config, seeds: int) -> dict[str, int]:
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     captures = captures_in(arguments.rounds)
     result = {**environment(), "repeats": REPEATS, "captures": captures, "compiled_at": config.tokens, "rows": []}
     result.update({name: getattr(arguments, name) for name in ("tp", "rounds", "seeds", "min_gain")})
-    result.update({name: report[name] for name in ("verdict", "reason", "threshold")})
+    result.update({name: report[name] for name in ("verdict", "reason", "threshold", "launched_by_the_host")})
     print(f"compiled after {time.perf_counter() - started:.0f} s. {told(result)}", flush=True)
     given = sorted({*arguments.tokens}) if arguments.tokens else tokens_around(report["threshold"])
     for tokens in given:

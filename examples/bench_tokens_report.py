@@ -10,7 +10,7 @@ from graphstreams.reports.contest import markdown, shortened, versions
 SIDES = ("serial", "graphstreams")
 HEADERS = ("tokens", "runs on", "serial us", "graphstreams us", "ratio", "direct ratio", "wrong runs / runs")
 LEGEND = (
-    "Times are medians of one replay of a CUDA graph. A ratio is how many times faster than serial graphstreams is: `ratio` "
+    "Times are medians of one replay of a CUDA graph, and `runs on` is what was captured in it. A ratio is how many times faster than serial graphstreams is: `ratio` "
     "as a CUDA graph, `direct ratio` launched by the host. Runs, some of each way, are wrong where outputs or caches differ."
 )
 
@@ -31,7 +31,11 @@ def told(result: Mapping[str, Any]) -> str:
     why = f": {result['reason']}" if result["reason"] else ""
     threshold = result["threshold"]
     limits = f" Threshold: {threshold['reason']}." if threshold else " It has no threshold."
-    return f"Compiled with {result['compiled_at']} tokens; verdict: {result['verdict']}{why}.{limits}"
+    direct = ""
+    if result["verdict"] == "clean":
+        bodies = {"serial": "every number of tokens runs the serial body", "streams": "the same body runs as in a CUDA graph"}
+        direct = f" Launched by the host {bodies[result['launched_by_the_host']]}."
+    return f"Compiled with {result['compiled_at']} tokens; verdict: {result['verdict']}{why}.{limits}{direct}"
 
 
 def graphs_told(result: Mapping[str, Any]) -> str:

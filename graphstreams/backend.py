@@ -26,10 +26,12 @@ from graphstreams.options import OptionError, Options, disabled
 from graphstreams.pipeline import run_stages
 from graphstreams.plan_key import source_hash
 from graphstreams.reports.report import Report
-from graphstreams.rewriting.placed_streams import placed_streams, serial_code
+from graphstreams.rewriting.placed_streams import StreamsRemain, placed_streams, serial_code
+from graphstreams.rewriting.settings import unusable_setting
 from graphstreams.rewriting.two_bodies import CannotJoin, add_lines
 from graphstreams.rewriting.wrapper import SEEN, foreign_generator, register
 from graphstreams.runtime import allocator, verdicts
+from graphstreams.verification.wrapper import UnreadableWrapper, verify
 
 log = logging.getLogger("graphstreams")
 
@@ -81,8 +83,12 @@ class StreamPass(CustomInferenceAwareGraphPass):
         gm = lowered.module
         if placed := placed_streams(gm):
             # Whoever placed them saw a serial graph, and knows of no streams but the caller's.
-            reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; they are taken out"
-            source = serial_code(lowered, source)
+            reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; "
+            try:
+                source = serial_code(lowered, source)
+                reason += f"they are taken out{_unproved(source)}"
+            except StreamsRemain as why:
+                reason += f"they run as that pass has it, because they can't be taken out: {why}"
             report = Report(name, "refused", reason, "verify", wrapper=source)
         else:
             texts = self.options.dump is not None
@@ -174,7 +180,16 @@ def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
         check_graph(gm)
     except Unsupported as reason:
         return str(reason)
-    return foreign_generator()
+    return unusable_setting() or foreign_generator()
+
+
+def _unproved(serial: str) -> str:
+    """What the proof says against a serial wrapper, for the end of a sentence; empty if it has no race."""
+    try:
+        races = verify(serial)
+    except UnreadableWrapper as reason:
+        return f"; the serial code can't be proved ({reason})"
+    return f"; the serial code has a race: {races[0]}" if races else ""
 
 
 def _with_verdict(source: str, report: Report) -> tuple[str, Sequence[tuple[int, int]]]:

@@ -150,10 +150,11 @@ def listed_wait_us(options: Options) -> float:
     return LISTED_WAIT_US if options.event_us is None else options.event_us
 
 
-def check_gain(report: Report, options: Options, lost_fusions: int, device: Device) -> None:
+def check_gain(report: Report, options: Options, lost_fusions: int, device: Device, joined_us: float = 0.0) -> None:
     """Raise Serial where the report's plan gains less than `options.min_gain`, measured where it was, else predicted.
 
-    `lost_fusions` is how many launches more than the serial code the plan's code has; with a measurement it does not count.
+    `lost_fusions` is how many launches more than the serial code the plan's code has, but for those that the serial code joins
+    into one (combo kernels); those save it at most `joined_us` us. With a measurement neither counts.
     """
     plan, measured = report.plan, report.measurement
     assert plan is not None
@@ -167,9 +168,11 @@ def check_gain(report: Report, options: Options, lost_fusions: int, device: Devi
             raise Serial("serial", text)
         return
     # Each launch that the serial graph did not have costs at least the shortest kernel.
-    gain = 1 - (plan.streamed_us + max(0, lost_fusions) * device.launch_us) / plan.serial_us
+    streamed_us, serial_us = plan.streamed_us + max(0, lost_fusions) * device.launch_us, plan.serial_us - joined_us
+    gain = 1 - streamed_us / serial_us if serial_us > 0 else 0.0
     if gain < options.min_gain:
         lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
+        lost += f", {joined_us:.1f} us that serial's combo kernels may save counted in" if joined_us > 0 else ""
         raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
 
 

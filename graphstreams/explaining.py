@@ -14,9 +14,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.backend import _graph_name, _input_names
 from graphstreams.costs.devices import Device, device_at_hand, device_by_name
-from graphstreams.graph.offline import fake_cuda, faked_parameters, has_gpu, offline
+from graphstreams.graph.offline import fake_cuda, faked_parameters, has_gpu, offline, settings_that_time
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome
+from graphstreams.outcome import Outcome, note
 from graphstreams.pipeline import run_stages
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
@@ -61,11 +61,14 @@ def capture(
     outcomes: list[Outcome] = []
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     at_hand = has_gpu() and device.name == torch.cuda.get_device_name(0)
+    off = [] if at_hand else settings_that_time()
     with contextlib.nullcontext() if at_hand else offline(device), faked_parameters(module, mode):
         fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]
 
         def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
             outcomes.append(run_stages(gm, chosen, _graph_name(), names, device, texts=True))
+            if off:
+                note(outcomes[-1], f"off, for without that GPU nothing can be timed: {', '.join(off)}")
 
         backend = PostGradBackend(plan)
         with mode, torch.no_grad(), _fresh_dynamo():

@@ -11,6 +11,7 @@ from torch._inductor import config
 
 from graphstreams.choosing import best_plan, check_gain, check_speed
 from graphstreams.costs.devices import Device, device_at_hand
+from graphstreams.graph.joined import joined_kernels, most_saved_us, template_count
 from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.reading import Reading, read
@@ -23,7 +24,7 @@ from graphstreams.rewriting import order, wrapper
 from graphstreams.rewriting.agreement import disagreement, matching_outputs
 from graphstreams.rewriting.kernel_differences import kernel_differences
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.rewriting.settings import settings_off, stream_settings, unusable_setting
+from graphstreams.rewriting.settings import changes_kernels, settings_off, stream_settings, unusable_setting
 from graphstreams.rewriting.streamed_code import streamed_code
 from graphstreams.rewriting.two_bodies import CannotJoin, Host, find_host, join
 from graphstreams.runtime.allocator import unsuited
@@ -64,7 +65,7 @@ def _stages(
     inputs: Sequence[Any] | None, serial: Lowered | None,
 ) -> None:  # fmt: skip
     with stage(outcome, "read"):
-        if reason := unsuited() or lacking(at_hand=outcome.device is None) or wrapper.foreign_generator() or unusable_setting():
+        if reason := unsuited() or lacking(at_hand=outcome.device is None) or unusable_setting() or wrapper.foreign_generator():
             raise Serial("serial", reason)
         final = _final_graph(gm, finished=serial is not None)
         reading = outcome.reading = read(final, outcome.report.name, input_names, stream_settings())
@@ -73,12 +74,13 @@ def _stages(
             if kernel.kind == "triton" and kernel.exclusive_reason:
                 note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
         serial = serial or lower(copy_graph(final), generate_code=True)
-        host = _host_of(serial)
         with serial.active():
-            launches, memory = order.launch_count(serial), peak_memory(serial)
+            launches = order.launch_count(serial)
         outcome.report = replace(
-            outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source
-        )
+            outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=reading.peak_memory,
+            wrapper=serial.source,
+        )  # fmt: skip
+        host = _host_of(serial)
         _note_settings(outcome)
         tokens = dynamic_tokens(final)
         if tokens is None:
@@ -167,7 +169,8 @@ def _sizes(host: Host, module: fx.GraphModule) -> dict[str, str]:
 
 def _note_settings(outcome: Outcome) -> None:
     if off := settings_off():
-        note(outcome, f"off on streams, on in the serial code: {', '.join(off)}")
+        bits = "; bits may differ between calls that run streams and calls that don't" if changes_kernels() else ""
+        note(outcome, f"off on streams, on in the serial code: {', '.join(off)}{bits}")
     if config.coordinate_descent_tuning:
         text = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
         note(outcome, text)
@@ -191,8 +194,8 @@ def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
 
 def _prove(outcome: Outcome, source: str, serial: Lowered, streamed: Lowered, options: Options) -> None:
     """Check the text with both bodies. Raises Serial if it is not proved, or not worth its launches or memory."""
-    reading, plan, device = outcome.reading, outcome.report.plan, outcome.device
-    assert reading is not None and plan is not None and device is not None
+    reading, plan = outcome.reading, outcome.report.plan
+    assert reading is not None and plan is not None
     with stage(outcome, "verify"):
         with streamed.active():
             launches, memory = order.launch_count(streamed), peak_memory(streamed)
@@ -209,9 +212,24 @@ def _prove(outcome: Outcome, source: str, serial: Lowered, streamed: Lowered, op
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
         outcome.report = replace(outcome.report, differences=kernel_differences(serial.source, streamed.source))
-        check_gain(outcome.report, options, launches - outcome.report.kernels_serial, device)
+        _check_rival(outcome, serial, streamed, launches, options)
         part = streamed_part(outcome)
         _check_memory(int(outcome.report.memory_serial * part), int(memory * part), options)
+
+
+def _check_rival(outcome: Outcome, serial: Lowered, streamed: Lowered, launches: int, options: Options) -> None:
+    """Raise Serial if the serial code, with the user's settings, may be no slower. `launches` are the streamed code's."""
+    report, device = outcome.report, outcome.device
+    assert report.kernels is not None and device is not None
+    with serial.active():
+        joined, templates = joined_kernels(serial, report.kernels), template_count(serial)
+    with streamed.active():
+        templates -= template_count(streamed)
+    if report.measurement is None and templates > 0:
+        text = f"max-autotune chose templates for {templates} of the serial code's kernels, which streams go without"
+        raise Serial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
+    lost = launches - report.kernels_serial - sum(len(kernels) - 1 for kernels in joined)
+    check_gain(report, options, lost, device, most_saved_us(joined, report.us) if report.us else 0.0)
 
 
 def _check_memory(serial: int, streamed: int, options: Options) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sympy
 import torch
-from sample_modules import FREE_EVENTS, captured, lowered_with_code, module_and_inputs, reading_of, serial_code
+from sample_modules import FREE_EVENTS, captured, lowered_serially, module_and_inputs, reading_of, serial_code
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
@@ -81,7 +81,7 @@ def test_nothing_in_the_code_depends_on_the_order_of_the_kernels() -> None:
         return (m.wb(x).relu() @ x.t()).sin() @ x, m.wc(x)
 
     reading = reading_of_function(chain, torch.empty(64, 64))
-    own = lowered_with_code(reading.module).source
+    own = lowered_serially(reading.module).source
     assert "in_out_ptr" in own and "# reuse" in own
     source = serial_code(reading).lowered.source
     assert "in_out_ptr" not in source and "# reuse" not in source

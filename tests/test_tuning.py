@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch import fx
 from graphstreams import plan_key, tuning
 from graphstreams.costs.devices import DEVICES
 from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.graph.lowering import Lowered
 from graphstreams.graph.reading import Reading
 from graphstreams.options import Options
 from graphstreams.planning.list_schedule import plan_kernels
@@ -50,6 +52,7 @@ class Player:
 
     def __init__(self, us: Mapping[int, float]) -> None:
         self.us, self.measured, self.asked = us, list[list[int]](), list[int]()
+        self.direct, self.launched = dict[Any, float](), list[list[Any]]()
 
     def serial(self, order: Sequence[int]) -> Any:
         return SERIAL
@@ -59,6 +62,10 @@ class Player:
 
     def call(self, function: Callable[[], Any]) -> Any:
         return function()
+
+    def direct_times(self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[float]:
+        self.launched.append([function() for function in functions])
+        return [self.direct[result] for result in self.launched[-1]]
 
     def blocks(self, kernel: int) -> list[Blocks]:
         self.asked.append(kernel)
@@ -75,6 +82,7 @@ class Code:
     keys_of: Sequence[str] = ()
     players: list[Player]
     us: Mapping[int, float]
+    direct: Mapping[Any, float] = {}
     error: Exception | None = None
 
     def __init__(self, reading: Reading) -> None:
@@ -90,6 +98,7 @@ class Code:
         if self.error is not None:
             raise self.error
         self.players.append(Player(self.us))
+        self.players[-1].direct.update(self.direct)
         return self.players[-1]
 
 
@@ -519,29 +528,37 @@ def test_without_a_search_the_faster_of_the_plans_given_is_taken(monkeypatch: py
     assert turns[-1] == [SERIAL, replace(one, priority=-1), replace(two, priority=-1)]
 
 
-def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock is now 20 % slower: 9 us and 11.4 beside 12 are 7.5 and 9.5 beside 10."""
+def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch: pytest.MonkeyPatch, code: type[Code]) -> None:
+    """The clock is now 20 % slower: 9 us and 11.4 beside 12 are 7.5 and 9.5 beside 10. Direct calls are only compared."""
     seen = []
+    constants = {"weight": object()}
 
-    def call_of(lowered: Any) -> Callable[[list[Any]], Any]:
+    def load_call(source: str, given: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
+        assert given is constants
+
         def call(arguments: list[Any]) -> Any:
-            seen.append((lowered, list(arguments)))
+            seen.append((source, list(arguments)))
             arguments.clear()  # as every wrapper does
-            return lowered
+            return source
 
         return call
 
-    monkeypatch.setattr(tuning, "load_call", call_of)
-    monkeypatch.setattr(tuning, "copy_graph", lambda module: module)
-    monkeypatch.setattr(tuning, "lower", lambda module, generate_code: "Inductor's")
+    monkeypatch.setattr(tuning, "load_call", load_call)
     clock(monkeypatch, lambda graph: {SERIAL: 12.0, "ours": 9.0, "Inductor's": 11.4}[graph])
+    code.direct = {"ours": 50.0, "Inductor's": 40.0}
+    serial = Lowered(SimpleNamespace(constants=constants), {}, "Inductor's")  # type: ignore[arg-type]
     measured = Measurement(10.0, 7.0, tried=3)
     current = tuner(values={0: "x", 1: "y"})
     for _ in range(2):
-        found = current.check("ours", measured)  # type: ignore[arg-type]
-        assert found == replace(measured, compiled_us=7.5, inductor_us=pytest.approx(9.5))
+        found = current.check("ours", serial, measured)
+        expected = replace(measured, compiled_us=7.5, inductor_us=pytest.approx(9.5), direct_us=50.0, direct_serial_us=40.0)
+        assert found == expected
         assert found.gain == pytest.approx(1 - 7.5 / 9.5)
-    assert seen == [("ours", ["x", "y"]), ("Inductor's", ["x", "y"])] * 2 * player.CAPTURES
+        assert found.direct_gain == pytest.approx(-0.25)
+    assert seen[: 2 * player.CAPTURES] == [("ours", ["x", "y"]), ("Inductor's", ["x", "y"])] * player.CAPTURES
+    assert {tuple(arguments) for _, arguments in seen} == {("x", "y")}
+    (own,) = code.players
+    assert {tuple(functions) for functions in own.launched} == {("ours",), ("ours", "Inductor's")}
 
 
 def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,8 @@ def _shape_env() -> Any:
 def _scoped(settings: dict[str, Any]) -> Iterator[None]:
     counters = torch._dynamo.utils.counters["inductor"]
     before = counters.copy()
-    # Debug dumps belong to the graph that Inductor compiles, not to copies of it.
-    with config.patch({**settings, "trace.enabled": False}), V.set_debug_handler(DebugContext()):
+    # Debug dumps and tables belong to the graph that Inductor compiles, not to copies of it.
+    with config.patch({**settings, "trace.enabled": False, "enabled_metric_tables": ""}), V.set_debug_handler(DebugContext()):
         yield
     counters.clear()
     counters.update(before)

@@ -8,6 +8,7 @@ can run. Read in torch 2.15.0: `_dynamo/device_interface.py`, `_inductor/runtime
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from graphstreams.costs.devices import Device
+
+# Settings that run kernels while a graph is compiled. Padding does so too, but is on by default.
+_TIMING = (
+    "max_autotune", "max_autotune_gemm", "benchmark_fusion", "benchmark_combo_kernel", "triton.autotune_at_compile_time",
+)  # fmt: skip
 
 
 def has_gpu() -> bool:
@@ -149,10 +155,17 @@ def _inductor_settings() -> Iterator[None]:
     from torch._functorch import config as functorch_config
     from torch._inductor import config
 
-    # Padding and autotuning time kernels; caches must not keep what was made for a device that is not there.
-    inductor = {"shape_padding": False, "max_autotune": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
-    with config.patch(inductor), functorch_config.patch(enable_autograd_cache=False):
+    # Caches must not keep what was made for a device that is not there.
+    inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
+    with config.patch({**inductor, **dict.fromkeys(_TIMING, False)}), functorch_config.patch(enable_autograd_cache=False):
         yield
+
+
+def settings_that_time() -> list[str]:
+    """Return the settings of Inductor that are on and run kernels while a graph is compiled; `offline` switches them off."""
+    from torch._inductor import config
+
+    return [name for name in _TIMING if functools.reduce(getattr, name.split("."), config)]
 
 
 def _warm_pattern_tables() -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from graphstreams.rewriting.kernel_sources import canonical_source
 
 CALLER = "the caller's stream"
+_INPUT = re.compile(r"(arg|primals_|tangents_)\d+(_\d+)?")
 _TENSOR = re.compile(r"(buf|arg|constant|primals|_tensor_constant|tangents)\w*\d\w*")
 _OPERATORS = ("extern_kernels.", "torch.ops.", "aten.", "inductor_ops.", "_quantized.")
 _ALLOCATES = ("empty_strided", "reinterpret_tensor")
@@ -142,7 +143,7 @@ class _Reader:
         arguments += [f"{k.arg}={self._described(k.value)}" for k in call.keywords if k.arg != "stream"]
         if called.removesuffix(".run") in self._kernels:
             # The kernel's own text says how it goes through memory; a pointer fewer is one that it writes in place.
-            arguments = [text for text in arguments if not text.startswith("tensor")]
+            arguments = [text for text in arguments if not text.startswith(("tensor", "input"))]
         names = frozenset(n.id for n in ast.walk(call) if isinstance(n, ast.Name) and _TENSOR.fullmatch(n.id))
         return _Launch("\n".join([kernel, *arguments]), called.removesuffix(".run"), call.lineno, stream, names)
 
@@ -152,6 +153,8 @@ class _Reader:
             *layout, offset = (ast.unparse(part) for part in argument.args[1:])
             return f"tensor {', '.join([*layout, *([offset] if offset != '0' else [])])}"
         if isinstance(argument, ast.Name):
+            if _INPUT.fullmatch(argument.id):
+                return f"input {argument.id}"  # the same in both, though only one may check its layout
             if _TENSOR.fullmatch(argument.id):
                 return f"tensor {self._layouts.get(argument.id, '')}"
             return self._sizes.get(argument.id, argument.id)
@@ -161,7 +164,9 @@ class _Reader:
 
     def _assign(self, name: str, value: ast.expr) -> None:
         if not _TENSOR.fullmatch(name):
-            self._sizes[name] = ast.unparse(value)
+            # A size that is an input goes by its own name: a part of a graph is given it so.
+            if not isinstance(value, ast.Name):
+                self._sizes[name] = ast.unparse(value)
         elif isinstance(value, ast.Name):
             self._layouts[name] = self._layouts.get(value.id, "")
         elif isinstance(value, ast.Call):

@@ -80,13 +80,15 @@ class _Builder:
         for event in self.before.get(region.kernel, ()):
             self._wait(event, stream)
         inside: dict[fx.Node, fx.Node] = {}
+        own: set[fx.Node] = set()  # what the region computes itself; a view of that is not the one taken elsewhere
         for node in region.nodes:
             if mutates(node):
                 # What is stored by itself is stored by then.
                 self._realise({old: inside[old] for old in region.targets if old in inside})
-            if node in self.early:
+            if node in self.early and own.isdisjoint(node.all_input_nodes):
                 inside[node] = self.latest[node]
             else:
+                own.add(node)
                 self._copy(node, stream, inside, region.kernel)
         targets = {old: inside[old] for old in region.targets}
         self.latest.update(targets)

@@ -256,9 +256,9 @@ def _kernel_name(statement: ast.stmt) -> str | None:
             targets=[ast.Name(id=name)],
             value=ast.Call(
                 func=ast.Attribute(value=ast.Name(id="async_compile"), attr="triton"),
-                args=[ast.Constant(value=given), ast.Constant(value=str())],
+                args=[ast.Constant(value=str()), ast.Constant(value=str())],
             ),
-        ) if given == name:
+        ):
             return name
     return None
 

@@ -129,7 +129,9 @@ class SerialWrapperCodegen(wrapper.PythonWrapperCodegen):
     def generate(self, is_inference: bool) -> Any:
         serial, *others = super().generate(is_inference)
         source, added = self._add_body(V.graph, serial.value)
-        shifted = [(at + sum(count for line, count in added if line <= at), node) for at, node in serial.line_map]
+        # By the line: with streams of another pass taken out, the wrapper is another one, in which nothing is where it was.
+        kept = serial.line_map if len(serial.value.split("\n")) + sum(n for _, n in added) == len(source.split("\n")) else []
+        shifted = [(at + sum(count for line, count in added if line <= at), node) for at, node in kept]
         return (ValueWithLineMap(source, shifted), *others)
 
 

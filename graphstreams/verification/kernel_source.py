@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from dataclasses import dataclass
 
 from graphstreams.verification.kernel_values import Function, Helper
 from graphstreams.verification.unreadable import UnreadableWrapper
 
+# With `benchmark_kernel` a source can also be run by itself; loaded by Inductor it is not `__main__`.
+_BENCHMARK = re.compile(
+    r"from torch\._inductor\.runtime\.benchmarking import benchmarker\nargs = get_args\(\)\n"
+    r"ms = benchmarker\.benchmark\((lambda: call\(args\)|call, fn_args=\(args,\)), device='cuda', rep=40\)\n"
+    r"num_gb = (None|[0-9.e+-]+)\ngb_per_s = num_gb / \(ms / 1000\.0\)\n"
+    r"print\(f'\{ms:\.3f\}ms    \{num_gb:\.3f\}GB    \{gb_per_s:\.2f\}GB/s'\)"
+)
 _RUN_AT_IMPORT = ("triton_helpers.set_driver_to_gpu()", "pl.enable_semantic('triton')")
 
 
@@ -75,6 +83,10 @@ def _read_statement(read: KernelSource, statement: ast.stmt, name: str, line: in
             pass
         case ast.Expr(value=value) if ast.unparse(value) in _RUN_AT_IMPORT:
             pass
+        case ast.If(test=test, body=body, orelse=[]) if ast.unparse(test) == "__name__ == '__main__'" and _BENCHMARK.fullmatch(
+            "\n".join(map(ast.unparse, body))
+        ):
+            pass
         case _:
             text = " ".join(ast.unparse(statement).split())[:100]
             raise UnreadableWrapper(line, f"the source of Triton kernel {name} has at its top level: {text}")
@@ -89,5 +101,7 @@ def _bind_path(read: KernelSource, target: str, path: str, name: str, line: int)
 
 
 def _check_free(read: KernelSource, target: str, name: str, line: int) -> None:
+    if target == "__name__":
+        raise UnreadableWrapper(line, f"the source of Triton kernel {name} binds __name__")
     if target in read.functions or target in read.paths or target in read.constants:
         raise UnreadableWrapper(line, f"the source of Triton kernel {name} binds {target} more than once")

@@ -93,9 +93,9 @@ def test_without_a_threshold_the_sizes_are_the_given_ones() -> None:
 @pytest.mark.parametrize(
     ("verdict", "threshold", "expected"),
     [
-        ("clean", {"smallest": 0, "largest": 8}, ["streams", "streams", "serial"]),
-        ("clean", {"smallest": 5, "largest": None}, ["serial", "streams", "streams"]),
-        ("clean", {"smallest": 5, "largest": 8}, ["serial", "streams", "serial"]),
+        ("clean", {"smallest": 0, "largest": 8}, ["streams", "streams", "serial body"]),
+        ("clean", {"smallest": 5, "largest": None}, ["serial body", "streams", "streams"]),
+        ("clean", {"smallest": 5, "largest": 8}, ["serial body", "streams", "serial body"]),
         ("clean", None, ["streams"] * 3),
         ("serial", {"smallest": 0, "largest": 8}, ["serial"] * 3),
     ],
@@ -127,6 +127,7 @@ def a_result(*rows: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "compiled_at": 4,
         "verdict": "clean",
         "reason": "",
+        "launched_by_the_host": "serial",
         "rows": [*rows],
     }
     return {**{name: f"<{name}>" for name in names}, **known, "threshold": THRESHOLD, **changes}
@@ -137,13 +138,13 @@ def test_a_row_has_times_ratios_and_wrong_runs() -> None:
 
 
 def test_a_row_that_failed_says_why() -> None:
-    row = {"tokens": 512, "runs_on": "serial", "graphs": 2, "failed": "OutOfMemoryError: no | memory"}
-    expected = ["512", "serial", "failed: OutOfMemoryError: no / memory", "-", "-", "-", "-"]
+    row = {"tokens": 512, "runs_on": "serial body", "graphs": 2, "failed": "OutOfMemoryError: no | memory"}
+    expected = ["512", "serial body", "failed: OutOfMemoryError: no / memory", "-", "-", "-", "-"]
     assert tables.cells(row) == expected
 
 
 def test_the_report_says_where_and_why() -> None:
-    text = tables.tables(a_result(a_row(), a_row(7, "serial")))
+    text = tables.tables(a_result(a_row(), a_row(7, "serial body")))
     assert "<device> (driver <driver>)" in text
     assert "40 rounds, both sides in turns, over 5 captures of each; tp 8" in text and "min_gain 0.02" in text
     assert "each size from 1 to 6 gains 2.0% or more, 7 does not." in text
@@ -162,6 +163,17 @@ def test_the_report_says_why_a_graph_stays_serial() -> None:
     result = a_result(verdict="serial", reason="no number of tokens gains enough", threshold=None)
     expected = "Compiled with 4 tokens; verdict: serial: no number of tokens gains enough. It has no threshold."
     assert tables.told(result) == expected
+
+
+@pytest.mark.parametrize(
+    ("direct", "expected"),
+    [
+        ("serial", "Launched by the host every number of tokens runs the serial body."),
+        ("streams", "Launched by the host the same body runs as in a CUDA graph."),
+    ],
+)
+def test_the_report_says_which_body_the_host_launches(direct: str, expected: str) -> None:
+    assert tables.told(a_result(launched_by_the_host=direct)).endswith(f" {expected}")
 
 
 def test_the_report_on_the_largest_graph_counts(tmp_path: Path) -> None:
@@ -190,6 +202,7 @@ class Compiler:
         folder = Path(options["dump"]) / "0_inference"
         folder.mkdir()
         report = {"verdict": "clean", "reason": "", "kernels_serial": 30, "threshold": THRESHOLD}
+        report["launched_by_the_host"] = "serial"
         (folder / "report.json").write_text(json.dumps(report))
         # A backend of its own, as each side has: Dynamo keeps graphs by backend.
         function = compile_graph(self.branching(module), backend=lambda graph, _: graph)
@@ -237,7 +250,7 @@ def test_one_compile_serves_all_numbers_of_tokens(
 ) -> None:
     result = run(tmp_path, "--tokens", "5", "3", "7", "6", "--min-gain", "0.1")
     assert [row["tokens"] for row in result["rows"]] == [3, 5, 6, 7]
-    assert [row["runs_on"] for row in result["rows"]] == ["streams"] * 3 + ["serial"]
+    assert [row["runs_on"] for row in result["rows"]] == ["streams"] * 3 + ["serial body"]
     # Dynamo itself counted: the clones that are run are not marked as dynamic, and need no other graph.
     assert [row["graphs"] for row in result["rows"]] == [2] * 4
     for row in result["rows"]:
@@ -248,10 +261,10 @@ def test_one_compile_serves_all_numbers_of_tokens(
     assert serial == {"deterministic": True}
     assert {name: ours[name] for name in ("min_gain", "inductor")} == {"min_gain": 0.1, "inductor": serial}
     assert set(ours) == {"min_gain", "inductor", "dump"}
-    assert "| 7        | serial    | 30.0        | 20.0              | 1.50x" in (tmp_path / "tokens.md").read_text()
+    assert "| 7        | serial body | 30.0        | 20.0              | 1.50x" in (tmp_path / "tokens.md").read_text()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5 and "compiled after" in lines[0]
-    assert "tokens: 7, runs on: serial" in lines[4] and lines[4].endswith("wrong runs / runs: 0 / 4")
+    assert "tokens: 7, runs on: serial body" in lines[4] and lines[4].endswith("wrong runs / runs: 0 / 4")
 
 
 def test_by_default_the_threshold_is_between_two_sizes(

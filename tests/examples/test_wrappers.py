@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_modules import lowered_with_code
+from sample_modules import streamed_text
 
 from graphstreams.explaining import capture
 from graphstreams.outcome import Outcome
 from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.trace import CALLER, PREPARATIONS, Launch, Record, Trace, Wait
-from graphstreams.verification.wrapper import read_wrapper
+from graphstreams.verification.wrapper import read_bodies
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(EXAMPLES.glob("*.py"))}
@@ -58,13 +58,13 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize(("example", "model"), MODELS)
-def test_both_wrappers_of_an_example_are_read_and_free_of_races(example: str, model: str) -> None:
+def test_both_bodies_of_an_example_are_read_and_free_of_races(example: str, model: str) -> None:
     check(*getattr(importlib.import_module(example), model)())
 
 
 @pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("changes", [{"tp": 8}, {"tokens": 64}, {"fp8": True}, {"fp8": True, "tp": 8, "tokens": 16}], ids=str)
-def test_both_wrappers_of_the_measured_layers_are_too(changes: Mapping[str, Any]) -> None:
+def test_both_bodies_of_the_measured_layers_are_too(changes: Mapping[str, Any]) -> None:
     v32 = importlib.import_module("deepseek_v32")
     config = v32.Config(**changes)
     check(v32.build(config, "meta"), v32.example_inputs(config, "meta"))
@@ -74,26 +74,25 @@ def check(module: Any, inputs: Any) -> None:
     outcomes = capture(module, inputs, "h200", {"min_gain": 0.0})
     assert outcomes
     for outcome in outcomes:
-        check_serial(outcome)
-        check_streamed(outcome)
+        report = outcome.report
+        assert report.verdict == "clean", f"{report.stage}: {report.reason}"
+        streamed, serial = read_bodies(report.wrapper)
+        check_serial(outcome, serial)
+        check_streamed(outcome, streamed)
 
 
 def launches(trace: Trace) -> int:
     return sum(isinstance(step, Launch) and step.name not in PREPARATIONS for step in trace.steps)
 
 
-def check_serial(outcome: Outcome) -> None:
-    assert outcome.reading is not None, outcome.report.reason
-    trace = read_wrapper(lowered_with_code(outcome.reading.module).source)
+def check_serial(outcome: Outcome, trace: Trace) -> None:
     assert find_races(trace) == []
     assert {step.stream for step in trace.steps} == {CALLER}
     assert launches(trace) == outcome.report.kernels_serial > 0
 
 
-def check_streamed(outcome: Outcome) -> None:
+def check_streamed(outcome: Outcome, trace: Trace) -> None:
     report = outcome.report
-    assert report.verdict == "clean", f"{report.stage}: {report.reason}"
-    trace = read_wrapper(report.wrapper)
     assert find_races(trace) == []
     assert len({step.stream for step in trace.steps if isinstance(step, Launch)}) == report.plan.streams > 1
     assert launches(trace) == report.kernels_streamed
@@ -101,7 +100,7 @@ def check_streamed(outcome: Outcome) -> None:
     assert sum(isinstance(step, Wait) for step in trace.steps) == sum(len(event.waits) for event in report.plan.events)
     operations = sum(isinstance(step, Record | Wait) for step in trace.steps)
     assert report.plan.synchronisations == operations
-    check_handles(report.wrapper)
+    check_handles(streamed_text(report.wrapper))
 
 
 def check_handles(wrapper: str) -> None:

@@ -206,3 +206,9 @@ def test_a_wrapper_is_python_without_anything_behind_the_return_of_its_streamed_
     tree = ast.parse(captured("diamond").report.wrapper)
     (function,) = (f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name == "call_on_streams")
     assert isinstance(function.body[-1], ast.Return)
+
+
+def test_a_size_that_a_part_of_the_graph_is_given_by_name_is_no_difference() -> None:
+    report = explained("sized", REDUCE_OVERHEAD, dynamic=True)
+    assert "def partition_0" in report.wrapper
+    assert report.differences == ()

@@ -23,14 +23,16 @@ from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.graph.offline import offline
 from graphstreams.graph.reading import Reading
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome
-from graphstreams.pipeline import prove
+from graphstreams.outcome import Outcome, guarded
+from graphstreams.pipeline import finish
 from graphstreams.planning.events import check_plan, place_events
 from graphstreams.planning.plan import JOIN, Placement, Plan
 from graphstreams.reports.report import Report
-from graphstreams.rewriting import wrapper
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 from graphstreams.rewriting.regions import rewrite
+from graphstreams.rewriting.streamed_code import streamed_code
+from graphstreams.rewriting.two_bodies import find_host
+from graphstreams.runtime.dispatch import Dispatch
 from graphstreams.verification.interleaving import Choose, Enqueued, Garbage, Result
 from tests.verification.random_modules import SIZE, RandomModule
 
@@ -203,21 +205,21 @@ def differs(module: fx.GraphModule, case: Case, orders: Iterable[Choose]) -> boo
 @contextlib.contextmanager
 def _as_on_gpu(reading: Reading) -> Iterator[None]:
     values = [node.meta["val"] for node in reading.module.graph.find_nodes(op="placeholder")]
-    wrapper.register()
     with offline(device_by_name("h200")), V.set_fake_mode(detect_fake_mode(values)), torch.no_grad():
         yield
 
 
 def generated(reading: Reading, module: fx.GraphModule) -> Lowered:
-    """The code that Inductor generates for a rewritten graph."""
+    """The code on streams that Inductor generates for a rewritten graph."""
     with _as_on_gpu(reading):
-        return lower(copy_graph(module), generate_code=True)
+        return streamed_code(module)
 
 
 def proved(reading: Reading, plan: Plan, module: fx.GraphModule) -> Report:
-    """The package's own verdict on the code for a rewritten graph."""
+    """The package's own verdict on the code for a rewritten graph, with the serial body beside the streamed one."""
     report = Report(plan.name, "serial", plan=plan, kernels=reading.kernels, kernels_serial=reading.launches)
-    with _as_on_gpu(reading):
-        lowered = lower(copy_graph(module), generate_code=True)
-        outcome = Outcome(report, module, reading, device_by_name("h200"))
-        return prove(outcome, lowered, Options(min_gain=0.0)).report
+    outcome = Outcome(report, module, reading, device_by_name("h200"))
+    with _as_on_gpu(reading), guarded(outcome):
+        serial, streamed = lower(copy_graph(reading.module), generate_code=True), streamed_code(module)
+        finish(outcome, serial, streamed, find_host(serial.source), Dispatch(), Options(min_gain=0.0))
+    return outcome.report

@@ -105,6 +105,11 @@ def test_both_bodies_are_read_the_streamed_one_first(source: str) -> None:
     assert streamed.outputs == serial.outputs == ("buf1",)
 
 
+@pytest.mark.parametrize("size", ["inputs[2]", "inputs[0].shape[1]", "(2*inputs[0].shape[0]**2 + inputs[3] - 1)"])
+def test_the_choice_may_read_a_size_of_an_input(size: str) -> None:
+    assert verify(module(choice=CHOICE.replace("args, 1, (0, 256)", f"args, False, {size!r}, 256, 0"))) == []
+
+
 def test_a_race_in_the_streamed_body_is_one_of_the_wrapper() -> None:
     source = module(streamed=STREAMED.replace("            event1.wait(default_stream)\n", ""))
     assert {race.kind for race in verify(source)} == {hb.UNORDERED, hb.UNJOINED}
@@ -135,6 +140,11 @@ def test_every_record_and_wait_of_the_streamed_body_is_needed(line: str) -> None
         CHOICE.replace("args, 1, (0, 256)", "args, tokens=1"),
         CHOICE.replace("args, 1, (0, 256)", "args, *args"),
         CHOICE.replace("args, 1, (0, 256)", "args, args.clear()"),
+        CHOICE.replace("args, 1, (0, 256)", "args, True, 'inputs.clear()', 256"),
+        CHOICE.replace("args, 1, (0, 256)", "args, True, 'inputs[inputs.clear()]', 256"),
+        CHOICE.replace("args, 1, (0, 256)", "args, True, 'inputs[0].zero_().shape[0]', 256"),
+        CHOICE.replace("args, 1, (0, 256)", "args, True, 'print(0)', 256"),
+        CHOICE.replace("args, 1, (0, 256)", "args, True, ')', 256"),
         CHOICE.replace("_runs_on_streams", "_acquire_streams"),
         CHOICE.replace("_runs_on_streams(args, 1, (0, 256))", "1"),
         CHOICE.replace("return call_on_streams(args)", "return call_on_streams(list(args))"),

@@ -146,6 +146,9 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "compiled block": lambda: _compiled(*_block(), {}),
     "compiled lists": lambda: _compiled(Lists(), (_rows(4), _rows(4)), {}),
     "compiled convolutions": lambda: _compiled(Convolutions(), _images(), {}),
+    "compiled partition": lambda: _compiled(
+        Shared(), (_rows(8), _rows(8), _rows(8), torch.zeros(8, dtype=torch.int64)), {"inductor": {"triton.cudagraphs": True}}
+    ),
     "compiled shared inputs": lambda: _compiled(
         Shared(), (_rows(8), _rows(8), _rows(8), torch.zeros(8, dtype=torch.int64)), {}
     ),

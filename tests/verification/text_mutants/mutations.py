@@ -47,6 +47,7 @@ WEIGHTS: dict[Mutation, int] = {
     odd.odd_statement: 3,
     odd.odd_rebind: 2,
     odd.odd_operator: 3,
+    odd.odd_dispatch: 3,
     odd.rebind_in_module: 2,
     odd.drop_in_module: 1,
     kernels.rename_pointer: 3,

@@ -58,6 +58,29 @@ _ODD_HANDLERS = (
     "except Exception:", "except BaseException as error:", "except (BaseException, ):", "except KeyboardInterrupt:",
     "except:", "finally:", "except* BaseException:",
 )  # fmt: skip
+_ODD_DISPATCHES = (
+    "if not {asks}(args, False):", "if {asks}(args, True):", "if {asks}(args, False) or 1:", "if 0 and {asks}(args, False):",
+    "while {asks}(args, False):", "if {asks}(args[:], False):", "if {asks}(args, direct=True):", "if {asks}([], False):",
+    "if {asks}(args, False, 'inputs.append(inputs[0])'):", "if {asks}(args, True, 'inputs.reverse()'):", "if {asks}(args, 0, '0', 3):",
+    "if {asks}(args, False, 'inputs[0].shape[0]', 4, 1):", "if {asks}(args, False) and args.reverse() is None:",
+    "if args.reverse() or {asks}(args, False):", "if {asks}(args, False) if args else True:",
+)  # fmt: skip
+_ODD_CALLS = (
+    "return call_on_streams(list(args))", "return call_on_streams(args[::-1])", "call_on_streams(args)", "args = call_on_streams(args)",
+    "return call_on_streams([*args])", "return call_on_streams(args) or args", "return (*call_on_streams(args), )",
+    "return call_on_streams(args)[::-1]", "return call_on_streams(args) + (args, )", "yield call_on_streams(args)",
+    "keep = list(args); return call_on_streams(args)", "args.append(args[0]); return call_on_streams(args)",
+    "call_on_streams(list(args))", "call_on_streams(args[:]); call_on_streams(args[:])",
+)  # fmt: skip
+
+
+def odd_dispatch(text: Text) -> None:
+    """Another choice between two bodies, or another call of the one on streams."""
+    place = text.pick(lambda line: "_runs_on_streams(" in line or "call_on_streams(" in line)
+    if place is not None:
+        line = text.lines[place]
+        forms = _ODD_DISPATCHES if "_runs_on_streams(" in line else _ODD_CALLS
+        text.lines[place] = indentation(line) + text.dice.choice(forms).format(asks="_runs_on_streams")
 
 
 def odd_sync(text: Text) -> None:

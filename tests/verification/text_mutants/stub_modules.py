@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import builtins
+import json
+import re
 import types
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
-from tests.verification.text_mutants.stub_kernels import Accesses, AsyncCompile, ExternKernels, Handle, Operators, Pools
+from tests.verification.text_mutants.stub_kernels import (
+    Accesses,
+    AsyncCompile,
+    ExternKernels,
+    Handle,
+    Operators,
+    Pools,
+    TritonKernel,
+)
 from tests.verification.text_mutants.stub_tensors import AuxStream, Device, Event, Stream, Tensor, require_tensors
 
+_SIZE = re.compile(r"inputs\[\d+\](\.shape\[\d+\])?")
 _REAL = {"math", "cmath", "os", "random", "tempfile", "ctypes"}
 
 
@@ -32,8 +43,6 @@ def namespace(device: Device, accesses: Accesses, misaligned: Callable[[], bool]
     def load(name: str, scope: Any = None, local: Any = None, names: tuple[str, ...] | None = (), level: int = 0) -> Any:
         if name in _REAL:
             return builtins.__import__(name, scope, local, names or (), level)
-        if name.startswith("graphstreams.runtime."):
-            name = "graphstreams.runtime"
         return modules[name if names else name.partition(".")[0]]
 
     return {"__builtins__": {**vars(builtins), "__import__": load}, "__name__": "wrapper"}
@@ -55,7 +64,11 @@ def _modules(device: Device, accesses: Accesses, misaligned: Callable[[], bool],
         **{name: name for name in ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool")},
         **{name: name for name in ("float8_e4m3fn", "float8_e5m2")},
     )
-    streams = types.SimpleNamespace(acquire_for_call=pools.acquire_for_call, join=_join, runs_on_streams=lambda *args: streamed)
+    runtime = {
+        "streams": types.SimpleNamespace(acquire_for_call=pools.acquire_for_call, join=_join),
+        "dispatch": types.SimpleNamespace(runs_on_streams=_dispatch(streamed), settle=_settle),
+        "verdicts": types.SimpleNamespace(announce=json.loads),
+    }
     return {
         "torch": torch,
         "torch._C": torch._C,
@@ -70,7 +83,7 @@ def _modules(device: Device, accesses: Accesses, misaligned: Callable[[], bool],
         "torch._inductor.utils": _Anything(),
         "triton": _Anything(),
         "triton.language": _Anything(),
-        "graphstreams.runtime": streams,
+        **{f"graphstreams.runtime.{name}": module for name, module in runtime.items()},
     }
 
 
@@ -103,6 +116,22 @@ def _guards(device: Device, misaligned: Callable[[], bool]) -> types.SimpleNames
         _empty_strided_mtia=None,
         _reinterpret_tensor=view,
     )
+
+
+def _dispatch(streamed: bool) -> Callable[..., bool]:
+    def runs_on_streams(
+        inputs: Any, direct: bool, size: str | None = None, largest: int | None = None, smallest: int = 0
+    ) -> bool:
+        if size is not None and not _SIZE.fullmatch(size):  # the size of a stub is not known
+            eval(size, {"inputs": inputs})
+        return streamed
+
+    return runs_on_streams
+
+
+def _settle(*kernels: Any) -> None:
+    if not all(isinstance(kernel, TritonKernel) for kernel in kernels):
+        raise TypeError("only kernels have configurations")
 
 
 def _empty_strided(device: Device) -> Callable[..., Tensor]:

@@ -14,7 +14,7 @@ EVENT = re.compile(r"\bevent\d+\b")
 HANDLE = re.compile(r"\braw_stream\d*\b")
 SYNC = re.compile(r"\s*event\d+\.(?:record|wait)\(")
 LAUNCH = re.compile(r"\.run\(|extern_kernels\.|torch\.ops\.")
-BODY = re.compile(r"\s*def call\w*\(")
+BODY = re.compile(r"\s*def (?:call|partition_)\w*\(")
 
 
 @dataclass

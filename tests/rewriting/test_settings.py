@@ -1,0 +1,269 @@
+"""The user's settings of Inductor: which are off on streams, which keep a graph serial by name, and what the rival is then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from sample_modules import FREE_EVENTS, captured, module_and_inputs
+from torch import Tensor, nn
+from torch._inductor import config, select_algorithm
+
+from graphstreams import backend, explaining, pipeline
+from graphstreams.choosing import check_gain
+from graphstreams.costs.devices import DEVICES
+from graphstreams.explaining import capture
+from graphstreams.graph.joined import most_saved_us
+from graphstreams.options import Options
+from graphstreams.outcome import Outcome, Serial
+from graphstreams.planning.plan import Plan
+from graphstreams.reports.measurement import Measurement
+from graphstreams.reports.report import Report
+from graphstreams.rewriting.settings import FIXED, settings_off, stream_settings, unusable_setting
+from graphstreams.verification.wrapper import verify
+
+UNUSABLE: list[tuple[str, Any]] = [
+    ("nan_asserts", True),
+    ("generate_intermediate_hooks", True),
+    ("profile_bandwidth", True),
+    ("triton.proton_profiling", True),
+    ("triton.debug_sync_graph", True),
+    ("triton.debug_sync_kernel", True),
+    ("triton.debug_dump_kernel_inputs", {"a kernel's hash": 1}),
+    ("triton.store_cubin", True),
+    ("aot_inductor.debug_intermediate_value_printer", "2"),
+    ("test_configs.track_memory_lifecycle", "log"),
+    ("annotate_training", True),
+    ("benchmark_kernel", True),
+    ("cpp_wrapper", True),
+    ("fx_wrapper", True),
+    ("cuda_backend", "halide"),
+]
+OFF: list[tuple[str, Any]] = [
+    ("combo_kernels", True),
+    ("memory_planning", True),
+    ("max_autotune", True),
+    ("max_autotune_gemm", True),
+    ("benchmark_fusion", True),
+    ("triton.multi_kernel", 1),
+    ("multi_kernel_hints", [64]),
+    ("incremental_autotune", True),
+    ("triton.autotune_at_compile_time", True),
+    ("profiler_mark_wrapper_call", True),
+]
+
+
+def planned(sample: str, settings: dict[str, Any], **options: Any) -> Outcome:
+    with config.patch(settings):
+        (outcome,) = capture(*module_and_inputs(sample), "h200", {**FREE_EVENTS, **options})
+    return outcome
+
+
+def test_without_a_setting_nothing_is_off_and_nothing_keeps_a_graph_serial() -> None:
+    assert (settings_off(), unusable_setting()) == ([], "")
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE)
+def test_a_setting_that_streams_cannot_do_is_named(name: str, value: Any) -> None:
+    with config.patch({name: value}):
+        assert f"setting {name} is" in unusable_setting()
+
+
+@pytest.mark.parametrize(("name", "value"), OFF)
+def test_a_setting_that_is_off_on_streams_is_off_and_named(name: str, value: Any) -> None:
+    with config.patch({name: value}):
+        assert settings_off() == [f"{name}={value}"]
+        with config.patch(stream_settings()):
+            assert settings_off() == []
+
+
+def test_the_settings_of_streams_are_names_that_this_torch_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(config._config, "incremental_autotune")
+    assert "incremental_autotune" not in stream_settings()
+    assert stream_settings().keys() >= FIXED.keys()
+
+
+@pytest.mark.parametrize(("name", "value"), [("nan_asserts", True), ("cpp_wrapper", True), ("annotate_training", True)])
+def test_with_such_a_setting_a_graph_stays_serial(name: str, value: Any) -> None:
+    report = planned("three_arms", {name: value}).report
+    assert (report.verdict, report.stage) == ("serial", "read")
+    assert name in report.reason
+
+
+def test_the_backend_names_the_setting_too() -> None:
+    """Its wrapper class is never asked for where C++ is generated, so the pass has to say it."""
+    module = captured("three_arms").reading
+    assert module is not None
+    with config.patch(cpp_wrapper=True):
+        assert "cpp_wrapper" in backend._why_not(module.module, is_inference=True)
+
+
+@pytest.mark.parametrize("name", ["memory_planning", "profiler_mark_wrapper_call"])
+def test_the_serial_body_keeps_a_setting_that_is_off_on_streams(name: str) -> None:
+    text = {"memory_planning": "alloc_from_pool", "profiler_mark_wrapper_call": "record_function"}[name]
+    outcome = planned("norms", {name: True})
+    assert outcome.report.verdict == "clean", outcome.report.reason
+    streamed, serial = outcome.report.wrapper.split("def call_on_streams(")[1].split("return (", 1)
+    assert text in serial and text not in streamed
+    assert f"off on streams, on in the serial code: {name}=True" in outcome.report.notes
+
+
+def test_kernels_without_unique_names_are_told_apart_by_their_variables() -> None:
+    report = planned("norms", {"triton.unique_kernel_names": False}).report
+    assert (report.verdict, report.own_kernels) == ("clean", captured("norms").report.own_kernels), report.reason
+
+
+def test_tables_of_metrics_are_not_made_for_copies_of_a_graph() -> None:
+    """The table of kernels fails for every kernel without size hints of a certain form (2.15.0)."""
+    assert planned("norms", {"enabled_metric_tables": "kernel_metadata"}).report.verdict == "clean"
+
+
+@pytest.mark.parametrize("name", ["max_autotune", "max_autotune_gemm", "benchmark_fusion", "triton.autotune_at_compile_time"])
+def test_offline_nothing_is_timed_and_the_report_says_so(name: str) -> None:
+    report = planned("three_arms", {name: True}).report
+    assert report.verdict == "clean", report.reason
+    assert any(name in note and "nothing can be timed" in note for note in report.notes)
+
+
+class Sums(nn.Module):
+    """Five sums over rows that nothing connects: combo kernels make one launch of them."""
+
+    def forward(self, *inputs: Tensor) -> list[Tensor]:
+        return [x.sum(-1) for x in inputs]
+
+
+def sums(settings: dict[str, Any], **options: Any) -> Report:
+    rows = [torch.empty(128 + 64 * i, 8192) for i in range(5)]
+    with config.patch(settings):
+        (outcome,) = capture(Sums(), rows, "h200", {**FREE_EVENTS, **options})
+    return outcome.report
+
+
+def test_combo_kernels_are_the_rival_of_a_predicted_plan() -> None:
+    """What one launch of all five takes can't be more than what streams take: both run them side by side."""
+    alone, joined = sums({}), sums({"combo_kernels": True})
+    assert (alone.verdict, alone.kernels_serial) == ("clean", 5), alone.reason
+    assert joined.verdict == "serial" and joined.kernels_serial < 5
+    assert "serial's combo kernels may save" in joined.reason
+
+
+def report_by_hand(serial_us: float, streamed_us: float) -> Report:
+    plan = Plan("by hand", 2, (), (), serial_us, streamed_us, streamed_us, streamed_us, ())
+    return Report("by hand", "serial", plan=plan)
+
+
+def refused(report: Report, lost: int, joined_us: float) -> bool:
+    try:
+        check_gain(report, Options(), lost, DEVICES["h200"], joined_us)
+    except Serial:
+        return True
+    return False
+
+
+def test_what_serial_saves_by_joining_is_taken_from_the_gain() -> None:
+    # Three kernels of 5, 4 and 3 us in one launch, two of 2 us in another: all but the longest of each, 7 and 2 us, may be saved.
+    assert most_saved_us([{0, 1, 2}, {3, 4}], [5.0, 4.0, 3.0, 2.0, 2.0, 9.0]) == 9.0
+    assert most_saved_us([], [5.0]) == 0.0
+    report = report_by_hand(40.0, 30.0)
+    assert not refused(report, 0, 0.0) and not refused(report, 0, 9.0)  # 30 of 31 us: 3 % are left
+    assert refused(report, 0, 9.5)  # 30 of 30.5 us: less than 2 %
+    assert refused(report, 0, 40.0)
+    launch = DEVICES["h200"].launch_us
+    assert refused(report, int(8.0 / launch) + 1, 2.0)
+
+
+@pytest.fixture
+def templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Max-autotune chooses Triton's template for every product, as if that had been timed to be the fastest."""
+
+    def timed(self: Any, name: str, nodes: Any, layout: Any, inputs: Any, key: str, choices: Sequence[Any], *_: Any, **__: Any):
+        return {choice: 1.0 if isinstance(choice, select_algorithm.TritonTemplateCaller) else 2.0 for choice in choices}
+
+    run = explaining.run_stages
+
+    def with_autotuning(*args: Any, **kwargs: Any) -> Outcome:
+        # `offline` switches it off, for nothing can be timed; here nothing is.
+        with config.patch(max_autotune_gemm=True, max_autotune_gemm_backends="TRITON,ATEN", benchmark_template_fusion=False):
+            return run(*args, **kwargs)
+
+    monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "do_autotuning", timed)
+    monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "make_precompile_fn", lambda *_, **__: dict)
+    monkeypatch.setattr(explaining, "run_stages", with_autotuning)
+    return
+
+
+@pytest.mark.usefixtures("templates")
+def test_a_serial_body_of_templates_is_proved_but_not_judged_by_modelled_times() -> None:
+    report = planned("diamond", {}).report
+    assert "triton_tem_fused" in report.wrapper.split("def call(")[1]
+    assert "call_on_streams" in report.wrapper and verify(report.wrapper) == [] and report.races == ()
+    assert report.verdict == "serial" and "max-autotune chose templates for" in report.reason
+    assert any("bits may differ between calls that run streams and calls that don't" in note for note in report.notes)
+
+
+@pytest.mark.usefixtures("templates")
+def test_streams_beside_templates_run_where_they_were_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = pipeline._check_rival
+
+    def measured(outcome: Outcome, *args: Any) -> None:
+        outcome.report.__dict__["measurement"] = Measurement(40.0, 30.0, compiled_us=30.0, inductor_us=36.0)
+        check(outcome, *args)
+
+    monkeypatch.setattr(pipeline, "_check_rival", measured)
+    report = planned("diamond", {}).report
+    assert report.verdict == "clean", report.reason
+    assert "extern_kernels.mm" in report.wrapper and "triton_tem_fused" in report.wrapper
+
+
+@torch.library.custom_op("graphstreams_tests::not_in_graphs", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def not_in_graphs(x: Tensor) -> Tensor:
+    return x.clone()
+
+
+@not_in_graphs.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Cut(nn.Module):
+    """Two products in front of something in the middle, and two behind it."""
+
+    def __init__(self, middle: Any) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(nn.Linear(64, 64, bias=False) for _ in range(4))
+        self.middle = middle
+
+    def forward(self, x: Tensor) -> Any:
+        a, b, c, d = self.linears
+        middle = self.middle(a(x) + b(x))
+        return c(middle), d(middle)
+
+
+def under_cudagraphs(module: nn.Module, dynamic: bool | None = None, **settings: Any) -> Report:
+    with config.patch({"triton.cudagraphs": True, **settings}):
+        (outcome,) = capture(module, (torch.empty(40, 64),), "h200", FREE_EVENTS, dynamic)
+    return outcome.report
+
+
+def test_a_graph_that_inductor_cuts_stays_serial_and_the_operator_is_named() -> None:
+    report = under_cudagraphs(Cut(not_in_graphs))
+    assert report.verdict == "serial" and "2 CUDA graphs" in report.reason and "not_in_graphs" in report.reason
+    assert "def partition_1(" in report.wrapper and "call_on_streams" not in report.wrapper
+
+
+def test_a_graph_that_computes_on_the_host_stays_serial() -> None:
+    report = under_cudagraphs(Cut(lambda x: x * (torch.ones(64).to(x.device))))
+    assert report.verdict in ("serial", "clean")
+
+
+def test_a_graph_without_a_cut_is_streamed_inside_its_one_partition() -> None:
+    report = under_cudagraphs(Cut(torch.relu))
+    assert report.verdict == "clean", report.reason
+    assert "if _runs_on_streams(args, False):" in report.wrapper.split("def partition_0(args):")[1]
+
+
+def test_under_cudagraphs_the_size_is_read_from_the_partitions_own_arguments() -> None:
+    report = under_cudagraphs(Cut(torch.relu), dynamic=True)
+    assert report.verdict == "clean", report.reason
