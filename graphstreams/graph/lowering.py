@@ -53,14 +53,6 @@ def copy_graph(gm: fx.GraphModule) -> fx.GraphModule:
     return copy
 
 
-def replace_graph(graph: fx.Graph, new: fx.Graph) -> None:
-    """Make `graph` equal to `new` in place, so that whoever holds `graph` sees the change."""
-    for node in reversed(list(graph.nodes)):
-        graph.erase_node(node)
-    result = graph.graph_copy(new, {})
-    graph.output(result).meta = dict(new.output_node().meta)
-
-
 def finish_post_grad_passes(gm: fx.GraphModule) -> None:
     """Run, on `gm`, what Inductor runs after the custom post-grad pass and before it lowers.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +61,7 @@ def steps(module: fx.GraphModule) -> list[Step]:
     found: list[Step] = []
     recorded: set[int | None] = set()
     for node in module.graph.nodes:
-        if node.op != "call_function" or is_host_value(node) or _passes_through(node):
+        if node.op != "call_function" or is_host_value(node):
             continue
         if node.target is control_deps:
             step = _stream_operation(node, getattr(module, node.args[1].target))
@@ -91,10 +90,6 @@ def _stream_operation(node: fx.Node, inner: fx.GraphModule) -> Step:
 
 def _stream(node: fx.Node) -> int:
     return node.meta.get("custom", {}).get("stream") or 0
-
-
-def _passes_through(node: fx.Node) -> bool:
-    return node.target is operator.getitem and node.args[0].target is control_deps  # type: ignore[union-attr]
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
