@@ -11,7 +11,7 @@ from torch._inductor import config
 
 from graphstreams.choosing import best_plan, check_gain, check_speed
 from graphstreams.costs.devices import Device, device_at_hand
-from graphstreams.graph.joined import joined_kernels, most_saved_us, template_count
+from graphstreams.graph.joined import chosen_subgraphs, joined_kernels, most_saved_us, template_count
 from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.graph.memory import peak_memory
 from graphstreams.graph.reading import Reading, read
@@ -74,6 +74,7 @@ def _stages(
             if kernel.kind == "triton" and kernel.exclusive_reason:
                 note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
         serial = serial or lower(copy_graph(final), generate_code=True)
+        _check_subgraphs(serial)
         with serial.active():
             launches = order.launch_count(serial)
         outcome.report = replace(
@@ -159,6 +160,15 @@ def _host_of(serial: Lowered) -> Host:
     except CannotJoin as reason:
         with serial.active():
             raise Serial("serial", f"{reason}{order.where_cut(serial)}; each of them stays serial") from None
+
+
+def _check_subgraphs(serial: Lowered) -> None:
+    with serial.active():
+        found = chosen_subgraphs(serial)
+    if found:
+        # Its kernels are in a function of their own, of which the proof knows nothing.
+        text = f"Inductor's setting max_autotune chose a subgraph (decompose_k) for {found[0]}, which the proof doesn't read"
+        raise Serial("serial", f"{text}; with triton.num_decompose_k_splits=0 it chooses none")
 
 
 def _sizes(host: Host, module: fx.GraphModule) -> dict[str, str]:

@@ -61,7 +61,8 @@ def launch_names(node: Any) -> list[str]:
         inner: Any = node.node
         if isinstance(inner, ir.UserDefinedTritonKernel):
             return [user_triton.kernel_name(inner)]
-        return [inner.get_kernel_name() if hasattr(inner, "get_kernel_name") else str(inner.op_overload)]
+        # A subgraph, which max-autotune may choose for a product, has no operator's name.
+        return [inner.python_kernel_name or str(inner.op_overload or type(inner).__name__)]
     category = "red" if any(leaf.is_reduction() for leaf in leaves(node)) else "poi"
     return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
 

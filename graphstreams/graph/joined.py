@@ -1,6 +1,6 @@
 """What the serial code has that the kernels as they were read have not: joined launches, and kernels chosen by timing.
 
-Read in torch 2.15.0: `_inductor/scheduler.py` (ForeachKernelSchedulerNode).
+Read in torch 2.15.0: `_inductor/scheduler.py` (ForeachKernelSchedulerNode), `_inductor/ir.py` (SubgraphBuffer).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any
 
+from torch._inductor import ir
 from torch._inductor.scheduler import ForeachKernelSchedulerNode
 
 from graphstreams.graph import describe
@@ -45,3 +46,9 @@ def most_saved_us(joined: Iterable[Iterable[int]], us: Sequence[float]) -> float
 def template_count(lowered: Lowered) -> int:
     """Return how many kernels are made from a template, as matrix products are that max-autotune chose."""
     return sum(bool(node.is_template()) for node in lowered.nodes)
+
+
+def chosen_subgraphs(lowered: Lowered) -> list[str]:
+    """Return the FX nodes for which max-autotune chose a graph of several kernels, such as a product split along K."""
+    nodes = [node for node in lowered.nodes if isinstance(node.node, ir.SubgraphBuffer)]
+    return [origin.name for node in nodes for origin in describe.ordered_origins([node])[-1:]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -178,24 +178,46 @@ def test_what_serial_saves_by_joining_is_taken_from_the_gain() -> None:
     assert refused(report, int(8.0 / launch) + 1, 2.0)
 
 
-@pytest.fixture
-def templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Max-autotune chooses Triton's template for every product, as if that had been timed to be the fastest."""
+def choose(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    """Let max-autotune choose what has `chosen` in its name for every product, as if that had been timed to be the fastest."""
 
     def timed(self: Any, name: str, nodes: Any, layout: Any, inputs: Any, key: str, choices: Sequence[Any], *_: Any, **__: Any):
-        return {choice: 1.0 if isinstance(choice, select_algorithm.TritonTemplateCaller) else 2.0 for choice in choices}
+        return {choice: 1.0 if chosen in choice.name else 2.0 for choice in choices}
 
     run = explaining.run_stages
 
     def with_autotuning(*args: Any, **kwargs: Any) -> Outcome:
-        # `offline` switches it off, for nothing can be run; here nothing is.
+        # `offline` switches it off, for nothing can be timed; here nothing is.
         with config.patch(max_autotune_gemm=True, max_autotune_gemm_backends="TRITON,ATEN", benchmark_template_fusion=False):
             return run(*args, **kwargs)
 
     monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "do_autotuning", timed)
     monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "make_precompile_fn", lambda *_, **__: dict)
     monkeypatch.setattr(explaining, "run_stages", with_autotuning)
-    return
+
+
+@pytest.fixture
+def templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(monkeypatch, "triton_mm")
+
+
+class LongSums(nn.Module):
+    """Two products of few rows and columns, which max-autotune may split along K."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Linear(16384, 32, bias=False, dtype=torch.bfloat16) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.a(x).relu(), self.b(x).sin()
+
+
+def test_a_product_for_which_a_subgraph_was_chosen_is_named_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(monkeypatch, "decompose_k")
+    rows = torch.empty(32, 16384, dtype=torch.bfloat16)
+    (outcome,) = capture(LongSums(), (rows,), "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "serial"
+    assert re.search(r"max_autotune chose a subgraph \(decompose_k\) for mm", outcome.report.reason), outcome.report.reason
 
 
 @pytest.mark.usefixtures("templates")

@@ -1,0 +1,25 @@
+"""The list of settings that are tried offline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from torch._inductor import config
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+from settings_offline import FILE, cases
+
+
+def test_a_line_holds_settings_that_go_together() -> None:
+    text = "# a title\na=True b.c='x'\n\nd={'e':[1,2]}\n"
+    assert cases(text) == [{}, {"a": True, "b.c": "x"}, {"d": {"e": [1, 2]}}]
+
+
+def test_every_setting_is_one_of_inductors_and_tried_once() -> None:
+    listed = cases(FILE.read_text())
+    assert len(listed) > 150 and all(listed.count(case) == 1 for case in listed)
+    for case in listed:
+        with config.patch(case):
+            pass
