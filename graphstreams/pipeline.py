@@ -156,10 +156,15 @@ def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Rea
 
 def _host_of(serial: Lowered) -> Host:
     try:
-        return find_host(serial.source)
+        host = find_host(serial.source)
     except CannotJoin as reason:
         with serial.active():
             raise Serial("serial", f"{reason}{order.where_cut(serial)}; each of them stays serial") from None
+    with serial.active():
+        cut = order.where_cut(serial) if host.name != "call" else ""
+    if cut:
+        raise Serial("serial", f"Inductor keeps a part of it out of its CUDA graph{cut}; the rest stays serial")
+    return host
 
 
 def _check_subgraphs(serial: Lowered) -> None:

@@ -175,7 +175,8 @@ def at_line(statement: ast.stmt, function: ast.FunctionDef) -> int:
 
 
 def _check_used(function: ast.FunctionDef, own: Sequence[str], host: Host) -> None:
-    loaded = {node.id for s in function.body[1:] for node in ast.walk(s) if isinstance(node, ast.Name)}
+    # The return is written anew: what only it reads is returned by the caller of the part.
+    loaded = {node.id for s in function.body[1:-1] for node in ast.walk(s) if isinstance(node, ast.Name)}
     sizes = {s.value.id for s in function.body if _assigns_size(s, host)}  # type: ignore[attr-defined]
     missing = [name for name in own if name in loaded and name not in host.inputs and name not in sizes]
     if missing:

@@ -174,6 +174,16 @@ def test_the_inputs_that_are_realigned_are_serials(
     assert verify(report.wrapper) == []
 
 
+@torch.library.custom_op("graphstreams_tests::doubled", mutates_args=())
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@doubled.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
 class Cut(torch.nn.Module):
     """An operator between two halves that Inductor is told to keep out of CUDA graphs."""
 
@@ -183,6 +193,38 @@ class Cut(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> Any:
         return self.second(split_signs(self.first(x))[0]), self.first(x * 2)
+
+
+class CutAtTheEnd(Cut):
+    """Such an operator behind all others, so that one CUDA graph holds the rest."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return doubled(self.second(x * 3) + self.first(x * 2))
+
+
+def test_an_operator_outside_the_only_cuda_graph_keeps_it_serial_too() -> None:
+    with config.patch({**REDUCE_OVERHEAD, "custom_should_partition_ops": ["graphstreams_tests::doubled"]}):
+        (outcome,) = capture(CutAtTheEnd(), (torch.randn(4, 64),), "h200", FREE_EVENTS)
+    assert (outcome.report.verdict, outcome.report.stage) == ("serial", "read")
+    assert "out of its CUDA graph at" in outcome.report.reason and "doubled" in outcome.report.reason
+
+
+class Views(torch.nn.Module):
+    """Returns a view of an input that no kernel reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (torch.nn.Linear(64, 64) for _ in range(2))
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+        return self.first(x), self.second(x * 2), y.view(-1)[3:]
+
+
+@pytest.mark.parametrize("settings", [{}, REDUCE_OVERHEAD])
+def test_an_input_that_is_only_viewed_need_not_be_given_to_a_part(settings: dict[str, Any]) -> None:
+    with config.patch(settings):
+        (outcome,) = capture(Views(), (torch.randn(4, 64), torch.randn(4, 64)), "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "clean", outcome.report.reason
 
 
 @pytest.mark.parametrize("partition", [True, False])
