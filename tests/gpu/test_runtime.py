@@ -100,7 +100,7 @@ with torch.no_grad(), test_runtime.captures() as found:
     captured = test_runtime.Captured(compiled, inputs)
     captured.load(inputs)
     captured.replay()
-    print(float(captured.outputs[0].double().sum()), found[0] > 0, counters["inductor"]["fxgraph_cache_hit"],
+    print(float(captured.outputs[0].double().sum()), found[-1] > 0, counters["inductor"]["fxgraph_cache_hit"],
           counters["aot_autograd"]["autograd_cache_hit"])
 """
     environment = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
