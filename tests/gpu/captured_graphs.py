@@ -1,7 +1,7 @@
 """What tests see of CUDA graphs and of launches: the forks of each graph that is captured, the streams of a direct call.
 
 Read in torch 2.15.0: `cuda/graphs.py` (the hook at the end of a capture), `_inductor/runtime/triton_heuristics.py` (what tunes
-a kernel). The edges of a graph come from the driver's `cuGraphGetEdges`, in the form it has had since CUDA 10.
+a kernel). The edges of a graph come from the driver's `cuGraphGetEdges_v2`, which is there from CUDA 12.3 on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import torch
 from graphstreams.runtime import dispatch
 from graphstreams.runtime.driver import check, driver
 
+_EDGE_DATA = 8  # bytes of CUgraphEdgeData
+
 
 def forks(nodes: int, edges: Sequence[tuple[int, int]]) -> int:
     """Return where a graph goes on in more than one way: at its start, and behind nodes. What one stream launched never does.
@@ -33,25 +35,43 @@ def forks(nodes: int, edges: Sequence[tuple[int, int]]) -> int:
 
 
 def nodes_and_edges(graph: torch.cuda.CUDAGraph) -> tuple[int, list[tuple[int, int]]]:
-    """Return how many nodes a graph has whose capture has just ended, and its edges as pairs of handles."""
+    """Return how many nodes a graph has whose capture has just ended, and its edges as pairs of handles.
+
+    An edge has data of its own if its second kernel may start before the first has ended, as cuBLAS's may: only the second
+    version of the driver's function tells such edges.
+    """
     count, nodes = ctypes.c_size_t(0), ctypes.c_size_t(0)
     handle = ctypes.c_void_p(graph.raw_cuda_graph())
     check(driver().cuGraphGetNodes(handle, None, ctypes.byref(nodes)), "count the nodes of a graph")
-    check(driver().cuGraphGetEdges(handle, None, None, ctypes.byref(count)), "count the edges of a graph")
+    check(driver().cuGraphGetEdges_v2(handle, None, None, None, ctypes.byref(count)), "count the edges of a graph")
     before, after = ((ctypes.c_void_p * count.value)() for _ in range(2))
-    check(driver().cuGraphGetEdges(handle, before, after, ctypes.byref(count)), "read the edges of a graph")
+    data = (ctypes.c_ubyte * (_EDGE_DATA * count.value))()
+    check(driver().cuGraphGetEdges_v2(handle, before, after, data, ctypes.byref(count)), "read the edges of a graph")
     return nodes.value, [(int(one or 0), int(other or 0)) for one, other in zip(before, after, strict=True)]
 
 
 @contextmanager
 def captures() -> Iterator[list[int]]:
-    """Within this context yields the forks of every CUDA graph that is captured, whoever captures it."""
+    """Within this context yields the forks of every CUDA graph that is captured, whoever captures it.
+
+    Raises at its end what kept it from counting them, because torch drops the errors of such hooks.
+    """
     found: list[int] = []
-    handle = torch.cuda.graphs.register_graph_capture_end_hook(lambda graph: found.append(forks(*nodes_and_edges(graph))))
+    errors: list[Exception] = []
+
+    def count(graph: torch.cuda.CUDAGraph) -> None:
+        try:
+            found.append(forks(*nodes_and_edges(graph)))
+        except Exception as error:
+            errors.append(error)
+
+    handle = torch.cuda.graphs.register_graph_capture_end_hook(count)
     try:
         yield found
     finally:
         handle.remove()
+    if errors:
+        raise errors[0]
 
 
 @contextmanager

@@ -211,7 +211,9 @@ def inputs(rows):
 
 def run(values):
     if mode == "default":
-        compiled(*[value.clone() for value in values])
+        kept = values[1].clone()
+        compiled(*values)  # these, for copies are not marked as dynamic
+        values[1].copy_(kept)
         graph = torch.cuda.CUDAGraph()
         with t.captures() as found, t.no_collection(), torch.cuda.graph(graph):
             output = compiled(*values)

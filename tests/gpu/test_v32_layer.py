@@ -82,5 +82,5 @@ def test_dynamic_tokens_compile_once_and_are_equal(tmp_path: Path) -> None:
                 assert all(torch.equal(a, b) for a, b in zip(first, changed, strict=True)), tokens
             limits = json.loads(report_in(tmp_path))["threshold"]
             streams = limits["smallest"] <= tokens and (limits["largest"] is None or tokens <= limits["largest"])
-            assert bool(found[0]) == streams, tokens
+            assert bool(found[-1]) == streams, tokens  # the first call of all measures plans, in captures too
     assert '"verdict": "clean"' in report_in(tmp_path)
