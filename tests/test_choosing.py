@@ -18,6 +18,7 @@ from graphstreams.planning.plan import Plan
 from graphstreams.planning.search import search_on_simulator
 from graphstreams.planning.space import Space
 from graphstreams.reports.measurement import Measurement
+from graphstreams.reports.report import Report
 from graphstreams.verification.wrapper import verify
 
 SERIAL_US = 40.0
@@ -213,6 +214,13 @@ def test_streams_run_outside_cuda_graphs_only_where_they_were_measured_to_gain_t
     report = measured(tuner).report
     assert (report.verdict, report.direct) == ("clean", direct)
     assert f"if _runs_on_streams(args, {direct}):" in report.wrapper
+
+
+def test_what_was_measured_of_direct_calls_counts_for_its_own_size_only() -> None:
+    measurement = Measurement(100.0, 80.0, 80.0, 100.0, direct_us=50.0, direct_serial_us=100.0)
+    for example, direct in ((None, True), (16, False)):  # of the tokens, where each call chooses them
+        outcome = Outcome(Report("g", "serial", measurement=measurement), example=example)
+        assert pipeline._gains_directly(outcome) == direct
     assert verify(report.wrapper) == []
 
 
