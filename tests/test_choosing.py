@@ -214,6 +214,7 @@ def test_streams_run_outside_cuda_graphs_only_where_they_were_measured_to_gain_t
     report = measured(tuner).report
     assert (report.verdict, report.direct) == ("clean", direct)
     assert f"if _runs_on_streams(args, {direct}):" in report.wrapper
+    assert verify(report.wrapper) == []
 
 
 def test_what_was_measured_of_direct_calls_counts_for_its_own_size_only() -> None:
@@ -221,7 +222,6 @@ def test_what_was_measured_of_direct_calls_counts_for_its_own_size_only() -> Non
     for example, direct in ((None, True), (16, False)):  # of the tokens, where each call chooses them
         outcome = Outcome(Report("g", "serial", measurement=measurement), example=example)
         assert pipeline._gains_directly(outcome) == direct
-    assert verify(report.wrapper) == []
 
 
 @pytest.mark.parametrize(("compiled", "notes"), [(30.8, 0), (31.0, 1), (29.0, 0)])
