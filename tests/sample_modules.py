@@ -238,9 +238,7 @@ SAMPLES: Mapping[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] 
 }
 
 STREAMABLE = sorted(SAMPLES.keys() - {"only_views"})
-# torch 2.14 fuses the two copies of the swap, which are independent there, and does not fuse them across regions.
 TORCH_2_14 = torch.__version__.startswith("2.14.")
-MORE_LAUNCHES = {"swap": 1} if TORCH_2_14 else {}
 
 
 @functools.cache

@@ -70,8 +70,10 @@ def realise(
     """
     inner = fx.Graph()
     stored = [value for value in values if strides.get(value)]
-    for value in stored:
-        inner.call_function(STORE, (_placeholder(inner, value), list(strides[value])))
+    # All placeholders first: torch 2.14 counts them by their place among all nodes.
+    placed = [(_placeholder(inner, value), list(strides[value])) for value in stored]
+    for arguments in placed:
+        inner.call_function(STORE, arguments)
     inner.output(None)
     _append(module, "realise", inner, values, stored)
 
