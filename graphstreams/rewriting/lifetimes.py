@@ -15,22 +15,22 @@ from graphstreams.planning.plan import Plan
 
 
 def held_values(reading: Reading, plan: Plan) -> list[fx.Node]:
-    """Values, and inputs of the graph, in storages that several streams touch. In graph order.
+    """Values, and inputs of the graph, in storages that several streams touch. In graph order, those on the CPU last.
 
     By storage, not by value: an operator in place gives a second value, made on another stream, to memory that the stream of
-    the first value allocated. A number that the host reads is none: it is read before its kernel is launched.
+    the first value allocated. Inductor leaves the device guard for a value on the CPU.
     """
     touched = {storage: {0} for node, storage in reading.storages.items() if node.op == "placeholder"}
     stream_of = plan.stream_of()
     for kernel in reading.kernels.kernels:
         for access in (*kernel.reads, *kernel.writes):
             touched.setdefault(access.storage, set()).add(stream_of[kernel.id])
-    held = [n for n, storage in reading.storages.items() if len(touched.get(storage, ())) > 1 and not _read_by_host(n)]
+    held = [node for node, storage in reading.storages.items() if len(touched.get(storage, ())) > 1]
     order = {node: i for i, node in enumerate(reading.module.graph.nodes)}
-    return sorted(held, key=order.__getitem__)
+    return sorted(held, key=lambda node: (_on_cpu(node), order[node]))
 
 
-def _read_by_host(node: fx.Node) -> bool:
-    """Whether a node is an input with one number on the CPU, such as a float of a graph with dynamic shapes."""
+def _on_cpu(node: fx.Node) -> bool:
+    """Whether a value is on the CPU, such as a float that is an input of a graph with dynamic shapes."""
     value = node.meta.get("val")
-    return node.op == "placeholder" and isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.dim() == 0
+    return isinstance(value, torch.Tensor) and value.device.type == "cpu"
