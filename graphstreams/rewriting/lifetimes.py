@@ -7,6 +7,7 @@ that holds for every stream: the caller's stream has waited for all work, and th
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 from graphstreams.graph.reading import Reading
@@ -14,10 +15,10 @@ from graphstreams.planning.plan import Plan
 
 
 def held_values(reading: Reading, plan: Plan) -> list[fx.Node]:
-    """Values, and inputs of the graph, in storages that several streams touch. In graph order.
+    """Values, and inputs of the graph, in storages that several streams touch. In graph order, those on the CPU last.
 
     By storage, not by value: an operator in place gives a second value, made on another stream, to memory that the stream of
-    the first value allocated.
+    the first value allocated. Inductor leaves the device guard for a value on the CPU.
     """
     touched = {storage: {0} for node, storage in reading.storages.items() if node.op == "placeholder"}
     stream_of = plan.stream_of()
@@ -26,4 +27,10 @@ def held_values(reading: Reading, plan: Plan) -> list[fx.Node]:
             touched.setdefault(access.storage, set()).add(stream_of[kernel.id])
     held = [node for node, storage in reading.storages.items() if len(touched.get(storage, ())) > 1]
     order = {node: i for i, node in enumerate(reading.module.graph.nodes)}
-    return sorted(held, key=order.__getitem__)
+    return sorted(held, key=lambda node: (_on_cpu(node), order[node]))
+
+
+def _on_cpu(node: fx.Node) -> bool:
+    """Whether a value is on the CPU, such as a float that is an input of a graph with dynamic shapes."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and value.device.type == "cpu"

@@ -5,7 +5,7 @@ is rebuilt by any frame that Dynamo traces, and lives in one process; a graph ta
 So rewritten graphs get a subclass of the wrapper class, through Inductor's registry of device backends. A graph that a
 StreamPass has seen gets another one, which generates Inductor's serial code and then lets a second body be added to it. Every
 other graph gets the class that was registered before. Read in torch 2.15.0: `_inductor/codegen/wrapper.py`,
-`codegen/common.py`.
+`codegen/common.py`, `scheduler.py` (generate_stream_ctx_switching).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch._inductor import config
 from torch._inductor.codegen import common, wrapper
+from torch._inductor.scheduler import NopKernelSchedulerNode
 from torch._inductor.utils import ValueWithLineMap
 from torch._inductor.virtualized import V
 
@@ -155,6 +156,16 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
     def run_wrapper_ir_passes(self, is_inference: bool) -> None:
         super().run_wrapper_ir_passes(is_inference)
         self.lines = _outputs_first(self.lines, set(V.graph.get_output_names()))
+
+    def codegen_allocation(self, buffer: Any) -> None:
+        # Inductor opens no stream context for a node that launches nothing, such as an `empty` that others fill.
+        scheduler, name = V.graph.scheduler, buffer.get_name()
+        node = scheduler.name_to_buf[name].defining_op if name in scheduler.name_to_buf else None
+        if isinstance(node, NopKernelSchedulerNode) and scheduler.get_node_stream(node) != (scheduler.current_stream_idx or 0):
+            if scheduler.current_stream_idx is not None:
+                scheduler.generate_stream_ctx_exit()
+            scheduler._current_stream_ctx = self.codegen_cuda_stream_enter(stream_idx=scheduler.get_node_stream(node))
+        super().codegen_allocation(buffer)
 
     def codegen_device_guard_enter(
         self, device_idx: int, num_streams: int = 1, stream_idx_to_user_obj_idx: dict[int, int] | None = None
