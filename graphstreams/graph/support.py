@@ -22,6 +22,8 @@ def check_graph(module: fx.GraphModule) -> None:
             raise Unsupported("the model places work on streams itself")
         if node.op == "get_attr" and isinstance(_attribute(module, str(node.target)), fx.GraphModule):
             raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
+        if node.target is torch.ops.higher_order.with_effects:
+            raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
         if node.meta.get("unbacked_bindings"):
             raise Unsupported(f"{node.name!r} has a size that depends on data")
         if is_host_value(node) and node.op == "call_function":

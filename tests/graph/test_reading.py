@@ -318,3 +318,17 @@ def test_each_graph_of_a_module_is_read():
 
     outcomes = capture(Broken(), (torch.empty(8, 8), torch.empty(8, 8)), "h200", FREE_EVENTS)
     assert [len(o.reading.kernels.kernels) for o in outcomes] == [1, 2]
+
+
+def test_an_operator_with_effects_of_its_own_keeps_the_graph_serial_and_is_named():
+    class Checked(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = (torch.nn.Linear(8, 8) for _ in range(2))
+
+        def forward(self, x):
+            return self.first(x), self.second(x), torch.linalg.inv(x)
+
+    (outcome,) = capture(Checked(), (torch.empty(8, 8),), "h200", FREE_EVENTS)
+    assert (outcome.report.verdict, outcome.report.stage) == ("serial", "read")
+    assert "effects" in outcome.report.reason and "linalg" in outcome.report.reason
