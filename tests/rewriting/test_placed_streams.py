@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from sample_modules import compiled_by_pass
 from torch import fx
 
+from graphstreams import StreamPass
 from graphstreams.rewriting import events
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 from graphstreams.rewriting.placed_streams import StreamsRemain, placed_streams, without_streams
@@ -132,6 +134,33 @@ def test_of_a_graph_whose_streams_remain_inductor_is_told_what_it_found_itself(m
     report, lowered, _ = compiled_by_pass("diamond", behind)
     assert "they can't be taken out: something" in report.reason
     assert lowered.graph.partition_maps is seen[0]
+
+
+def test_whatever_stops_streams_from_being_taken_out_does_not_end_the_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: fx.GraphModule) -> None:
+        raise KeyError("stream")
+
+    monkeypatch.setattr("graphstreams.rewriting.placed_streams.without_streams", fail)
+    report, lowered, _ = compiled_by_pass("diamond", ordered_operations)
+    assert report.verdict == "refused" and "can't be taken out: KeyError: 'stream'" in report.reason
+    assert ".record(" in lowered.source or "ops.streams" in lowered.source
+
+
+@pytest.mark.parametrize("behind", [nothing, move_a_product])
+def test_a_graph_that_was_lowered_can_be_copied_into_a_cache(behind: Pass) -> None:
+    _, lowered, _ = compiled_by_pass("diamond", behind)
+    pickle.dumps(lowered.graph.module.meta.get(SEEN))
+
+
+def test_subgraphs_keep_nothing_of_ours_once_their_caller_was_seen() -> None:
+    inner, outer = fx.Graph(), fx.Graph()
+    inner.output(inner.placeholder("x"))
+    outer.output(outer.placeholder("x"))
+    module = fx.GraphModule(torch.nn.Module(), outer)
+    module.body = fx.GraphModule(torch.nn.Module(), inner)
+    module.body.meta[SEEN] = lambda graph, source: (source, ())
+    StreamPass({})(module.graph)
+    assert SEEN not in module.body.meta
 
 
 def test_a_graph_whose_later_passes_place_nothing_gets_its_streams() -> None:
