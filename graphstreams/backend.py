@@ -182,7 +182,7 @@ def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
 
 
 def _report_on_placed(name: str, placed: Sequence[str], lowered: Any, source: str) -> Report:
-    """The report on a graph in which another pass placed streams, with the wrapper to use: without them, if that is possible."""
+    """The report on a graph in which another pass placed streams, with the wrapper to use: without them if possible."""
     # Whoever placed them saw a serial graph, and knows of no streams but the caller's.
     reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; "
     try:
@@ -208,7 +208,7 @@ def _with_verdict(source: str, report: Report) -> tuple[str, Sequence[tuple[int,
     """A serial wrapper that carries what was decided."""
     try:
         joined = add_lines(source, report.as_verdict().lines)
-    except (CannotJoin, SyntaxError):  # a wrapper of another form; it runs as it is
+    except (CannotJoin, SyntaxError, ValueError, RecursionError, MemoryError):  # another form, or too deep; it runs as it is
         return source, ()
     return joined.source, joined.added
 

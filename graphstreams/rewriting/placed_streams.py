@@ -17,7 +17,6 @@ from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.rewriting.agreement import disagreement
 from graphstreams.rewriting.wrapper import SEEN
 
-
 # What a lowered graph tells of its wrapper, by which Inductor aligns inputs and makes CUDA graphs of the wrapper's parts.
 _OF_THE_TEXT = (
     "mutated_inputs", "mutated_input_idxs", "_defers_input_alignment",
