@@ -41,8 +41,8 @@ def matching_outputs(serial: Lowered, streamed: Lowered, host: Host) -> dict[str
     with streamed.active():
         others = streamed.graph.get_output_names()
     by_name: dict[str, str] = {}
-    for name, other in zip(names, others, strict=True):
-        if by_name.setdefault(name, other) != other and name in host.outputs:
+    for name, counterpart in zip(names, others, strict=True):
+        if by_name.setdefault(name, counterpart) != counterpart and name in host.outputs:
             raise CannotJoin(f"{name}, of which several outputs are views, is in several buffers on streams")
     found = {}
     for name in host.outputs:
