@@ -109,7 +109,8 @@ def lower(
     inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     with _scoped(settings or {}):
         graph = _Recorder(gm, example_inputs=inputs, shape_env=_shape_env(), is_inference=True)
-        graph.inputs_to_check = inputs_to_check
+        if inputs_to_check is not None:
+            graph.inputs_to_check = inputs_to_check
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
             graph.run(*inputs)
             source = ""
