@@ -67,10 +67,13 @@ class StreamPass(CustomInferenceAwareGraphPass):
 
     def __call__(self, graph: fx.Graph, is_inference: bool = True) -> None:
         """Mark `graph`, so that its code gets a streamed body once it is generated. Raises GraphstreamsError if strict."""
-        if disabled():
-            return
         gm = graph.owning_module
         assert gm is not None
+        for module in gm.modules():  # subgraphs, which came first, are part of their caller's code
+            if isinstance(module, fx.GraphModule):
+                module.meta.pop(SEEN, None)
+        if disabled():
+            return
         name = _graph_name()
         if reason := _why_not(gm, is_inference):
             self._done(Report(name, "serial", reason, "read"))
@@ -81,15 +84,10 @@ class StreamPass(CustomInferenceAwareGraphPass):
     def _add_body(self, name: str, lowered: Any, source: str) -> tuple[str, Sequence[tuple[int, int]]]:
         """The wrapper to use for a lowered graph with the serial wrapper `source`, and the lines added to that, by place."""
         gm = lowered.module
+        gm.meta.pop(SEEN, None)  # Inductor may copy the graph into its cache
         if placed := placed_streams(gm):
-            # Whoever placed them saw a serial graph, and knows of no streams but the caller's.
-            reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; "
-            try:
-                source = serial_code(lowered, source)
-                reason += f"they are taken out{_unproved(source)}"
-            except StreamsRemain as why:
-                reason += f"they run as that pass has it, because they can't be taken out: {why}"
-            report = Report(name, "refused", reason, "verify", wrapper=source)
+            report = _report_on_placed(name, placed, lowered, source)
+            source = report.wrapper
         else:
             texts = self.options.dump is not None
             serial = Lowered(lowered, {}, source)
@@ -183,6 +181,20 @@ def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
     return unusable_setting() or foreign_generator()
 
 
+def _report_on_placed(name: str, placed: Sequence[str], lowered: Any, source: str) -> Report:
+    """The report on a graph in which another pass placed streams, with the wrapper to use: without them if possible."""
+    # Whoever placed them saw a serial graph, and knows of no streams but the caller's.
+    reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; "
+    try:
+        source = serial_code(lowered, source)
+        reason += f"they are taken out{_unproved(source)}"
+    except Exception as why:
+        log.debug("streams are not taken out", exc_info=True)
+        text = str(why) if isinstance(why, StreamsRemain) else f"{type(why).__name__}: {why}"
+        reason += f"they run as that pass has it, because they can't be taken out: {text}"
+    return Report(name, "refused", reason, "verify", wrapper=source)
+
+
 def _unproved(serial: str) -> str:
     """What the proof says against a serial wrapper, for the end of a sentence; empty if it has no race."""
     try:
@@ -196,7 +208,7 @@ def _with_verdict(source: str, report: Report) -> tuple[str, Sequence[tuple[int,
     """A serial wrapper that carries what was decided."""
     try:
         joined = add_lines(source, report.as_verdict().lines)
-    except (CannotJoin, SyntaxError):  # a wrapper of another form; it runs as it is
+    except (CannotJoin, SyntaxError, ValueError, RecursionError, MemoryError):  # another form, or too deep; it runs as it is
         return source, ()
     return joined.source, joined.added
 

@@ -338,7 +338,10 @@ def compiled_by_pass(
         behind(gm)
         for each in (plain, gm):
             finish_post_grad_passes(each)
-        found.extend((lower(gm, generate_code=True), lower(plain, generate_code=True).source))
+        values = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
+        checked = [i for i, value in enumerate(values) if isinstance(value, Tensor)]  # as if none were a parameter
+        lowered = lower(gm, generate_code=True, inputs_to_check=checked)
+        found.extend((lowered, lower(plain, generate_code=True, inputs_to_check=checked).source))
 
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     torch._dynamo.reset()

@@ -12,7 +12,9 @@ from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 import graphstreams.rewriting.regions as regions
 from graphstreams import GraphstreamsError, Options, StreamPass
+from graphstreams.backend import _with_verdict
 from graphstreams.explaining import capture
+from graphstreams.reports.report import Report
 from graphstreams.rewriting import order, wrapper
 
 
@@ -268,3 +270,8 @@ def test_a_profile_without_a_kernel_is_refused_with_the_nearest_name(tmp_path):
 def test_a_graph_whose_report_is_wanted_is_not_taken_from_a_cache(tmp_path):
     assert StreamPass({"dump": str(tmp_path)}).uuid() is None
     assert StreamPass({}).uuid() is not None
+
+
+@pytest.mark.parametrize("source", ["x = " + "-" * 100_000 + "1", "x = '\0'", "x = ("])
+def test_code_that_cannot_be_parsed_runs_as_it_is(source):
+    assert _with_verdict(source, Report("graph", "serial", "why", "read")) == (source, ())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,14 +97,20 @@ class _Recorder(GraphLowering):
         return value
 
 
-def lower(gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None) -> Lowered:
+def lower(
+    gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None,
+    inputs_to_check: Sequence[int] | None = None,
+) -> Lowered:  # fmt: skip
     """Lower `gm` as Inductor would and build its scheduler; with `generate_code`, the wrapper's source too.
 
-    Nothing is compiled or run. `settings` are Inductor settings for this lowering alone.
+    Nothing is compiled or run. `settings` are Inductor settings for this lowering alone. `inputs_to_check` are the places of
+    the inputs that the code copies if they are misaligned.
     """
     inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     with _scoped(settings or {}):
         graph = _Recorder(gm, example_inputs=inputs, shape_env=_shape_env(), is_inference=True)
+        if inputs_to_check is not None:
+            graph.inputs_to_check = inputs_to_check
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
             graph.run(*inputs)
             source = ""

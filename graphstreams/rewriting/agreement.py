@@ -40,7 +40,10 @@ def matching_outputs(serial: Lowered, streamed: Lowered, host: Host) -> dict[str
         names = serial.graph.get_output_names()
     with streamed.active():
         others = streamed.graph.get_output_names()
-    by_name = dict(zip(names, others, strict=True))
+    by_name: dict[str, str] = {}
+    for name, counterpart in zip(names, others, strict=True):
+        if by_name.setdefault(name, counterpart) != counterpart and name in host.outputs:
+            raise CannotJoin(f"{name}, of which several outputs are views, is in several buffers on streams")
     found = {}
     for name in host.outputs:
         other = name if name in host.inputs else by_name.get(name)

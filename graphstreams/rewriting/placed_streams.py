@@ -1,6 +1,7 @@
 """Streams that another pass has placed in a graph, and the graph's serial code without them.
 
-Read in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `torch/_dynamo/variables/streams.py`.
+Read in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `torch/_dynamo/variables/streams.py`,
+`_inductor/output_code.py` (CompiledFxGraph).
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from torch._inductor.fx_passes.control_dependencies import control_deps
 from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.rewriting.agreement import disagreement
 from graphstreams.rewriting.wrapper import SEEN
+
+# What a lowered graph tells of its wrapper, by which Inductor aligns inputs and makes CUDA graphs of the wrapper's parts.
+_OF_THE_TEXT = (
+    "mutated_inputs", "mutated_input_idxs", "_defers_input_alignment",
+    "partition_maps", "has_uncaptured_partition", "disable_cudagraphs_reason",
+)  # fmt: skip
 
 
 class StreamsRemain(RuntimeError):
@@ -48,12 +55,13 @@ def serial_code(graph: Any, source: str) -> str:
 
     `source` is the wrapper that Inductor generated. Raises StreamsRemain if the two differ in more than streams.
     """
-    plain = lower(without_streams(graph.module), generate_code=True)
-    names = list(graph.graph_inputs)
-    changed = tuple(plain.graph.mutated_inputs)
-    graph.mutated_inputs = type(graph.mutated_inputs)(plain.graph.mutated_inputs)
-    graph.mutated_input_idxs = [i for i, name in enumerate(names) if name in changed]
-    if difference := disagreement(Lowered(graph, {}, source), plain, changed):
+    plain = lower(without_streams(graph.module), generate_code=True, inputs_to_check=getattr(graph, "inputs_to_check", None))
+    before = {name: getattr(graph, name) for name in _OF_THE_TEXT if hasattr(graph, name)}
+    for name in before:
+        setattr(graph, name, getattr(plain.graph, name))
+    if difference := disagreement(Lowered(graph, {}, source), plain, tuple(plain.graph.mutated_inputs)):
+        for name, value in before.items():
+            setattr(graph, name, value)
         raise StreamsRemain(difference)
     return plain.source
 

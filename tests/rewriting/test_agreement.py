@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -161,3 +164,22 @@ def test_what_cannot_be_matched_is_refused() -> None:
         report = report_after("casts", swap_names)
     assert (report.verdict, report.stage) == ("refused", "verify")
     assert "has another layout on streams than in the serial code" in report.reason
+
+
+def test_views_of_one_buffer_are_not_of_several_buffers_on_streams() -> None:
+    """The caller of the part makes its views of one buffer, and cannot be given two."""
+
+    class Buffers:
+        def __init__(self, *names: str) -> None:
+            self.graph = SimpleNamespace(get_output_names=lambda: list(names), get_buffer=lambda name: None)
+
+        def active(self) -> Any:
+            return contextlib.nullcontext()
+
+    host = Host("partition_0", (), ("buf0",), ())
+    serial: Any = Buffers("buf0", "buf0")
+    same: Any = Buffers("buf3", "buf3")
+    several: Any = Buffers("buf0", "buf5")
+    assert matching_outputs(serial, same, host) == {"buf0": "buf3"}
+    with pytest.raises(CannotJoin, match="several buffers on streams"):
+        matching_outputs(serial, several, host)

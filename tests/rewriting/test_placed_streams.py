@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import copy
 import operator
+import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from sample_modules import compiled_by_pass
 from torch import fx
 
+from graphstreams import StreamPass
 from graphstreams.rewriting import events
 from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 from graphstreams.rewriting.placed_streams import StreamsRemain, placed_streams, without_streams
+from graphstreams.rewriting.wrapper import SEEN
 from graphstreams.runtime import verdicts
 from graphstreams.verification.trace import CALLER, launch_order
 from graphstreams.verification.wrapper import read_bodies, verify
@@ -91,6 +95,72 @@ def test_what_inductor_tells_of_the_graph_is_what_it_tells_of_the_serial_one(beh
         ours, expected = (compiled_by_pass(sample, each)[1].graph for each in (behind, nothing))
         assert list(ours.mutated_inputs) == list(expected.mutated_inputs)
         assert ours.mutated_input_idxs == expected.mutated_input_idxs
+
+
+@pytest.mark.parametrize("behind", PASSES)
+def test_the_inputs_that_serial_code_copies_if_they_are_misaligned_are_copied(behind: Pass) -> None:
+    """Inductor aligns them before the call only where the lowered graph doesn't say that the code does."""
+    _, lowered, plain = compiled_by_pass("three_arms", behind)
+    assert plain.count("= copy_if_misaligned(") == lowered.source.count("= copy_if_misaligned(") == 4
+    assert lowered.graph._defers_input_alignment
+
+
+def move_every_second_operator(gm: fx.GraphModule) -> None:
+    for node in [node for node in gm.graph.nodes if node.op == "call_function"][::2]:
+        events.set_stream(node, 1)
+
+
+def test_inductor_makes_cuda_graphs_of_the_parts_that_the_serial_code_has() -> None:
+    """The parts take their inputs in an order of their own, by which Inductor knows those that stay where they are."""
+    with torch._inductor.config.patch({"triton.cudagraphs": True}):
+        placed, expected = (compiled_by_pass("swap", each)[1].graph for each in (move_every_second_operator, nothing))
+    assert placed.partition_maps == expected.partition_maps
+
+
+def test_of_a_graph_whose_streams_remain_inductor_is_told_what_it_found_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphstreams.rewriting.placed_streams.disagreement", lambda *_: "something")
+    seen: list[Any] = []
+
+    def behind(gm: fx.GraphModule) -> None:
+        ordered_operations(gm)
+        add = gm.meta[SEEN]
+
+        def remember(graph: Any, source: str) -> Any:
+            seen.append(graph.partition_maps)
+            return add(graph, source)
+
+        gm.meta[SEEN] = remember
+
+    report, lowered, _ = compiled_by_pass("diamond", behind)
+    assert "they can't be taken out: something" in report.reason
+    assert lowered.graph.partition_maps is seen[0]
+
+
+def test_whatever_stops_streams_from_being_taken_out_does_not_end_the_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(module: fx.GraphModule) -> None:
+        raise KeyError("stream")
+
+    monkeypatch.setattr("graphstreams.rewriting.placed_streams.without_streams", fail)
+    report, lowered, _ = compiled_by_pass("diamond", ordered_operations)
+    assert report.verdict == "refused" and "can't be taken out: KeyError: 'stream'" in report.reason
+    assert ".record(" in lowered.source or "ops.streams" in lowered.source
+
+
+@pytest.mark.parametrize("behind", [nothing, move_a_product])
+def test_a_graph_that_was_lowered_can_be_copied_into_a_cache(behind: Pass) -> None:
+    _, lowered, _ = compiled_by_pass("diamond", behind)
+    pickle.dumps(lowered.graph.module.meta.get(SEEN))
+
+
+def test_subgraphs_keep_nothing_of_ours_once_their_caller_was_seen() -> None:
+    inner, outer = fx.Graph(), fx.Graph()
+    inner.output(inner.placeholder("x"))
+    outer.output(outer.placeholder("x"))
+    module = fx.GraphModule(torch.nn.Module(), outer)
+    module.body = fx.GraphModule(torch.nn.Module(), inner)
+    module.body.meta[SEEN] = lambda graph, source: (source, ())
+    StreamPass({})(module.graph)
+    assert SEEN not in module.body.meta
 
 
 def test_a_graph_whose_later_passes_place_nothing_gets_its_streams() -> None:
