@@ -223,3 +223,27 @@ def test_the_module_runs_as_a_program():
     command = [sys.executable, "-m", "graphstreams", "plan", str(PROFILE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0 and "speed-up" in done.stdout
+
+
+LOADED = """
+import contextlib, sys
+import graphstreams.time_limit as limits
+loaded = []
+
+@contextlib.contextmanager
+def noted(seconds):
+    loaded.append("torch" in sys.modules)
+    yield
+
+limits.time_limit = noted
+from graphstreams.__main__ import main
+main(["verify", sys.argv[1]])
+print(loaded)
+"""
+
+
+def test_loading_torch_does_not_count_as_reading_a_wrapper(tmp_path):
+    path = tmp_path / "wrapper.py"
+    path.write_text("no wrapper")
+    done = subprocess.run([sys.executable, "-c", LOADED, str(path)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.splitlines()[-1].endswith("True]"), done.stderr
