@@ -28,7 +28,7 @@ from graphstreams.rewriting.settings import changes_kernels, settings_off, strea
 from graphstreams.rewriting.streamed_code import streamed_code
 from graphstreams.rewriting.two_bodies import CannotJoin, Host, find_host, join
 from graphstreams.runtime.allocator import unsuited
-from graphstreams.runtime.dispatch import Dispatch, sizes_of
+from graphstreams.runtime.dispatch import Dispatch, cannot_settle, sizes_of
 from graphstreams.runtime.streams import lacking
 from graphstreams.sizing import dynamic_tokens
 from graphstreams.token_plans import plan_for_tokens, streamed_part
@@ -142,6 +142,8 @@ def _joined(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, di
             joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, told)
         except CannotJoin as reason:
             raise Serial("refused", str(reason)) from None
+        if joined.own_kernels and (reason := cannot_settle()):
+            raise Serial("serial", f"{joined.own_kernels} kernels only run on streams, and {reason}")
         outcome.added, outcome.report = joined.added, replace(outcome.report, own_kernels=joined.own_kernels)
         return joined.source
 
@@ -149,7 +151,6 @@ def _joined(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, di
 def _final_graph(gm: fx.GraphModule, finished: bool) -> fx.GraphModule:
     """A copy of the graph as Inductor lowers it."""
     module = copy_graph(gm)
-    module.meta.pop(wrapper.SEEN, None)
     if not finished:
         finish_post_grad_passes(module)
     return module

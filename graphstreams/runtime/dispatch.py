@@ -88,6 +88,14 @@ def sizes_of(inputs: Sequence[Any]) -> dict[str, str]:
     return known
 
 
+def cannot_settle() -> str:
+    """Return why this torch's Triton kernels can't be reduced to one configuration; empty if they can."""
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    missing = [name for name in ("precompile", "autotune_to_one_config") if not hasattr(CachingAutotuner, name)]
+    return f"this torch's CachingAutotuner has no {missing[0]}: its kernels are tuned in another way" if missing else ""
+
+
 def settle(*kernels: Any) -> None:
     """Reduce each Triton kernel to one configuration without timing it.
 

@@ -24,7 +24,13 @@ Key = tuple[int, int, int]  # device index and stream id of the caller, priority
 StreamId = tuple[int, int, int]  # id, device index and device type, as torch's C functions take them
 
 _set_stream = getattr(torch._C, "_cuda_setStream", None)  # missing from a torch without CUDA
-_NEEDED = ("_cuda_setStream", "_cuda_getCurrentStream", "_CudaEventBase")
+_STREAMS = "by which streams are set"
+_NEEDED = {
+    "_cuda_setStream": _STREAMS,
+    "_cuda_getCurrentStream": _STREAMS,
+    "_CudaEventBase": _STREAMS,
+    "_cuda_isCurrentStreamCapturing": "by which a call is seen to be captured",  # runtime/dispatch.py
+}
 
 
 def lacking(at_hand: bool) -> str:
@@ -36,7 +42,7 @@ def lacking(at_hand: bool) -> str:
         return ""
     missing = [name for name in _NEEDED if not hasattr(torch._C, name)]
     if missing:
-        return f"this torch has no torch._C.{missing[0]}, by which streams are set"
+        return f"this torch has no torch._C.{missing[0]}, {_NEEDED[missing[0]]}"
     if at_hand and not _sets_streams():
         return "this torch's torch._C._cuda_setStream does not take a stream as its id, device index and device type"
     return ""

@@ -139,6 +139,17 @@ def test_both_bodies_are_in_the_wrapper_and_proved(sample: str, settings: dict[s
     assert re.search(rf"def {host}\((self, )?args\):\n *if _runs_on_streams\(args, False", report.wrapper)
 
 
+def test_where_kernels_are_tuned_in_another_way_none_runs_on_streams_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first call would be in a capture, in which nothing can be tuned."""
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    assert explained("norms").own_kernels > 0
+    monkeypatch.delattr(CachingAutotuner, "precompile")
+    report = explained("norms")
+    assert report.verdict == "serial" and "CachingAutotuner has no precompile" in report.reason
+    assert explained("write_after_read").verdict == "clean"
+
+
 def test_the_serial_body_is_inductors_own_code() -> None:
     report = captured("norms").report
     streamed = report.wrapper.index("def call_on_streams")

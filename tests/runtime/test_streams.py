@@ -253,6 +253,13 @@ def test_a_torch_without_what_streams_are_set_by_is_told(monkeypatch: pytest.Mon
     assert runtime.lacking(at_hand=True) == ""
 
 
+def test_a_torch_that_does_not_tell_of_captures_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrapper with two bodies asks in every call."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delattr(torch._C, "_cuda_isCurrentStreamCapturing")
+    assert "has no torch._C._cuda_isCurrentStreamCapturing, by which a call is seen" in runtime.lacking(at_hand=True)
+
+
 def by_place(stream_id: int, device_index: int, device_type: int) -> tuple[int, int, int]:
     return stream_id, device_index, device_type
 
