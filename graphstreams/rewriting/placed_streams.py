@@ -15,7 +15,6 @@ from torch._inductor.fx_passes.control_dependencies import control_deps
 
 from graphstreams.graph.lowering import Lowered, copy_graph, lower
 from graphstreams.rewriting.agreement import disagreement
-from graphstreams.rewriting.wrapper import SEEN
 
 # What a lowered graph tells of its wrapper, by which Inductor aligns inputs and makes CUDA graphs of the wrapper's parts.
 _OF_THE_TEXT = (
@@ -39,7 +38,6 @@ def without_streams(module: fx.GraphModule) -> fx.GraphModule:
     Raises StreamsRemain if something reads the result of a stream operation.
     """
     copy = copy_graph(module)
-    copy.meta.pop(SEEN, None)
     for node in list(copy.graph.nodes):
         if _stream(node) is not None:
             node.meta["custom"] = {key: value for key, value in node.meta["custom"].items() if key != "stream"}

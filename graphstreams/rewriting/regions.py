@@ -33,7 +33,7 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
     if sorted(p.kernel for p in plan.placements) != list(range(len(reading.regions))):
         raise RewriteError("the plan is for other kernels than the graph has")
     builder = _Builder(reading, plan)
-    builder.module.meta[MARK] = Mark(len(plan.events), plan.priority, mutated=reading.mutated)
+    builder.module.meta[MARK] = Mark(len(plan.events), plan.priority)
     builder.prologue()
     for placement in plan.placements:
         builder.region(reading.regions[placement.kernel], placement.stream)

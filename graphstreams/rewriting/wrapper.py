@@ -34,7 +34,6 @@ class Mark:
 
     events: int
     priority: int = 0  # CUDA priority of the aux streams
-    mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
     aligned: tuple[str, ...] = ()  # inputs that are copied, ahead of the fork, if they are misaligned
 
 
