@@ -111,16 +111,23 @@ def finish(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dis
 
     Raises Serial if it is not proved or not worth it.
     """
-    if outcome.times_code:
-        # While it is timed the streamed body runs however it is called.
-        tried = _joined(outcome, serial, streamed, host, Dispatch(direct=True), settled=False)
-        _prove(outcome, tried, serial, streamed, options)
-        check_speed(outcome, tried, serial, options)
-    direct = _gains_directly(outcome)
-    outcome.report = replace(outcome.report, direct=direct)
-    source = _joined(outcome, serial, streamed, host, replace(dispatch, direct=direct))
-    _prove(outcome, source, serial, streamed, options)
+    if not (timed := outcome.times_code):
+        source = _as_it_runs(outcome, serial, streamed, host, dispatch)
+    else:  # the streamed body runs however it is called
+        source = _joined(outcome, serial, streamed, host, Dispatch(direct=True), settled=False)
+    _prove(outcome, source, streamed)
+    _compare(outcome, serial, streamed, options)
+    if timed:
+        check_speed(outcome, source, serial, options)
+        source = _as_it_runs(outcome, serial, streamed, host, dispatch)
+        _prove(outcome, source, streamed)
     outcome.report = replace(outcome.report, verdict="clean", wrapper=source)
+
+
+def _as_it_runs(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch) -> str:
+    """The wrapper with both bodies, of which direct calls run the streamed one if that was measured to gain."""
+    outcome.report = replace(outcome.report, direct=_gains_directly(outcome))
+    return _joined(outcome, serial, streamed, host, replace(dispatch, direct=outcome.report.direct))
 
 
 def _gains_directly(outcome: Outcome) -> bool:
@@ -142,8 +149,8 @@ def _joined(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, di
             joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, told)
         except CannotJoin as reason:
             raise Serial("refused", str(reason)) from None
-        if joined.own_kernels and (reason := cannot_settle()):
-            raise Serial("serial", f"{joined.own_kernels} kernels only run on streams, and {reason}")
+        if joined.own_kernels and (why := cannot_settle()):
+            raise Serial("serial", f"{joined.own_kernels} kernels only run on streams, and {why}")
         outcome.added, outcome.report = joined.added, replace(outcome.report, own_kernels=joined.own_kernels)
         return joined.source
 
@@ -214,15 +221,14 @@ def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
         raise Serial("serial", f"its first matrix product has {tokens} rows, more than max_tokens={options.max_tokens}")
 
 
-def _prove(outcome: Outcome, source: str, serial: Lowered, streamed: Lowered, options: Options) -> None:
-    """Check the text with both bodies. Raises Serial if it is not proved, or not worth its launches or memory."""
+def _prove(outcome: Outcome, source: str, streamed: Lowered) -> None:
+    """Check the text with both bodies. Raises Serial if it has a race or another order than the plan."""
     reading, plan = outcome.reading, outcome.report.plan
     assert reading is not None and plan is not None
     with stage(outcome, "verify"):
+        outcome.report = replace(outcome.report, wrapper=source)
         with streamed.active():
-            launches, memory = order.launch_count(streamed), peak_memory(streamed)
             named, unnamed = order.lowered_steps(streamed), order.unnamed_steps(streamed)
-        outcome.report = replace(outcome.report, wrapper=source, kernels_streamed=launches, memory_streamed=memory)
         bodies = read_bodies(source)
         in_wrapper = order.without_names(launch_order(bodies[0]))
         difference = order.first_difference(order.planned_steps(plan, reading.kernels), named)
@@ -233,7 +239,17 @@ def _prove(outcome: Outcome, source: str, serial: Lowered, streamed: Lowered, op
             raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
         if difference:
             raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
-        outcome.report = replace(outcome.report, differences=kernel_differences(serial.source, streamed.source))
+
+
+def _compare(outcome: Outcome, serial: Lowered, streamed: Lowered, options: Options) -> None:
+    """Compare the launches and the memory of the two bodies. Raises Serial if the streamed one is not worth them."""
+    with stage(outcome, "verify"):
+        with streamed.active():
+            launches, memory = order.launch_count(streamed), peak_memory(streamed)
+        differences = kernel_differences(serial.source, streamed.source)
+        outcome.report = replace(
+            outcome.report, kernels_streamed=launches, memory_streamed=memory, differences=differences
+        )  # fmt: skip
         _check_rival(outcome, serial, streamed, launches, options)
         part = streamed_part(outcome)
         _check_memory(int(outcome.report.memory_serial * part), int(memory * part), options)
