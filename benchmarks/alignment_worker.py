@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from misaligned import DTYPES, KINDS, Module, compute_dtype, others_of, subject_of
 from torch._inductor.utils import fresh_cache
+from workers import messages
 
 from graphstreams import StreamPass, graphstreams
 from graphstreams.rewriting.execution import equal_bits
@@ -83,7 +83,8 @@ class Sides:
     def _function(self, name: str, request: Mapping[str, Any]) -> tuple[Function, str]:
         """The compiled function, called once at the offset of the compile, and what was said of its graph."""
         if name not in self._functions:
-            with _messages() as said:
+            said: list[str] = []
+            with messages(said):
                 function, reports = self._compiled(name)
                 function(*self._values(request["compiled_at"], 0))
             told = [f"{report.verdict} {report.reason}".strip() for report in reports] or said
@@ -127,20 +128,3 @@ def _serial_way(way: str) -> str:
     if "captured" in way:
         return "captured by hand"
     return way if way == "reduce-overhead" else "direct"
-
-
-@contextlib.contextmanager
-def _messages() -> Iterator[list[str]]:
-    """Within this context yields the first lines of what the package logs."""
-    said: list[str] = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: said.append(record.getMessage().splitlines()[0])  # type: ignore[method-assign]
-    logger = logging.getLogger("graphstreams")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)

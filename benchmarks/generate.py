@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from decode_trace import summarize
 from generate_report import OURS, PLAIN, failures, table
-from workers import one_line
+from workers import messages, one_line
 
 from graphstreams.contest.results import environment, summary, write
 
@@ -186,22 +186,6 @@ def reports_in(directory: Path) -> list[dict[str, Any]]:
     """Return what each report says in short."""
     found = [json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))]
     return [{name: report.get(name) for name in REPORTED} for report in found]
-
-
-@contextmanager
-def messages(said: list[str]) -> Any:
-    """Within this context the first lines of what the package logs are added to `said`."""
-    handler = logging.Handler(logging.INFO)
-    handler.emit = lambda record: said.append(record.getMessage().splitlines()[0])  # type: ignore[method-assign]
-    logger = logging.getLogger("graphstreams")
-    level = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @contextmanager

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,19 @@ def environment_of(checkout: Path, others: Mapping[str, str] | None = None) -> d
     own = [str(checkout.resolve()), str(checkout.resolve() / "examples")]
     path = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(others or {})}
+
+
+@contextlib.contextmanager
+def messages(said: list[str]) -> Iterator[None]:
+    """Within this context the first lines of what the package logs are added to `said`."""
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: said.append(record.getMessage().splitlines()[0])  # type: ignore[method-assign]
+    logger = logging.getLogger("graphstreams")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from sample_modules import TORCH_2_14
 from torch._inductor import config
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 from settings_offline import FILE, cases
+
+NEW_IN_2_15 = {"alignment_asserts_inputs", "benchmark_template_fusion", "use_rand4x", "var_std_reduction_dedup"}
 
 
 def test_a_line_holds_settings_that_go_together() -> None:
@@ -21,5 +24,6 @@ def test_every_setting_is_one_of_inductors_and_tried_once() -> None:
     listed = cases(FILE.read_text())
     assert len(listed) > 150 and all(listed.count(case) == 1 for case in listed)
     for case in listed:
-        with config.patch(case):
-            pass
+        if not (TORCH_2_14 and NEW_IN_2_15 & case.keys()):
+            with config.patch(case):
+                pass
