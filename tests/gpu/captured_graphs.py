@@ -44,6 +44,8 @@ def nodes_and_edges(graph: torch.cuda.CUDAGraph) -> tuple[int, list[tuple[int, i
     handle = ctypes.c_void_p(graph.raw_cuda_graph())
     check(driver().cuGraphGetNodes(handle, None, ctypes.byref(nodes)), "count the nodes of a graph")
     check(driver().cuGraphGetEdges_v2(handle, None, None, None, ctypes.byref(count)), "count the edges of a graph")
+    if not count.value:  # the driver refuses to fill no place; Inductor's CUDA graphs begin with the capture of an empty one
+        return nodes.value, []
     before, after = ((ctypes.c_void_p * count.value)() for _ in range(2))
     data = (ctypes.c_ubyte * (_EDGE_DATA * count.value))()
     check(driver().cuGraphGetEdges_v2(handle, before, after, data, ctypes.byref(count)), "read the edges of a graph")
