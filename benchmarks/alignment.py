@@ -257,7 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("alignment needs a CUDA device", file=sys.stderr)
         return 2
-    from graphstreams.contest.results import environment, write
+    from graphstreams.benchmark.results import environment, write
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

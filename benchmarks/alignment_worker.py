@@ -13,8 +13,8 @@ from torch._inductor.utils import fresh_cache
 from workers import messages
 
 from graphstreams import StreamPass, graphstreams
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.captured import Captured, clones, copy_into, leaves
+from graphstreams.autotuning.cuda_graph import Captured, clones, copy_into, leaves
+from graphstreams.benchmark.bits import equal_bits
 
 Function = Callable[..., Any]
 SAME_KERNELS = {"deterministic": True, "emulate_precision_casts": True}  # so that sums are rounded alike

@@ -21,10 +21,10 @@ from typing import Any
 import sympy
 from tabulate import tabulate
 
-from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.footprint import footprints
-from graphstreams.graph.kernels import Access, Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning import simulation
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Access, Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning import simulator
 from graphstreams.planning.paths import Assignment, timed
 
 DATA = Path(__file__).parent / "data" / "plans"
@@ -48,8 +48,8 @@ class Workload:
         found = footprints(self.graph, self.us, DEVICE, {} if estimated else self.blocks)
         predecessors = self.graph.predecessors()
         # Read at each call: a fit changes it. The plans were measured as CUDA graphs, in which a fork is free.
-        event_us = simulation.EVENT_US
-        return [simulation.simulate(p, predecessors, self.us, found, event_us, 0.0).makespan for p in self.plans]
+        event_us = simulator.EVENT_US
+        return [simulator.simulate(p, predecessors, self.us, found, event_us, 0.0).makespan for p in self.plans]
 
     def without(self, event_us: float) -> list[float]:
         """The predicted us of each plan, were kernels side by side as fast as alone."""

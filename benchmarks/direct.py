@@ -106,7 +106,7 @@ def in_turns(packages: Sequence[Package], rounds: int) -> dict[str, dict[str, li
 
 def quartiles(samples: Sequence[float]) -> dict[str, float]:
     """Return median and quartiles."""
-    from graphstreams.contest.results import summary
+    from graphstreams.benchmark.results import summary
 
     return summary(samples)
 
@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("direct needs a CUDA device", file=sys.stderr)
         return 2
-    from graphstreams.contest.results import environment, write
+    from graphstreams.benchmark.results import environment, write
 
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from graphstreams import graphstreams
-from graphstreams.contest.results import largest_report
-from graphstreams.contest.rivals import Contestant
-from graphstreams.contest.running import prepared
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.player import host_times_in_turns, times_in_turns
+from graphstreams.autotuning.timing import host_times_in_turns, times_in_turns
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.benchmark.results import largest_report
+from graphstreams.benchmark.run import prepared
+from graphstreams.benchmark.variants import Contestant
 
 SEEDS = 3  # of inputs on which bits are compared
 

@@ -17,13 +17,13 @@ from typing import Any
 from contention import DATA, Workload, comparison, error, read, spearman
 
 from graphstreams.costs import footprint
-from graphstreams.planning import simulation
+from graphstreams.planning import simulator
 
 # Where the search starts, and its first step. Not searched: BANDWIDTH, on which little depends from 0.85 on.
 CONSTANTS: dict[tuple[Any, str], tuple[float, float]] = {
-    (simulation, "EVENT_US"): (0.4, 0.2),
-    (simulation, "CROWDING"): (0.1, 0.1),
-    (simulation, "PARTIAL"): (1.0, 0.5),
+    (simulator, "EVENT_US"): (0.4, 0.2),
+    (simulator, "CROWDING"): (0.1, 0.1),
+    (simulator, "PARTIAL"): (1.0, 0.5),
     (footprint, "EDGE_US"): (0.8, 0.2),
     (footprint, "GEMM_FILL"): (1.0, 0.1),
     (footprint, "GEMM_MOST"): (1.0, 0.01),

@@ -31,7 +31,7 @@ from decode_trace import summarize
 from generate_report import OURS, PLAIN, failures, table
 from workers import messages, one_line
 
-from graphstreams.contest.results import environment, summary, write
+from graphstreams.benchmark.results import environment, summary, write
 
 # Cohere with the sizes of its default configuration, which are a 35B model's, and with those of a 7B model.
 MODELS = ("cohere", "cohere_7b", "qwen2_moe")
@@ -307,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         print("generate needs a CUDA device", file=sys.stderr)
         return 2
-    from graphstreams.contest.running import prepared, release
+    from graphstreams.benchmark.run import prepared, release
 
     place = environment() if arguments.device == "cuda" else {"device": "cpu"}
     results: list[dict[str, Any]] = []

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from graphstreams.contest.results import environment
-from graphstreams.loading import load_function
-from graphstreams.reports.contest import versions
+from graphstreams.benchmark.results import environment
+from graphstreams.benchmark.tables import versions
+from graphstreams.command_line.importer import load_function
 
 
 def load(name: str) -> Callable[..., Any] | None:

@@ -23,9 +23,9 @@ from tabulate import tabulate
 from workers import one_line
 
 from graphstreams import graphstreams
-from graphstreams.contest.results import environment, largest_report, write
-from graphstreams.contest.rivals import OURS, SERIAL, Contestant, Field, Inputs
-from graphstreams.contest.running import compare_bits, prepared, release, time_in_turns
+from graphstreams.benchmark.results import environment, largest_report, write
+from graphstreams.benchmark.run import compare_bits, prepared, release, time_in_turns
+from graphstreams.benchmark.variants import OURS, SERIAL, Contestant, Field, Inputs
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from bench_deepseek import WORKLOADS

@@ -20,8 +20,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from graphstreams.contest.rivals import PLAYED, SERIAL
-from graphstreams.reports.contest import OUR_GROUPS, Groups, best, machine, speedup
+from graphstreams.benchmark.tables import OUR_GROUPS, Groups, best, machine, speedup
+from graphstreams.benchmark.variants import PLAYED, SERIAL
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; ours are the strong ones.
 COMPILED_COLOURS = {"streams by hand": "#999999", "custom operators": "#56B4E9", "graphstreams, roofline": "#F0E442",

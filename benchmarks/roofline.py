@@ -21,11 +21,11 @@ from typing import Any
 
 from tabulate import tabulate
 
+from graphstreams.calibration.fit import BY_HAND, errors, fit, predicted
+from graphstreams.calibration.samples import Sample, from_dict, load
 from graphstreams.costs.calibration import Calibration, shipped
-from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND, errors, fit, predicted
 from graphstreams.costs.roofline import work_of
-from graphstreams.costs.samples import Sample, from_dict, load
+from graphstreams.ir.devices import DEVICES
 
 DATA = Path(__file__).parent / "data" / "kernels_h200.json"
 RUN = DATA.with_name("calibration_h200.json")

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 import sympy
 from tabulate import tabulate
 
-from graphstreams.choosing import simulated_plan
-from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.roofline import price
-from graphstreams.graph.kernels import Access, Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Access, Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.options import Options
+from graphstreams.planning.modelled_plan import simulated_plan
 
 WIDTH = 20
 

@@ -22,16 +22,16 @@ import torch
 from on_gpu import load
 from tabulate import tabulate
 
-from graphstreams.choosing import plan_space
-from graphstreams.costs.devices import device_at_hand
+from graphstreams.autotuning.autotuner import BRIEF_TURNS, FINALISTS, TURNS
+from graphstreams.autotuning.measured_search import search_by_measuring
+from graphstreams.autotuning.timing import means_over_captures, medians_in_turns
+from graphstreams.benchmark.replayable import Playable, player_of
+from graphstreams.ir.devices import device_at_hand
+from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
-from graphstreams.planning.measured_search import search_by_measuring
-from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import search_on_simulator
-from graphstreams.planning.space import Space
-from graphstreams.playing import Playable, player_of
-from graphstreams.runtime.player import means_over_captures, medians_in_turns
-from graphstreams.tuning import BRIEF_TURNS, FINALISTS, TURNS
+from graphstreams.planning.local_search import search_on_simulator
+from graphstreams.planning.modelled_plan import plan_space
+from graphstreams.planning.neighborhood import Space
 
 BRIEF_REPEATS, REPEATS, FINAL_REPEATS = 4, 8, 20
 

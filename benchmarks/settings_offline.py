@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torch._inductor import config
 
-from graphstreams.explaining import explain
+from graphstreams.pipeline.explain import explain
 from graphstreams.reports.report import Report
 
 FILE = Path(__file__).parent / "data" / "inductor_settings.txt"

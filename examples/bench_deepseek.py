@@ -25,10 +25,10 @@ from deepseek_v32 import Config, build, example_inputs
 from hand_streams import PHASES, by_hand
 from peers import POLICIES, syncs
 
-from graphstreams.benching import add_row, empty_result
-from graphstreams.contest.rivals import Contest, Inputs, Maker
-from graphstreams.contest.running import prepared, release, run_workload
-from graphstreams.reports.contest import best, report
+from graphstreams.benchmark.run import prepared, release, run_workload
+from graphstreams.benchmark.tables import best, report
+from graphstreams.benchmark.variants import Contest, Inputs, Maker
+from graphstreams.command_line.bench import add_row, empty_result
 
 DEVICE = "cuda"
 HAND, CUSTOM = "hand", "custom op"  # what the names of these rivals begin with

@@ -25,12 +25,12 @@ from bench_tokens_report import HEADERS, SIDES, cells, tables, told
 from deepseek_v32 import Config, build, example_inputs
 from torch._dynamo.utils import counters
 
-from graphstreams.contest.results import environment, largest_report, summary, write
-from graphstreams.contest.rivals import Contestant
-from graphstreams.contest.running import captures_in, samples_over_captures
+from graphstreams.autotuning.timing import times_in_turns
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.benchmark.results import environment, largest_report, summary, write
+from graphstreams.benchmark.run import captures_in, samples_over_captures
+from graphstreams.benchmark.variants import Contestant
 from graphstreams.options import Options
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.player import times_in_turns
 
 DEVICE = "cuda"
 REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphstreams.reports.contest import markdown, shortened, versions
+from graphstreams.benchmark.tables import markdown, shortened, versions
 
 SIDES = ("serial", "graphstreams")
 HEADERS = ("tokens", "runs on", "serial us", "graphstreams us", "ratio", "direct ratio", "wrong runs / runs")

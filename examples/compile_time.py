@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from graphstreams.contest.results import environment
-from graphstreams.reports.contest import markdown
+from graphstreams.benchmark.results import environment
+from graphstreams.benchmark.tables import markdown
 
 HERE = Path(__file__).parent
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -312,7 +312,7 @@ def config_from(args: argparse.Namespace) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     """Plans the layer, shows the plan, checks the rewritten graph on the CPU, and on a GPU compares bits and times."""
     from graphstreams import explain
-    from graphstreams.explaining import equal_on_cpu
+    from graphstreams.testing.equal_on_cpu import equal_on_cpu
 
     args = parse_args(argv)
     config, options = config_from(args), {} if args.streams is None else {"streams": args.streams}
@@ -332,8 +332,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(config: Config, options: dict[str, Any]) -> bool:
-    from graphstreams.comparing import compare
-    from graphstreams.reports.comparison import comparison_table
+    from graphstreams.benchmark.comparison import compare
+    from graphstreams.benchmark.comparison_table import comparison_table
 
     name = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"
     done = compare(name, build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed), options)

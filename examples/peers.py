@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import cycle
 
-from graphstreams.contest.rivals import Policy
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.benchmark.variants import Policy
+from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.planning.paths import Assignment, critical_path, longest_remaining
 
 TENSORRT_STREAMS = 3

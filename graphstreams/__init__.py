@@ -11,16 +11,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from graphstreams.api import plan, verify
-    from graphstreams.backend import GraphstreamsError, StreamPass, graphstreams
-    from graphstreams.explaining import explain
-    from graphstreams.options import OptionError, Options
+    from graphstreams.backend import StreamPass, graphstreams
+    from graphstreams.errors import GraphstreamsError, OptionError
+    from graphstreams.options import Options
+    from graphstreams.pipeline.explain import explain
 
 _PLACES = {
-    "GraphstreamsError": "backend",
-    "OptionError": "options",
+    "GraphstreamsError": "errors",
+    "OptionError": "errors",
     "Options": "options",
     "StreamPass": "backend",
-    "explain": "explaining",
+    "explain": "pipeline.explain",
     "graphstreams": "backend",
     "plan": "api",
     "verify": "api",

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from graphstreams.arguments import parser
+from graphstreams.command_line.arguments import parser
 from graphstreams.messages import one_line, with_type
 
 MOST_ROUNDS, MOST_REPLAYS = 100_000, 1_000_000
@@ -55,10 +55,10 @@ def _drop_output() -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from graphstreams.api import check_limits
+    from graphstreams.command_line.time_limit import time_limit
     from graphstreams.costs.profile import load_profile
     from graphstreams.planning.list_schedule import plan_kernels
     from graphstreams.reports.tables import plan_table, summary
-    from graphstreams.time_limit import time_limit
 
     check_limits(arguments.streams, arguments.event_us)
     try:
@@ -76,13 +76,14 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from graphstreams.costs.devices import device_at_hand, device_by_name
+    from graphstreams.command_line.held_back import held_back
+    from graphstreams.command_line.importer import guarded, module_and_inputs
     from graphstreams.costs.profile import load_profile
-    from graphstreams.explaining import CannotPlan, explain
+    from graphstreams.errors import CannotPlan
     from graphstreams.files import make_folder
-    from graphstreams.held_back import held_back
-    from graphstreams.loading import guarded, module_and_inputs
+    from graphstreams.ir.devices import device_at_hand, device_by_name
     from graphstreams.options import Options
+    from graphstreams.pipeline.explain import explain
 
     options = Options.from_dict(_streams(arguments))
     device = device_at_hand() if arguments.target is None else device_by_name(arguments.target)
@@ -115,8 +116,8 @@ def _streams(arguments: argparse.Namespace) -> dict[str, int]:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from graphstreams.api import verify
+    from graphstreams.command_line.time_limit import time_limit
     from graphstreams.files import read_text
-    from graphstreams.time_limit import time_limit
 
     try:
         with time_limit(READING_S):
@@ -148,10 +149,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.policies is not None and arguments.settings == "default":
         raise ValueError("--policies are played with --settings deterministic or both")
     _check_counts(arguments.rounds, arguments.replays)
-    from graphstreams.benching import policies_of, rivals_of, run, sound, tokens_of
-    from graphstreams.contest.rivals import Contest
+    from graphstreams.benchmark.tables import report
+    from graphstreams.benchmark.variants import Contest
+    from graphstreams.command_line.bench import policies_of, rivals_of, run, sound, tokens_of
     from graphstreams.files import make_folder
-    from graphstreams.reports.contest import report
 
     batch, rivals, policies = tokens_of(arguments.batch), rivals_of(arguments.rival), policies_of(arguments.policies)
     if arguments.out is not None:
@@ -174,12 +175,12 @@ def _say(line: str) -> None:
 
 
 def _calibrate(out: Path | None, kernels: Path | None) -> int:
-    from graphstreams.calibrating import calibrate
-    from graphstreams.costs import samples
+    from graphstreams.calibration import samples
+    from graphstreams.calibration.calibrate import calibrate
+    from graphstreams.calibration.table import calibration_table
     from graphstreams.costs.calibration import user_file
-    from graphstreams.costs.devices import device_at_hand
     from graphstreams.files import check_file
-    from graphstreams.reports.calibration import calibration_table
+    from graphstreams.ir.devices import device_at_hand
 
     for file in (out, kernels):
         if file is not None:
@@ -195,8 +196,8 @@ def _calibrate(out: Path | None, kernels: Path | None) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from graphstreams.command_line.importer import load_function
     from graphstreams.files import make_folder
-    from graphstreams.loading import load_function
 
     example = Path(__file__).parent.parent / "examples" / "deepseek_v32.py"
     if not example.is_file():

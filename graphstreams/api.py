@@ -7,10 +7,10 @@ from os import PathLike
 from typing import Any
 
 from graphstreams.costs.profile import load_profile
+from graphstreams.ir.plan import Plan
 from graphstreams.messages import shown
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import Plan
-from graphstreams.verification.wrapper import verify
+from graphstreams.verification.wrapper.read import verify
 
 __all__ = ["plan", "verify"]
 

@@ -9,13 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphstreams.errors import OptionError
 from graphstreams.messages import shown
 
 PREFIX = "GRAPHSTREAMS_"
-
-
-class OptionError(ValueError):
-    """A name or value that is not an option; the message says what would be."""
 
 
 def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: str) -> Any:

@@ -21,21 +21,22 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams import StreamPass
-from graphstreams.costs.devices import DEVICES
-from graphstreams.explaining import PostGradBackend, capture
-from graphstreams.graph.kernels import Kernel, KernelGraph
-from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
-from graphstreams.graph.offline import fake_cuda, faked_parameters, offline
-from graphstreams.graph.reading import Reading
-from graphstreams.measuring import SerialCode
+from graphstreams.autotuning.serial_code import SerialCode
+from graphstreams.inductor.compile import PostGradBackend
+from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
+from graphstreams.inductor.streamed_code import streamed_code
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.ir.plan import Placement, Plan
+from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome, guarded
-from graphstreams.pipeline import finish, run_stages
-from graphstreams.planning.events import place_events
-from graphstreams.planning.plan import Placement, Plan
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome, guarded
+from graphstreams.pipeline.run import finish, run_stages
+from graphstreams.planning.synchronization import place_events
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.rewriting.streamed_code import streamed_code
 from graphstreams.rewriting.two_bodies import find_host
 from graphstreams.runtime.dispatch import Dispatch
 

@@ -13,13 +13,13 @@ from sample_modules import FREE_EVENTS, captured, module_and_inputs
 import graphstreams.rewriting.regions as regions
 from graphstreams import GraphstreamsError, Options, StreamPass
 from graphstreams.backend import _with_verdict
-from graphstreams.explaining import capture
+from graphstreams.inductor import conformance, wrapper_codegen
+from graphstreams.pipeline.explain import capture
 from graphstreams.reports.report import Report
-from graphstreams.rewriting import order, wrapper
 
 
 @pytest.fixture(autouse=True)
-def _fresh_dynamo(monkeypatch):
+def fresh_dynamo(monkeypatch):
     monkeypatch.delenv("GRAPHSTREAMS_DISABLE", raising=False)
     torch._dynamo.reset()
     with torch._inductor.config.patch(force_disable_caches=True):
@@ -173,12 +173,12 @@ def raising(*_args, **_kwargs):
 @pytest.mark.parametrize(
     ("function", "stage"),
     [
-        ("pipeline.read", "read"),
-        ("choosing.Roofline", "price"),
-        ("choosing.search_on_simulator", "plan"),
-        ("choosing.check_plan", "plan"),
-        ("pipeline.rewrite", "rewrite"),
-        ("pipeline.find_races", "verify"),
+        ("pipeline.run.read", "read"),
+        ("pipeline.select_plan.Roofline", "price"),
+        ("planning.modelled_plan.search_on_simulator", "plan"),
+        ("pipeline.select_plan.check_plan", "plan"),
+        ("pipeline.run.rewrite", "rewrite"),
+        ("pipeline.run.find_races", "verify"),
     ],
 )
 def test_a_stage_that_fails_is_named_and_leaves_the_graph_serial(monkeypatch, function, stage):
@@ -202,15 +202,15 @@ def test_a_wait_that_is_lost_is_refused(monkeypatch):
         text = emit(node)
         return "" if text and ".wait(" in text else text
 
-    emit = wrapper._emit
-    monkeypatch.setattr(wrapper, "_emit", lost)
+    emit = wrapper_codegen._emit
+    monkeypatch.setattr(wrapper_codegen, "_emit", lost)
     report = offline().report
     assert (report.verdict, report.stage) == ("refused", "verify")
 
 
 def test_kernels_in_another_order_than_planned_are_refused(monkeypatch):
-    planned = order.planned_steps
-    monkeypatch.setattr(order, "planned_steps", lambda *a: {s: list(reversed(own)) for s, own in planned(*a).items()})
+    planned = conformance.planned_steps
+    monkeypatch.setattr(conformance, "planned_steps", lambda *a: {s: list(reversed(own)) for s, own in planned(*a).items()})
     report = offline().report
     assert (report.verdict, report.order_kept) == ("refused", False)
     assert "does not keep the plan's order" in report.reason

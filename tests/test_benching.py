@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from graphstreams import benching
 from graphstreams.__main__ import main
+from graphstreams.command_line import bench
 
 sys.path.insert(0, str(Path(__file__).parent / "contest"))
 from on_cpu import ENVIRONMENT, CpuPlayer, take_the_place_of_a_gpu
@@ -46,7 +46,7 @@ POLICIES = {"all on one": lambda graph, us, shares: Assignment(list(range(len(us
 
 @pytest.fixture
 def player(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
-    monkeypatch.setattr(benching, "environment", lambda: ENVIRONMENT)
+    monkeypatch.setattr(bench, "environment", lambda: ENVIRONMENT)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     return take_the_place_of_a_gpu(monkeypatch)
@@ -68,7 +68,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 def variants(monkeypatch: pytest.MonkeyPatch, **chosen: Any) -> None:
     """The stand-in of the compiler gives other bits with search, and fails with measured times."""
-    monkeypatch.setattr("graphstreams.contest.entering.VARIANTS", chosen)
+    monkeypatch.setattr("graphstreams.benchmark.compile_variants.VARIANTS", chosen)
 
 
 ROOFLINE = {"roofline": {"costs": "roofline", "search": 0}}
@@ -146,7 +146,7 @@ def test_a_module_of_several_graphs_has_no_policies(
     player: CpuPlayer, model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     variants(monkeypatch, **ROOFLINE)
-    playing: Any = sys.modules["graphstreams.playing"]
+    playing: Any = sys.modules["graphstreams.benchmark.replayable"]
     monkeypatch.setattr(playing, "player_of", lambda *_: [None, None])
     status, out, _ = run(capsys, f"{model}:make")
     assert status == 0
@@ -154,19 +154,19 @@ def test_a_module_of_several_graphs_has_no_policies(
 
 
 def test_outside_a_checkout_there_are_no_policies_of_other_systems(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert set(benching.policies_of(None)) >= {"TensorRT-LLM", "torchsched", "Opara", "Nimble"}
-    monkeypatch.setattr(benching, "CHECKOUT", tmp_path)
-    assert benching.policies_of(None) == {}
+    assert set(bench.policies_of(None)) >= {"TensorRT-LLM", "torchsched", "Opara", "Nimble"}
+    monkeypatch.setattr(bench, "CHECKOUT", tmp_path)
+    assert bench.policies_of(None) == {}
     (tmp_path / "examples").mkdir()  # somebody else's, beside an installed package
     (tmp_path / "examples" / "peers.py").write_text("POLICIES = {}\n")
-    assert benching.policies_of(None) == {}
+    assert bench.policies_of(None) == {}
 
 
 @pytest.mark.parametrize("name", ["serial", "graphstreams, search"])
 def test_a_policy_takes_no_name_of_ours(name: str, tmp_path: Path) -> None:
     (tmp_path / "names_of_benching.py").write_text(f"POLICIES = {{{name!r}: print}}\n")
     with pytest.raises(ValueError, match=f"the name '{name}' is taken"):
-        benching.policies_of(f"{tmp_path}/names_of_benching.py:POLICIES")
+        bench.policies_of(f"{tmp_path}/names_of_benching.py:POLICIES")
 
 
 def test_a_place_that_can_be_no_folder_is_told_before_anything_runs(
@@ -178,7 +178,7 @@ def test_a_place_that_can_be_no_folder_is_told_before_anything_runs(
 
 
 def test_nothing_of_ours_is_no_success() -> None:
-    assert not benching.sound({"passes": {"deterministic": []}})
+    assert not bench.sound({"passes": {"deterministic": []}})
 
 
 def test_without_a_gpu_it_says_so_before_it_compiles(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

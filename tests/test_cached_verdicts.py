@@ -11,7 +11,7 @@ import pytest
 from sample_modules import compiled_by_pass
 
 from graphstreams.runtime import verdicts
-from graphstreams.verification.wrapper import read_bodies, verify
+from graphstreams.verification.wrapper.read import read_bodies, verify
 
 
 def told(source: str, caplog: pytest.LogCaptureFixture) -> list[str]:

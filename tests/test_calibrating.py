@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from graphstreams.calibrating import calibrate, event_us_of, two_streams
-from graphstreams.calibration_modules import DIAMONDS, GROUPS, Diamonds, Each
-from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND
-from graphstreams.explaining import capture
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.calibration.calibrate import calibrate, event_us_of, two_streams
+from graphstreams.calibration.fit import BY_HAND
+from graphstreams.calibration.microbenchmarks import DIAMONDS, GROUPS, Diamonds, Each
+from graphstreams.calibration.table import calibration_table
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.pipeline.explain import capture
 from graphstreams.planning.paths import timed
-from graphstreams.reports.calibration import calibration_table
 
 
 def read(module: torch.nn.Module, inputs: list[torch.Tensor]) -> KernelGraph:

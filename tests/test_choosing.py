@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from sample_modules import FREE_EVENTS, module_and_inputs
 
-from graphstreams import choosing, explaining, pipeline
-from graphstreams.explaining import capture
-from graphstreams.measuring import Unmeasurable
-from graphstreams.outcome import Outcome
-from graphstreams.planning.plan import Plan
-from graphstreams.planning.search import search_on_simulator
-from graphstreams.planning.space import Space
-from graphstreams.reports.measurement import Measurement
+from graphstreams.errors import Unmeasurable
+from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.plan import Plan
+from graphstreams.pipeline import explain, run, select_plan
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
+from graphstreams.planning.local_search import search_on_simulator
+from graphstreams.planning.neighborhood import Space
 from graphstreams.reports.report import Report
-from graphstreams.verification.wrapper import verify
+from graphstreams.verification.wrapper.read import verify
 
 SERIAL_US = 40.0
 
@@ -88,8 +88,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Plans a sample as a GPU with this tuner would."""
 
     def plan(tuner: FakeTuner, sample: str = "three_arms", inputs: Any = (), **options: Any) -> Outcome:
-        monkeypatch.setattr(choosing, "Tuner", tuner)
-        monkeypatch.setattr(explaining, "run_stages", functools.partial(pipeline.run_stages, inputs=inputs))
+        monkeypatch.setattr(select_plan, "Tuner", tuner)
+        monkeypatch.setattr(explain, "run_stages", functools.partial(run.run_stages, inputs=inputs))
         (outcome,) = capture(*module_and_inputs(sample), "h200", {**FREE_EVENTS, "min_gain": 0.02, **options})
         return outcome
 
@@ -221,7 +221,7 @@ def test_what_was_measured_of_direct_calls_counts_for_its_own_size_only() -> Non
     measurement = Measurement(100.0, 80.0, 80.0, 100.0, direct_us=50.0, direct_serial_us=100.0)
     for example, direct in ((None, True), (16, False)):  # of the tokens, where each call chooses them
         outcome = Outcome(Report("g", "serial", measurement=measurement), example=example)
-        assert pipeline._gains_directly(outcome) == direct
+        assert run._gains_directly(outcome) == direct
 
 
 @pytest.mark.parametrize(("compiled", "notes"), [(30.8, 0), (31.0, 1), (29.0, 0)])
@@ -282,7 +282,7 @@ def test_where_no_tuner_can_be_made_the_roofline_prices_and_a_note_says_why(
 
 
 def test_code_that_is_not_proved_is_not_run(measured: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "find_races", lambda trace: ["a race"])
+    monkeypatch.setattr(run, "find_races", lambda trace: ["a race"])
     tuner = FakeTuner()
     report = measured(tuner).report
     assert (report.verdict, report.stage) == ("refused", "verify")

@@ -11,11 +11,11 @@ import pytest
 from sample_modules import captured
 
 from graphstreams.__main__ import main
-from graphstreams.costs import samples
+from graphstreams.calibration import samples
+from graphstreams.calibration.fit import BY_HAND
 from graphstreams.costs.calibration import Calibration, calibration_of
-from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND
-from graphstreams.graph.kernels import Kernel
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Kernel
 
 PROFILE = Path(__file__).parent / "data" / "dsv32_attention_39308.json"
 
@@ -172,8 +172,8 @@ def test_a_calibration_is_written_where_compiles_look_for_it(capsys, monkeypatch
         progress("matrix products: 35 kernels, 1.0 s")
         return found, [(Kernel(0, "sum", "reduction"), {}, 2.5)]
 
-    monkeypatch.setattr("graphstreams.calibrating.calibrate", calibrate)
-    monkeypatch.setattr("graphstreams.costs.devices.device_at_hand", lambda: DEVICES["h200"])
+    monkeypatch.setattr("graphstreams.calibration.calibrate.calibrate", calibrate)
+    monkeypatch.setattr("graphstreams.ir.devices.device_at_hand", lambda: DEVICES["h200"])
     monkeypatch.setattr("graphstreams.costs.calibration._user_folder", lambda: tmp_path / "calibration")
     status, out, err = run(capsys, "bench", "--calibrate")
     path = tmp_path / "calibration" / "nvidia_h200.json"
@@ -227,7 +227,7 @@ def test_the_module_runs_as_a_program():
 
 LOADED = """
 import contextlib, sys
-import graphstreams.time_limit as limits
+import graphstreams.command_line.time_limit as limits
 loaded = []
 
 @contextlib.contextmanager

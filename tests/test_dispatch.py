@@ -7,11 +7,12 @@ import torch
 from sample_modules import module_and_inputs
 from torch._inductor import config
 
-from graphstreams import Options, pipeline, token_plans
-from graphstreams.explaining import capture
+from graphstreams import Options
+from graphstreams.dynamic_shapes.tokens import dynamic_tokens
+from graphstreams.pipeline import run, select_token_range
+from graphstreams.pipeline.explain import capture
 from graphstreams.runtime import dispatch
 from graphstreams.runtime.dispatch import runs_on_streams
-from graphstreams.sizing import dynamic_tokens
 
 OPTIONS = {"min_gain": 0.0, "event_us": 0.0, "costs": "roofline"}
 ROWS = 40  # of the sample
@@ -68,7 +69,7 @@ def test_where_every_size_is_predicted_to_gain_a_plausible_one_is_measured():
     (outcome,) = capture(*module_and_inputs("sized"), "h200", OPTIONS, dynamic=True)
     tokens, report = dynamic_tokens(outcome.reading.module), outcome.report
     outcome.tuner = Measures()
-    found = token_plans._threshold(outcome, report.plan, None, tokens, Options(**OPTIONS))
+    found = select_token_range._threshold(outcome, report.plan, None, tokens, Options(**OPTIONS))
     rows = [size for sizes in asked for size in sizes.values()]
     assert (rows[0], len(rows)) == (512, 6)
     assert found.largest in range(150, 200) and "; measured gains: " in found.reason
@@ -128,8 +129,8 @@ def test_inputs_that_only_pass_a_wait_do_not_count_as_changed(monkeypatch):
         lowered.append((serial, streamed))
         real(outcome, serial, streamed, *rest)
 
-    real = pipeline.finish
-    monkeypatch.setattr(pipeline, "finish", finished)
+    real = run.finish
+    monkeypatch.setattr(run, "finish", finished)
     (outcome,) = capture(*module_and_inputs("diamond"), "h200", OPTIONS)
     assert outcome.report.plan.streams == 2
     serial, streamed = (each.graph for each in lowered[0])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.elsewhere import Elsewhere
-from graphstreams.measuring import Unmeasurable
-from graphstreams.runtime.child import precisions
-from graphstreams.runtime.made_up import Layout
+from graphstreams.autotuning.benchmark_worker import precisions
+from graphstreams.autotuning.synthetic_inputs import Layout
+from graphstreams.autotuning.worker_client import Elsewhere
+from graphstreams.errors import Unmeasurable
 
 ASKED = [Layout((8, 3), (3, 1), "bfloat16", "cuda:0"), 5]
 ANSWERS = """

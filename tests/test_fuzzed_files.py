@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphstreams.__main__ import main
 from graphstreams.costs.calibration import Calibration
-from graphstreams.planning.plan import Plan
+from graphstreams.ir.plan import Plan
 
 IDS = st.sampled_from(["a", "b", "c", "", "d" * 2000, "\ud800", "ä\n"])
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([1e308, 5e-324, 10**400, -0.0, True]))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.loading import load_function, load_mapping
+from graphstreams.command_line.importer import load_function, load_mapping
 
 
 def test_a_function_of_a_module() -> None:

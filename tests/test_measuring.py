@@ -17,14 +17,15 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from graphstreams import measuring
-from graphstreams.explaining import capture
-from graphstreams.graph.dependences import Touched, dependences
-from graphstreams.graph.kernels import Access, Kernel, KernelGraph
-from graphstreams.graph.reading import Reading
-from graphstreams.measuring import SerialCode, Unmeasurable
-from graphstreams.runtime.child import REDUCTIONS, precisions, set_precisions
-from graphstreams.runtime.made_up import Layout, described, made
+from graphstreams.autotuning import serial_code as serial_code_module
+from graphstreams.autotuning.benchmark_worker import REDUCTIONS, precisions, set_precisions
+from graphstreams.autotuning.serial_code import SerialCode
+from graphstreams.autotuning.synthetic_inputs import Layout, described, made
+from graphstreams.errors import Unmeasurable
+from graphstreams.ir.kernels import Access, Kernel, KernelGraph
+from graphstreams.ir.reading import Reading
+from graphstreams.pipeline.explain import capture
+from graphstreams.reading.dependences import Touched, dependences
 
 MIB = 2**20
 
@@ -36,7 +37,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_memory(reading: Reading, sizes: Mapping[str, int] | None = None) -> None:
-    measuring._check_memory(reading, sizes or {})
+    serial_code_module._check_memory(reading, sizes or {})
 
 
 def reading_of_function(function: Any, *inputs: Any, dynamic: bool | None = None) -> Reading:
@@ -157,19 +158,19 @@ def test_code_with_other_launches_than_were_read_is_refused(monkeypatch: pytest.
 
 def test_a_graph_of_pure_kernels_can_be_repeated() -> None:
     for sample in ("diamond", "topk", "concatenation", "casts"):
-        measuring._check_repeatable(reading_of(sample))
+        serial_code_module._check_repeatable(reading_of(sample))
 
 
 @pytest.mark.parametrize("sample", ["write_after_read", "two_writes", "buffer_write"])
 def test_a_write_of_computed_rows_into_a_cache_can_be_repeated(sample: str) -> None:
-    measuring._check_repeatable(reading_of(sample))
+    serial_code_module._check_repeatable(reading_of(sample))
 
 
 @pytest.mark.parametrize("sample", ["custom_mutation", "custom_function"])
 def test_an_exclusive_kernel_cannot_be_repeated(sample: str) -> None:
     (exclusive,) = (kernel for kernel in captured(sample).reading.kernels.kernels if kernel.exclusive)
     with pytest.raises(Unmeasurable, match=rf"what '{exclusive.name}' does when it is repeated is not known"):
-        measuring._check_repeatable(reading_of(sample))
+        serial_code_module._check_repeatable(reading_of(sample))
 
 
 def test_an_input_that_is_counted_up_cannot_be_repeated() -> None:
@@ -178,7 +179,7 @@ def test_an_input_that_is_counted_up_cannot_be_repeated() -> None:
         return m.wa(x), m.wb(x)
 
     with pytest.raises(Unmeasurable, match="updates an input of the graph from its own value"):
-        measuring._check_repeatable(reading_of_function(count, torch.empty(4, 64), torch.zeros(4, dtype=torch.int64)))
+        serial_code_module._check_repeatable(reading_of_function(count, torch.empty(4, 64), torch.zeros(4, dtype=torch.int64)))
 
 
 def test_nor_one_that_is_updated_through_an_intermediate_buffer() -> None:
@@ -187,7 +188,7 @@ def test_nor_one_that_is_updated_through_an_intermediate_buffer() -> None:
         return m.wb(x)
 
     with pytest.raises(Unmeasurable, match="updates an input of the graph from its own value"):
-        measuring._check_repeatable(reading_of_function(updated, torch.empty(4, 64), torch.empty(4, 64)))
+        serial_code_module._check_repeatable(reading_of_function(updated, torch.empty(4, 64), torch.empty(4, 64)))
 
 
 def test_nor_two_that_are_updated_from_each_other() -> None:
@@ -201,7 +202,7 @@ def test_nor_two_that_are_updated_from_each_other() -> None:
 
     inputs = torch.empty(4, 64), torch.empty(4, 64), torch.empty(4, 64)
     with pytest.raises(Unmeasurable, match="updates an input of the graph from its own value"):
-        measuring._check_repeatable(reading_of_function(turns, *inputs))
+        serial_code_module._check_repeatable(reading_of_function(turns, *inputs))
 
 
 def test_inputs_that_follow_from_each_other_in_one_direction_can_be_repeated() -> None:
@@ -212,13 +213,15 @@ def test_inputs_that_follow_from_each_other_in_one_direction_can_be_repeated() -
         state.copy_(m.wb(x))
         return m.wc(cache)
 
-    measuring._check_repeatable(reading_of_function(forwards, torch.empty(4, 64), torch.empty(4, 64), torch.empty(8, 64)))
+    serial_code_module._check_repeatable(
+        reading_of_function(forwards, torch.empty(4, 64), torch.empty(4, 64), torch.empty(8, 64))
+    )
 
 
 def test_nothing_is_repeated_inside_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(Unmeasurable, match="a CUDA graph is being captured"):
-        measuring._check_repeatable(reading_of("diamond"))
+        serial_code_module._check_repeatable(reading_of("diamond"))
 
 
 # --- readings made by hand: kernels of storages, sizes in bytes
@@ -268,10 +271,10 @@ def tensor(size: int) -> Tensor:
 def test_what_can_be_repeated_by_hand(kernels: list[Kernel], repeatable: bool) -> None:
     reading = by_hand({name: tensor(8) for name in "xabc"}, kernels)
     if repeatable:
-        measuring._check_repeatable(reading)
+        serial_code_module._check_repeatable(reading)
         return
     with pytest.raises(Unmeasurable, match="from its own value"):
-        measuring._check_repeatable(reading)
+        serial_code_module._check_repeatable(reading)
 
 
 @pytest.mark.parametrize(

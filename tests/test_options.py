@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.choosing import LISTED_WAIT_US
-from graphstreams.options import COSTS, OptionError, Options, disabled
-from graphstreams.planning.simulation import EVENT_US
+from graphstreams.errors import OptionError
+from graphstreams.options import COSTS, Options, disabled
+from graphstreams.planning.modelled_plan import LISTED_WAIT_US
+from graphstreams.planning.simulator import EVENT_US
 
 NAMES = [field.name for field in dataclasses.fields(Options)]
 

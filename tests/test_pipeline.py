@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from sample_modules import FREE_EVENTS, module_and_inputs
 
-from graphstreams import pipeline
-from graphstreams.explaining import capture
-from graphstreams.graph.memory import peak_memory
-from graphstreams.outcome import Outcome
+from graphstreams.inductor.memory import peak_memory
+from graphstreams.pipeline import run
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
 
 
 def planned(sample: str, **options: object) -> Outcome:
@@ -24,16 +24,16 @@ def test_the_report_has_both_peaks() -> None:
 
 
 def test_a_plan_that_needs_more_memory_than_allowed_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "ALLOWED_MEMORY", 2**20)
-    monkeypatch.setattr(pipeline, "peak_memory", lambda lowered: peak_memory(lowered) + 5 * 2**20)
+    monkeypatch.setattr(run, "ALLOWED_MEMORY", 2**20)
+    monkeypatch.setattr(run, "peak_memory", lambda lowered: peak_memory(lowered) + 5 * 2**20)
     report = planned("diamond").report
     assert (report.verdict, report.stage) == ("serial", "verify")
     assert report.reason.endswith("MiB more than serial; 1 MiB are allowed")
 
 
 def test_a_share_of_the_serial_peak_is_allowed_where_it_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "ALLOWED_MEMORY", 0)
-    monkeypatch.setattr(pipeline, "peak_memory", lambda lowered: 2 * peak_memory(lowered))
+    monkeypatch.setattr(run, "ALLOWED_MEMORY", 0)
+    monkeypatch.setattr(run, "peak_memory", lambda lowered: 2 * peak_memory(lowered))
     assert planned("diamond", max_extra_memory=100.0).report.verdict == "clean"
     assert planned("diamond", max_extra_memory=0.0).report.verdict == "serial"
 

@@ -9,18 +9,18 @@ from sample_modules import captured
 from torch._inductor import compile_fx as inductor
 
 from graphstreams import Options
-from graphstreams import sizing as sizes
 from graphstreams.costs import footprint
-from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.footprint import footprints
 from graphstreams.costs.roofline import price
-from graphstreams.graph.kernels import Access, Kernel, KernelGraph
-from graphstreams.graph.support import token_count
-from graphstreams.planning import growth
+from graphstreams.dynamic_shapes import cost_curves
+from graphstreams.dynamic_shapes import crossover as sizes
+from graphstreams.dynamic_shapes.crossover import Sizing, plan_for_fewer, sizing_of
+from graphstreams.dynamic_shapes.tokens import Tokens, dynamic_tokens, token_count
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.paths import Timing
-from graphstreams.planning.simulation import simulate
-from graphstreams.sizing import Sizing, Tokens, dynamic_tokens, plan_for_fewer, sizing_of
+from graphstreams.planning.simulator import simulate
 
 H200 = DEVICES["h200"]
 ROWS = 40  # of the sample "sized"
@@ -208,7 +208,7 @@ def test_a_threshold_of_many_kernels_takes_few_simulations_and_puts_no_size_into
     each = sizing_of(Tokens(rows, 4, (2, 2**16)), graph, us, H200)
     assert len(each.times.breakpoints()) > 90
     monkeypatch.setattr(footprint, "value_of", refused)
-    monkeypatch.setattr(growth, "_substituted", refused)
+    monkeypatch.setattr(cost_curves, "_substituted", refused)
     found = each.threshold(plan_of(each), Options(min_gain=0.1))
     powers, edges = 16, 2 * 16
     assert len(simulated) <= powers + 1 + edges

@@ -39,36 +39,37 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_passes.control_dependencies import control_deps
 from torch._inductor.virtualized import V
 
-from graphstreams import Options, backend, pipeline
-from graphstreams.costs.devices import DEVICES
-from graphstreams.explaining import capture
-from graphstreams.graph import describe
-from graphstreams.graph.kernels import EdgeKind, KernelGraph
-from graphstreams.graph.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
-from graphstreams.graph.offline import offline
-from graphstreams.graph.reading import Reading
-from graphstreams.outcome import Outcome, guarded
-from graphstreams.pipeline import finish
-from graphstreams.planning import assembly, list_schedule
-from graphstreams.planning.events import check_plan
-from graphstreams.planning.plan import JOIN, Plan
-from graphstreams.planning.search import search_on_simulator
-from graphstreams.planning.space import Space
+from graphstreams import Options, backend
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.errors import UnreadableWrapper
+from graphstreams.inductor import scheduler_nodes, scheduling, stream_ops, streamed_code, wrapper_codegen
+from graphstreams.inductor.conformance import _on_streams
+from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.inductor.offline import offline
+from graphstreams.inductor.settings import stream_settings
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import EdgeKind, KernelGraph
+from graphstreams.ir.plan import JOIN, Plan
+from graphstreams.ir.reading import Reading
+from graphstreams.pipeline import run
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome, guarded
+from graphstreams.pipeline.run import finish
+from graphstreams.planning import build_plan, list_schedule
+from graphstreams.planning.local_search import search_on_simulator
+from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.synchronization import check_plan
 from graphstreams.reports.report import Report
-from graphstreams.rewriting import events, regions, scheduling, streamed_code, wrapper
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.rewriting.order import _on_streams
+from graphstreams.rewriting import regions
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.rewriting.settings import stream_settings
 from graphstreams.rewriting.two_bodies import find_host
 from graphstreams.runtime import streams as runtime
 from graphstreams.runtime.dispatch import Dispatch
-from graphstreams.verification import happens_before as hb
-from graphstreams.verification.happens_before import find_races
-from graphstreams.verification.interleaving import interleavings
+from graphstreams.testing.interleaving import interleavings
+from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import CALLER, Allocate, Free, Launch, Record, Step, Trace, Wait, launch_order
-from graphstreams.verification.unreadable import UnreadableWrapper
-from graphstreams.verification.wrapper import read_wrapper, verify
+from graphstreams.verification.vector_clocks import find_races
+from graphstreams.verification.wrapper.read import read_wrapper, verify
 from tests.verification import random_graphs as graphs
 
 SOME = ["diamond", "topk", "norms", "two_writes", "concatenation"]
@@ -128,13 +129,13 @@ def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:
 def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any) -> fx.Node:
     """A record or a wait as a node by itself, as a pass that knows nothing of `control_deps` would add it."""
     node = module.graph.call_function(*operation)
-    events.set_stream(node, operation[1][1])
+    stream_ops.set_stream(node, operation[1][1])
     return node
 
 
 def order_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave it to Inductor where its kernels and the stream operations come."""
-    monkeypatch.setattr(events, "ordered", bare_operation)
+    monkeypatch.setattr(stream_ops, "ordered", bare_operation)
     monkeypatch.setattr(scheduling, "order_by_stream", lambda nodes: nodes)
 
 
@@ -148,15 +149,15 @@ def kinds(trace: Trace) -> set[str]:
 @pytest.mark.parametrize("sample", STREAMABLE)
 def test_trap_1_and_2_wrappers_know_no_stream_of_dynamo(sample: str) -> None:
     source = captured(sample).report.wrapper
-    assert wrapper.RUNTIME_IMPORT in source
+    assert wrapper_codegen.RUNTIME_IMPORT in source
     assert not re.search(r"_get_stream_by_index|ops\.streams|torch\._dynamo\.variables|cuda\.Event\(|cuda\.Stream\(", source)
 
 
 def test_trap_1_and_2_without_our_wrapper_class_they_would() -> None:
     module = copy_graph(captured("diamond").module)
-    del module.meta[wrapper.MARK]
+    del module.meta[wrapper_codegen.MARK]
     source = lowered_with_code(module).source
-    assert wrapper.RUNTIME_IMPORT not in source
+    assert wrapper_codegen.RUNTIME_IMPORT not in source
     assert "_get_stream_by_index" in source
     assert "torch.ops.streams.record_event" in source
 
@@ -169,7 +170,7 @@ def ordered_by_dependencies(module: fx.GraphModule) -> bool:
 
     That is, on its side of every kernel of its stream, and each wait behind the record of its event.
     """
-    wrapper.register()
+    wrapper_codegen.register()
     with as_on_h200(module), V.set_choices_handler(scheduling.FusionInRegions(V.choices)):
         lowered = lower(copy_graph(module), settings={**stream_settings(), **scheduling.settings(None)})
     with lowered.active():
@@ -212,7 +213,7 @@ def test_trap_3_dependencies_alone_order_what_the_plan_orders(sample: str, monke
     with monkeypatch.context() as without:
         without.setattr(scheduling, "order_by_stream", lambda nodes: nodes)
         assert not ordered_by_dependencies(rewrite(reading, plan))
-    monkeypatch.setattr(events, "ordered", bare_operation)
+    monkeypatch.setattr(stream_ops, "ordered", bare_operation)
     assert not ordered_by_dependencies(rewrite(reading, plan))
 
 
@@ -243,14 +244,14 @@ def test_trap_4_and_18_kernels_that_inductor_moves_are_refused(monkeypatch: pyte
 
 def test_trap_18_memory_order_is_off_inside_streamed_code_generation_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    generate = wrapper.StreamWrapperCodegen.generate
+    generate = wrapper_codegen.StreamWrapperCodegen.generate
 
     def spy(self: Any, is_inference: bool) -> Any:
         seen.append((config.reorder_for_peak_memory, config.allow_buffer_reuse))
         return generate(self, is_inference)
 
     module = captured("diamond").module
-    monkeypatch.setattr(wrapper.StreamWrapperCodegen, "generate", spy)
+    monkeypatch.setattr(wrapper_codegen.StreamWrapperCodegen, "generate", spy)
     before = (config.reorder_for_peak_memory, config.allow_buffer_reuse)
     lowered_with_code(module)
     assert before == (True, True)
@@ -431,7 +432,7 @@ def test_trap_10_an_output_may_be_dropped_in_the_middle_of_a_later_call(sample: 
     allocated = {s.storage: s.stream for s in trace.steps if isinstance(s, Allocate)}
     assert all(allocated.get(name, CALLER) == CALLER for name in trace.outputs)
     assert dropped_in_between(trace) == set()
-    monkeypatch.setattr(wrapper, "_outputs_first", lambda lines, outputs: lines)
+    monkeypatch.setattr(wrapper_codegen, "_outputs_first", lambda lines, outputs: lines)
     report = report_of(reading, plan)
     assert refused(report, "the graph returns it")
     assert hb.FREED_EARLY in dropped_in_between(read_wrapper(report.wrapper))
@@ -617,7 +618,7 @@ def test_trap_9_inductors_last_passes_leave_a_rewritten_graph_as_it_was_proved(s
 @pytest.mark.parametrize("sample", ["buffer_write", "scatter_into_zeros", "write_after_read"])
 def test_trap_9_if_they_had_not_run_before_they_would_change_it(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = at_our_place(sample)
-    monkeypatch.setattr("graphstreams.pipeline.finish_post_grad_passes", lambda _: None)
+    monkeypatch.setattr("graphstreams.pipeline.run.finish_post_grad_passes", lambda _: None)
     outcome = on_gpu(module, functools.partial(backend.run_stages, device=DEVICES["h200"]), module, Options(**FREE_EVENTS))
     assert shape(finished(outcome.module)) != shape(outcome.module)
 
@@ -656,7 +657,7 @@ def test_trap_12_of_equal_starts_the_callers_stream_is_enqueued_first(monkeypatc
     def aux_first(best: Any, start: Any, predecessors: Any) -> list[int]:
         return sorted(best.order, key=lambda k: (start[k], -best.stream[k]))
 
-    monkeypatch.setattr(assembly, "enqueue_order", aux_first)
+    monkeypatch.setattr(build_plan, "enqueue_order", aux_first)
     assert first_stream("three_arms") != CALLER
 
 
@@ -701,8 +702,8 @@ def test_trap_13_a_graph_is_not_cut_into_functions_that_are_captured_one_by_one(
     def functions(source: str) -> set[str]:
         return set(re.findall(r"^ *def (partition_\d+|call\w*)\(", source, re.MULTILINE))
 
-    real = pipeline.streamed_code
-    monkeypatch.setattr(pipeline, "streamed_code", spy)
+    real = run.streamed_code
+    monkeypatch.setattr(run, "streamed_code", spy)
     report = report_with(cut=True)
     assert (report.verdict, report.stage, generated) == ("serial", "read", [])
     assert "CUDA graphs at" in report.reason and "split_signs" in report.reason
@@ -747,7 +748,7 @@ def test_trap_14_an_opaque_operator_keeps_its_place_on_the_callers_stream(monkey
     trace = read_wrapper(report.wrapper)
     assert [s.stream for s in trace.steps if isinstance(s, Launch) and "hidden_write" in s.name] == [CALLER]
     # Nothing else can help: the operator's schema says that it writes nothing, so the verifier can't know.
-    monkeypatch.setattr(describe, "exclusive_reason", lambda _: "")
+    monkeypatch.setattr(scheduler_nodes, "exclusive_reason", lambda _: "")
     trusted = capture(module, inputs, "h200", FREE_EVENTS)[0].reading.kernels
     assert not neighbours(trusted)
     assert not {e.after for e in trusted.edges if e.before == opaque.id}
@@ -768,7 +769,7 @@ def test_trap_14_a_write_that_no_schema_tells_of_keeps_its_place_in_every_order(
         return all(one is not None and equal_bits(outputs, one[0]) for one in found)
 
     assert equal_in_every_order()
-    monkeypatch.setattr(describe, "exclusive_reason", lambda _: "")
+    monkeypatch.setattr(scheduler_nodes, "exclusive_reason", lambda _: "")
     assert not equal_in_every_order()
 
 
@@ -805,7 +806,7 @@ def test_trap_14_collectives_keep_their_place_on_the_callers_stream(monkeypatch:
         assert graph.kernels[kernel].exclusive
         assert ordered_with(graph, kernel) == set(range(len(graph.kernels))) - {kernel}
         assert plan.stream_of()[kernel] == CALLER
-    monkeypatch.setattr(describe, "exclusive_reason", lambda _: "")
+    monkeypatch.setattr(scheduler_nodes, "exclusive_reason", lambda _: "")
     graph, found, plan = collectives()
     assert found[0] not in ordered_with(graph, found[1])
     assert {plan.stream_of()[kernel] for kernel in found} != {CALLER}
@@ -826,7 +827,7 @@ def test_trap_14_a_graph_with_a_collective_is_not_streamed_yet() -> None:
 
 @pytest.mark.parametrize("namespace", ["_c10d_functional", "symm_mem", "vllm", "graphstreams_tests"])
 def test_trap_14_only_pytorchs_own_computations_are_trusted(namespace: str) -> None:
-    assert namespace not in describe._TRUSTED
+    assert namespace not in scheduler_nodes._TRUSTED
 
 
 # --- 15: GEMMs with one row

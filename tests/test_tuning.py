@@ -13,20 +13,19 @@ import pytest
 import torch
 from torch import fx
 
-from graphstreams import plan_key, tuning
-from graphstreams.costs.devices import DEVICES
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.graph.lowering import Lowered
-from graphstreams.graph.reading import Reading
+from graphstreams.autotuning import autotuner, cache_keys, timing
+from graphstreams.autotuning.autotuner import Tuner
+from graphstreams.autotuning.measured_search import BRIEFLY
+from graphstreams.autotuning.occupancy import Blocks
+from graphstreams.inductor.lowering import Lowered
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.plan import Plan
+from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.measured_search import BRIEFLY
-from graphstreams.planning.plan import Plan
-from graphstreams.planning.space import Space
-from graphstreams.reports.measurement import Measurement
-from graphstreams.runtime import player
-from graphstreams.runtime.occupancy import Blocks
-from graphstreams.tuning import Tuner
+from graphstreams.planning.neighborhood import Space
 
 H200 = DEVICES["h200"]
 SERIAL = "the serial graph"
@@ -107,13 +106,13 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Code]:
     """A class of serial code of its own for each test, whose cache is empty."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     own = type("OwnCode", (Code,), {"players": [], "us": {i: float(i + 1) for i in range(9)}, "keys_of": list("abcdefgh")})
-    monkeypatch.setattr(tuning, "SerialCode", own)
+    monkeypatch.setattr(autotuner, "SerialCode", own)
     return own
 
 
 def timed_by(monkeypatch: pytest.MonkeyPatch, medians: Callable[..., list[float]]) -> None:
     """Wherever graphs are timed in turns, `medians` tells their times."""
-    for module in (tuning, player):
+    for module in (autotuner, timing):
         monkeypatch.setattr(module, "medians_in_turns", medians)
 
 
@@ -189,7 +188,7 @@ def test_strides_and_settings_of_inductor_and_of_products_make_another_graph(mon
         assert not kept(4, 1)
     finally:
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = before
-    monkeypatch.setattr(plan_key, "source_hash", lambda: b"another version of this package")
+    monkeypatch.setattr(cache_keys, "source_hash", lambda: b"another version of this package")
     assert not kept(4, 1)
 
 
@@ -203,7 +202,7 @@ def test_a_search_ends_in_time_where_a_replay_takes_long(monkeypatch: pytest.Mon
         return [1e5 if graph == SERIAL else 9e4 + graph.streams for graph in graphs]
 
     timed_by(monkeypatch, medians)
-    monkeypatch.setattr(tuning.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(autotuner.time, "monotonic", lambda: now[0])
     _, measurement = tuner(ARMS).search(space())
     assert 1 <= measurement.tried <= 4
     assert now[0] < 7
@@ -299,8 +298,8 @@ def test_times_are_measured_once_in_serial_order_and_then_known(code: type[Code]
     order = [1, 0, 0, 3, 2]  # the serial code's, with two launches of k0
     for _ in range(2):
         assert Tuner(reading_of(DIAMOND, order), H200, Options(), {}).times() == [1.0, 2.0, 3.0, 4.0]
-    (player,) = code.players
-    assert player.measured == [[1, 0, 3, 2]]
+    (replay,) = code.players
+    assert replay.measured == [[1, 0, 3, 2]]
 
 
 def test_kernels_known_from_another_graph_keep_their_times(code: type[Code]) -> None:
@@ -353,8 +352,8 @@ def test_blocks_are_asked_for_once_and_then_known(code: type[Code]) -> None:
     expected = {0: [(1, 132), (7, 264)], 1: [(2, 132), (7, 264)], 2: [(3, 132), (7, 264)], 3: []}
     for _ in range(2):
         assert tuner().blocks() == expected
-    (player,) = code.players
-    assert player.asked == [0, 1, 2, 3]
+    (replay,) = code.players
+    assert replay.asked == [0, 1, 2, 3]
     code.keys_of = ["x", "a", "d", "c"]
     assert tuner().blocks() == {0: expected[0], 1: expected[0], 2: [], 3: expected[2]}
     assert code.players[1].asked == [0]
@@ -432,7 +431,7 @@ def test_a_few_plans_are_tried_briefly_in_turns_before_the_fastest_is_measured(m
 def test_in_large_graphs_and_searches_no_plan_is_tried_briefly(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
     """As many captures would take longer than what they find is worth."""
     turns = clock(monkeypatch, times_by(10.0, 6.0))
-    monkeypatch.setattr(tuning, limit, value)
+    monkeypatch.setattr(autotuner, limit, value)
     found(graph_of(6), search=12)
     assert all(graphs[0] == SERIAL for graphs in turns)
 
@@ -543,7 +542,7 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
 
         return call
 
-    monkeypatch.setattr(tuning, "load_call", load_call)
+    monkeypatch.setattr(autotuner, "load_call", load_call)
     clock(monkeypatch, lambda graph: {SERIAL: 12.0, "ours": 9.0, "Inductor's": 11.4}[graph])
     code.direct = {"ours": 50.0, "Inductor's": 40.0}
     serial = Lowered(SimpleNamespace(constants=constants), {}, "Inductor's")  # type: ignore[arg-type]
@@ -555,7 +554,7 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
         assert found == expected
         assert found.gain == pytest.approx(1 - 7.5 / 9.5)
         assert found.direct_gain == pytest.approx(-0.25)
-    assert seen[: 2 * player.CAPTURES] == [("ours", ["x", "y"]), ("Inductor's", ["x", "y"])] * player.CAPTURES
+    assert seen[: 2 * timing.CAPTURES] == [("ours", ["x", "y"]), ("Inductor's", ["x", "y"])] * timing.CAPTURES
     assert {tuple(arguments) for _, arguments in seen} == {("x", "y")}
     (own,) = code.players
     assert {tuple(functions) for functions in own.launched} == {("ours",), ("ours", "Inductor's")}
@@ -570,11 +569,11 @@ def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     alive = weakref.ref(value)
     current = Tuner(reading_of(ARMS), H200, Options(), values := {0: value})
     current.search(space())
-    player = weakref.ref(current._playing())
+    replay = weakref.ref(current._playing())
     values.clear()
     del value
     assert alive() is not None
-    tuning.SerialCode.players.clear()  # type: ignore[attr-defined]
+    autotuner.SerialCode.players.clear()  # type: ignore[attr-defined]
     current.close()
-    assert (alive(), player()) == (None, None)
+    assert (alive(), replay()) == (None, None)
     current.close()

@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from graphstreams.costs.devices import DEVICES, Device
-from graphstreams.costs.measured import cache_folder
+from graphstreams.inductor.disk_cache import cache_folder
+from graphstreams.ir.devices import DEVICES, Device
 
 log = logging.getLogger("graphstreams")
 

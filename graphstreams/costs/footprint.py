@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import sympy
 
-from graphstreams.costs.devices import Device
-from graphstreams.graph.kernels import Kernel, KernelGraph, value_of
+from graphstreams.ir.devices import Device
+from graphstreams.ir.kernels import Kernel, KernelGraph, value_of
 
 # Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
 EDGE_US = 1.0  # of a launch: from what it waits for to its first block, and again from its last block to what waits for it

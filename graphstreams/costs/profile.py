@@ -14,8 +14,9 @@ from heapq import heapify, heappop, heappush
 from os import PathLike
 from typing import Any
 
+from graphstreams.errors import ProfileError
 from graphstreams.files import read_text
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.messages import shortened, shown
 
 LONGEST_US = 1e12  # of a kernel: more than eleven days
@@ -23,10 +24,6 @@ MOST_KERNELS = 10_000
 MOST_DEPENDENCES = 50_000  # entries of all 'after'
 LONGEST_NAME = 1000  # characters
 MOST_TO_COMPARE = 2000  # names among which a similar one is looked for
-
-
-class ProfileError(ValueError):
-    """A profile that cannot be read; the message names the file, if there is one, and the kernel at fault."""
 
 
 def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:

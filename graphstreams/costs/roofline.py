@@ -16,8 +16,8 @@ from typing import Any
 import sympy
 
 from graphstreams.costs.calibration import Calibration, calibration_of, latency_of
-from graphstreams.costs.devices import Device
-from graphstreams.graph.kernels import Kernel, KernelGraph, value_of
+from graphstreams.ir.devices import Device
+from graphstreams.ir.kernels import Kernel, KernelGraph, value_of
 
 # Bytes of an element of a matrix product's result, by the dtype of what is multiplied, where it is not 2.
 _RESULT_BYTES = {"float64": 8, "float32": 4, "int8": 4}

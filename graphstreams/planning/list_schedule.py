@@ -16,18 +16,11 @@ from itertools import product
 from math import exp, inf, isfinite
 from random import Random
 
-from graphstreams.graph.kernels import KernelGraph, check_costs
-from graphstreams.planning.assembly import assemble
-from graphstreams.planning.events import place_events
-from graphstreams.planning.paths import (
-    Assignment,
-    Timing,
-    critical_path,
-    inputs_ready,
-    longest_remaining,
-    timed,
-)
-from graphstreams.planning.plan import Plan
+from graphstreams.ir.kernels import KernelGraph, check_costs
+from graphstreams.ir.plan import Plan
+from graphstreams.planning.build_plan import assemble
+from graphstreams.planning.paths import Assignment, Timing, critical_path, inputs_ready, longest_remaining, timed
+from graphstreams.planning.synchronization import place_events
 
 VARIATION = 0.35  # of the logarithm of a time, in varied_schedule
 MANY_KERNELS = 2_000  # graphs of more have list schedules on two streams and on the most only

@@ -6,8 +6,8 @@ from collections import defaultdict
 
 from torch import fx
 
-from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.plan import Plan
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import Plan
 from graphstreams.reports.tables import us_text, waited_for
 from graphstreams.rewriting.regions import KERNEL
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.plan import Plan
-from graphstreams.planning.threshold import Threshold
-from graphstreams.reports.measurement import Measurement
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.plan import Plan
+from graphstreams.ir.threshold import Threshold
 from graphstreams.reports.tables import plan_table, summary, threshold_text
 from graphstreams.reports.timeline import timeline
 from graphstreams.runtime.verdicts import Verdict

@@ -6,9 +6,9 @@ from collections import defaultdict
 
 from tabulate import tabulate
 
-from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.plan import FORK, JOIN, Plan
-from graphstreams.planning.threshold import Threshold
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import FORK, JOIN, Plan
+from graphstreams.ir.threshold import Threshold
 
 _HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from graphstreams.graph.kernels import Kernel, KernelGraph
-from graphstreams.planning.plan import FORK, JOIN, Plan
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.reports.tables import waited_for
 
 _Record = dict[str, Any]

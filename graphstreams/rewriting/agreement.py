@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphstreams.graph.lowering import Lowered
-from graphstreams.rewriting.two_bodies import CannotJoin, Host
+from graphstreams.errors import CannotJoin
+from graphstreams.inductor.lowering import Lowered
+from graphstreams.rewriting.two_bodies import Host
 
 
 def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -> str:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from graphstreams.graph.reading import Reading
-from graphstreams.planning.plan import Plan
+from graphstreams.ir.plan import Plan
+from graphstreams.ir.reading import Reading
 
 
 def held_values(reading: Reading, plan: Plan) -> list[fx.Node]:

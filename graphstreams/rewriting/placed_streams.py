@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._inductor.fx_passes.control_dependencies import control_deps
 
-from graphstreams.graph.lowering import Lowered, copy_graph, lower
+from graphstreams.errors import StreamsRemain
+from graphstreams.inductor.lowering import Lowered, copy_graph, lower
+from graphstreams.inductor.stream_ops import control_deps
 from graphstreams.rewriting.agreement import disagreement
 
 # What a lowered graph tells of its wrapper, by which Inductor aligns inputs and makes CUDA graphs of the wrapper's parts.
@@ -21,10 +22,6 @@ _OF_THE_TEXT = (
     "mutated_inputs", "mutated_input_idxs", "_defers_input_alignment",
     "partition_maps", "has_uncaptured_partition", "disable_cudagraphs_reason",
 )  # fmt: skip
-
-
-class StreamsRemain(RuntimeError):
-    """A graph's streams could not be taken out; the message says why."""
 
 
 def placed_streams(module: fx.GraphModule) -> list[str]:

@@ -12,17 +12,14 @@ from math import inf
 import torch
 from torch import fx
 
-from graphstreams.graph.reading import Reading, Region
-from graphstreams.graph.support import mutates
-from graphstreams.planning.plan import FORK, JOIN, Event, Plan
-from graphstreams.rewriting import events
+from graphstreams.errors import RewriteError
+from graphstreams.inductor import stream_ops
+from graphstreams.inductor.scheduling import KERNEL
+from graphstreams.inductor.wrapper_codegen import MARK, Mark
+from graphstreams.ir.plan import FORK, JOIN, Event, Plan
+from graphstreams.ir.reading import Reading, Region
+from graphstreams.reading.eligibility import mutates
 from graphstreams.rewriting.lifetimes import held_values
-from graphstreams.rewriting.scheduling import KERNEL
-from graphstreams.rewriting.wrapper import MARK, Mark
-
-
-class RewriteError(RuntimeError):
-    """The plan cannot be expressed on this graph; the message says why."""
 
 
 def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
@@ -110,7 +107,7 @@ class _Builder:
         realised = self.reading.realised
         listed = sorted(targets, key=lambda old: realised[old].position if old in realised else inf)
         if values := self._tensors(targets[old] for old in listed):
-            events.realise(self.module, values, {targets[old]: realised[old].strides for old in listed if old in realised})
+            stream_ops.realise(self.module, values, {targets[old]: realised[old].strides for old in listed if old in realised})
 
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
@@ -119,7 +116,7 @@ class _Builder:
         values = [self.latest[v] for v in held_values(self.reading, self.plan)]
         if values:
             # The waits and nothing else: as a dependency a buffer would count one more use, and lose its in-place kernel.
-            events.hold(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
+            stream_ops.hold(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
 
     def finish(self) -> None:
         """What stands between the regions' values and the outputs, and the outputs."""
@@ -134,18 +131,18 @@ class _Builder:
         self.module.recompile()
 
     def _wait(self, event: Event, stream: int) -> None:
-        node = self._ordered(events.wait(event.id, stream), stream, [self.recorded[event.id]])
+        node = self._ordered(stream_ops.wait(event.id, stream), stream, [self.recorded[event.id]])
         if stream == 0:
             self.joined.append(node)
 
     def _record(self, event: Event, dependencies: list[fx.Node]) -> None:
-        self.recorded[event.id] = self._ordered(events.record(event.id, event.stream), event.stream, dependencies)
+        self.recorded[event.id] = self._ordered(stream_ops.record(event.id, event.stream), event.stream, dependencies)
 
-    def _ordered(self, operation: events.Operation, stream: int, dependencies: list[fx.Node]) -> fx.Node:
+    def _ordered(self, operation: stream_ops.Operation, stream: int, dependencies: list[fx.Node]) -> fx.Node:
         """Append a stream operation behind all that its stream has so far."""
         before = [self.last[stream]] if stream in self.last else []
         made = self.since.pop(stream, {}).values()
-        self.last[stream] = events.ordered(self.module, operation, list(dict.fromkeys([*before, *dependencies, *made])))
+        self.last[stream] = stream_ops.ordered(self.module, operation, list(dict.fromkeys([*before, *dependencies, *made])))
         return self.last[stream]
 
     def _copy(
@@ -158,7 +155,7 @@ class _Builder:
             setattr(self.module, str(node.target), getattr(self.reading.module, str(node.target)))
         new = self.graph.node_copy(node, argument)
         new.meta = dict(node.meta)
-        events.set_stream(new, stream)
+        stream_ops.set_stream(new, stream)
         if kernel is not None:
             new.meta[KERNEL] = kernel
         (self.latest if inside is None else inside)[node] = new

@@ -12,15 +12,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from graphstreams.errors import CannotJoin
+
 STREAMED = "call_on_streams"  # the function that is added
 DISPATCH_IMPORT = "from graphstreams.runtime.dispatch import runs_on_streams as _runs_on_streams"
 SETTLE_IMPORT = "from graphstreams.runtime.dispatch import settle as _settle"
 _WAIT = "async_compile.wait(globals())"
 _HARNESS = ("get_args", "benchmark_compiled_module")
-
-
-class CannotJoin(Exception):
-    """The two bodies cannot stand in one wrapper; the message says why."""
 
 
 @dataclass(frozen=True)

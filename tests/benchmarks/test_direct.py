@@ -138,7 +138,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_the_whole_course_with_made_up_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graphstreams.contest import results
+    from graphstreams.benchmark import results
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(results, "environment", lambda: {"device": "?"})

@@ -17,7 +17,7 @@ import own_settings
 from on_cpu import CpuContestant
 from own_settings import against_the_faster, failing, makers, table
 
-from graphstreams.contest import running
+from graphstreams.benchmark import run
 
 
 def result(*us: float | None) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_the_whole_course_without_a_gpu(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(own_settings, "release", lambda: None)
     monkeypatch.setattr(own_settings, "made", lambda _: (torch.nn.Linear(4, 4), lambda seed: [torch.full((2, 4), float(seed))]))
     for timed in ("times_in_turns", "host_times_in_turns"):
-        monkeypatch.setattr(running, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
+        monkeypatch.setattr(run, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
     settings = ["--settings", "combo_kernels", "memory_planning"]
     assert own_settings.main([*settings, "--rounds", "5", "--out", str(tmp_path)]) == 1  # ours with combos has 13, streams 11
     found = json.loads((tmp_path / "own_settings.json").read_text())

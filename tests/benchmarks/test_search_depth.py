@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from graphstreams.costs.devices import DEVICES
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.autotuning.measured_search import BRIEFLY
+from graphstreams.autotuning.occupancy import Blocks
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
-from graphstreams.planning.measured_search import BRIEFLY
-from graphstreams.planning.plan import Plan
-from graphstreams.runtime.occupancy import Blocks
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import search_depth

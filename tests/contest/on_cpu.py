@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from graphstreams.contest import entering, running
-from graphstreams.contest.rivals import Contestant
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.autotuning.cuda_graph import clones, leaves
+from graphstreams.autotuning.occupancy import Blocks
+from graphstreams.benchmark import compile_variants, run
+from graphstreams.benchmark.variants import Contestant
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.plan import Plan
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import Plan
-from graphstreams.runtime.captured import clones, leaves
-from graphstreams.runtime.occupancy import Blocks
 
 ENVIRONMENT = dict.fromkeys(("device", "driver", "cuda", "torch", "triton", "python", "date"), "?")
 GRAPH = KernelGraph(
@@ -92,11 +92,11 @@ class CpuContestant(Contestant):
 def take_the_place_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
     """Replace in a contest what needs a GPU. Returns what notes the plans that are played."""
     player = CpuPlayer()
-    playing = ModuleType("graphstreams.playing")
+    playing = ModuleType("graphstreams.benchmark.replayable")
     playing.player_of = lambda *_: [SimpleNamespace(graph=GRAPH, order=[0, 1, 2, 3], player=player)]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "graphstreams.playing", playing)
-    monkeypatch.setattr(entering, "Contestant", CpuContestant)
+    monkeypatch.setitem(sys.modules, "graphstreams.benchmark.replayable", playing)
+    monkeypatch.setattr(compile_variants, "Contestant", CpuContestant)
     for timed in ("times_in_turns", "host_times_in_turns"):
-        monkeypatch.setattr(running, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
+        monkeypatch.setattr(run, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
     monkeypatch.setattr(torch, "compile", compile_on_cpu)
     return player

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from graphstreams.contest import running
-from graphstreams.contest.results import summary
-from graphstreams.contest.rivals import Contest, Field
-from graphstreams.contest.running import difference, run_workload, time_in_turns
-from graphstreams.runtime.captured import leaves
+from graphstreams.autotuning.cuda_graph import leaves
+from graphstreams.benchmark import run
+from graphstreams.benchmark.results import summary
+from graphstreams.benchmark.run import difference, run_workload, time_in_turns
+from graphstreams.benchmark.variants import Contest, Field
 
 sys.path.insert(0, str(Path(__file__).parent))
 from on_cpu import CpuContestant, take_the_place_of_a_gpu
@@ -71,7 +71,7 @@ def late(outputs: list[Any], call: int) -> Any:
 def test_a_bad_rival_spoils_nobody_elses_result(monkeypatch: pytest.MonkeyPatch, change: Any, failed: str) -> None:
     take_the_place_of_a_gpu(monkeypatch)
     variants = {"roofline": {"costs": "roofline", "search": 0}}
-    monkeypatch.setattr("graphstreams.contest.entering.VARIANTS", variants)
+    monkeypatch.setattr("graphstreams.benchmark.compile_variants.VARIANTS", variants)
 
     class Two(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> Any:
@@ -93,7 +93,7 @@ def timed_by_place(asked: list[int]) -> Any:
     """Rival i takes 10 i + n us in capture n, counted from 1; launched by the host everybody takes 1 us."""
 
     def times(functions: list[Any], rounds: int, repeats: int) -> list[list[float]]:
-        if repeats == running.DIRECT_REPEATS:
+        if repeats == run.DIRECT_REPEATS:
             return [[1.0] * rounds for _ in functions]
         asked.append(rounds)
         return [[10.0 * place + len(asked)] * rounds for place, _ in enumerate(functions)]
@@ -119,8 +119,8 @@ def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
         made.append("played")
         return compiled["serial"]
 
-    monkeypatch.setattr(running, "times_in_turns", timed_by_place(asked))
-    monkeypatch.setattr(running, "host_times_in_turns", host_times)
+    monkeypatch.setattr(run, "times_in_turns", timed_by_place(asked))
+    monkeypatch.setattr(run, "host_times_in_turns", host_times)
     entrants = Field({name: {} for name in (*compiled, "played: p")}, dict(compiled), {"played: p": play})
     time_in_turns(entrants, [torch.ones(2)], rounds)
     assert asked == of_captures and sum(asked) == rounds
@@ -149,8 +149,8 @@ def test_what_can_be_captured_no_more_is_left_out_and_the_others_keep_their_time
     captures = iter([compiled["serial"]] * 2)
     played = {"played: bad": lambda: next(captures), "played: good": lambda: compiled["serial"]}
     asked: list[int] = []
-    monkeypatch.setattr(running, "times_in_turns", timed_by_place(asked))
-    monkeypatch.setattr(running, "host_times_in_turns", host_times)
+    monkeypatch.setattr(run, "times_in_turns", timed_by_place(asked))
+    monkeypatch.setattr(run, "host_times_in_turns", host_times)
     entrants = Field({name: {} for name in (*compiled, *played)}, dict(compiled), dict(played))
     time_in_turns(entrants, [torch.ones(2)], 5)
     assert asked == [1] * 5

@@ -11,13 +11,13 @@ import sympy
 from sample_modules import captured
 
 from graphstreams.backend import StreamPass
+from graphstreams.calibration.fit import BY_HAND, errors, fit, predicted
+from graphstreams.calibration.samples import Sample, load
 from graphstreams.costs import calibration as calibration_module
 from graphstreams.costs.calibration import KINDS, Calibration, calibration_of, fingerprint, shipped, user_file
-from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND, errors, fit, predicted
 from graphstreams.costs.roofline import Roofline, work_of
-from graphstreams.costs.samples import Sample, load
-from graphstreams.graph.kernels import Access, Kernel
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Access, Kernel
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import roofline as benchmark

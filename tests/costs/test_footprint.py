@@ -3,9 +3,9 @@
 import pytest
 import sympy
 
-from graphstreams.costs.devices import DEVICES
 from graphstreams.costs.footprint import EDGE_US, EDGES_MOST, GEMM_FILL, GEMM_MOST, Footprint, footprint, footprints
-from graphstreams.graph.kernels import Access, Kernel, KernelGraph
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 
 H200 = DEVICES["h200"]
 TOKENS = sympy.Symbol("s0", integer=True, positive=True)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.costs import measured
-from graphstreams.costs.measured import Store, launch_keys
+from graphstreams.autotuning.cache_keys import launch_keys
+from graphstreams.inductor import disk_cache
+from graphstreams.inductor.disk_cache import Store
 
 SOURCE = """
 import torch
@@ -248,7 +249,7 @@ for _ in range(300):
 
 def test_processes_that_write_one_key_at_once_leave_whole_values(tmp_path: Path) -> None:
     values: list[object] = ["a" * 10, ["b" * 5000]]
-    path = measured.__file__
+    path = disk_cache.__file__
     assert "Store" in runpy.run_path(path)  # in a process of its own it needs no torch
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, path, str(tmp_path), json.dumps(value)], stdout=subprocess.PIPE)

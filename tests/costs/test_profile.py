@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.costs.profile import ProfileError, load_profile
-from graphstreams.graph.kernels import EdgeKind
+from graphstreams.costs.profile import load_profile
+from graphstreams.errors import ProfileError
+from graphstreams.ir.kernels import EdgeKind
 
 DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
 

@@ -4,9 +4,9 @@ import pytest
 import sympy
 
 from graphstreams.costs.calibration import shipped
-from graphstreams.costs.devices import DEVICES, device_at_hand, device_by_name
 from graphstreams.costs.roofline import Roofline, candidates, price, work_of
-from graphstreams.graph.kernels import Access, Kernel, KernelGraph
+from graphstreams.ir.devices import DEVICES, device_at_hand, device_by_name
+from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 
 H200 = DEVICES["h200"]
 FITTED = shipped()

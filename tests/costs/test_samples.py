@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import sympy
 
-from graphstreams.costs.devices import DEVICES
-from graphstreams.costs.fitting import BY_HAND, fit
+from graphstreams.calibration.fit import BY_HAND, fit
+from graphstreams.calibration.samples import Sample, as_dict, load, save
 from graphstreams.costs.roofline import work_of
-from graphstreams.costs.samples import Sample, as_dict, load, save
-from graphstreams.graph.kernels import Access, Kernel
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.kernels import Access, Kernel
 
 TOKENS = sympy.Symbol("s0", integer=True, positive=True)
 PRODUCT = Kernel(

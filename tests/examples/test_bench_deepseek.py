@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from graphstreams import benching
-from graphstreams.contest import running
-from graphstreams.reports.contest import report
-from graphstreams.runtime.captured import clones, leaves
+from graphstreams.autotuning.cuda_graph import clones, leaves
+from graphstreams.benchmark import run
+from graphstreams.benchmark.tables import report
+from graphstreams.command_line import bench as bench_command
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "contest")]
@@ -174,7 +174,7 @@ def test_the_blocks_stand_before_the_layers() -> None:
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
     """The benchmark with everything replaced that needs a GPU."""
     monkeypatch.setattr(bench, "DEVICE", "cpu")
-    monkeypatch.setattr(benching, "environment", lambda: ENVIRONMENT)
+    monkeypatch.setattr(bench_command, "environment", lambda: ENVIRONMENT)
     tiny = {"block": bench.Workload(TINY, False), "layer": bench.Workload(TINY, True)}
     monkeypatch.setattr(bench, "WORKLOADS", tiny)
     return take_the_place_of_a_gpu(monkeypatch)
@@ -240,8 +240,8 @@ def test_all_rivals_are_timed_on_the_first_inputs(
         return [[10.0] * rounds for _ in functions]
 
     hidden = bench.Workload(TINY, True).make()[1](0)[0]
-    monkeypatch.setattr(running, "times_in_turns", times)
-    monkeypatch.setattr(running, "host_times_in_turns", times)
+    monkeypatch.setattr(run, "times_in_turns", times)
+    monkeypatch.setattr(run, "host_times_in_turns", times)
     bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
     # Replays of three captures, direct launches, and their host times, of serial, three by hand, the operators, two of ours.
     assert timed == [[True] * 7] * (3 + 2)

@@ -18,8 +18,8 @@ import bench_tokens_report as tables
 import deepseek_v32
 from on_cpu import CpuContestant
 
-from graphstreams.contest import running
-from graphstreams.contest.results import largest_report
+from graphstreams.benchmark import run as benchmark_run
+from graphstreams.benchmark.results import largest_report
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here everything is replaced that needs a GPU")
 
@@ -219,7 +219,7 @@ class Compiler:
 
 def timed_by(monkeypatch: pytest.MonkeyPatch, times: Callable[..., list[list[float]]]) -> None:
     """Captured or launched directly, `times` tells how long functions take in turns."""
-    for module in (bench, running):
+    for module in (bench, benchmark_run):
         monkeypatch.setattr(module, "times_in_turns", times)
 
 

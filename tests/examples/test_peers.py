@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.contest.entering import plan_of
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning.events import check_plan, place_events
+from graphstreams.benchmark.compile_variants import plan_of
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.plan import FORK, JOIN
 from graphstreams.planning.paths import Assignment
-from graphstreams.planning.plan import FORK, JOIN
+from graphstreams.planning.synchronization import check_plan, place_events
 
 sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parents[1])]
 import peers
@@ -125,7 +125,7 @@ def test_a_plan_counts_its_streams_and_launches_in_the_order_given() -> None:
 @pytest.fixture(scope="module")
 def block() -> KernelGraph:
     """The kernels of the real pre-attention block."""
-    from graphstreams.explaining import capture
+    from graphstreams.pipeline.explain import capture
 
     reading = capture(*pre_attention(16, 1), "h200", {"min_gain": 0.0})[0].reading
     assert reading is not None

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sample_modules import streamed_text
 
-from graphstreams.explaining import capture
-from graphstreams.outcome import Outcome
-from graphstreams.verification.happens_before import find_races
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
 from graphstreams.verification.trace import CALLER, PREPARATIONS, Launch, Record, Trace, Wait
-from graphstreams.verification.wrapper import read_bodies
+from graphstreams.verification.vector_clocks import find_races
+from graphstreams.verification.wrapper.read import read_bodies
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(EXAMPLES.glob("*.py"))}

@@ -30,11 +30,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(Path(__file__).parent)]
 from captured_graphs import streams_in_direct_calls
 from same_kernels import SAME_KERNELS
 
-from graphstreams import choosing
-from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.plan import Plan
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.captured import clones, copy_into, leaves, no_collection
+from graphstreams.autotuning.cuda_graph import clones, copy_into, leaves, no_collection
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import Plan
+from graphstreams.planning import modelled_plan
 from tests.verification.random_graphs import plan_of, random_plan
 from tests.verification.random_modules import SIZE, RandomModule
 
@@ -48,7 +48,7 @@ CYCLES = (60_000, 60_000, 60_000, 400_000)
 SIZES = (64, 2112, 8192, 24576, 131072, 262144)  # of tensors in layers, in elements
 LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # tokens, tp, streams
 REPLAYS = 5  # of each capture
-PLANNER = "search_on_simulator"  # of choosing.py: what makes a plan where nothing is measured
+PLANNER = "search_on_simulator"  # of planning/modelled_plan.py: what makes a plan where nothing is measured
 
 
 class _Late:
@@ -106,7 +106,7 @@ def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
         made.append(make(space.graph))
         return made[-1]
 
-    with mock.patch.object(choosing, PLANNER, planner):
+    with mock.patch.object(modelled_plan, PLANNER, planner):
         yield made
 
 

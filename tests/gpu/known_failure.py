@@ -28,17 +28,17 @@ import pre_attention
 from same_kernels import SAME_KERNELS
 
 import graphstreams
-from graphstreams import pipeline
+from graphstreams.autotuning.cuda_graph import Captured
+from graphstreams.benchmark.bits import equal_bits
 from graphstreams.costs.calibration import calibration_of
-from graphstreams.costs.devices import device_by_name
 from graphstreams.costs.roofline import price
-from graphstreams.graph.kernels import KernelGraph
+from graphstreams.ir.devices import device_by_name
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import Plan
+from graphstreams.pipeline import run
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import Plan
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import regions
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.captured import Captured
 from tests.verification.random_graphs import plan_of
 
 Make = Callable[[KernelGraph], Plan]
@@ -127,13 +127,13 @@ def without_lifetimes() -> Iterator[None]:
 def without_proof() -> Iterator[list[Any]]:
     """Within this context no race stops a graph. Yields the races that the verifier finds all the same."""
     races: list[Any] = []
-    find = pipeline.find_races
+    find = run.find_races
 
     def none(trace: Any) -> list[Any]:
         races.extend(race for race in find(trace) if race not in races)  # of either body
         return []
 
-    with mock.patch.object(pipeline, "find_races", none):
+    with mock.patch.object(run, "find_races", none):
         yield races
 
 

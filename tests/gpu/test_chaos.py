@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams import pipeline
+from graphstreams.pipeline import run
 from graphstreams.rewriting import regions
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -30,7 +30,7 @@ def test_late_kernels_and_poisoned_blocks_change_nothing(tokens: int, tp: int, s
 def test_the_disturbance_finds_a_graph_without_its_lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a block that reads nothing at computed places: garbage for an index would end the process."""
     monkeypatch.setattr(regions, "held_values", lambda reading, plan: [])
-    monkeypatch.setattr(pipeline, "find_races", lambda trace: [])
+    monkeypatch.setattr(run, "find_races", lambda trace: [])
     torch._dynamo.reset()
     block, _ = pre_attention.pre_attention(16, 64, "cuda")
 

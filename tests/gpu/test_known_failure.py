@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.comparing import Comparison, compare
+from graphstreams.benchmark.comparison import Comparison, compare
 from graphstreams.rewriting import regions
 
 sys.path.insert(0, str(Path(__file__).parent))

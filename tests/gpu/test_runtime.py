@@ -15,8 +15,8 @@ from torch._inductor.codecache import PyCodeCache
 from torch._inductor.utils import fresh_cache
 
 import graphstreams
+from graphstreams.autotuning.cuda_graph import Captured
 from graphstreams.reports.report import Report
-from graphstreams.runtime.captured import Captured
 from graphstreams.runtime.driver import driver
 from graphstreams.runtime.streams import _pools, acquire
 

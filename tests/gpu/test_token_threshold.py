@@ -16,8 +16,8 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor.utils import fresh_cache
 
-from graphstreams.rewriting.execution import equal_bits
-from graphstreams.runtime.captured import copy_into, no_collection
+from graphstreams.autotuning.cuda_graph import copy_into, no_collection
+from graphstreams.benchmark.bits import equal_bits
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 sys.path.insert(0, str(Path(__file__).parent))

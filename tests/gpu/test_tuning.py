@@ -17,11 +17,11 @@ from torch._inductor.utils import fresh_cache
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams import StreamPass
-from graphstreams.playing import player_of
+from graphstreams.autotuning.cuda_graph import Captured
+from graphstreams.autotuning.occupancy import blocks_of_graph
+from graphstreams.autotuning.timing import medians_in_turns
+from graphstreams.benchmark.replayable import player_of
 from graphstreams.reports.report import Report
-from graphstreams.runtime.captured import Captured
-from graphstreams.runtime.occupancy import blocks_of_graph
-from graphstreams.runtime.player import medians_in_turns
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "examples")]
 import deepseek_v32

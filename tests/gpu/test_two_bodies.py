@@ -19,7 +19,7 @@ from torch._inductor import config
 from torch._inductor.utils import fresh_cache
 
 import graphstreams
-from graphstreams.runtime.captured import no_collection
+from graphstreams.autotuning.cuda_graph import no_collection
 
 sys.path.insert(0, str(Path(__file__).parent))
 from captured_graphs import captures, forks, streams_of, tuning_in_captures

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.comparing import compare
-from graphstreams.runtime.captured import Captured, copy_into
+from graphstreams.autotuning.cuda_graph import Captured, copy_into
+from graphstreams.benchmark.comparison import compare
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 sys.path.insert(0, str(Path(__file__).parent))

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning.assembly import assemble
-from graphstreams.planning.events import check_plan
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.plan import FORK, JOIN
+from graphstreams.planning.build_plan import assemble
 from graphstreams.planning.list_schedule import list_schedules, plan_kernels
 from graphstreams.planning.paths import Assignment, Timing, timed
-from graphstreams.planning.plan import FORK, JOIN
+from graphstreams.planning.synchronization import check_plan
 
 
 def graph_of(count, edges):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning.enumeration import every_assignment
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning.exhaustive_search import every_assignment
 
 
 def graph_of(count, edges, exclusive=(), returned=()):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning.events import check_plan, place_events
-from graphstreams.planning.plan import FORK, JOIN, Event, Placement, Plan, Wait
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.plan import FORK, JOIN, Event, Placement, Plan, Wait
+from graphstreams.planning.synchronization import check_plan, place_events
 
 
 def graph_of(count, edges):

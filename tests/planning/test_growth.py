@@ -5,8 +5,8 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.planning import growth
-from graphstreams.planning.growth import KernelTimes, anchored
+from graphstreams.dynamic_shapes import cost_curves
+from graphstreams.dynamic_shapes.cost_curves import KernelTimes, anchored
 
 S, T = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1"))
 
@@ -90,7 +90,7 @@ def test_nothing_is_substituted_in_maxima_of_polynomials(monkeypatch):
         raise AssertionError("to substitute takes long")
 
     found = KernelTimes([], S, {"s0": 3, "s1": 4})
-    monkeypatch.setattr(growth, "_substituted", refused)
+    monkeypatch.setattr(cost_curves, "_substituted", refused)
     cost = sympy.Max(2 * S * T + 1, 0.5 * S**2 * T, 100, evaluate=False) * sympy.Float(0.5)
     assert found.growth(cost).at(4) == 50
     assert anchored([cost], [5.0], {"s0": 4, "s1": 4}) == [cost * sympy.Float(0.1)]

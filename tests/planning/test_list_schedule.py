@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.costs.profile import load_profile
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning import list_schedule
-from graphstreams.planning.events import check_plan
 from graphstreams.planning.list_schedule import plan_kernels
+from graphstreams.planning.synchronization import check_plan
 
 DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
 

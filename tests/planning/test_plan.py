@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.costs.profile import load_profile
+from graphstreams.ir.plan import Event, Placement, Plan, Wait
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import Event, Placement, Plan, Wait
 
 DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
 

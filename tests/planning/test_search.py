@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning import search
-from graphstreams.planning.assembly import assignment_of
-from graphstreams.planning.enumeration import every_assignment
-from graphstreams.planning.events import check_plan
+from graphstreams.autotuning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.planning import local_search
+from graphstreams.planning.build_plan import assignment_of
+from graphstreams.planning.exhaustive_search import every_assignment
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
+from graphstreams.planning.local_search import EVALUATED_KERNELS, WORTH, exchanged, main_first, search_on_simulator
+from graphstreams.planning.neighborhood import Space, signature
 from graphstreams.planning.paths import Assignment, Timing, timed
-from graphstreams.planning.search import EVALUATED_KERNELS, WORTH, exchanged, main_first, search_on_simulator
-from graphstreams.planning.space import Space, signature
+from graphstreams.planning.synchronization import check_plan
 
 
 def graph_of(count, edges, exclusive=()):
@@ -167,8 +167,8 @@ def test_a_further_stream_has_to_be_worth_it():
 
 def test_the_simulators_plan_has_most_of_the_critical_path_on_the_callers_stream(monkeypatch):
     """Unless the plan is longer so: with 1 us for a fork 9 us on the caller's stream leave 10.5 us beside it."""
-    monkeypatch.setattr(search, "EVALUATIONS", 0)
-    monkeypatch.setattr(search, "TINY", 0)
+    monkeypatch.setattr(local_search, "EVALUATIONS", 0)
+    monkeypatch.setattr(local_search, "TINY", 0)
     space = Space(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0)
     space.starts = [Assignment([0, 1, 2], [0, 1, 0])]
     assert search_on_simulator(space).stream_of() == {0: 1, 1: 0, 2: 1}
@@ -180,8 +180,8 @@ def test_the_simulators_plan_has_most_of_the_critical_path_on_the_callers_stream
 @pytest.mark.parametrize(("on_two", "streams"), [(100.8, 2), (101.0, 3)])
 def test_each_further_stream_has_to_be_worth_it(on_two, streams, monkeypatch):
     """Three streams take 100.4 us; from there 0.4 % more is not worth a stream, 0.6 % is."""
-    monkeypatch.setattr(search, "EVALUATIONS", 0)
-    monkeypatch.setattr(search, "TINY", 0)
+    monkeypatch.setattr(local_search, "EVALUATIONS", 0)
+    monkeypatch.setattr(local_search, "TINY", 0)
     graph, makespans = graph_of(4, []), {1: 400.0, 2: on_two, 3: 100.4, 4: 100.0}
 
     def simulate(assignment):
@@ -228,10 +228,10 @@ def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
         ([0.0, 4.0, 5.0, 2.0, 0.0], [(1, 4), (0, 3)], 1, 6.0),
     ],
 )
-@pytest.mark.parametrize("tiny", [0, search.TINY])
+@pytest.mark.parametrize("tiny", [0, local_search.TINY])
 def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers(tiny, us, edges, seed, best, monkeypatch):
     """On an aux stream the longer part of these would wait 0.5 us for the fork, and the join 0.5 us for it."""
-    monkeypatch.setattr(search, "TINY", tiny)
+    monkeypatch.setattr(local_search, "TINY", tiny)
     assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, 0.5), seed).streamed_us == best
 
 
@@ -255,7 +255,7 @@ def test_a_tiny_graph_of_few_kernels_or_few_plans_is_not_walked(monkeypatch):
     def walked(space, seed):
         raise AssertionError("walked")
 
-    monkeypatch.setattr(search, "_walked", walked)
+    monkeypatch.setattr(local_search, "_walked", walked)
     chain = graph_of(8, [(k, k + 1) for k in range(6)], exclusive=range(1, 6))
     for graph in (graph_of(5, []), chain):
         assert search_on_simulator(Space(graph, [1.0] * len(graph.kernels), 5, 0.0)).streams > 1
@@ -305,7 +305,7 @@ def test_a_walk_finds_what_no_list_schedule_is_and_its_seed_decides_which(monkey
     found = [search_on_simulator(space, seed) for seed in range(3)]
     assert [plan.streamed_us for plan in found] == [28.0] * 3
     assert len({rows(plan) for plan in found}) > 1
-    monkeypatch.setattr(search, "EVALUATIONS", 0)
+    monkeypatch.setattr(local_search, "EVALUATIONS", 0)
     assert search_on_simulator(space).streamed_us == 29.0
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from benchmarks import contention
 from graphstreams.costs.footprint import Footprint
-from graphstreams.planning import simulation
+from graphstreams.planning import simulator
 from graphstreams.planning.paths import Assignment, timed
-from graphstreams.planning.simulation import BANDWIDTH, CROWDING, PARTIAL, simulate
+from graphstreams.planning.simulator import BANDWIDTH, CROWDING, PARTIAL, simulate
 
 FREE = Footprint()
 FILLING = Footprint(share=1.0)
@@ -63,7 +63,7 @@ def test_a_kernel_gets_the_slots_that_are_left():
 
 
 def test_head_and_tail_take_no_slots(monkeypatch):
-    monkeypatch.setattr(simulation, "CROWDING", 0.0)
+    monkeypatch.setattr(simulator, "CROWDING", 0.0)
     # The head passes while the slots are taken, so one microsecond of blocks and the tail are left at 20 us.
     assert beside([20.0, 2.0], [FILLING, Footprint(share=0.01, edge_us=0.5)])[0] == pytest.approx([20.0, 21.5])
 

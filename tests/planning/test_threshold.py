@@ -8,11 +8,12 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.planning.growth import KernelTimes
+from graphstreams.dynamic_shapes.cost_curves import KernelTimes
+from graphstreams.dynamic_shapes.threshold import CLOSE, CONFIRMATIONS, HIGHEST, Curves, confirm, set_by_user, solve
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.threshold import Threshold
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.paths import timed
-from graphstreams.planning.threshold import CLOSE, CONFIRMATIONS, HIGHEST, Curves, Threshold, confirm, set_by_user, solve
 
 S = sympy.Symbol("s0", integer=True, positive=True)
 

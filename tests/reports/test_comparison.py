@@ -1,7 +1,7 @@
 """The table of measured times."""
 
-from graphstreams.comparing import Comparison, Times
-from graphstreams.reports.comparison import comparison_table
+from graphstreams.benchmark.comparison import Comparison, Times
+from graphstreams.benchmark.comparison_table import comparison_table
 
 
 def test_times_are_a_median_with_quartiles() -> None:

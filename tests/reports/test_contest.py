@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graphstreams.reports import contest as tables
+from graphstreams.benchmark import tables as tables
 
 
 def times(median: float) -> dict[str, float]:

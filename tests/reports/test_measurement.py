@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.ir.measurement import Measurement
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.reports.measurement import Measurement
 from graphstreams.reports.report import Report
 
 WHOLE = Measurement(serial_us=60.0, played_us=40.0, compiled_us=48.0, tried=32, plans=((39.5, 40.0), (41.0, 44.25)))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
-from graphstreams.explaining import capture, explain
-from graphstreams.planning.plan import Plan
-from graphstreams.verification.wrapper import verify
+from graphstreams.ir.plan import Plan
+from graphstreams.pipeline.explain import capture, explain
+from graphstreams.verification.wrapper.read import verify
 
 FILES = {"graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json"}
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from graphstreams.costs.profile import load_profile
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.reports.tables import plan_table, summary, us_text
 

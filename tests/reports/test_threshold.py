@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.ir.threshold import Threshold
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.threshold import Threshold
 from graphstreams.reports.report import Report
 from graphstreams.reports.tables import threshold_text
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from graphstreams.costs.profile import load_profile
-from graphstreams.graph.kernels import Kernel, KernelGraph
+from graphstreams.ir.kernels import Kernel, KernelGraph
+from graphstreams.ir.plan import FORK
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import FORK
 from graphstreams.reports.timeline import timeline
 
 DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"

@@ -13,13 +13,14 @@ import torch
 from sample_modules import FREE_EVENTS, captured, lowered_serially, lowered_with_code, reading_of
 from torch._inductor import config
 
-from graphstreams.graph.lowering import Lowered
+from graphstreams.errors import CannotJoin
+from graphstreams.inductor.lowering import Lowered
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome, guarded
-from graphstreams.pipeline import finish
+from graphstreams.pipeline.outcome import Outcome, guarded
+from graphstreams.pipeline.run import finish
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.agreement import disagreement, matching_outputs
-from graphstreams.rewriting.two_bodies import CannotJoin, Host, find_host
+from graphstreams.rewriting.two_bodies import Host, find_host
 from graphstreams.runtime.dispatch import Dispatch
 
 Change = Callable[[Lowered, Lowered], None]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from sample_modules import captured, graph_inputs
 
-from graphstreams.rewriting.execution import equal_bits, run_on_cpu
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.testing.cpu_execution import run_on_cpu
 
 ONE = torch.tensor([1.0, 2.0])
 

@@ -8,7 +8,7 @@ import torch
 from sample_modules import FREE_EVENTS
 from torch import nn
 
-from graphstreams.explaining import explain
+from graphstreams.pipeline.explain import explain
 
 
 class TwoProducts(nn.Module):

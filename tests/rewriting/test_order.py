@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from sample_modules import captured, kernels_of, lowered_with_code, plan_by_hand
 
-from graphstreams.graph.kernels import Edge, EdgeKind, Kernel, KernelGraph
-from graphstreams.rewriting.order import (
+from graphstreams.inductor.conformance import (
     first_difference,
     launch_count,
     lowered_steps,
@@ -13,6 +12,7 @@ from graphstreams.rewriting.order import (
     unnamed_steps,
     without_names,
 )
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 
 CHAIN = KernelGraph(
     "chain",

@@ -14,13 +14,15 @@ from sample_modules import compiled_by_pass
 from torch import fx
 
 from graphstreams import StreamPass
-from graphstreams.rewriting import events
-from graphstreams.rewriting.execution import equal_bits, run_on_cpu
-from graphstreams.rewriting.placed_streams import StreamsRemain, placed_streams, without_streams
-from graphstreams.rewriting.wrapper import SEEN
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.errors import StreamsRemain
+from graphstreams.inductor import stream_ops
+from graphstreams.inductor.wrapper_codegen import SEEN
+from graphstreams.rewriting.placed_streams import placed_streams, without_streams
 from graphstreams.runtime import verdicts
+from graphstreams.testing.cpu_execution import run_on_cpu
 from graphstreams.verification.trace import CALLER, launch_order
-from graphstreams.verification.wrapper import read_bodies, verify
+from graphstreams.verification.wrapper.read import read_bodies, verify
 
 MM = torch.ops.aten.mm.default
 Pass = Callable[[fx.GraphModule], None]
@@ -35,33 +37,33 @@ def second_product(gm: fx.GraphModule) -> fx.Node:
 
 
 def move_a_product(gm: fx.GraphModule) -> None:
-    events.set_stream(second_product(gm), 1)
+    stream_ops.set_stream(second_product(gm), 1)
 
 
 def bare_operations(gm: fx.GraphModule) -> None:
     """Around a product on another stream, as nodes that nothing depends on."""
     product = second_product(gm)
-    events.set_stream(product, 1)
+    stream_ops.set_stream(product, 1)
     with gm.graph.inserting_before(product):
-        gm.graph.call_function(*events.record(0, 0))
-        gm.graph.call_function(*events.wait(0, 1))
+        gm.graph.call_function(*stream_ops.record(0, 0))
+        gm.graph.call_function(*stream_ops.wait(0, 1))
     with gm.graph.inserting_after(product):
-        wait = gm.graph.call_function(*events.wait(1, 0))
+        wait = gm.graph.call_function(*stream_ops.wait(1, 0))
     with gm.graph.inserting_before(wait):
-        gm.graph.call_function(*events.record(1, 1))
+        gm.graph.call_function(*stream_ops.record(1, 1))
 
 
 def ordered_operations(gm: fx.GraphModule) -> None:
     """The same in `control_deps`, the join behind the product."""
     product = second_product(gm)
     (first,) = gm.graph.find_nodes(op="placeholder")[:1]
-    events.set_stream(product, 1)
+    stream_ops.set_stream(product, 1)
     with gm.graph.inserting_before(product):
-        fork = events.ordered(gm, events.record(0, 0), [first])
-        events.ordered(gm, events.wait(0, 1), [fork])
+        fork = stream_ops.ordered(gm, stream_ops.record(0, 0), [first])
+        stream_ops.ordered(gm, stream_ops.wait(0, 1), [fork])
     with gm.graph.inserting_before(product.next):
-        done = events.ordered(gm, events.record(1, 1), [product])
-        events.ordered(gm, events.wait(1, 0), [done])
+        done = stream_ops.ordered(gm, stream_ops.record(1, 1), [product])
+        stream_ops.ordered(gm, stream_ops.wait(1, 0), [done])
 
 
 PASSES = {move_a_product: 1, bare_operations: 5, ordered_operations: 5}
@@ -107,7 +109,7 @@ def test_the_inputs_that_serial_code_copies_if_they_are_misaligned_are_copied(be
 
 def move_every_second_operator(gm: fx.GraphModule) -> None:
     for node in [node for node in gm.graph.nodes if node.op == "call_function"][::2]:
-        events.set_stream(node, 1)
+        stream_ops.set_stream(node, 1)
 
 
 def test_inductor_makes_cuda_graphs_of_the_parts_that_the_serial_code_has() -> None:
@@ -197,11 +199,11 @@ def test_a_value_that_is_passed_through_a_wait_is_read_without_it() -> None:
     product = graph.call_function(MM, (x, x))
     inner = fx.Graph()
     inside = inner.placeholder("inside")
-    inner.call_function(*events.wait(0, 1))
+    inner.call_function(*stream_ops.wait(0, 1))
     inner.output((inside,))
     module = fx.GraphModule(torch.nn.Module(), graph)
     module.waiting = fx.GraphModule(torch.nn.Module(), inner)
-    waited = graph.call_function(events.control_deps, ((product,), graph.get_attr("waiting"), product))
+    waited = graph.call_function(stream_ops.control_deps, ((product,), graph.get_attr("waiting"), product))
     passed = graph.call_function(operator.getitem, (waited, 0))
     graph.output((graph.call_function(MM, (passed, x)),))
     plain = without_streams(module)
@@ -213,7 +215,7 @@ def test_a_value_that_is_passed_through_a_wait_is_read_without_it() -> None:
 def test_a_result_of_an_operation_that_is_read_is_not_taken_out() -> None:
     graph = fx.Graph()
     x = graph.placeholder("x")
-    record = graph.call_function(*events.record(0, 0))
+    record = graph.call_function(*stream_ops.record(0, 0))
     graph.output((graph.call_function(torch.ops.aten.add.Tensor, (x, record)),))
     with pytest.raises(StreamsRemain, match="add_tensor reads the result of record_event_default"):
         without_streams(fx.GraphModule(torch.nn.Module(), graph))

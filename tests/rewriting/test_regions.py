@@ -26,11 +26,14 @@ from sample_modules import (
 )
 from torch._inductor.fx_passes.control_dependencies import control_deps
 
-from graphstreams.explaining import capture, equal_on_cpu
-from graphstreams.graph.kernels import KernelGraph
-from graphstreams.planning.plan import JOIN, Plan
-from graphstreams.rewriting.execution import equal_bits, run_on_cpu
-from graphstreams.rewriting.regions import KERNEL, RewriteError, rewrite
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.errors import RewriteError
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import JOIN, Plan
+from graphstreams.pipeline.explain import capture
+from graphstreams.rewriting.regions import KERNEL, rewrite
+from graphstreams.testing.cpu_execution import run_on_cpu
+from graphstreams.testing.equal_on_cpu import equal_on_cpu
 
 ON_STREAMS = STREAMABLE
 BY_HAND = ["concatenation", "custom_mutation", "diamond", "norms", "ring", "swap", "topk", "two_writes", "write_after_read"]

@@ -10,8 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from sample_modules import FREE_EVENTS, streamed_text
 from torch import Tensor, nn
 
-from graphstreams.explaining import capture
-from graphstreams.outcome import Outcome
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
 from tests.verification.random_modules import SIZE, RandomModule
 
 MODULES: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {}

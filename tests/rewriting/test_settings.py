@@ -13,18 +13,20 @@ from sample_modules import FREE_EVENTS, TORCH_2_14, captured, module_and_inputs
 from torch import Tensor, nn
 from torch._inductor import config, select_algorithm
 
-from graphstreams import backend, explaining, pipeline
-from graphstreams.choosing import check_gain
-from graphstreams.costs.devices import DEVICES
-from graphstreams.explaining import capture
-from graphstreams.graph.joined import most_saved_us
+from graphstreams import backend
+from graphstreams.errors import Serial
+from graphstreams.inductor.joined_launches import most_saved_us
+from graphstreams.inductor.settings import FIXED, settings_off, stream_settings, unusable_setting
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome, Serial
-from graphstreams.planning.plan import Plan
-from graphstreams.reports.measurement import Measurement
+from graphstreams.pipeline import explain, run
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
+from graphstreams.pipeline.select_plan import check_gain
 from graphstreams.reports.report import Report
-from graphstreams.rewriting.settings import FIXED, settings_off, stream_settings, unusable_setting
-from graphstreams.verification.wrapper import verify
+from graphstreams.verification.wrapper.read import verify
 
 UNUSABLE: list[tuple[str, Any]] = [
     ("nan_asserts", True),
@@ -184,7 +186,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     def timed(self: Any, name: str, nodes: Any, layout: Any, inputs: Any, key: str, choices: Sequence[Any], *_: Any, **__: Any):
         return {choice: 1.0 if chosen in choice.name else 2.0 for choice in choices}
 
-    run = explaining.run_stages
+    run = explain.run_stages
 
     def with_autotuning(*args: Any, **kwargs: Any) -> Outcome:
         # `offline` switches it off, for nothing can be timed; here nothing is.
@@ -193,7 +195,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
 
     monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "do_autotuning", timed)
     monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "make_precompile_fn", lambda *_, **__: dict)
-    monkeypatch.setattr(explaining, "run_stages", with_autotuning)
+    monkeypatch.setattr(explain, "run_stages", with_autotuning)
 
 
 @pytest.fixture
@@ -237,13 +239,13 @@ def test_a_serial_body_of_templates_is_proved_but_not_judged_by_modelled_times()
 @choices_of_2_15
 @pytest.mark.usefixtures("templates")
 def test_streams_beside_templates_run_where_they_were_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = pipeline._check_rival
+    check = run._check_rival
 
     def measured(outcome: Outcome, *args: Any) -> None:
         outcome.report.__dict__["measurement"] = Measurement(40.0, 30.0, compiled_us=30.0, inductor_us=36.0)
         check(outcome, *args)
 
-    monkeypatch.setattr(pipeline, "_check_rival", measured)
+    monkeypatch.setattr(run, "_check_rival", measured)
     report = planned("diamond", {}).report
     assert report.verdict == "clean", report.reason
     assert "extern_kernels.mm" in report.wrapper and "triton_tem_fused" in report.wrapper
@@ -281,8 +283,8 @@ def under_cudagraphs(module: nn.Module, *more: Tensor, dynamic: bool | None = No
 
 def test_a_graph_that_inductor_cuts_stays_serial_and_the_operator_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    find_host = pipeline.find_host
-    monkeypatch.setattr(pipeline, "find_host", lambda source: seen.append(source) or find_host(source))
+    find_host = run.find_host
+    monkeypatch.setattr(run, "find_host", lambda source: seen.append(source) or find_host(source))
     report = under_cudagraphs(Cut(lambda x, *_: not_in_graphs(x)))
     assert report.verdict == "serial" and "2 CUDA graphs" in report.reason and "not_in_graphs" in report.reason
     told = backend._with_verdict(seen[0], report)[0]
@@ -306,8 +308,8 @@ def test_a_size_that_depends_on_data_is_named() -> None:
 
 def test_a_number_on_the_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of one number that stays on the CPU: it is copied to the GPU, which no CUDA graph holds."""
-    on_gpu = explaining.fake_cuda
-    monkeypatch.setattr(explaining, "fake_cuda", lambda v, mode: on_gpu(v, mode) if v.dim() else mode.from_tensor(v))
+    on_gpu = explain.fake_cuda
+    monkeypatch.setattr(explain, "fake_cuda", lambda v, mode: on_gpu(v, mode) if v.dim() else mode.from_tensor(v))
     report = under_cudagraphs(Cut(lambda x, scale: x * scale), torch.tensor(2.0))
     assert report.verdict == "serial" and "it also computes on 'cpu' (" in report.reason and "device_put" in report.reason
 

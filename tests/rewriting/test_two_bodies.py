@@ -11,9 +11,10 @@ import torch
 from sample_modules import FREE_EVENTS, captured, module_and_inputs, split_signs, streamed_text
 from torch._inductor import config
 
-from graphstreams.explaining import capture
-from graphstreams.rewriting.two_bodies import CannotJoin, Host, add_lines, find_host, join
-from graphstreams.verification.wrapper import read_bodies, verify
+from graphstreams.errors import CannotJoin
+from graphstreams.pipeline.explain import capture
+from graphstreams.rewriting.two_bodies import Host, add_lines, find_host, join
+from graphstreams.verification.wrapper.read import read_bodies, verify
 
 KERNEL = "{name} = async_compile.triton('{name}', '''\ndef {name}(in_ptr0):\n    {body}\n''', device_str='cuda')"
 HEADER = "import torch\nfrom torch._inductor.async_compile import AsyncCompile\nasync_compile = AsyncCompile()\n"

@@ -11,8 +11,8 @@ from torch._inductor.codegen import common
 from torch._inductor.codegen import wrapper as inductor
 from torch._inductor.virtualized import V
 
-from graphstreams.explaining import capture
-from graphstreams.rewriting import wrapper
+from graphstreams.inductor import wrapper_codegen
+from graphstreams.pipeline.explain import capture
 
 SETTINGS = ("reorder_for_peak_memory", "graph_partition", "allow_buffer_reuse", "inplace_buffers")
 
@@ -62,8 +62,8 @@ def test_only_python_wrappers_know_streams(setting: str) -> None:
 def test_ahead_of_time_code_is_not_rewritten() -> None:
     """What is proved is Python; AOTInductor would then generate C++ from the same graph."""
     with V.set_aot_compilation(True):
-        assert "ahead-of-time" in wrapper.foreign_generator()
-    assert wrapper.foreign_generator() == ""
+        assert "ahead-of-time" in wrapper_codegen.foreign_generator()
+    assert wrapper_codegen.foreign_generator() == ""
 
 
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_settings_are_put_back_where_code_generation_fails(monkeypatch: pytest.M
 
 
 def test_a_variable_holds_a_handle_until_another_one_is_assigned_to_it() -> None:
-    code: Any = wrapper.StreamWrapperCodegen.__new__(wrapper.StreamWrapperCodegen)
+    code: Any = wrapper_codegen.StreamWrapperCodegen.__new__(wrapper_codegen.StreamWrapperCodegen)
     code._handles, code._stream_index = {}, 0
 
     def holds(line: Any, stream: int = 0) -> bool:

@@ -12,7 +12,7 @@ import torch
 from sample_modules import FREE_EVENTS, module_and_inputs
 
 from graphstreams import StreamPass
-from graphstreams.explaining import capture
+from graphstreams.pipeline.explain import capture
 from graphstreams.runtime.allocator import AllocatorState, state, unsuited
 
 

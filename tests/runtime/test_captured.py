@@ -5,8 +5,8 @@ import gc
 import pytest
 import torch
 
-from graphstreams.runtime import captured
-from graphstreams.runtime.captured import Captured, clones, copy_into, leaves
+from graphstreams.autotuning import cuda_graph
+from graphstreams.autotuning.cuda_graph import Captured, clones, copy_into, leaves
 
 
 def test_clones_have_memory_of_their_own_and_other_values_stay() -> None:
@@ -74,12 +74,14 @@ class Graph:
 
 def test_a_function_is_called_three_times_before_its_capture_on_the_same_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     side = Stream()
-    monkeypatch.setattr(captured.torch.cuda, "Stream", lambda: side)
-    monkeypatch.setattr(captured.torch.cuda, "current_stream", Stream)
-    monkeypatch.setattr(captured.torch.cuda, "stream", lambda stream: On("side" if stream is side else "another"))
-    monkeypatch.setattr(captured.torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda_graph.torch.cuda, "Stream", lambda: side)
+    monkeypatch.setattr(cuda_graph.torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(cuda_graph.torch.cuda, "stream", lambda stream: On("side" if stream is side else "another"))
+    monkeypatch.setattr(cuda_graph.torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(
-        captured.torch.cuda, "graph", lambda graph, stream: On("captured on side" if stream is side else "captured on another")
+        cuda_graph.torch.cuda,
+        "graph",
+        lambda graph, stream: On("captured on side" if stream is side else "captured on another"),
     )
     calls, collecting = [], []
 

@@ -14,7 +14,7 @@ import torch
 from sample_modules import graph_inputs, module_and_inputs, reading_of, serial_code
 from torch import Tensor
 
-from graphstreams.runtime.launches import Launch, by_kernel, record_launches
+from graphstreams.autotuning.recorded_launches import Launch, by_kernel, record_launches
 
 # As Inductor writes it: `double`, `add` and `split` stand for kernels, and a launch has LAUNCH behind it.
 WRAPPER = """

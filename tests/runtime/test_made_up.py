@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from graphstreams.runtime.made_up import Layout, described, made
+from graphstreams.autotuning.synthetic_inputs import Layout, described, made
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.int32, torch.bool, torch.float8_e4m3fn])

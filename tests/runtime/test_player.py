@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from graphstreams.runtime import player as module
-from graphstreams.runtime.player import Player, means_over_captures
+from graphstreams.autotuning import replay as module
+from graphstreams.autotuning import timing
+from graphstreams.autotuning.replay import Player
+from graphstreams.autotuning.timing import means_over_captures
 
 
 class CapturedGraph:
@@ -122,7 +124,7 @@ def test_graphs_are_timed_over_a_few_captures_until_it_is_enough(
         assert (rounds, repeats) == (5, 7)
         return graphs
 
-    monkeypatch.setattr(module, "medians_in_turns", medians)
+    monkeypatch.setattr(timing, "medians_in_turns", medians)
     found = means_over_captures([lambda: capture(0), lambda: capture(1)], 5, 7, captures, lambda: enough)
     assert counts == [made, made]
     assert found == [5.0 * (made + 1), 5.0 * (made + 1) + 1]
@@ -139,8 +141,8 @@ def test_host_times_are_those_until_a_call_returns_with_an_idle_gpu_before_each_
 
         return function
 
-    monkeypatch.setattr(module.torch.cuda, "synchronize", lambda: done.append("idle"))
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
-    samples = module.host_times_in_turns([calls("a", 2.0), calls("b", 3.0)], 3, 4)
+    monkeypatch.setattr(timing.torch.cuda, "synchronize", lambda: done.append("idle"))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    samples = timing.host_times_in_turns([calls("a", 2.0), calls("b", 3.0)], 3, 4)
     assert samples == [pytest.approx([2.0] * 3), pytest.approx([3.0] * 3)]
-    assert done == ["idle", *"aaaa", "idle", *"bbbb"] * (3 + module.DISCARDED)
+    assert done == ["idle", *"aaaa", "idle", *"bbbb"] * (3 + timing.DISCARDED)

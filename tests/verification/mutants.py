@@ -20,15 +20,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import deepseek_v32
 from sample_modules import captured
 
-from graphstreams.explaining import capture
-from graphstreams.graph.reading import Reading
-from graphstreams.outcome import Outcome
+from graphstreams.ir.plan import Plan
+from graphstreams.ir.reading import Reading
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.plan import Plan
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.verification.happens_before import find_races
 from graphstreams.verification.trace import CALLER, Allocate, Free, Launch, Record, Step, Trace, Wait
-from graphstreams.verification.wrapper import read_wrapper
+from graphstreams.verification.vector_clocks import find_races
+from graphstreams.verification.wrapper.read import read_wrapper
 from tests.verification.random_graphs import generated, random_plan
 from tests.verification.reachability import Reachability
 

@@ -16,24 +16,25 @@ from torch._dynamo.utils import detect_fake_mode
 from torch._inductor.fx_passes.control_dependencies import control_deps
 from torch._inductor.virtualized import V
 
-from graphstreams.costs.devices import device_by_name
-from graphstreams.explaining import capture
-from graphstreams.graph.kernels import KernelGraph
-from graphstreams.graph.lowering import Lowered, copy_graph, lower
-from graphstreams.graph.offline import offline
-from graphstreams.graph.reading import Reading
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.inductor.lowering import Lowered, copy_graph, lower
+from graphstreams.inductor.offline import offline
+from graphstreams.inductor.streamed_code import streamed_code
+from graphstreams.ir.devices import device_by_name
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import JOIN, Placement, Plan
+from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.outcome import Outcome, guarded
-from graphstreams.pipeline import finish
-from graphstreams.planning.events import check_plan, place_events
-from graphstreams.planning.plan import JOIN, Placement, Plan
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome, guarded
+from graphstreams.pipeline.run import finish
+from graphstreams.planning.synchronization import check_plan, place_events
 from graphstreams.reports.report import Report
-from graphstreams.rewriting.execution import equal_bits, run_on_cpu
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.rewriting.streamed_code import streamed_code
 from graphstreams.rewriting.two_bodies import find_host
 from graphstreams.runtime.dispatch import Dispatch
-from graphstreams.verification.interleaving import Choose, Enqueued, Garbage, Result
+from graphstreams.testing.cpu_execution import run_on_cpu
+from graphstreams.testing.interleaving import Choose, Enqueued, Garbage, Result
 from tests.verification.random_modules import SIZE, RandomModule
 
 

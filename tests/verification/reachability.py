@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import networkx as nx
 
-from graphstreams.verification import happens_before as hb
+from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import CALLER, Allocate, Free, Launch, Record, Trace, Wait
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.verification.interleaving import interleavings
+from graphstreams.testing.interleaving import interleavings
 from tests.verification import random_graphs as graphs
 
 PLANS = 100  # of each graph: reading one takes as long as some hundred orders

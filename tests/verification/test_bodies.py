@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from graphstreams.verification import happens_before as hb
+from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import Launch
-from graphstreams.verification.wrapper import UnreadableWrapper, launch_order, read_bodies, read_wrapper, verify
+from graphstreams.verification.wrapper.read import UnreadableWrapper, launch_order, read_bodies, read_wrapper, verify
 from tests.verification.racing import HEADER, KERNELS
 
 DISPATCH = (

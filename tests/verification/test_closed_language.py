@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from graphstreams.verification.trace import Launch
-from graphstreams.verification.wrapper import UnreadableWrapper, read_wrapper, verify
+from graphstreams.verification.wrapper.read import UnreadableWrapper, read_wrapper, verify
 from tests.verification.racing import Case, cases, wrapper
 
 CASES = cases()

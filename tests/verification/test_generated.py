@@ -9,9 +9,9 @@ import pytest
 import torch
 from sample_modules import as_on_h200, captured, reading_of
 
-from graphstreams.explaining import explain
-from graphstreams.graph.lowering import copy_graph, lower
-from graphstreams.verification.wrapper import UnreadableWrapper, verify
+from graphstreams.inductor.lowering import copy_graph, lower
+from graphstreams.pipeline.explain import explain
+from graphstreams.verification.wrapper.read import UnreadableWrapper, verify
 
 
 class _Branches(torch.nn.Module):

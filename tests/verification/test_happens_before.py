@@ -6,20 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.verification import happens_before as hb
-from graphstreams.verification.happens_before import Race, find_races
-from graphstreams.verification.trace import (
-    HOST,
-    Allocate,
-    Free,
-    Launch,
-    Record,
-    Step,
-    Synchronize,
-    Trace,
-    Wait,
-    launch_order,
-)
+from graphstreams.verification import vector_clocks as hb
+from graphstreams.verification.trace import HOST, Allocate, Free, Launch, Record, Step, Synchronize, Trace, Wait, launch_order
+from graphstreams.verification.vector_clocks import Race, find_races
 from tests.verification.reachability import Reachability
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import fx
 
-from graphstreams.graph.reading import Reading
-from graphstreams.planning.plan import JOIN, Plan
+from graphstreams.ir.plan import JOIN, Plan
+from graphstreams.ir.reading import Reading
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.verification.interleaving import execute, interleavings
+from graphstreams.testing.interleaving import execute, interleavings
 from tests.verification import random_graphs as graphs
 
 ORDERS = 40

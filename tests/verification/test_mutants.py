@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from graphstreams.verification.happens_before import Race, find_races
 from graphstreams.verification.races import UNORDERED, Access
 from graphstreams.verification.trace import Record, Wait
-from graphstreams.verification.wrapper import read_wrapper
+from graphstreams.verification.vector_clocks import Race, find_races
+from graphstreams.verification.wrapper.read import read_wrapper
 from tests.verification import mutants
 from tests.verification.mutants import EQUIVALENT, KILLED, MISSED, STRICT, WRONG, sum_of
 from tests.verification.reachability import Reachability

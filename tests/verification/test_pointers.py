@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from graphstreams.verification.kernels import read_kernel
-from graphstreams.verification.unreadable import UnreadableWrapper
+from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.triton.accesses import read_kernel
 
 IMPORTS = "import triton\nimport triton.language as tl"
 SIGNATURE = "'a': '*fp32', 'b': '*fp32', 'c': '*i64', 'n': 'i32', 'N': 'constexpr', 'T': 'constexpr', 'o': 'constexpr'"

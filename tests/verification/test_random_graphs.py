@@ -8,8 +8,8 @@ import random
 import pytest
 
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.verification.interleaving import adversary, interleavings
-from graphstreams.verification.wrapper import verify
+from graphstreams.testing.interleaving import adversary, interleavings
+from graphstreams.verification.wrapper.read import verify
 from tests.verification import random_graphs as graphs
 
 # Each chunk takes the plans of graphs of its own, every tenth seed, until it has its number: graphs that stay serial, and

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.verification import happens_before as hb
+from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import Allocate, Free, Launch, Record, Step, Trace, Wait
 from tests.verification.reachability import Reachability
 
@@ -20,7 +20,7 @@ def test_shares_nothing_with_the_verifier_but_the_steps_and_the_names_of_races()
     froms = {node.module: node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     own = {module for module in froms if module and module.startswith(("graphstreams", "tests"))}
     assert own == {"graphstreams.verification", "graphstreams.verification.trace"}
-    assert [(name.name, name.asname) for name in froms["graphstreams.verification"].names] == [("happens_before", "hb")]
+    assert [(name.name, name.asname) for name in froms["graphstreams.verification"].names] == [("vector_clocks", "hb")]
     names = {
         n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == "hb"
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.verification.wrapper import verify
+from graphstreams.verification.wrapper.read import verify
 from tests.verification.text_mutants import corpus, verdicts
 from tests.verification.text_mutants.execution import TENSOR, CannotRun, Run, faults_of, inputs_of, steps_of
 from tests.verification.text_mutants.mutations import WEIGHTS, mutant

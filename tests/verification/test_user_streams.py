@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from graphstreams.verification.wrapper import verify
+from graphstreams.verification.wrapper.read import verify
 
 DATA = Path(__file__).parents[1] / "data"
 

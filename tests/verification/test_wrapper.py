@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from graphstreams.verification import happens_before as hb
+from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import Launch
-from graphstreams.verification.wrapper import UnreadableWrapper, launch_order, read_wrapper, verify
+from graphstreams.verification.wrapper.read import UnreadableWrapper, launch_order, read_wrapper, verify
 
 HEADER = """
 from torch import device, empty_strided

@@ -23,10 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams import backend
-from graphstreams.costs.devices import DEVICES
-from graphstreams.explaining import capture
-from graphstreams.graph.offline import fake_cuda, faked_parameters, offline
-from graphstreams.graph.reading import Reading
+from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
+from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.reading import Reading
+from graphstreams.pipeline.explain import capture
 from graphstreams.rewriting.regions import rewrite
 from tests.verification.random_graphs import generated, random_plan
 from tests.verification.random_modules import SIZE, RandomModule

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from graphstreams.verification.wrapper import UnreadableWrapper, verify
+from graphstreams.verification.wrapper.read import UnreadableWrapper, verify
 from tests.verification.text_mutants.execution import CannotRun, Inputs, faults_of
 from tests.verification.text_mutants.mutations import difference, mutant
 from tests.verification.text_mutants.stub_kernels import Accesses

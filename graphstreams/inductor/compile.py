@@ -1,0 +1,123 @@
+"""Compile with Inductor: the whole way, or up to the point at which this package takes a graph.
+
+Read in torch 2.15.0: `_inductor/compile_fx.py` (compile_fx, codegen_and_compile), `_inductor/__init__.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+from torch._inductor import config
+
+from graphstreams.errors import OptionError
+
+
+def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+    """Return the function that Inductor makes of a graph from Dynamo, under `settings` of Inductor."""
+    from torch._inductor.compile_fx import compile_fx
+
+    return compile_fx(gm, example_inputs, config_patches=dict(settings))
+
+
+@contextlib.contextmanager
+def recompile_limit(limit: int) -> Iterator[None]:
+    """Within this context Dynamo compiles one function up to `limit` times before it gives up."""
+    with torch._dynamo.config.patch(recompile_limit=limit):
+        yield
+
+
+class PostGradBackend:
+    """A backend that hands on each graph as it is after Inductor's post-grad passes, and computes without Inductor's code."""
+
+    def __init__(self, visit: Callable[[fx.GraphModule, list[str], Sequence[Any]], None]) -> None:
+        """`visit` gets the graph, and of the compiled function's inputs the names in the source and the values."""
+        self.visit = visit
+
+    def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        from torch._inductor.compile_fx import compile_fx
+
+        names = input_names(gm)
+
+        def inner(graph: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
+            return self._after_post_grad(graph, inputs, names, example_inputs)
+
+        # A graph from AOTAutograd's cache would never come here.
+        with torch._functorch.config.patch(enable_autograd_cache=False):
+            return compile_fx(gm, example_inputs, inner_compile=inner)
+
+    def _after_post_grad(self, gm: fx.GraphModule, inputs: Sequence[Any], names: list[str], values: Sequence[Any]) -> Any:
+        from torch._dynamo.utils import detect_fake_mode
+        from torch._inductor import compile_fx
+        from torch._inductor.virtualized import V
+
+        eager = copy.copy(gm.graph)
+        module = fx.GraphModule(gm, eager)
+        # As codegen_and_compile of _inductor/compile_fx.py does, up to its custom post-grad pass.
+        compile_fx.view_to_reshape(gm)
+        with torch.no_grad(), V.set_fake_mode(detect_fake_mode(inputs) or compile_fx.fake_tensor_prop(gm, inputs)):
+            compile_fx.fake_tensor_prop(gm, inputs)
+            compile_fx._recursive_record_original_output_strides(gm)
+            compile_fx._recursive_post_grad_passes(gm, is_inference=True)
+            self.visit(gm, names, values)
+
+        def run(arguments: list[Any]) -> Any:
+            return module.forward(*arguments)
+
+        run._boxed_call = True  # type: ignore[attr-defined]
+        return run
+
+
+@contextlib.contextmanager
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    try:
+        yield
+    finally:
+        torch._dynamo.reset()
+
+
+def input_names(gm: fx.GraphModule) -> list[str]:
+    """The expression that Dynamo reads each input of its graph from, such as `L['self']._parameters['weight']`."""
+    names = []
+    for node in gm.graph.find_nodes(op="placeholder"):
+        source = getattr(node.meta.get("grapharg"), "source", None) or getattr(node, "_dynamo_source", None)
+        name = getattr(source, "name", node.name)
+        names.append(name() if callable(name) else str(name))
+    return names
+
+
+def graph_name() -> str:
+    context = torch._guards.TracingContext.try_get()
+    name = "_".join(context.aot_graph_name) if context and context.aot_graph_name else "graph"
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def mode_settings(mode: str | None) -> dict[str, Any]:
+    if mode is None or mode == "default":
+        return {}
+    from torch._inductor import list_mode_options
+
+    try:
+        return dict(list_mode_options(mode))
+    except (KeyError, RuntimeError):
+        raise OptionError(f"unknown mode {mode!r}; Inductor knows {', '.join(list_mode_options())}") from None
+
+
+def inductor_settings(given: Any) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise OptionError(f"option 'inductor' takes a dict of Inductor's own options, not {given!r}")
+    return dict(given)
+
+
+def post_grad_passes(settings: Mapping[str, Any]) -> list[Any]:
+    given = settings.get("post_grad_custom_post_pass", config.post_grad_custom_post_pass)
+    passes = given if isinstance(given, list | tuple) else [given]
+    return [each for each in passes if each is not None]

@@ -1,0 +1,106 @@
+"""Whether Inductor kept the plan: what each stream launches, records and waits for, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from graphstreams.inductor import scheduler_nodes
+from graphstreams.inductor.lowering import Lowered
+from graphstreams.inductor.scheduling import regions_of
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import FORK, JOIN, Plan
+
+Steps = dict[int, list[str]]  # per stream: "launch 3" (a kernel id), "record 1", "wait 1" (an event)
+
+
+def planned_steps(plan: Plan, graph: KernelGraph) -> Steps:
+    """What the plan asks of each stream. Kernels without a launch do not appear."""
+    steps: Steps = {stream: [] for stream in range(plan.streams)}
+    recorded = {event.after: event for event in plan.events}
+    waits: dict[int, list[int]] = {}
+    for event in plan.events:
+        for wait in event.waits:
+            waits.setdefault(wait.kernel, []).append(event.id)
+    if FORK in recorded:
+        steps[0].append(f"record {recorded[FORK].id}")
+    for place in plan.placements:
+        own = steps[place.stream]
+        own.extend(f"wait {event}" for event in waits.get(place.kernel, ()))
+        if graph.kernels[place.kernel].launches:
+            own.append(f"launch {place.kernel}")
+        if place.kernel in recorded:
+            own.append(f"record {recorded[place.kernel].id}")
+    steps[0].extend(f"wait {event}" for event in waits.get(JOIN, ()))
+    return steps
+
+
+def lowered_steps(lowered: Lowered) -> Steps:
+    """What the code generated for a rewritten graph does on each stream, kernels named by the plan's ids."""
+    steps: Steps = {0: []}
+    for node, stream in _on_streams(lowered):
+        own = steps.setdefault(stream, [])
+        for step in _steps(node):
+            if not own or own[-1] != step or not step.startswith("launch"):
+                own.append(step)
+    return steps
+
+
+def _steps(node: Any) -> Iterator[str]:
+    if scheduler_nodes.is_stream_operation(node):
+        name = node.node.op_overload._opname
+        if name in ("record_event", "wait_event"):
+            yield f"{name.removesuffix('_event')} {node.node.constant_args[0]}"
+    elif scheduler_nodes.launch_names(node):
+        yield from (f"launch {kernel}" for kernel in sorted(regions_of(node)))
+
+
+def first_difference(planned: Steps, found: Steps) -> str:
+    """Where two orders part, in words; an empty string where they are the same."""
+    for stream in sorted({*planned, *found}):
+        expected, actual = planned.get(stream, []), found.get(stream, [])
+        for place, (one, other) in enumerate(zip([*expected, "nothing"], [*actual, "nothing"], strict=False)):
+            if one != other:
+                return f"step {place} of stream {stream} is {other!r}, planned was {one!r}"
+    return ""
+
+
+def launch_count(lowered: Lowered) -> int:
+    """How many kernels of the model the generated code launches."""
+    return sum(scheduler_nodes.launch_count(node) for node in lowered.nodes)
+
+
+def unnamed_steps(lowered: Lowered) -> Steps:
+    """As `lowered_steps`, with every launch by itself and without its kernel: what the wrapper's text has to show."""
+    steps: Steps = {0: []}
+    for node, stream in _on_streams(lowered):
+        launches = [] if scheduler_nodes.is_stream_operation(node) else ["launch"] * len(scheduler_nodes.launch_names(node))
+        steps.setdefault(stream, []).extend(launches or (s for s in _steps(node) if not s.startswith("launch")))
+    return steps
+
+
+def without_names(steps: Steps) -> Steps:
+    """The same steps with every launch called "launch"."""
+    return {stream: [_without_name(step) for step in own] for stream, own in steps.items()}
+
+
+def _without_name(step: str) -> str:
+    return "launch" if step.startswith("launch") else step.replace(" event", " ")
+
+
+def where_cut(serial: Lowered) -> str:
+    """Return, for a lowered graph that Inductor cuts into several CUDA graphs, at which operator and why; empty if unknown.
+
+    Within its `active` context. Read in torch 2.15.0: `_inductor/scheduler.py` (should_partition).
+    """
+    for node in serial.nodes:
+        if reason := serial.graph.scheduler.should_partition(node):
+            names = scheduler_nodes.launch_names(node)
+            return f" at {names[0] if names else node.get_name()} ({reason})"
+    return ""
+
+
+def _on_streams(lowered: Lowered) -> Iterator[tuple[Any, int]]:
+    scheduler = lowered.graph.scheduler
+    for node in lowered.nodes:
+        yield node, scheduler.stream_idx_to_user_obj_idx.get(scheduler.get_node_stream(node), 0)

@@ -1,0 +1,46 @@
+"""What was measured, kept on disk: the key of a launch, and a folder of small files under such keys."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Beside Inductor's own caches, so that whoever empties or moves those does the same to ours."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+    return Path(cache_dir()) / "graphstreams"
+
+
+class Store:
+    """A folder of small JSON files, each under the hash of what it was measured for. Processes and threads may share it."""
+
+    def __init__(self, folder: Path, setting: str) -> None:
+        """`setting` is part of every key: device, versions."""
+        self._folder, self._setting = folder, setting
+
+    def get(self, key: str) -> object | None:
+        """What was put under `key`, None where there is nothing that can be read."""
+        try:
+            return json.loads(self._path(key).read_text())  # type: ignore[no-any-return]
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def put(self, key: str, value: object) -> None:
+        """Keep a value that JSON can hold. A folder that cannot be written is no error: the next compile measures again."""
+        path = self._path(key)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(value))
+            temporary.replace(path)
+        except OSError:
+            return
+
+    def _path(self, key: str) -> Path:
+        digest = hashlib.sha256(f"{self._setting}\n{key}".encode()).hexdigest()
+        return self._folder / digest[:2] / f"{digest}.json"

@@ -1,0 +1,57 @@
+"""The pass by which this package gets a graph from Inductor, and gives back the code to run.
+
+The pass changes nothing in the graph. It marks the graph; once Inductor has lowered it, with whatever passes stand behind this
+one, and has generated its serial code, the recipe gets the lowered graph and that code, and returns the code to use.
+Read in torch 2.15.0: `_inductor/custom_graph_pass.py`, `_inductor/compile_fx.py` (compile_fx), `_inductor/graph.py` (codegen).
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+from torch._inductor import config
+from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
+
+from graphstreams.inductor.compile import graph_name
+from graphstreams.inductor.lowering import Lowered
+from graphstreams.inductor.wrapper_codegen import SEEN, register
+
+Code = tuple[str, Sequence[tuple[int, int]]]  # a wrapper, and the lines added to the serial one: (line, how many)
+
+
+class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
+    """Inductor's `post_grad_custom_post_pass`. A subclass says which graphs it leaves alone, and what code the others get."""
+
+    @abc.abstractmethod
+    def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
+        """Return whether the graph keeps the code that Inductor generates."""
+
+    @abc.abstractmethod
+    def code_for(self, lowered: Lowered, name: str) -> Code:
+        """Return the code to run for a lowered graph, whose serial wrapper is `lowered.source`."""
+
+    def __call__(self, graph: fx.Graph, is_inference: bool = True) -> None:
+        """Mark `graph`, unless it is skipped. Raises what `skips` raises."""
+        gm = graph.owning_module
+        assert gm is not None
+        for module in gm.modules():  # subgraphs, which came first, are part of their caller's code
+            if isinstance(module, fx.GraphModule):
+                module.meta.pop(SEEN, None)
+        name = graph_name()
+        if self.skips(gm, name, is_inference):
+            return
+        register()
+
+        def add_body(lowered: Any, source: str) -> Code:
+            lowered.module.meta.pop(SEEN, None)  # Inductor may copy the graph into its cache
+            return self.code_for(Lowered(lowered, {}, source), name)
+
+        gm.meta[SEEN] = add_body
+
+
+def replays_cuda_graphs() -> bool:
+    """Return whether Inductor captures what it compiles in CUDA graphs, as in the mode "reduce-overhead"."""
+    return bool(config.triton.cudagraphs)

@@ -1,0 +1,127 @@
+"""Inductor's settings on streams: which are fixed, which are off, and which keep a graph serial.
+
+The serial body has the user's settings, all of them. A setting that no table names holds on streams too.
+Read in torch 2.15.0: `_inductor/config.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from torch._inductor import config
+
+# Buffer reuse goes by the stream of a buffer's newest name (`Scheduler.get_buf_stream`), which a `control_deps` on another
+# stream changes: a kernel was seen to get a buffer that another stream still read. Without it the allocator, which knows the
+# streams, reuses the same memory at run time. Nor may an output be written in place over a buffer that an operator has
+# allocated on an aux stream. The plan fixes the order, and one function has to hold all of it.
+FIXED: dict[str, Any] = {
+    "reorder_for_peak_memory": False,
+    "graph_partition": False,
+    "allow_buffer_reuse": False,
+    "inplace_buffers": False,
+}
+
+
+@dataclass(frozen=True)
+class _Off:
+    """A setting that the streamed body goes without: the value it has there, and whether it makes other kernels elsewhere."""
+
+    value: Any = False
+    other_kernels: bool = False
+
+
+_OFF = {
+    # It joins kernels across streams, and in a stream kernels that wait for different events.
+    "combo_kernels": _Off(other_kernels=True),
+    # It puts buffers of different streams into one allocation, and takes serial order for time order.
+    "memory_planning": _Off(),
+    # They choose kernels by what each takes alone. A choice between templates is open until kernels are fused, so that what a
+    # region launches isn't known when it is planned; and each lowering would time all choices again.
+    "max_autotune": _Off(other_kernels=True),
+    "max_autotune_gemm": _Off(other_kernels=True),
+    "benchmark_fusion": _Off(other_kernels=True),
+    "triton.multi_kernel": _Off(0, other_kernels=True),
+    "multi_kernel_hints": _Off([], other_kernels=True),
+    # It times kernels while calls run, and the first call of the streamed body may be in a capture.
+    "incremental_autotune": _Off(),
+    # They run kernels while code is generated, and would do so again for a graph that only has to be read.
+    "triton.autotune_at_compile_time": _Off(),
+    # Its mark is around the whole call, of which the streamed body is a part: there it would be a second one.
+    "profiler_mark_wrapper_call": _Off(),
+}
+
+# What a user asked to happen at run time, kernel by kernel in serial order, which streams don't have; and settings whose code
+# can't be read. For each: the values with which it is off, and why the graph stays serial otherwise.
+_UNKNOWN = "unknown to this torch"
+_NONE = (_UNKNOWN, None, False, 0, "", "0")
+_UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
+    # First those with which Inductor switches others on by itself.
+    "cpp_wrapper": (_NONE, "only Python wrappers know streams"),
+    "fx_wrapper": (_NONE, "only Python wrappers know streams"),
+    "cuda_backend": ((_UNKNOWN, "triton"), "only Triton's kernels can be read"),
+    # Parts of the mode "lite": what they leave to eager operators isn't fused, nor always known to the proof.
+    "fallback_by_default": (_NONE, "operators run eagerly, one by one, and the proof doesn't know all of them"),
+    "selective_decompose": (_NONE, "operators run eagerly, one by one, and the proof doesn't know all of them"),
+    "nan_asserts": (_NONE, "the host checks every buffer"),
+    "generate_intermediate_hooks": (_NONE, "the host calls a function with every buffer"),
+    "profile_bandwidth": (_NONE, "it times every kernel by itself"),
+    "triton.proton_profiling": (_NONE, "its profile is of kernels that run one by one"),
+    "triton.debug_sync_graph": (_NONE, "the host waits for the GPU"),
+    "triton.debug_sync_kernel": (_NONE, "the host waits for the GPU behind every kernel"),
+    "triton.debug_dump_kernel_inputs": ((_UNKNOWN, None, {}), "the host writes what kernels read to files"),
+    "triton.store_cubin": (_NONE, "each call writes the kernels to files"),
+    "aot_inductor.debug_intermediate_value_printer": (_NONE, "the host prints every buffer"),
+    "test_configs.track_memory_lifecycle": (_NONE, "the host tracks every buffer, in serial order"),
+    "annotate_training": (_NONE, "it marks the whole call for a profiler, in code that no body can be added to"),
+    "benchmark_kernel": (_NONE, "each kernel's source holds a program that times it, which the proof doesn't read"),
+}
+
+
+def stream_settings() -> dict[str, Any]:
+    """Return the settings under which a graph is read and its streamed body generated."""
+    # A name that this torch doesn't know can't be set.
+    return {**{name: off.value for name, off in _OFF.items() if _value(name) is not _UNKNOWN}, **FIXED}
+
+
+def under_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
+    """Return a context in which Inductor has `settings`."""
+    return config.patch(dict(settings))
+
+
+def multiplies_rows() -> bool:
+    """Return whether the setting is on that turns matrix products of one row into a multiply and a sum."""
+    return bool(config.coordinate_descent_tuning)
+
+
+def settings_off() -> list[str]:
+    """Return the settings that are on and stay off on streams, as `name=value`."""
+    return [f"{name}={_value(name)}" for name in _on()]
+
+
+def changes_kernels() -> bool:
+    """Return whether a setting that is off on streams may give the serial body other kernels."""
+    return any(_OFF[name].other_kernels for name in _on())
+
+
+def unusable_setting() -> str:
+    """Return why a setting keeps every graph serial; empty if none does."""
+    for name, (harmless, why) in _UNUSABLE.items():
+        value = _value(name)
+        if value not in harmless:
+            is_on = "is on" if value is True else f"is {value!r}"
+            return f"Inductor's setting {name} {is_on}: {why}"
+    return ""
+
+
+def _on() -> list[str]:
+    return [name for name in _OFF if _value(name) not in (_UNKNOWN, _OFF[name].value, None)]
+
+
+def _value(name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part, _UNKNOWN)
+    return value

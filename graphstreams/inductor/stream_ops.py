@@ -1,0 +1,103 @@
+"""Stream operations as FX nodes: each record, wait and lifetime in a `control_deps` of its own.
+
+`control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies. No value is returned
+by a subgraph: Inductor takes that for a mutation of it. Who runs behind a wait is told to the scheduler (`scheduling`). Read
+in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+from torch import fx
+from torch._inductor.fx_passes.control_dependencies import control_deps
+
+from graphstreams.inductor.stored_strides import STORE
+
+Operation = tuple[torch._ops.OpOverload, tuple[int, ...]]
+
+
+def record(event: int, stream: int) -> Operation:
+    """Record `event` on `stream`; 0 is the caller's stream."""
+    return torch.ops.streams.record_event.default, (event, stream)
+
+
+def wait(event: int, stream: int) -> Operation:
+    """Let `stream` wait for `event`."""
+    return torch.ops.streams.wait_event.default, (event, stream)
+
+
+def set_stream(node: fx.Node, stream: int) -> None:
+    """Annotate a node with its stream; the caller's stream is the absence of an annotation."""
+    custom = {key: value for key, value in node.meta.get("custom", {}).items() if key != "stream"}
+    if stream:
+        custom["stream"] = stream
+    if custom or "custom" in node.meta:
+        node.meta["custom"] = custom
+
+
+def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence[fx.Node]) -> fx.Node:
+    """Append an operation that runs after `dependencies`, of which there is at least one, and return its node."""
+    target, arguments = operation
+    inner = fx.Graph()
+    call = inner.call_function(target, arguments)
+    inner.output(call)
+    node = _append(module, f"{target._opname}_{arguments[0]}", inner, dependencies, [])
+    for each in (call, node):
+        set_stream(each, arguments[1])
+    return node
+
+
+def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]) -> None:
+    """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before."""
+    inner = fx.Graph()
+    inside = [_placeholder(inner, value) for value in values]
+    for value in inside:
+        last = inner.call_function(torch.ops.streams.sync_dealloc.default, (event, stream, value))
+    inner.output(last)
+    set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
+
+
+def realise(
+    module: fx.GraphModule, values: Sequence[fx.Node], strides: Mapping[fx.Node, Sequence[int]] = MappingProxyType({})
+) -> None:
+    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use.
+
+    `strides` are those to store a value with, if its layout is not to be left to the uses that come next.
+    """
+    inner = fx.Graph()
+    stored = [value for value in values if strides.get(value)]
+    # All placeholders first: torch 2.14 counts them by their place among all nodes.
+    placed = [(_placeholder(inner, value), list(strides[value])) for value in stored]
+    for arguments in placed:
+        inner.call_function(STORE, arguments)
+    inner.output(None)
+    _append(module, "realise", inner, values, stored)
+
+
+def _append(
+    module: fx.GraphModule, name: str, inner: fx.Graph, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
+) -> fx.Node:
+    attribute = base = f"graphstreams_{name}"
+    number = itertools.count(2)
+    while hasattr(module, attribute):
+        attribute = f"{base}_{next(number)}"
+    setattr(module, attribute, fx.GraphModule(torch.nn.Module(), inner))
+    subgraph = module.graph.get_attr(attribute)
+    node = module.graph.create_node(
+        "call_function",
+        control_deps,
+        (tuple(dependencies), subgraph, *values),
+        name=attribute.removeprefix("graphstreams_"),
+    )
+    node.meta["val"] = None
+    return node
+
+
+def _placeholder(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    node = graph.placeholder(value.name)
+    node.meta = {"val": value.meta.get("val")}
+    return node

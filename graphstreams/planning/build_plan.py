@@ -1,0 +1,45 @@
+"""From an assignment of kernels to streams and its times to a plan: order of the host's calls, events, bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import fsum
+
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import Placement, Plan
+from graphstreams.planning.paths import Assignment, Timing, critical_path, enqueue_order, longest_remaining
+from graphstreams.planning.synchronization import place_events
+
+
+def assignment_of(plan: Plan) -> Assignment:
+    """Order and streams of a plan."""
+    stream = plan.stream_of()
+    return Assignment([place.kernel for place in plan.placements], [stream[kernel] for kernel in range(len(stream))])
+
+
+def assemble(
+    graph: KernelGraph, assignment: Assignment, timing: Timing, us: Sequence[float], streams: int, event_us: float
+) -> Plan:
+    """The plan that puts the kernels where `assignment` says, with the fewest events, at the times of `timing`.
+
+    `us` has the us of each kernel, `streams` is how many a plan might have used: the lower bound is for that number.
+    """
+    successors = graph.successors()
+    remaining = longest_remaining(successors, us)
+    order = enqueue_order(assignment, timing.start, graph.predecessors())
+    stream = assignment.stream
+    serial, longest = fsum(us), max(remaining, default=0.0)
+    return Plan(
+        name=graph.name,
+        streams=1 + max(stream, default=0),
+        placements=tuple(Placement(k, graph.kernels[k].name, stream[k], timing.start[k], timing.end[k]) for k in order),
+        events=place_events(graph, order, dict(enumerate(stream))),
+        serial_us=serial,
+        streamed_us=timing.makespan,
+        # Event costs stay out of the bound: a plan that has all on one stream pays none.
+        # Nor may the rounding of sums taken in another order lift it above the plan.
+        lower_bound_us=min(max(longest, serial / streams), timing.makespan),
+        critical_path_us=longest,
+        critical_path=critical_path(successors, remaining),
+        event_us=event_us,
+    )

@@ -1,0 +1,83 @@
+"""What a graph may contain to be put on several streams; anything else stays serial, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphstreams.errors import Unsupported
+
+
+def check_graph(module: fx.GraphModule) -> None:
+    """Raise Unsupported for a graph that cannot be rewritten whatever its kernels are."""
+    if not any(_on_gpu(node.meta.get("val")) for node in module.graph.nodes):
+        raise Unsupported("it has no CUDA tensors")
+    for node in module.graph.nodes:
+        if node.meta.get("custom", {}).get("stream") is not None or _namespace(node) == "streams":
+            raise Unsupported("the model places work on streams itself")
+        if node.op == "get_attr" and isinstance(_attribute(module, str(node.target)), fx.GraphModule):
+            raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
+        if node.target is torch.ops.higher_order.with_effects:
+            raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
+        if node.meta.get("unbacked_bindings"):
+            raise Unsupported(f"{node.name!r} has a size that depends on data")
+        if is_host_value(node) and node.op == "call_function":
+            _check_host_value(node)
+
+
+def check_nodes(nodes: Sequence[Any]) -> None:
+    """Raise Unsupported for scheduler nodes that cannot run on streams of one CUDA device."""
+    devices = {node.get_device() for node in nodes if node.get_device() is not None}
+    others = sorted(d.type for d in devices if d.type != "cuda")
+    if not devices - {d for d in devices if d.type != "cuda"}:
+        raise Unsupported("it has no CUDA kernels")
+    if others:
+        raise Unsupported(f"it also computes on {others[0]!r}{_operators_on(nodes, others[0])}")
+    if len(devices) > 1:
+        raise Unsupported("it uses several CUDA devices")
+
+
+def _operators_on(nodes: Sequence[Any], device: str) -> str:
+    """The FX nodes behind the first scheduler node on a device, in words; empty if none are known."""
+    node = next(node for node in nodes if node.get_device() is not None and node.get_device().type == device)
+    origins = sorted({origin for leaf in node.get_nodes() if leaf.node is not None for origin in leaf.node.get_origins()})
+    return f" ({', '.join(origin.name for origin in origins)})" if origins else ""
+
+
+def is_host_value(node: fx.Node) -> bool:
+    """Whether the node's value is a number that the host computes from sizes."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
+
+
+def mutates(node: fx.Node) -> bool:
+    """Whether running the node changes one of its arguments."""
+    if node.op != "call_function":
+        return False
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    return node.target is torch.ops.higher_order.triton_kernel_wrapper_mutation
+
+
+def _on_gpu(value: Any) -> bool:
+    return any(v.device.type == "cuda" for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor))
+
+
+def _namespace(node: fx.Node) -> str:
+    return node.target.namespace if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def _attribute(module: fx.GraphModule, path: str) -> Any:
+    value: Any = module
+    for part in path.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
+def _check_host_value(node: fx.Node) -> None:
+    for argument in node.all_input_nodes:
+        if not is_host_value(argument) and argument.op != "placeholder":
+            raise Unsupported(f"the number {node.name!r} comes from the computed tensor {argument.name!r}")

@@ -1,0 +1,88 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphstreams.ir.kernels import Kernel
+from graphstreams.ir.reading import Region
+
+
+def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -> str:
+    """Where a kernel comes from: the module whose parameter it reads, or the module and function of its last operation."""
+    owners = [name.rpartition(".")[0] for name in read if "." in name and ":" not in name]
+    if owners:
+        return owners[0]
+    chosen = [*reversed(region.targets), *reversed(nodes)]
+    path = next((path for node in chosen if (path := _module_path(node))), "")
+    function = next((name for node in chosen if (name := _function(node))), "").strip("_")
+    parts = [path, function if function not in ("", "forward") else "", _what(chosen)]
+    return ".".join(part for part in parts if part)
+
+
+def _what(nodes: Sequence[fx.Node]) -> str:
+    named = [n.target._opname.rstrip("_") for n in nodes if isinstance(n.target, torch._ops.OpOverload)]
+    return named[0] if named else "output"
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack")
+    if not stack:
+        return ""
+    path, _ = list(stack.values())[-1]
+    return _clean(path)
+
+
+def _clean(path: str) -> str:
+    """`L['self']._modules['a']._parameters['weight']` and `L['self'].a` as `a.weight` and `a`."""
+    path = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", path)
+    path = re.sub(r"\['([^']+)'\]", r".\1", path)
+    path = path.removeprefix("L.").removeprefix("L").removeprefix(".")
+    head, _, rest = path.partition(".")
+    return rest if head in ("self", "mod", "module", "model") or rest else head
+
+
+def _function(node: fx.Node) -> str:
+    frames = re.findall(r"line \d+, in (\w+)", node.meta.get("stack_trace") or "")
+    return frames[-1] if frames else ""
+
+
+def parameters(region: Region, input_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the graph inputs that a region reads, as the source calls them where that is known."""
+    return tuple(_input_name(node, input_names) for node in region.inputs if node.op in ("placeholder", "get_attr"))
+
+
+def _input_name(node: fx.Node, names: Sequence[str]) -> str:
+    index = getattr(node.meta.get("desc"), "idx", None)
+    if index is not None and index < len(names):
+        return _clean(names[index]) or names[index]
+    users = [path for user in node.users if (path := _module_path(user))]
+    return f"{users[0]}:{node.name}" if users else node.name
+
+
+def unique_names(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """The kernels with a number behind each name that occurs before."""
+    seen: Counter[str] = Counter()
+    result = []
+    for kernel in kernels:
+        seen[kernel.name] += 1
+        name = kernel.name if seen[kernel.name] == 1 else f"{kernel.name}#{seen[kernel.name]}"
+        result.append(replace(kernel, name=name))
+    return result
+
+
+def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
+    """The real inputs of a post-grad graph by position, where AOTAutograd tells which of the compiled function's they are."""
+    found = {}
+    for position, node in enumerate(module.graph.find_nodes(op="placeholder")):
+        index = getattr(node.meta.get("desc"), "idx", None)
+        if index is not None and index < len(inputs):
+            found[position] = inputs[index]
+    return found

@@ -1,0 +1,10 @@
+"""What torch's dispatcher tells of an operator. Read in torch 2.15.0: `torch/_ops.py` (OpOverload)."""
+
+from __future__ import annotations
+
+import torch
+
+
+def is_composite(operator: torch._ops.OpOverload) -> bool:
+    """Return whether an operator is composed of others, so that its schema does not tell what it returns."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))

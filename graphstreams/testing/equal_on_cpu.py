@@ -1,0 +1,59 @@
+"""TODO."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.inductor.compile import fresh_dynamo
+from graphstreams.ir.devices import Device
+from graphstreams.options import Options
+from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.outcome import Outcome
+from graphstreams.testing.cpu_execution import run_on_cpu
+
+
+def equal_on_cpu(
+    module: torch.nn.Module,
+    inputs: Sequence[Any],
+    target: str | Device = "h200",
+    options: Options | Mapping[str, Any] | None = None,
+) -> list[bool]:
+    """Whether each graph of `module(*inputs)`, rewritten for `target`, computes on the CPU what it computed before.
+
+    `module` and `inputs` are real, on the CPU. Outputs and mutated inputs are compared bit by bit. A graph that is not
+    rewritten does not count. Raises ValueError where none is.
+    """
+    recorded: list[Sequence[Any]] = []
+
+    def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
+        recorded.append([v.clone() if isinstance(v, torch.Tensor) else v for v in example_inputs])
+        return gm.forward
+
+    copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in inputs]
+    with torch.no_grad(), fresh_dynamo():
+        # Of a copy, for a module may write its own buffers.
+        torch.compile(copy.deepcopy(module), backend=record)(*copies)
+    outcomes = capture(module, inputs, target, options)
+    if len(outcomes) != len(recorded):
+        raise ValueError(f"{len(recorded)} graphs on the CPU, {len(outcomes)} on the GPU: they cannot be compared")
+    results = [_same_numbers(outcome, values) for outcome, values in zip(outcomes, recorded, strict=True) if outcome.module]
+    if not results:
+        raise ValueError(f"nothing was rewritten: {outcomes[0].report.reason}")
+    return results
+
+
+def _same_numbers(outcome: Outcome, values: Sequence[Any]) -> bool:
+    assert outcome.module is not None and outcome.reading is not None
+    results = []
+    for module in (outcome.reading.module, outcome.module):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            results.append(run_on_cpu(module, values))
+    serial, streamed = results
+    return all(equal_bits(one, other) for one, other in zip(serial, streamed, strict=True))

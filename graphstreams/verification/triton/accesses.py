@@ -1,0 +1,161 @@
+"""What a Triton kernel reads and writes, from the source that the wrapper embeds.
+
+Three witnesses are joined, and any of them makes a pointer a written one: Inductor's naming of parameters (a generated
+kernel only reads what it names `in_ptr*`), its `mutated_arg_names`, and the kernel's text (`pointers.py`). The text also has
+to show that every address comes from a parameter. User-defined kernels carry no list of mutated arguments
+(`codegen/wrapper.py`, define_user_defined_triton_kernel, torch 2.15.0), so for them the text decides.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.triton.pointer_analysis import constant_value, kernel_accesses
+from graphstreams.verification.triton.source import KernelSource, read_source
+from graphstreams.verification.triton.values import Descriptor, KernelValue, Kind, Pointer
+
+_GENERATED_READS = ("in_ptr",)
+_HEURISTICS = (
+    "pointwise", "reduction", "persistent_reduction", "cooperative_reduction", "split_scan", "foreach", "template",
+    "fixed_config", "user_autotune",
+)  # fmt: skip
+_FREE_NAMING = ("user_autotune", "template")  # heuristics of kernels whose authors name the parameters
+_POINTERS = ("*", "tensordesc", "nvTmaDesc")  # how the types of pointers begin in a signature
+_TO_NUMBERS = re.compile(r"\*k?[a-z]+[0-9][a-z0-9]*")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a kernel. `kind` is its type in the launch signature, empty where there is none."""
+
+    name: str
+    kind: str
+    written: bool
+    read: bool = True
+
+    @property
+    def pointer(self) -> bool:
+        return self.kind.startswith(_POINTERS)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel's parameters in the order of its definition."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    allocates: bool  # descriptors made in the kernel need a workspace from the allocator
+
+
+def read_kernel(name: str, source: str, line: int, entry: str = "") -> Kernel:
+    """Return the kernel of an `async_compile.triton(entry, source)` that stands at `line` of the wrapper.
+
+    `entry` is the name of the function that is launched, by default `name`. Raises UnreadableWrapper.
+    """
+    try:
+        return _read_kernel(name, source, line, entry or name)
+    except RecursionError:
+        raise UnreadableWrapper(line, f"Triton kernel {name} is nested too deeply") from None
+
+
+def _read_kernel(name: str, source: str, line: int, entry: str) -> Kernel:
+    read = read_source(name, source, line)
+    definition, heuristic = _entry(read, entry, line)
+    kinds = _literal(heuristic, "triton_meta", "signature")
+    if not isinstance(kinds, dict):
+        raise UnreadableWrapper(line, f"Triton kernel {name} has no launch signature")
+    _check_launch(heuristic, name, line)
+    names = [argument.arg for argument in definition.args.args]
+    _check_kinds(kinds, name, line)
+    values: dict[str, KernelValue] = {}
+    for n in names:
+        number = Kind.NUMBER if kinds.get(n, "constexpr") != "constexpr" else _constant(n, read, heuristic, line)
+        values[n] = pointer_value(n, str(kinds.get(n, ""))) or number
+    generated = _decorator_name(heuristic) != "user_autotune"
+    touched = kernel_accesses(read, definition, values, line, generated)
+    mutated = _literal(heuristic, "inductor_meta", "mutated_arg_names")
+    written = touched.writes | set(mutated if isinstance(mutated, list) else ())
+    if not _decorator_name(heuristic).startswith(_FREE_NAMING):
+        written |= {n for n in names if not n.startswith(_GENERATED_READS)}
+    parameters = tuple(Parameter(n, str(kinds.get(n, "")), n in written, n in touched.reads) for n in names)
+    return Kernel(name, parameters, "tensor_descriptor" in source)
+
+
+def pointer_value(name: str, kind: str) -> KernelValue | None:
+    """Return what a parameter is whose type in the signature is `kind`; None for one that is no address of numbers."""
+    if _TO_NUMBERS.fullmatch(kind):
+        return Pointer(frozenset({name}), scalar=True)
+    return Descriptor(frozenset({name})) if kind.startswith(_POINTERS[1:]) else None
+
+
+def _check_kinds(kinds: dict[str, object], name: str, line: int) -> None:
+    for parameter, kind in kinds.items():
+        if str(kind).startswith(_POINTERS) and pointer_value(parameter, str(kind)) is None:
+            raise UnreadableWrapper(line, f"Triton kernel {name} takes {kind} for {parameter}: not the address of numbers")
+
+
+def _constant(name: str, source: KernelSource, heuristic: ast.Call, line: int) -> KernelValue:
+    """Return what a constant parameter is; one that the decorator does not spell out does not serve as a type."""
+    configs = _keyword(heuristic, "configs")
+    tables = [_find(_keyword(heuristic, "triton_meta"), "constants")]
+    tables += configs.elts if isinstance(configs, ast.List) else []
+    found = [value for table in tables if (value := _find(table, name)) is not None]
+    return constant_value(source, found, name, line) if found else Kind.NUMBER
+
+
+def _entry(source: KernelSource, name: str, line: int) -> tuple[ast.FunctionDef, ast.Call]:
+    definition = source.functions.get(name)
+    match definition:
+        case ast.FunctionDef(decorator_list=[ast.Call() as heuristic, jit]):
+            known = source.path(heuristic.func).removeprefix("torch._inductor.runtime.triton_heuristics.") in _HEURISTICS
+            if known and source.path(jit) == "triton.jit":
+                _check_parameters(definition, name, line)
+                return definition, heuristic
+    raise UnreadableWrapper(line, f"the source of {name} defines no Triton kernel of that name that Inductor launches")
+
+
+def _check_parameters(definition: ast.FunctionDef, name: str, line: int) -> None:
+    arguments = definition.args
+    if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
+        raise UnreadableWrapper(line, f"Triton kernel {name} has parameters that are not plain ones")
+
+
+def _check_launch(heuristic: ast.Call, name: str, line: int) -> None:
+    """Raise UnreadableWrapper for what the launcher does to memory beside the launch."""
+    for key in ("restore_value", "reset_to_zero"):
+        if _find(_keyword(heuristic, "triton_meta"), key) is not None:
+            raise UnreadableWrapper(line, f"Triton kernel {name} is autotuned with {key}, which writes its arguments")
+    if "pre_hook" in ast.unparse(heuristic) or "launch_pdl" in _user_options(heuristic):
+        raise UnreadableWrapper(line, f"Triton kernel {name} is launched with a hook or ahead of its predecessor's end")
+
+
+def _user_options(heuristic: ast.Call) -> str:
+    return ast.unparse(heuristic) if _decorator_name(heuristic) == "user_autotune" else ""
+
+
+def _keyword(heuristic: ast.Call, keyword: str) -> ast.expr | None:
+    return next((item.value for item in heuristic.keywords if item.arg == keyword), None)
+
+
+def _find(node: ast.expr | None, key: str) -> ast.expr | None:
+    """The value of a key that a dictionary has literally."""
+    if isinstance(node, ast.Dict):
+        for name, value in zip(node.keys, node.values, strict=True):
+            if isinstance(name, ast.Constant) and name.value == key:
+                return value
+    return None
+
+
+def _literal(heuristic: ast.Call, keyword: str, key: str) -> object:
+    value = _find(_keyword(heuristic, keyword), key)
+    try:
+        return None if value is None else ast.literal_eval(value)
+    except (ValueError, TypeError, SyntaxError):
+        return None
+
+
+def _decorator_name(heuristic: ast.Call) -> str:
+    return heuristic.func.attr if isinstance(heuristic.func, ast.Attribute) else ""

@@ -1,0 +1,325 @@
+"""What an expression in a Triton kernel's source gives, and what the functions in it touch."""
+
+from __future__ import annotations
+
+import ast
+
+from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.triton.functions import Accesses, Arguments, UnknownEffect, add, apply
+from graphstreams.verification.triton.language import (
+    Effect,
+    canonical,
+    effect_of,
+    is_number,
+    is_number_type,
+    method_effect,
+    type_position,
+)
+from graphstreams.verification.triton.source import KernelSource
+from graphstreams.verification.triton.values import (
+    Descriptor,
+    Function,
+    Helper,
+    KernelValue,
+    Kind,
+    Pointer,
+    Sequence,
+    describe,
+    is_numeric,
+    join,
+)
+
+Names = dict[str, KernelValue]
+
+_STEPS = 200_000  # a kernel that Inductor generates takes a few thousand
+_RANGES = ("builtins.range", "triton.language.range", "triton.language.static_range")
+_COMPILED = ("triton.jit", "triton.runtime.jit.jit", "triton.constexpr_function", "triton.runtime.jit.constexpr_function")
+_SIZES = ("shape", "numel", "strides", "block_shape", "rank", "ndim")
+_NUMBERS_OF_TYPES = ("primitive_bitwidth", "itemsize", "name", "numel", "shape")
+# As methods of a tensor.
+_METHOD_EFFECTS = (
+    Effect.PURE, Effect.CAST, Effect.PASS, Effect.READ, Effect.WRITE, Effect.UPDATE, Effect.FOLD, Effect.ADD,
+)  # fmt: skip
+_DESCRIPTOR_EFFECTS = {
+    "load": Effect.READ, "gather": Effect.READ, "store": Effect.WRITE, "scatter": Effect.WRITE,
+    **{f"atomic_{name}": Effect.UPDATE for name in ("add", "and", "max", "min", "or", "xor")},
+}  # fmt: skip
+
+
+class Expressions:
+    """The expressions of one kernel. `touched` collects what its functions touch."""
+
+    def __init__(self, source: KernelSource, name: str, line: int, generated: bool) -> None:
+        self.touched = Accesses()
+        self._source, self._name, self._line, self._generated = source, name, line, generated
+        self._steps = 0
+
+    def follow(self, definition: ast.FunctionDef, names: Names) -> KernelValue:
+        """Return what a function of the source gives for its parameters, `names`."""
+        raise NotImplementedError
+
+    def refuse(self, node: ast.AST, why: str, what: str = "") -> UnreadableWrapper:
+        """Return the error for a construct."""
+        text = what or " ".join(ast.unparse(node).split())
+        shortened = text if len(text) <= 100 else text[:97] + "..."
+        return UnreadableWrapper(self._line, f"Triton kernel {self._name} {why}: {shortened}")
+
+    def step(self, node: ast.AST) -> None:
+        """Count what has been interpreted. Raises UnreadableWrapper if it takes too long."""
+        self._steps += 1
+        if self._steps > _STEPS:
+            raise self.refuse(node, "takes too long to read")
+
+    def outside(self, name: str) -> KernelValue | None:
+        """Return what a name stands for that the function does not bind."""
+        found = self._source.find(name)
+        if isinstance(found, ast.expr):
+            return self.value(found, {})
+        return _imported(found.path) if isinstance(found, Function) else found
+
+    def value(self, node: ast.expr, names: Names) -> KernelValue:
+        """Return what is known of an expression's value."""
+        self.step(node)
+        match node:
+            case ast.Constant(value=value):
+                return Kind.NOTHING if value is None else Kind.NUMBER
+            case ast.Name(id=name):
+                return self._name_value(node, name, names)
+            case ast.Attribute(value=owner, attr=attribute):
+                return self._attribute(node, self.value(owner, names), attribute)
+            case ast.Call():
+                return self._call(node, names)
+            case ast.BinOp(left=left, op=op, right=right):
+                return self._binary(node, self.value(left, names), op, self.value(right, names))
+            case ast.Tuple(elts=items) | ast.List(elts=items):
+                return Sequence(tuple(self.value(item, names) for item in items))
+            case ast.Subscript(value=owner, slice=index):
+                return self._subscript(node, self.value(owner, names), index, names)
+        return self._choice(node, names)
+
+    def _choice(self, node: ast.expr, names: Names) -> KernelValue:
+        match node:
+            case ast.NamedExpr(target=ast.Name(id=name), value=value):
+                names[name] = self.value(value, names)
+                return names[name]
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                self.value(test, names)
+                return join(self._perhaps(body, names), self._perhaps(orelse, names))
+            case ast.BoolOp(values=values):
+                result = self.value(values[0], names)
+                for value in values[1:]:
+                    result = join(result, self._perhaps(value, names))
+                return result
+            case ast.Compare(left=left, comparators=others):
+                for operand in (left, *others):
+                    self.value(operand, names)
+                return Kind.NUMBER
+            case ast.UnaryOp(op=op, operand=operand):
+                given = self.value(operand, names)
+                return Kind.NUMBER if isinstance(op, ast.Not) else self._number(node, given)
+            case ast.JoinedStr(values=parts):
+                for part in parts:
+                    self.value(part.value if isinstance(part, ast.FormattedValue) else part, names)
+                return Kind.NUMBER
+        raise self.refuse(node, "has an expression that is not known")
+
+    def _perhaps(self, node: ast.expr, names: Names) -> KernelValue:
+        """As `value`, of an expression that may not be evaluated and so may not bind its names."""
+        other = dict(names)
+        value = self.value(node, other)
+        self.merge(names, other)
+        return value
+
+    def merge(self, names: Names, other: Names) -> None:
+        """Make `names` what they are after either of two paths."""
+        for name in names.keys() | other.keys():
+            if name in names and name in other:
+                names[name] = join(names[name], other[name])
+                continue
+            value = names[name] if name in names else other[name]
+            outside = self.outside(name)
+            names[name] = value if outside is None else join(value, outside)
+
+    def _number(self, node: ast.expr, value: KernelValue) -> KernelValue:
+        if value is Kind.NOTHING:
+            return value
+        if not is_numeric(value):
+            raise self.refuse(node, f"computes with {describe(value)}")
+        return Kind.NUMBER
+
+    def _name_value(self, node: ast.expr, name: str, names: Names) -> KernelValue:
+        value = names[name] if name in names else self.outside(name)
+        if value is None and self._generated:
+            return Kind.NOTHING  # templates leave out names that stand in branches which Triton does not compile
+        if value is None:
+            raise self.refuse(node, "has a name that its source does not define")
+        return value
+
+    def _binary(self, node: ast.expr, left: KernelValue, op: ast.operator, right: KernelValue) -> KernelValue:
+        if isinstance(op, ast.Add | ast.Sub):
+            try:
+                return add(left, right, isinstance(op, ast.Sub))
+            except UnknownEffect as error:
+                raise self.refuse(node, str(error)) from None
+        self._number(node, left)
+        return self._number(node, right)
+
+    def _subscript(self, node: ast.expr, owner: KernelValue, index: ast.expr, names: Names) -> KernelValue:
+        for part in ast.walk(index):
+            if isinstance(part, ast.expr) and not isinstance(part, ast.Slice | ast.Tuple):
+                self._number(node, self.value(part, names))
+        if isinstance(owner, Pointer):
+            return Pointer(owner.origins)
+        if isinstance(owner, Sequence) and not is_numeric(owner):
+            return self._item(node, owner, index)
+        return self._number(node, owner)
+
+    def _item(self, node: ast.expr, owner: Sequence, index: ast.expr) -> KernelValue:
+        try:
+            position = ast.literal_eval(index)
+            return owner.items[position] if isinstance(position, int) else Sequence(owner.items[position])
+        except (ValueError, IndexError, TypeError):
+            pass
+        if isinstance(index, ast.Slice) or not owner.items:
+            raise self.refuse(node, "takes a part of a tuple")
+        result = owner.items[0]
+        for item in owner.items[1:]:
+            result = join(result, item)
+        return result
+
+    def _attribute(self, node: ast.expr, owner: KernelValue, attribute: str) -> KernelValue:
+        if isinstance(owner, Function):
+            return _imported(f"{owner.path}.{attribute}")
+        if owner is Kind.NOTHING:
+            return owner
+        if attribute in _SIZES and (isinstance(owner, Pointer | Descriptor) or owner is Kind.NUMBER):
+            return Kind.NUMBER
+        if attribute == "T" and isinstance(owner, Pointer | Kind):
+            return Pointer(owner.origins) if isinstance(owner, Pointer) else self._number(node, owner)
+        described = _type_attribute(owner, attribute)
+        if described is None:
+            raise self.refuse(node, f"takes an attribute of {describe(owner)} that is not known")
+        return described
+
+    # --- calls
+
+    def check_range(self, call: ast.Call, names: Names) -> None:
+        """Raise UnreadableWrapper unless a loop runs over a range of numbers."""
+        function = self.value(call.func, names)
+        if not isinstance(function, Function) or function.path not in _RANGES:
+            raise self.refuse(call, "runs over something that is not a range")
+
+    def _call(self, node: ast.Call, names: Names) -> KernelValue:
+        if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
+            raise self.refuse(node, "unpacks arguments")
+        if isinstance(node.func, ast.Attribute):
+            owner = self.value(node.func.value, names)
+            if not isinstance(owner, Function):
+                return self._method(node, owner, node.func.attr, self._arguments(node, names))
+            function: KernelValue = Function(canonical(f"{owner.path}.{node.func.attr}"))
+        else:
+            function = self.value(node.func, names)
+        return self._run(node, function, self._arguments(node, names))
+
+    def _arguments(self, node: ast.Call, names: Names) -> Arguments:
+        texts = tuple(a.value if isinstance(a, ast.Constant) and isinstance(a.value, str) else "" for a in node.args)
+        positional = tuple(self.value(a, names) for a in node.args)
+        return Arguments(positional, {str(k.arg): self.value(k.value, names) for k in node.keywords}, texts)
+
+    def _method(self, node: ast.Call, owner: KernelValue, name: str, given: Arguments) -> KernelValue:
+        if owner is Kind.NOTHING:
+            return owner
+        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else method_effect(name)
+        effect = effect if effect in _METHOD_EFFECTS else None
+        given = Arguments((owner, *given.positional), given.keywords, ("", *given.texts))
+        if name.startswith("is_") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE) and not given.values:
+            return Kind.NUMBER
+        return self._apply(node, effect, given, name)
+
+    def _run(self, node: ast.Call, function: KernelValue, given: Arguments) -> KernelValue:
+        if isinstance(function, Helper):
+            return self.follow(function.definition, self._bind(node, function.definition, given))
+        if not isinstance(function, Function):
+            raise self.refuse(node, f"calls {describe(function)}")
+        return self._apply(node, effect_of(function.path, self._generated), given, function.path)
+
+    def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
+        if effect is None:
+            raise self.refuse(node, "calls a function that is not known")
+        for kind in given.types(type_position(path)) if effect is not Effect.CAST else ():
+            if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
+                raise self.refuse(node, f"takes {describe(kind)} for the type of a number")
+        try:
+            return apply(effect, given, self.touched, lambda function: self._fold(node, function))
+        except UnknownEffect as error:
+            raise self.refuse(node, str(error)) from None
+
+    def _fold(self, node: ast.Call, function: KernelValue) -> None:
+        """Run a function that is given numbers alone."""
+        if isinstance(function, Helper):
+            arguments = function.definition.args
+            names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+            given = Arguments(tuple(Kind.NUMBER for _ in names), {})
+            result = self.follow(function.definition, self._bind(node, function.definition, given))
+            if not is_numeric(result):
+                raise self.refuse(node, "combines numbers by a function that gives no number")
+        elif not isinstance(function, Function) or effect_of(function.path, self._generated) is not Effect.PURE:
+            raise self.refuse(node, "calls a function that is not known")
+
+    def _bind(self, node: ast.Call, definition: ast.FunctionDef, given: Arguments) -> Names:
+        if not definition.decorator_list or not all(self._compiles(d) for d in definition.decorator_list):
+            raise self.refuse(node, "calls a function that is not plainly one of Triton's")
+        arguments = definition.args
+        if arguments.vararg or arguments.kwarg:
+            raise self.refuse(node, "calls a function with any number of arguments")
+        positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+        names: Names = dict(zip(positional, given.positional, strict=False))
+        for name, value in given.keywords.items():
+            if name in names or name not in (*positional, *(a.arg for a in arguments.kwonlyargs)):
+                raise self.refuse(node, "calls a function with arguments that do not fit it")
+            names[name] = value
+        for name, default in _defaults(arguments):
+            names.setdefault(name, self.value(default, {}) if default is not None else Kind.MIXED)
+        if len(given.positional) > len(positional) or Kind.MIXED in (names[n] for n, d in _defaults(arguments) if d is None):
+            raise self.refuse(node, "calls a function with arguments that do not fit it")
+        return names
+
+    def _compiles(self, decorator: ast.expr) -> bool:
+        """Whether a decorator makes a function one of Triton's, and no more."""
+        if isinstance(decorator, ast.Call) and not decorator.args:
+            decorator = decorator.func
+        return self._source.path(decorator) in _COMPILED
+
+
+def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
+    """Every parameter with its default."""
+    positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+    missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
+    named = zip((a.arg for a in arguments.kwonlyargs), arguments.kw_defaults, strict=True)
+    return [*zip(positional, [*missing, *arguments.defaults], strict=True), *named]
+
+
+def _imported(path: str) -> KernelValue:
+    path = canonical(path)
+    if is_number_type(path):
+        return Kind.NUMBER_TYPE
+    return Kind.NUMBER if is_number(path) else Function(path)
+
+
+def _type_attribute(owner: KernelValue, attribute: str) -> KernelValue | None:
+    """`dtype`, `type` and what they lead to. The type of a block of pointers has pointers for elements."""
+    if attribute in _NUMBERS_OF_TYPES and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
+        return Kind.NUMBER
+    if attribute == "value":  # of a constant
+        return owner if owner in (Kind.NUMBER, Kind.NUMBER_TYPE, Kind.POINTER_TYPE) else None
+    if attribute in ("dtype", "type"):
+        if isinstance(owner, Pointer):
+            return Kind.POINTER_TYPE if attribute == "dtype" or owner.scalar else Kind.MIXED
+        if isinstance(owner, Descriptor):
+            return Kind.NUMBER_TYPE if attribute == "dtype" else None
+        return Kind.NUMBER_TYPE if owner is Kind.NUMBER else None
+    if attribute == "block_type" and isinstance(owner, Descriptor):
+        return Kind.NUMBER_TYPE
+    if attribute in ("element_ty", "scalar") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
+        return Kind.NUMBER_TYPE if attribute == "element_ty" else owner  # type: ignore[return-value]
+    return None

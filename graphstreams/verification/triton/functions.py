@@ -1,0 +1,250 @@
+"""Apply the effect of a known function to what is known of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from graphstreams.verification.triton.language import Effect, stays_in_registers
+from graphstreams.verification.triton.values import (
+    Descriptor,
+    Function,
+    Helper,
+    KernelValue,
+    Kind,
+    Pointer,
+    Sequence,
+    describe,
+    is_numeric,
+    join,
+)
+
+_ADDRESS_KEYWORDS = ("pointer", "base", "input", "desc", "x", "sem", "scratch_base")
+_TYPE_KEYWORDS = ("dtype", "element_ty")
+
+
+class UnknownEffect(Exception):
+    """A use of values whose effect on memory is not known; the message says why."""
+
+
+@dataclass
+class Accesses:
+    """The parameters of a kernel whose memory it reads and writes."""
+
+    reads: set[str] = field(default_factory=set)
+    writes: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What is known of the arguments of a call, and the text of those that are string literals."""
+
+    positional: tuple[KernelValue, ...]
+    keywords: Mapping[str, KernelValue]
+    texts: tuple[str, ...] = ()
+
+    @property
+    def values(self) -> tuple[KernelValue, ...]:
+        return (*self.positional, *self.keywords.values())
+
+    def split(self, index: int, names: tuple[str, ...]) -> tuple[KernelValue, Arguments]:
+        """Return the argument at `index`, or that of one of `names`, and all others."""
+        if index < len(self.positional):
+            rest = self.positional[:index] + self.positional[index + 1 :]
+            return self.positional[index], Arguments(rest, self.keywords, self.texts)
+        for name in names:
+            if name in self.keywords:
+                others = {k: v for k, v in self.keywords.items() if k != name}
+                return self.keywords[name], Arguments(self.positional, others, self.texts)
+        raise UnknownEffect("lacks an argument")
+
+    def types(self, position: int | None) -> list[KernelValue]:
+        """Return the arguments that the function takes for types."""
+        found = [value for name, value in self.keywords.items() if name in ("dtype", "out_dtype")]
+        if position is not None and position < len(self.positional):
+            found.append(self.positional[position])
+        return found
+
+
+Apply = Callable[[KernelValue], None]  # calls a function with numbers
+
+
+def apply(effect: Effect, given: Arguments, touched: Accesses, call: Apply) -> KernelValue:
+    """Return what a function gives, and add what it touches. Raises UnknownEffect."""
+    if effect in _TOUCHING:
+        return _touch(effect, given, touched, call)
+    return _PLAIN[effect](given)
+
+
+def _touch(effect: Effect, given: Arguments, touched: Accesses, call: Apply) -> KernelValue:
+    if effect is Effect.FOLD:
+        return _fold(given, call)
+    if effect is Effect.SEARCH:
+        boundaries, given = given.split(1, ("boundaries_ptr",))
+        sorter, given = given.split(7, ("sorter_ptr",))
+        touched.reads |= _address(boundaries) | _address(sorter)
+        return _pure(given)
+    where, rest = given.split(0, _ADDRESS_KEYWORDS)
+    origins = _address(where)
+    if effect is not Effect.WRITE:
+        touched.reads |= origins
+    if effect is not Effect.READ:
+        touched.writes |= origins
+    return _fold(rest, call) if effect is Effect.LOOK_BACK else _pure(rest)
+
+
+def _address(value: KernelValue) -> frozenset[str]:
+    if isinstance(value, Pointer | Descriptor):
+        return value.origins
+    # An argument that is None is not dereferenced by any kernel that Triton compiles.
+    if value is Kind.NOTHING:
+        return frozenset()
+    raise UnknownEffect(f"uses {describe(value)} as an address")
+
+
+def _numbers(values: tuple[KernelValue, ...]) -> None:
+    for value in values:
+        if not is_numeric(value):
+            raise UnknownEffect(f"gives {describe(value)} to a function of numbers")
+
+
+def _pure(given: Arguments) -> KernelValue:
+    _numbers(given.values)
+    return Kind.NUMBER
+
+
+def _fold(given: Arguments, call: Apply) -> KernelValue:
+    if not any(isinstance(value, Function | Helper) for value in given.values):
+        raise UnknownEffect("combines numbers by a function that is not known")
+    for value in given.values:
+        if isinstance(value, Function | Helper):
+            call(value)
+        else:
+            _numbers((value,))
+    return Kind.NUMBER
+
+
+def _only(given: Arguments) -> KernelValue:
+    value, rest = given.split(0, ("value", "x"))
+    _numbers(rest.values)
+    return value
+
+
+def _number_type(given: Arguments) -> KernelValue:
+    _numbers(given.values)
+    return Kind.NUMBER_TYPE
+
+
+def _pointer_type(given: Arguments) -> KernelValue:
+    pointee, rest = given.split(0, _TYPE_KEYWORDS)
+    _numbers(rest.values)
+    if pointee is not Kind.NUMBER_TYPE:
+        raise UnknownEffect(f"makes a type of pointers to {describe(pointee)}")
+    return Kind.POINTER_TYPE
+
+
+def _cast(given: Arguments) -> KernelValue:
+    value, rest = given.split(0, _ADDRESS_KEYWORDS)
+    target, rest = rest.split(0, _TYPE_KEYWORDS)
+    _numbers(rest.values)
+    if Kind.NOTHING in (value, target):
+        return Kind.NOTHING
+    if target is Kind.POINTER_TYPE and isinstance(value, Pointer):
+        return value
+    if target is Kind.POINTER_TYPE:
+        raise UnknownEffect("makes a pointer of a number")
+    if target is not Kind.NUMBER_TYPE:
+        raise UnknownEffect(f"may make a pointer of a number, for its type is {describe(target)}")
+    if isinstance(value, Pointer) or is_numeric(value):
+        return Kind.NUMBER
+    raise UnknownEffect(f"converts {describe(value)}")
+
+
+def _pass(given: Arguments) -> KernelValue:
+    value, rest = given.split(0, _ADDRESS_KEYWORDS)
+    _numbers(rest.values)
+    return Pointer(value.origins) if isinstance(value, Pointer) else _number_or_nothing(value)
+
+
+def _number_or_nothing(value: KernelValue) -> KernelValue:
+    if value is Kind.NOTHING:
+        return value
+    _numbers((value,))
+    return Kind.NUMBER
+
+
+def _merge(given: Arguments) -> KernelValue:
+    blocks = [v for v in given.values if isinstance(v, Pointer)]
+    if not blocks:
+        return _pure(given)
+    result: KernelValue = blocks[0]
+    for value in given.positional:
+        result = join(result, value)
+    if not isinstance(result, Pointer):
+        raise UnknownEffect("joins an address with something else")
+    _numbers(tuple(given.keywords.values()))
+    return Pointer(result.origins)
+
+
+def _select(given: Arguments) -> KernelValue:
+    condition, rest = given.split(0, ("condition",))
+    _numbers((condition,))
+    # The names of both choices are those of values.
+    return _merge(Arguments((*rest.positional, *rest.keywords.values()), {}))
+
+
+def _each(given: Arguments) -> KernelValue:
+    return Sequence(tuple(_pass(Arguments((value,), {})) for value in given.values))
+
+
+def add(one: KernelValue, other: KernelValue, subtracted: bool = False) -> KernelValue:
+    """Return the sum or difference of two values. Raises UnknownEffect for a sum of addresses."""
+    if Kind.NOTHING in (one, other):
+        return Kind.NOTHING
+    if isinstance(one, Pointer) and isinstance(other, Pointer) and subtracted:
+        return Kind.NUMBER
+    if isinstance(one, Sequence) and isinstance(other, Sequence) and not subtracted:
+        return Sequence((*one.items, *other.items))
+    pointers = [v for v in (one, other) if isinstance(v, Pointer)]
+    numbers = [v for v in (one, other) if v is Kind.NUMBER]
+    if len(pointers) == 1 and len(numbers) == 1 and not (subtracted and pointers[0] is other):
+        return Pointer(pointers[0].origins)
+    _numbers((one, other))
+    return Kind.NUMBER
+
+
+def _add(given: Arguments) -> KernelValue:
+    one, rest = given.split(0, ("x",))
+    other, rest = rest.split(0, ("y",))
+    _numbers(rest.values)
+    return add(one, other)
+
+
+def _describe(given: Arguments) -> KernelValue:
+    base, rest = given.split(0, _ADDRESS_KEYWORDS)
+    _numbers(rest.values)
+    return Descriptor(_address(base))
+
+
+def _assembly(given: Arguments) -> KernelValue:
+    if not given.texts or not stays_in_registers(given.texts[0]):
+        raise UnknownEffect("runs assembly that may touch memory")
+    return _pure(given)
+
+
+_TOUCHING = {Effect.READ, Effect.WRITE, Effect.UPDATE, Effect.LOOK_BACK, Effect.FOLD, Effect.SEARCH}
+_PLAIN: dict[Effect, Callable[[Arguments], KernelValue]] = {
+    Effect.PURE: _pure,
+    Effect.INERT: lambda given: Kind.NUMBER,
+    Effect.IDENTITY: _only,
+    Effect.NUMBER_TYPE: _number_type,
+    Effect.POINTER_TYPE: _pointer_type,
+    Effect.CAST: _cast,
+    Effect.PASS: _pass,
+    Effect.MERGE: _merge,
+    Effect.SELECT: _select,
+    Effect.EACH: _each,
+    Effect.ADD: _add,
+    Effect.DESCRIBE: _describe,
+    Effect.ASSEMBLY: _assembly,
+}

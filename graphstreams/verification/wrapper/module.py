@@ -1,0 +1,211 @@
+"""The top level of a wrapper: the statements that Inductor writes there, and what each name stands for.
+
+Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.14.1 and 2.15.0:
+`_inductor/codegen/wrapper.py` (write_header, write_prefix, generate_after_suffix, add_benchmark_harness),
+`codegen/multi_kernel.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+
+from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.wrapper.definitions import HARNESS, check_function, read_slices
+from graphstreams.verification.wrapper.names import ALIASES, IMPORTS, Module, MultiKernel
+from graphstreams.verification.wrapper.syntax import dotted, literal, same, shortened
+
+_NOTES = {"GRAPHSTREAMS"}
+
+_RUNNER = ast.parse("""
+class Runner:
+    def __init__(self, partitions):
+        self.partitions = partitions
+    def recursively_apply_fns(self, fns):
+        new_callables = []
+        for fn, c in zip(fns, self.partitions):
+            new_callables.append(fn(c))
+        self.partitions = new_callables
+    def call(self, args):
+        pass
+""").body[0]
+_WAIT, _DELETE, _MAIN, _PARTITIONS, _CALL, _APPLY = ast.parse("""
+async_compile.wait(globals())
+del async_compile
+__name__ == "__main__"
+Runner(partitions=[])
+runner.call
+runner.recursively_apply_fns
+""").body
+
+
+def read_module(tree: ast.Module) -> Module:
+    """Read the top level. Raises `UnreadableWrapper` for a statement that Inductor does not write there."""
+    reader = _TopLevel(Module())
+    for statement in tree.body:
+        reader.read(statement)
+    reader.finish()
+    return reader.module
+
+
+class _TopLevel:
+    """Reads statement by statement, as Python would run them."""
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self._defined: dict[str, ast.FunctionDef] = {}
+        self._slices: tuple[tuple[slice, ...], ...] = ()
+        self._runner = self._waited = self._deleted = False
+
+    def read(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Import() | ast.ImportFrom(level=0):
+                self._import(statement)
+            case ast.FunctionDef(name=name):
+                self._define(name, statement)
+            case ast.ClassDef(name="Runner"):
+                self._class(statement)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                self._assign(name, value)
+            case ast.If(test=test, orelse=[]) if same(test, _MAIN):
+                pass
+            case ast.Expr(value=ast.Constant(value=str())):
+                pass
+            case ast.Expr(value=ast.Call(func=ast.Name(id=function), args=arguments, keywords=[])):
+                self._runtime_call(function, arguments, statement)
+            case _ if same(statement, _WAIT) and "async_compile" in self.module.names and not self._deleted:
+                self._waited = True
+            case _ if same(statement, _DELETE) and self._waited and not self._deleted:
+                self._deleted = True
+            case _:
+                raise _foreign(statement)
+
+    def _runtime_call(self, function: str, arguments: list[ast.expr], statement: ast.stmt) -> None:
+        """Calls of this package's runtime: one logs the verdict, the other loads kernels, and neither launches anything."""
+        names = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
+        path = self.module.paths.get(function)
+        announces = path == "graphstreams.runtime.verdicts.announce" and names == ["GRAPHSTREAMS"]
+        settles = path == "graphstreams.runtime.dispatch.settle" and self._waited and set(names) <= set(self.module.kernels)
+        if len(names) != len(arguments) or not (announces or settles):
+            raise _foreign(statement)
+
+    def finish(self) -> None:
+        """Raises where a function is not there that the class is given, or is there and nobody calls it."""
+        module = self.module
+        missing = [name for name in module.partitions if name not in self._defined]
+        if missing:
+            raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
+        module.functions.update(self._defined)
+        for name, function in module.functions.items():
+            if name not in {"call", "call_on_streams", *module.partitions, *HARNESS}:
+                raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
+
+    def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
+        if name in self.module.names and not repeated:
+            raise UnreadableWrapper(node.lineno, f"the name {name} bound a second time: {shortened(node)}")
+        if hasattr(builtins, name) or name.startswith("__"):
+            raise UnreadableWrapper(node.lineno, f"the name {name}, which is Python's own, bound: {shortened(node)}")
+        self.module.names.add(name)
+
+    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
+        for name in statement.names:
+            if isinstance(statement, ast.ImportFrom):
+                bound, path = name.asname or name.name, f"{statement.module}.{name.name}"
+            else:
+                bound, path = name.asname or name.name, name.name
+            if path not in IMPORTS or "." in bound:
+                raise UnreadableWrapper(statement.lineno, f"an import that wrappers do not have: {shortened(statement)}")
+            self._bind(bound, statement, repeated=self.module.paths.get(bound) == path)
+            self.module.paths[bound] = path
+
+    def _define(self, name: str, function: ast.FunctionDef) -> None:
+        self._bind(name, function)
+        check_function(function)
+        self._defined[name] = function
+
+    def _class(self, definition: ast.ClassDef) -> None:
+        """The class is Inductor's, but for the body of its `call`."""
+        self._bind(definition.name, definition)
+        call = definition.body[-1] if definition.body else None
+        if not isinstance(call, ast.FunctionDef) or call.name != "call":
+            raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
+        self._call = call
+        bare = ast.FunctionDef(**{**dict(ast.iter_fields(call)), "body": [ast.Pass()]})
+        shape = ast.ClassDef(**{**dict(ast.iter_fields(definition)), "body": [*definition.body[:-1], bare]})
+        if not same(shape, _RUNNER):
+            raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
+
+    def _assign(self, name: str, value: ast.expr) -> None:
+        match value:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="async_compile"), attr=kind)):
+                self._compiled(name, value, kind)
+            case ast.Constant(value=None):
+                self._bind(name, value)
+                self.module.tensors.add(name)
+            case ast.Dict() if name == "arg_index":
+                self._bind(name, value, repeated=bool(self._slices))
+                self._slices = read_slices(value)
+            case ast.Call() if name == "runner" and "Runner" in self.module.names:
+                self._bind(name, value)
+                self._take_partitions(value)
+            case ast.Attribute() if name == "call" and self._runner and same(value, _CALL):
+                self._bind(name, value)
+                self.module.functions[name] = self._call
+            case ast.Attribute() if name == "recursively_apply_fns" and self._runner and same(value, _APPLY):
+                self._bind(name, value)
+            case ast.Call(func=ast.Name(id=made), args=[], keywords=[]) if name == "async_compile":
+                if self.module.path(made) != "torch._inductor.async_compile.AsyncCompile":
+                    raise _foreign(value)
+                self._bind(name, value)
+            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and literal(value):
+                self._bind(name, value)
+            case _:
+                self._alias(name, value)
+
+    def _alias(self, name: str, value: ast.expr) -> None:
+        root, _, rest = dotted(value).partition(".")
+        path = ".".join([self.module.paths.get(root, ""), rest])
+        if path not in ALIASES:
+            raise _foreign(value)
+        self._bind(name, value, repeated=self.module.paths.get(name) == path)
+        self.module.paths[name] = path
+
+    def _compiled(self, name: str, call: ast.Call, kind: str) -> None:
+        if "async_compile" not in self.module.names or self._waited:
+            raise UnreadableWrapper(call.lineno, f"{name} compiled after async_compile.wait")
+        self._bind(name, call)
+        match call:
+            case ast.Call(
+                args=[ast.Constant(value=str(own)), ast.Constant(value=str(source))],
+                keywords=[ast.keyword(arg="device_str", value=ast.Constant(value="cuda"))],
+            ) if kind == "triton":
+                self.module.kernels[name] = (source, call.lineno, own)
+            case ast.Call(
+                args=[ast.Constant(value=str()), ast.List(elts=parts)],
+                keywords=[ast.keyword(arg="arg_index", value=ast.Name(id="arg_index"))],
+            ) if kind == "multi_kernel":
+                names = tuple(dotted(part) for part in parts)
+                if len(names) != len(self._slices) or not self.module.kernels.keys() >= set(names):
+                    raise UnreadableWrapper(call.lineno, f"{name}: {shortened(call)}")
+                self.module.multi_kernels[name] = MultiKernel(names, self._slices)
+            case ast.Call(args=[ast.List(elts=types), ast.Constant(value=str())], keywords=[]) if kind == "cpp_pybinding":
+                self.module.host_kernels[name] = tuple(
+                    ast.literal_eval(kind) for kind in types if isinstance(kind, ast.Constant)
+                )
+            case _:
+                raise UnreadableWrapper(call.lineno, f"{name}, compiled by async_compile.{kind}: such kernels are not read")
+
+    def _take_partitions(self, value: ast.Call) -> None:
+        match value:
+            case ast.Call(args=[], keywords=[ast.keyword(arg="partitions", value=ast.List(elts=parts) as listed)]):
+                self.module.partitions = tuple(part.id for part in parts if isinstance(part, ast.Name))
+                empty = ast.Call(value.func, [], [ast.keyword("partitions", ast.List([], ast.Load()))])
+                if same(empty, _PARTITIONS) and len(set(self.module.partitions)) == len(listed.elts):
+                    self._runner = True
+                    return
+        raise _foreign(value)
+
+
+def _foreign(node: ast.stmt | ast.expr) -> UnreadableWrapper:
+    text = f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated"
+    return UnreadableWrapper(node.lineno, text)

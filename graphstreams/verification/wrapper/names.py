@@ -1,0 +1,70 @@
+"""What the names of a wrapper's module stand for."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from dataclasses import dataclass, field
+
+from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.triton.accesses import Kernel, read_kernel
+
+_GUARDS = "torch._C._dynamo.guards."
+IMPORTS = {
+    "torch", "math", "random", "os", "tempfile", "triton", "triton.language", "ctypes.c_void_p", "ctypes.c_long",
+    "ctypes.c_int", "math.inf", "math.nan", "cmath.nanj", "torch.device", "torch.empty_strided",
+    "torch._inductor.hooks.run_intermediate_hooks", "torch._inductor.utils.maybe_profile",
+    "torch._inductor.codegen.memory_planning._align", "torch._inductor.async_compile.AsyncCompile",
+    "torch._inductor.select_algorithm.extern_kernels", "torch._inductor.runtime.triton_heuristics.start_graph",
+    "torch._inductor.runtime.triton_heuristics.end_graph", "torch._inductor.runtime.runtime_utils.assert_tensor_metadata",
+    "torch._C._cuda_getCurrentRawStream", f"{_GUARDS}copy_if_misaligned", "torch.cuda.nvtx",
+    "torch._dynamo.variables.streams._get_stream_by_index", "graphstreams.runtime.streams.acquire_for_call",
+    "graphstreams.runtime.streams.join", "graphstreams.runtime.dispatch.runs_on_streams",
+    "graphstreams.runtime.dispatch.settle", "graphstreams.runtime.verdicts.announce",
+}  # fmt: skip
+ALIASES = {
+    "torch.ops.aten", "torch.ops.inductor", "torch.ops._quantized", "torch.ops.inductor._alloc_from_pool",
+    "torch._C._distributed_c10d._SymmetricMemory.empty_strided_p2p",
+    *(f"{_GUARDS}{name}" for name in (
+        "assert_size_stride", "assert_size_stride_grouped", "assert_alignment", "copy_if_misaligned", "_reinterpret_tensor",
+        "_empty_strided_cpu", "_empty_strided_cpu_pinned", "_empty_strided_cuda", "_empty_strided_xpu", "_empty_strided_mtia",
+    )),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MultiKernel:
+    """Kernels of which one runs, chosen by timing them; each gets some slices of the arguments."""
+
+    kernels: tuple[str, ...]
+    slices: tuple[tuple[slice, ...], ...]
+
+
+@dataclass
+class Module:
+    """Names of a wrapper's module. Kernels are read when they are first used."""
+
+    functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
+    kernels: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # source, line, the function that is launched
+    host_kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of C++: the types of their parameters
+    multi_kernels: dict[str, MultiKernel] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
+    tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
+    names: set[str] = field(default_factory=set)  # all that are bound
+    partitions: tuple[str, ...] = ()
+    _read: dict[str, Kernel] = field(default_factory=dict)
+
+    def kernel(self, name: str) -> Kernel:
+        if name not in self._read:
+            self._read[name] = read_kernel(name, *self.kernels[name])
+        return self._read[name]
+
+    def entry(self) -> ast.FunctionDef:
+        if "call" not in self.functions:
+            raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
+        return self.functions["call"]
+
+    def path(self, name: str) -> str:
+        """The full name of what is imported or built in; empty for anything else."""
+        default = f"builtins.{name}" if hasattr(builtins, name) else ""
+        return self.paths.get(name, default)

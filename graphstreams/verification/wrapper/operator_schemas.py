@@ -1,0 +1,142 @@
+"""What an operator reads, writes and returns, by its schema, where the schema can be trusted. Asks torch.
+
+A schema marks arguments that the operator writes, `(a!)`, and returns that are views of an argument, `(a)`. Operators of
+other libraries are held to theirs: torch.library forbids them to do otherwise. Of torch's own, some hide an alias or a
+write (read in torch 2.15.0, `native_functions.yaml`), so what is composed of others, and what is listed here, is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+_VIEWS = {
+    "view", "as_strided", "t", "transpose", "permute", "expand", "slice", "select", "squeeze", "unsqueeze", "alias", "detach",
+    "_reshape_alias", "view_as_real", "view_as_complex", "_conj", "_neg_view", "diagonal", "unfold",
+}  # fmt: skip
+# Change what a storage is, or give a view, or read on the host, without a word of it in the schema.
+_HIDING = {
+    "set_", "resize_", "resize_as_", "resize_storage_bytes_", "shallow_copy_data_", "_unsafe_view", "lift", "record_stream",
+    "_local_scalar_dense", "is_nonzero", "equal", "_pack_padded_sequence", "_to_cpu", "_pin_memory", "unsafe_split",
+    "unsafe_chunk", "unsafe_split_with_sizes", "_resize_output", "set_data", "_coalesce", "_nested_from_padded",
+}  # fmt: skip
+_HIDING_PREFIXES = ("_test_", "_nested_", "_sparse_", "sparse_", "_cudnn_rnn", "_cudnn_init", "mkldnn_", "_mkldnn")
+_WRITTEN_SILENTLY = {"running_mean", "running_var", "weight_buf", "dropout_state"}
+# Their operators do what no schema says: collectives of a process group, memory of other ranks, primitives of a trace.
+_REFUSED_NAMESPACES = {
+    "c10d", "_c10d_functional_autograd", "c10d_functional", "symm_mem", "higher_order", "prims", "inductor", "rngprims",
+    "profiler", "streams", "debugprims", "_dtensor", "fsdp",
+}  # fmt: skip
+_TAGS = {"maybe_aliasing_or_mutating", "inplace_view"}
+
+
+class UnknownOperatorError(Exception):
+    """No schema to go by; the message says why."""
+
+
+@dataclass(frozen=True)
+class Returned:
+    """One return: "tensor", "list" of tensors, or "other"; and the argument whose memory it is."""
+
+    kind: str
+    argument: str = ""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Names of the arguments in order, those that are tensors or lists of them, those written, and the returns."""
+
+    arguments: tuple[str, ...]
+    tensors: frozenset[str]
+    written: frozenset[str]
+    returns: tuple[Returned, ...]
+
+
+def is_type(path: str) -> bool:
+    """Whether `torch.float32` or the like is the name of a type of numbers, a layout or a memory format."""
+    import torch
+
+    value = getattr(torch, path.removeprefix("torch."), None) if path.startswith("torch.") else None
+    return isinstance(value, torch.dtype | torch.layout | torch.memory_format)
+
+
+@functools.lru_cache(maxsize=4096)
+def read_operator(path: str) -> Operator:
+    """The operator `namespace.name.overload`; without an overload, as Inductor calls a few, all that agree.
+
+    Raises UnknownOperatorError where its schema is not known or not to be trusted.
+    """
+    namespace, _, rest = path.partition(".")
+    name, _, overload = rest.partition(".")
+    found = _overloads(namespace, name, overload)
+    if not found:
+        raise UnknownOperatorError("it is not registered in this process; import the package that registers it")
+    for operator in found:
+        if reason := _distrust(namespace, name, operator):
+            raise UnknownOperatorError(reason)
+    first, *others = [_operator(operator._schema) for operator in found]
+    if any((other.written, other.returns) != (first.written, first.returns) for other in others):
+        raise UnknownOperatorError("its overloads differ in what they write, and the call does not name one")
+    # Without an overload's name, the longest list of arguments names all of the others'.
+    longest = max([first, *others], key=lambda operator: len(operator.arguments))
+    return Operator(longest.arguments, first.tensors.union(*(o.tensors for o in others)), first.written, first.returns)
+
+
+def _overloads(namespace: str, name: str, overload: str) -> list[Any]:
+    import torch
+
+    packet = getattr(getattr(torch.ops, namespace, None), name, None)
+    overloads = getattr(packet, "overloads", None)
+    if overloads is None:
+        return []
+    chosen = [overload] if overload else [o for o in overloads() if not o.endswith(("out", "hacked_twin"))]
+    return [getattr(packet, o) for o in chosen if o in overloads()]
+
+
+def _distrust(namespace: str, name: str, operator: Any) -> str:
+    """Why the schema does not tell all; empty where it does."""
+    from graphstreams.runtime.dispatcher import is_composite
+
+    if namespace in _REFUSED_NAMESPACES:
+        return f"operators of {namespace} are not held to their schemas"
+    if name in _HIDING or (namespace == "aten" and name.startswith(_HIDING_PREFIXES)):
+        return "it changes storages, or shares them, in ways that its schema does not tell"
+    if is_composite(operator):
+        return "it is composed of others, so what it gives may be its argument's memory or a copy"
+    if any(tag.name in _TAGS for tag in operator.tags):
+        return "it may share or change its arguments' memory without saying so"
+    silent = {a.name for a in operator._schema.arguments if a.name in _WRITTEN_SILENTLY and a.alias_info is None}
+    if namespace == "aten" and silent and "functional" not in name and "no_training" not in name:
+        return f"it writes {min(silent)}, which its schema does not tell"
+    viewed = [r for r in operator._schema.returns if r.alias_info is not None and not r.alias_info.is_write]
+    if viewed and (name not in _VIEWS or namespace != "aten" or len(operator._schema.returns) != 1):
+        return "what it gives may be a view of its argument, which is known of few operators"
+    return ""
+
+
+def _operator(schema: Any) -> Operator:
+    aliases = {label: a.name for a in schema.arguments if a.alias_info for label in a.alias_info.before_set}
+    written = frozenset(a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write)
+    tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
+    return Operator(
+        tuple(a.name for a in schema.arguments), tensors, written, tuple(_returned(r, aliases) for r in schema.returns)
+    )
+
+
+def _returned(value: Any, aliases: dict[str, str]) -> Returned:
+    kind = str(value.type)
+    if "Tensor" not in kind:
+        return Returned("other")
+    if "List" in kind:
+        kind = "list"
+    elif kind in ("Tensor", "Optional[Tensor]"):
+        kind = "tensor"
+    else:
+        raise UnknownOperatorError(f"it gives a {kind}")
+    if value.alias_info is None:
+        return Returned(kind)
+    (argument,) = {aliases[label] for label in value.alias_info.before_set} or {""}
+    if not argument or kind == "list":
+        raise UnknownOperatorError("what it gives shares memory with its arguments in ways that its schema does not tell")
+    return Returned(kind, argument)

@@ -1,0 +1,208 @@
+"""Reads the statements of a wrapper's functions in the order in which Python runs them, without running them.
+
+Wrappers are straight-line code: no loop, and no branch but one that raises. Whatever else occurs is refused. Read in torch
+2.14.1 and 2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return,
+codegen_partition_call).
+"""
+
+from __future__ import annotations
+
+import ast
+
+from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_values import (
+    CONTEXT,
+    NOTHING,
+    Bundle,
+    Constant,
+    Event,
+    Group,
+    Stream,
+    Tensor,
+    Value,
+    storages_of,
+)
+from graphstreams.verification.wrapper.blocks import Blocks
+from graphstreams.verification.wrapper.inputs import Inputs
+from graphstreams.verification.wrapper.names import Module
+from graphstreams.verification.wrapper.operator_calls import use
+from graphstreams.verification.wrapper.syntax import same, shortened
+
+_PROFILER = ast.parse("from torch.profiler import record_function").body[0]
+
+
+class Reader(Blocks):
+    """Reads the functions that one call runs into a machine."""
+
+    def __init__(self, module: Module, machine: Machine) -> None:
+        super().__init__(module, machine)
+        self._inputs = Inputs(machine)
+        self._called: set[str] = set()  # partitions
+        self._returned: Value | None = None
+        self._is_method = False
+
+    def read(self, function: ast.FunctionDef) -> None:
+        """Read a call, from its inputs to its outputs."""
+        self._machine.line = function.lineno
+        # The caller's list holds the inputs until the wrapper clears it.
+        result = self._run(function, self._inputs.list)
+        self._machine.outputs.extend(storages_of(result))
+        self._machine.heap.hold(result)
+
+    # --- functions
+
+    def _run(self, function: ast.FunctionDef, arguments: Bundle) -> Value:
+        heap, line = self._machine.heap, self._machine.line
+        outer = self._names, self._taken, self._is_method
+        self._names, self._taken, self._is_method = {}, _taken(function), len(function.args.args) == 2
+        outer_fresh = heap.nest([])
+        self._bind("args", arguments)
+        self._block(function.body)
+        result, self._returned = self._returned, None
+        if result is None:
+            raise self._machine.refuse(f"{function.name} ends without a return; the source may be cut off")
+        for value in self._names.values():
+            heap.drop(value)
+        heap.collect()
+        heap.nest(outer_fresh)
+        heap.lend(result)
+        self._names, self._taken, self._is_method = outer
+        self._machine.line = line
+        return result
+
+    def _partition(self, call: ast.expr) -> Value | None:
+        """The result of `self.partitions[0](partition0_args)`; None for anything else."""
+        match call:
+            case ast.Call(
+                func=ast.Subscript(
+                    value=ast.Attribute(value=ast.Name(id="self"), attr="partitions"), slice=ast.Constant(value=int(index))
+                ),
+                args=[ast.Name(id=name)],
+                keywords=[],
+            ) if self._is_method and 0 <= index < len(self._module.partitions):
+                partition, arguments = self._module.partitions[index], self._names.get(name)
+                if partition in self._called:
+                    raise self._machine.refuse(f"{partition}, called a second time")
+                if not isinstance(arguments, Bundle) or arguments.places is not None or arguments is self._inputs.list:
+                    raise self._machine.refuse(f"{shortened(call)}, which is not given a list of this call")
+                self._called.add(partition)
+                return self._run(self._module.functions[partition], arguments)
+        return None
+
+    # --- statements
+
+    def _block(self, statements: list[ast.stmt]) -> None:
+        for statement in statements:
+            self._machine.line = statement.lineno
+            if self._returned is not None:
+                raise self._machine.refuse(f"{shortened(statement)}, behind a return")
+            self._statement(statement)
+            self._machine.heap.collect()
+
+    def _statement(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Assign(targets=[target], value=value):
+                self._assign(target, value)
+            case ast.Delete(targets=targets):
+                self._delete(targets)
+            case ast.Expr(value=ast.Call() as call):
+                self._call(call)
+            case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)], body=body):
+                self._with(context, body)
+            case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
+                self._try(body, handler)
+            case ast.Return(value=ast.Tuple(elts=elements)):
+                self._return(elements)
+            case ast.ImportFrom() if same(statement, _PROFILER):
+                self._profiler = True
+            case ast.Pass():
+                pass
+            case _:
+                self._check(statement)
+
+    def _assign(self, target: ast.expr, source: ast.expr) -> None:
+        if isinstance(target, ast.Tuple):
+            self._unpack(target, source)
+        elif not isinstance(target, ast.Name):
+            raise self._machine.refuse(f"an assignment to {shortened(target)}")
+        elif isinstance(source, ast.List) or (target.id == "return_vars" and isinstance(source, ast.Tuple)):
+            self._bind(target.id, self._machine.heap.bundle([self._reference(element) for element in source.elts]))
+        else:
+            self._assign_name(target.id, source)
+
+    def _assign_name(self, name: str, source: ast.expr) -> None:
+        self._target = name
+        value = self._value(source)
+        if isinstance(source, ast.Name):
+            if self._inputs.becomes_size(name, value):
+                value = self._names[source.id] = Constant(name=source.id)
+            self._add_name(value, name)
+        self._bind(name, value)
+
+    def _reference(self, node: ast.expr) -> Value:
+        """An output, or an item of a list of arguments."""
+        value = self._argument(node)
+        if not isinstance(value, Tensor | Constant):
+            raise self._machine.refuse(f"{shortened(node)}, where a tensor or a number is expected")
+        return value
+
+    def _unpack(self, target: ast.Tuple, source: ast.expr) -> None:
+        names = [element.id for element in target.elts if isinstance(element, ast.Name)]
+        if len(names) != len(target.elts) or len(set(names)) != len(names):
+            raise self._machine.refuse(f"an assignment to {shortened(target)}")
+        value = self._partition(source) or self._value(source)
+        if value is self._inputs.list:
+            self._inputs.take(names)
+        if not isinstance(value, Bundle) or value.places is not None or len(value.items) != len(names):
+            raise self._machine.refuse(f"{len(names)} names for what is not a tuple of that length")
+        for name, item in zip(names, value.items, strict=True):
+            self._bind(name, item)
+
+    def _add_name(self, value: Value, name: str) -> None:
+        """A storage that moves to another name is called by both."""
+        if isinstance(value, Tensor):
+            use(value)
+        if isinstance(value, Tensor) and len(value.all) == 1:
+            value.all[0].names[name] = None
+
+    def _bind(self, name: str, value: Value) -> None:
+        before = self._names.get(name)
+        if value is NOTHING or value is CONTEXT or isinstance(value, Group):
+            raise self._machine.refuse(f"{name} bound to what is no value")
+        if name in self._module.names or self._module.path(name) or name == "self":
+            raise self._machine.refuse(f"{name}, a name of the module or of Python, bound in a function")
+        if isinstance(before, Stream | Event):
+            raise self._machine.refuse(f"{name} bound again: a handler that names it does not join all aux streams")
+        known = isinstance(value, Bundle) and value.named
+        unnamed = [] if known else [storage for storage in storages_of(value) if not storage.names]
+        for position, storage in enumerate(unnamed):
+            storage.names[name if isinstance(value, Tensor) else f"{name}[{position}]"] = None
+        if isinstance(value, Bundle):
+            value.named = True
+        self._machine.heap.hold(value)
+        self._names[name] = value
+        if before is not None:
+            self._machine.heap.drop(before)
+
+    def _delete(self, targets: list[ast.expr]) -> None:
+        for target in targets:
+            name = target.id if isinstance(target, ast.Name) else ""
+            if name not in self._names:
+                raise self._machine.refuse(f"del {shortened(target)}, which is not a name of this function")
+            if isinstance(self._names[name], Stream | Event):
+                raise self._machine.refuse(f"del {name}, a stream or an event")
+            self._machine.heap.drop(self._names.pop(name))
+
+    def _return(self, elements: list[ast.expr]) -> None:
+        self._returned = self._machine.heap.bundle([self._reference(element) for element in elements])
+        self._machine.heap.hold(self._returned)
+
+
+def _taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:
+    """Of every name, the numbers by which the function takes items of it."""
+    found: dict[str, set[int]] = {}
+    for node in ast.walk(function):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int(place))) if place >= 0:
+                found.setdefault(name, set()).add(place)
+    return {name: tuple(sorted(places)) for name, places in found.items()}
