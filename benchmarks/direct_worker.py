@@ -20,7 +20,7 @@ from graphstreams.autotuning.timing import host_times_in_turns, times_in_turns
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import largest_report
 from graphstreams.benchmark.run import prepared
-from graphstreams.benchmark.variants import Contestant
+from graphstreams.benchmark.variants import CompiledVariant
 
 SEEDS = 3  # of inputs on which bits are compared
 
@@ -42,7 +42,7 @@ class Row:
     def __init__(self, settings: str) -> None:
         """`settings` of Inductor: "deterministic" or "default"."""
         self._settings = {"deterministic": settings == "deterministic"}
-        self._sides: dict[str, Contestant] = {}
+        self._sides: dict[str, CompiledVariant] = {}
         self._prepared = prepared()
         self._prepared.__enter__()
 
@@ -58,10 +58,10 @@ class Row:
         started = time.perf_counter()
         module, inputs = made(request["row"])
         values = inputs(0)
-        self._sides["serial"] = Contestant(torch.compile(module, options=dict(self._settings)), values)
+        self._sides["serial"] = CompiledVariant(torch.compile(module, options=dict(self._settings)), values)
         with tempfile.TemporaryDirectory() as directory:
             options: dict[str, Any] = {"inductor": dict(self._settings), "dump": directory}
-            self._sides["ours"] = Contestant(torch.compile(module, backend=graphstreams, options=options), values)
+            self._sides["ours"] = CompiledVariant(torch.compile(module, backend=graphstreams, options=options), values)
             told = _verdict(Path(directory))
         seeds = range(1, SEEDS + 1)
         wrong = {way: sum(not self._equal(inputs(seed), way == "direct") for seed in seeds) for way in ("graph", "direct")}

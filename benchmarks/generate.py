@@ -147,8 +147,8 @@ def text_of(side: Side, prompt: torch.Tensor, tokens: int, clock: Clock) -> list
 
 def prompt_of(vocabulary: int, length: int, seed: int, device: str) -> torch.Tensor:
     """Return random tokens."""
-    dice = torch.Generator().manual_seed(seed)
-    return torch.randint(3, vocabulary, (1, length), generator=dice).to(device)
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(3, vocabulary, (1, length), generator=rng).to(device)
 
 
 def first_difference(some: Sequence[int], others: Sequence[int]) -> int | None:

@@ -120,7 +120,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def _random(length: int, dtype: torch.dtype, seed: int, device: str) -> Tensor:
-    dice = torch.Generator(device).manual_seed(seed)
+    rng = torch.Generator(device).manual_seed(seed)
     if dtype == torch.int8:
-        return torch.randint(-8, 8, (length,), dtype=dtype, generator=dice, device=device)
-    return torch.randn(length, generator=dice, device=device).to(dtype)
+        return torch.randint(-8, 8, (length,), dtype=dtype, generator=rng, device=device)
+    return torch.randn(length, generator=rng, device=device).to(dtype)

@@ -55,8 +55,8 @@ def _made(module: nn.Module, rows: int, width: int, device: str) -> tuple[nn.Mod
     module = module.to(device=device, dtype=torch.bfloat16).eval().requires_grad_(False)
 
     def inputs(seed: int) -> list[Tensor]:
-        dice = torch.Generator(device).manual_seed(seed)
-        return [torch.randn(rows, width, generator=dice, device=device).to(torch.bfloat16)]
+        rng = torch.Generator(device).manual_seed(seed)
+        return [torch.randn(rows, width, generator=rng, device=device).to(torch.bfloat16)]
 
     return module, inputs
 

@@ -25,7 +25,7 @@ from workers import one_line
 from graphstreams import graphstreams
 from graphstreams.benchmark.results import environment, largest_report, write
 from graphstreams.benchmark.run import compare_bits, prepared, release, time_in_turns
-from graphstreams.benchmark.variants import OURS, SERIAL, Contestant, Field, Inputs
+from graphstreams.benchmark.variants import OURS, SERIAL, CompiledVariant, Inputs, WorkloadRun
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from bench_deepseek import WORKLOADS
@@ -54,23 +54,25 @@ def makers(names: Sequence[str], base: Mapping[str, Any]) -> dict[str, tuple[str
     return found
 
 
-def enter(entrants: Field, name: str, side: tuple[str, dict[str, Any]], module: torch.nn.Module, values: Sequence[Any]) -> None:
+def enter(
+    entrants: WorkloadRun, name: str, side: tuple[str, dict[str, Any]], module: torch.nn.Module, values: Sequence[Any]
+) -> None:
     """Compile, call and capture one side; its record says what the backend reports, or why it failed."""
     backend, settings = side
     with entrants.entry(name) as record, tempfile.TemporaryDirectory() as directory:
         if backend == OURS:
             options: dict[str, Any] = {"inductor": settings, "dump": directory}
             function = torch.compile(module, backend=graphstreams, options=options)
-            entrants.compiled[name] = Contestant(function, values)
+            entrants.compiled[name] = CompiledVariant(function, values)
             _, report = largest_report(Path(directory))
             record.update({key: report.get(key) for key in REPORTED})
         else:
-            entrants.compiled[name] = Contestant(torch.compile(module, options=settings), values)
+            entrants.compiled[name] = CompiledVariant(torch.compile(module, options=settings), values)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compile all sides, compare bits, and time them in turns; settings behind the limit are left out."""
-    started, entrants = time.perf_counter(), Field()
+    started, entrants = time.perf_counter(), WorkloadRun()
     module, inputs = made(arguments.workload)
     values = inputs(0)
     left_out = []

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from graphstreams.benchmark.tables import OUR_GROUPS, Groups, best, machine, speedup
+from graphstreams.benchmark.tables import OUR_GROUPS, Partition, best, machine, speedup
 from graphstreams.benchmark.variants import PLAYED, SERIAL
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; ours are the strong ones.
@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 Bars = dict[str, list[float | None]]  # series -> one speed-up a workload, None where there is none
 
 
-def compiled_bars(rows: Sequence[Row], groups: Groups) -> Bars:
+def compiled_bars(rows: Sequence[Row], groups: Partition) -> Bars:
     """The fastest variant of each way to compile streams."""
     return {title: [_best(row, group) for row in rows] for title, group in {**groups, **OUR_GROUPS}.items()}
 

@@ -26,18 +26,18 @@ WIDTH = 20
 
 def graph_of(count: int, seed: int = 0) -> KernelGraph:
     """So many kernels, of matrix products, reductions and pointwise ones in turns."""
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     kernels = []
     for number in range(count):
         kind = ("gemm", "reduction", "pointwise")[number % 3]
-        reads = (Access(f"input {number}", sympy.Integer(dice.randrange(10_000, 10_000_000))),)
+        reads = (Access(f"input {number}", sympy.Integer(rng.randrange(10_000, 10_000_000))),)
         writes = (Access(f"output {number}", sympy.Integer(8192)),)
         flops = sympy.Integer(10**7) if kind == "gemm" else sympy.S.Zero
         kernels.append(Kernel(number, f"k{number}", kind, (), ("launch",), reads, writes, flops, "bfloat16"))
     edges = []
     for number in range(WIDTH, count):
         first = (number // WIDTH - 1) * WIDTH
-        edges += [Edge(before, number, EdgeKind.RAW) for before in sorted(dice.sample(range(first, first + WIDTH), 2))]
+        edges += [Edge(before, number, EdgeKind.RAW) for before in sorted(rng.sample(range(first, first + WIDTH), 2))]
     return KernelGraph(f"{count} kernels", tuple(kernels), tuple(edges))
 
 

@@ -31,7 +31,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
 from graphstreams.planning.local_search import search_on_simulator
 from graphstreams.planning.modelled_plan import plan_space
-from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.neighborhood import SearchSpace
 
 BRIEF_REPEATS, REPEATS, FINAL_REPEATS = 4, 8, 20
 
@@ -41,7 +41,7 @@ class Searches:
     """The kernels of one graph, and the plans to search."""
 
     playable: Playable
-    space: Space
+    space: SearchSpace
 
     @staticmethod
     def of(playable: Playable, options: Options) -> Searches:

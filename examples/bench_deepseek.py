@@ -27,7 +27,7 @@ from peers import POLICIES, syncs
 
 from graphstreams.benchmark.run import prepared, release, run_workload
 from graphstreams.benchmark.tables import best, report
-from graphstreams.benchmark.variants import Contest, Inputs, Maker
+from graphstreams.benchmark.variants import BenchmarkSpec, Inputs, Maker
 from graphstreams.command_line.bench import add_row, empty_result
 
 DEVICE = "cuda"
@@ -79,9 +79,9 @@ def makers(hand: Sequence[str], custom: Sequence[str]) -> dict[str, Maker]:
     return {f"{group}: {name}": partial(make, phases=PHASES[name]) for group, make, names in groups for name in names}
 
 
-def contest(arguments: argparse.Namespace, hand: Sequence[str]) -> Contest:
+def contest(arguments: argparse.Namespace, hand: Sequence[str]) -> BenchmarkSpec:
     """The rivals, with these variants of streams by hand."""
-    return Contest(makers(hand, arguments.custom), POLICIES, {}, syncs, arguments.rounds, arguments.replays)
+    return BenchmarkSpec(makers(hand, arguments.custom), POLICIES, {}, syncs, arguments.rounds, arguments.replays)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

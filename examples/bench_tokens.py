@@ -29,7 +29,7 @@ from graphstreams.autotuning.timing import times_in_turns
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import environment, largest_report, summary, write
 from graphstreams.benchmark.run import captures_in, samples_over_captures
-from graphstreams.benchmark.variants import Contestant
+from graphstreams.benchmark.variants import CompiledVariant
 from graphstreams.options import Options
 
 DEVICE = "cuda"
@@ -76,7 +76,7 @@ def runs_on(report: Mapping[str, Any], tokens: int) -> str:
     return "streams" if limits["smallest"] <= tokens and below else "serial body"
 
 
-def wrong_runs(sides: Sequence[Contestant], config: Config, seeds: int) -> dict[str, int]:
+def wrong_runs(sides: Sequence[CompiledVariant], config: Config, seeds: int) -> dict[str, int]:
     """How many of `seeds` runs on fresh inputs have other outputs or changed inputs than serial's, for each way to run."""
     wrong = dict.fromkeys(REPEATS, 0)
     for seed in range(1, seeds + 1):
@@ -90,7 +90,7 @@ def wrong_runs(sides: Sequence[Contestant], config: Config, seeds: int) -> dict[
 def measure(functions: Sequence[Callable[..., Any]], config: Config, seeds: int, rounds: int) -> dict[str, Any]:
     """Bits and times of both sides with `config.tokens` tokens. What was captured is free on return."""
     values = example_inputs(config, DEVICE, 0)
-    sides = [Contestant(function, values) for function in functions]
+    sides = [CompiledVariant(function, values) for function in functions]
     row: dict[str, Any] = {"wrong": wrong_runs(sides, config, seeds), "runs": dict.fromkeys(REPEATS, seeds)}
     for side in sides:
         side.load(values)

@@ -13,7 +13,7 @@ from itertools import cycle
 
 from graphstreams.benchmark.variants import Policy
 from graphstreams.ir.kernels import Kernel, KernelGraph
-from graphstreams.planning.paths import Assignment, critical_path, longest_remaining
+from graphstreams.planning.paths import Assignment, bottom_levels, critical_path
 
 TENSORRT_STREAMS = 3
 TORCHSCHED_STREAMS = 8
@@ -26,7 +26,7 @@ def tensorrt_llm(graph: KernelGraph, us: Sequence[float], shares: Sequence[float
     when its inputs are ready, else to the one that is free first. Each stream launches as far as it can, in turns.
     """
     weight = [_constant(kernel) for kernel in graph.kernels]
-    remaining = longest_remaining(graph.successors(), weight)
+    remaining = bottom_levels(graph.successors(), weight)
     free, end, stream = [0.0] * TENSORRT_STREAMS, [0.0] * len(weight), [0] * len(weight)
     queues: list[list[int]] = [[] for _ in free]
     predecessors = graph.predecessors()
@@ -45,7 +45,7 @@ def torchsched(graph: KernelGraph, us: Sequence[float], shares: Sequence[float])
     Kernels are launched in program order.
     """
     successors = graph.successors()
-    path = set(critical_path(successors, longest_remaining(successors, [1.0] * len(graph.kernels))))
+    path = set(critical_path(successors, bottom_levels(successors, [1.0] * len(graph.kernels))))
     side = cycle(range(1, TORCHSCHED_STREAMS))
     stream = [0 if kernel.id in path else next(side) for kernel in graph.kernels]
     return _with_exclusive(graph, Assignment(range(len(stream)), stream))

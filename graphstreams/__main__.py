@@ -150,14 +150,14 @@ def _bench(arguments: argparse.Namespace) -> int:
         raise ValueError("--policies are played with --settings deterministic or both")
     _check_counts(arguments.rounds, arguments.replays)
     from graphstreams.benchmark.tables import report
-    from graphstreams.benchmark.variants import Contest
+    from graphstreams.benchmark.variants import BenchmarkSpec
     from graphstreams.command_line.bench import policies_of, rivals_of, run, sound, tokens_of
     from graphstreams.files import make_folder
 
     batch, rivals, policies = tokens_of(arguments.batch), rivals_of(arguments.rival), policies_of(arguments.policies)
     if arguments.out is not None:
         make_folder(arguments.out)
-    contest = Contest(rivals, policies, _streams(arguments), rounds=arguments.rounds, replays=arguments.replays)
+    contest = BenchmarkSpec(rivals, policies, _streams(arguments), rounds=arguments.rounds, replays=arguments.replays)
     settings = ["deterministic", "default"] if arguments.settings == "both" else [arguments.settings]
     result = run(arguments.function, batch, settings, contest, arguments.out, _say)
     print(report(result))

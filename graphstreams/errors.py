@@ -24,7 +24,7 @@ class CannotPlan(ValueError):
     """What was given to `explain` is nothing that it plans."""
 
 
-class Serial(Exception):
+class StaySerial(Exception):
     """The graph stays serial. `verdict` is "serial" where there is nothing to gain, "refused" where a proof failed."""
 
     def __init__(self, verdict: str, reason: str) -> None:

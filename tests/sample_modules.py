@@ -21,7 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams import StreamPass
-from graphstreams.autotuning.serial_code import SerialCode
+from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.inductor.compile import PostGradBackend
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
@@ -377,10 +377,10 @@ def lowered_serially(module: torch.fx.GraphModule) -> Lowered:
         return lower(copy_graph(module), generate_code=True)
 
 
-def serial_code(reading: Reading) -> SerialCode:
+def serial_code(reading: Reading) -> CompiledSerialGraph:
     """The code of a graph that was read, from which kernels are measured, for an H200."""
     with as_on_h200(reading.module):
-        return SerialCode(reading)
+        return CompiledSerialGraph(reading)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import torch
 from graphstreams.__main__ import main
 from graphstreams.command_line import bench
 
-sys.path.insert(0, str(Path(__file__).parent / "contest"))
+sys.path.insert(0, str(Path(__file__).parent / "benchmark"))
 from on_cpu import ENVIRONMENT, CpuPlayer, take_the_place_of_a_gpu
 
 MODEL = """

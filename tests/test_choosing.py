@@ -17,7 +17,7 @@ from graphstreams.pipeline import explain, run, select_plan
 from graphstreams.pipeline.explain import capture
 from graphstreams.pipeline.outcome import Outcome
 from graphstreams.planning.local_search import search_on_simulator
-from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.reports.report import Report
 from graphstreams.verification.wrapper.read import verify
 
@@ -57,7 +57,7 @@ class FakeTuner:
         self._called("blocks")
         return {kernel.id: [(8, 132)] for kernel in self.kernels}
 
-    def search(self, space: Space, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
+    def search(self, space: SearchSpace, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         self._called("search")
         assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 2  # for measured and for modelled times
         return self.changed(search_on_simulator(space)), Measurement(SERIAL_US, self.played, tried=32)
@@ -88,7 +88,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """Plans a sample as a GPU with this tuner would."""
 
     def plan(tuner: FakeTuner, sample: str = "three_arms", inputs: Any = (), **options: Any) -> Outcome:
-        monkeypatch.setattr(select_plan, "Tuner", tuner)
+        monkeypatch.setattr(select_plan, "Autotuner", tuner)
         monkeypatch.setattr(explain, "run_stages", functools.partial(run.run_stages, inputs=inputs))
         (outcome,) = capture(*module_and_inputs(sample), "h200", {**FREE_EVENTS, "min_gain": 0.02, **options})
         return outcome

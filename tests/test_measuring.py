@@ -19,7 +19,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.autotuning import serial_code as serial_code_module
 from graphstreams.autotuning.benchmark_worker import REDUCTIONS, precisions, set_precisions
-from graphstreams.autotuning.serial_code import SerialCode
+from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.autotuning.synthetic_inputs import Layout, described, made
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
@@ -58,7 +58,7 @@ def keys_of(reading: Reading) -> dict[str, str]:
 
 
 @functools.cache
-def code_of(sample: str) -> SerialCode:
+def code_of(sample: str) -> CompiledSerialGraph:
     return serial_code(reading_of(sample))
 
 
@@ -337,7 +337,7 @@ def arguments(values: dict[int, Any], written: str = "") -> list[Any]:
     """What the code is called with for inputs x (2 x 3 floats), rows (two indices) and n, of which `written` is changed."""
     inputs = {"x": torch.empty(2, 3), "rows": torch.empty(2, dtype=torch.int64), "n": 5}
     reading = by_hand(inputs, [kernel("k", {}, {written or "t": 24})])
-    code = object.__new__(SerialCode)
+    code = object.__new__(CompiledSerialGraph)
     code.reading = reading
     return code.arguments(values)
 
@@ -385,7 +385,7 @@ def test_layouts_at_other_sizes_are_plain_data() -> None:
     rows = shape_env.create_symintnode(sympy.Symbol("s0", integer=True, positive=True), hint=2)
     with FakeTensorMode(shape_env=shape_env):
         x = torch.empty(rows, 3, dtype=torch.bfloat16)
-    code = object.__new__(SerialCode)
+    code = object.__new__(CompiledSerialGraph)
     code.reading = by_hand({"x": x, "n": 5}, [kernel("k", {}, {"t": 24})])
     assert code.layouts({"s0": 8}) == [Layout((8, 3), (3, 1), "bfloat16", "cpu"), 5]
     layout, five = (made(json.loads(json.dumps(described(each)))) for each in code.layouts({"s0": 8}))
@@ -393,7 +393,7 @@ def test_layouts_at_other_sizes_are_plain_data() -> None:
 
 
 def test_a_graph_that_cannot_be_repeated_or_does_not_fit_gets_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = object.__new__(SerialCode)
+    code = object.__new__(CompiledSerialGraph)
     code.reading = by_hand({"x": tensor(8)}, [kernel("k", {"x": 8}, {"x": 8})])
     with pytest.raises(Unmeasurable, match="from its own value"):
         code.arguments({})

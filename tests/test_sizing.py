@@ -14,7 +14,7 @@ from graphstreams.costs.footprint import footprints
 from graphstreams.costs.roofline import price
 from graphstreams.dynamic_shapes import cost_curves
 from graphstreams.dynamic_shapes import crossover as sizes
-from graphstreams.dynamic_shapes.crossover import Sizing, plan_for_fewer, sizing_of
+from graphstreams.dynamic_shapes.crossover import CostsBySize, plan_for_fewer, sizing_of
 from graphstreams.dynamic_shapes.tokens import Tokens, dynamic_tokens, token_count
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
@@ -38,7 +38,7 @@ def alone(example=ROWS, **changes):
     return sizing(example, simulate=None, **changes)
 
 
-def plan_of(each: Sizing, event_us=0.0):
+def plan_of(each: CostsBySize, event_us=0.0):
     return plan_kernels(each.kernels, each.times.at(each.tokens.example), 3, event_us)
 
 

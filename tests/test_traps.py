@@ -57,7 +57,7 @@ from graphstreams.pipeline.outcome import Outcome, guarded
 from graphstreams.pipeline.run import finish
 from graphstreams.planning import build_plan, list_schedule
 from graphstreams.planning.local_search import search_on_simulator
-from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.synchronization import check_plan
 from graphstreams.reports.report import Report
 from graphstreams.rewriting import regions
@@ -454,7 +454,7 @@ def test_trap_10_an_operator_that_allocates_an_output_stays_on_the_callers_strea
     reading = read_function(best_of_two, 4)
     assert [k.name for k in reading.kernels.kernels if k.allocates_output] == ["best_of_two.topk"]
     for us in ([1.0, 9.0, 9.0], [9.0, 9.0, 1.0]):
-        plan = search_on_simulator(Space(reading.kernels, us, 2, 0.0))
+        plan = search_on_simulator(SearchSpace(reading.kernels, us, 2, 0.0))
         assert plan.stream_of()[[k.name for k in reading.kernels.kernels].index("best_of_two.topk")] == 0
         assert report_of(reading, plan).verdict == "clean"
 

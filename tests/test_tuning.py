@@ -14,8 +14,8 @@ import torch
 from torch import fx
 
 from graphstreams.autotuning import autotuner, cache_keys, timing
-from graphstreams.autotuning.autotuner import Tuner
-from graphstreams.autotuning.measured_search import BRIEFLY
+from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.measured_search import SCREENED
 from graphstreams.autotuning.occupancy import Blocks
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import DEVICES
@@ -25,7 +25,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.neighborhood import SearchSpace
 
 H200 = DEVICES["h200"]
 SERIAL = "the serial graph"
@@ -46,7 +46,7 @@ DIAMOND = graph_of(4, [(0, 1), (0, 2), (1, 3), (2, 3)])
 US = [1.0, 2.0, 5.0, 1.0]
 
 
-class Player:
+class KernelReplayer:
     """Plays nothing: a captured graph is the plan itself, and its time is what a test says."""
 
     def __init__(self, us: Mapping[int, float]) -> None:
@@ -79,7 +79,7 @@ class Code:
     """In the place of SerialCode, for one graph after another."""
 
     keys_of: Sequence[str] = ()
-    players: list[Player]
+    players: list[KernelReplayer]
     us: Mapping[int, float]
     direct: Mapping[Any, float] = {}
     error: Exception | None = None
@@ -93,10 +93,10 @@ class Code:
     def arguments(self, values: Mapping[int, Any]) -> list[Any]:
         return list(values.values())
 
-    def player(self, arguments: Sequence[Any]) -> Player:
+    def player(self, arguments: Sequence[Any]) -> KernelReplayer:
         if self.error is not None:
             raise self.error
-        self.players.append(Player(self.us))
+        self.players.append(KernelReplayer(self.us))
         self.players[-1].direct.update(self.direct)
         return self.players[-1]
 
@@ -106,7 +106,7 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Code]:
     """A class of serial code of its own for each test, whose cache is empty."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
     own = type("OwnCode", (Code,), {"players": [], "us": {i: float(i + 1) for i in range(9)}, "keys_of": list("abcdefgh")})
-    monkeypatch.setattr(autotuner, "SerialCode", own)
+    monkeypatch.setattr(autotuner, "CompiledSerialGraph", own)
     return own
 
 
@@ -128,8 +128,10 @@ def clock(monkeypatch: pytest.MonkeyPatch, time: Callable[[Any], float]) -> list
     return turns
 
 
-def tuner(graph: KernelGraph = DIAMOND, device: Any = H200, values: Mapping[int, Any] | None = None, **options: Any) -> Tuner:
-    return Tuner(reading_of(graph), device, Options(**options), values or {})
+def tuner(
+    graph: KernelGraph = DIAMOND, device: Any = H200, values: Mapping[int, Any] | None = None, **options: Any
+) -> Autotuner:
+    return Autotuner(reading_of(graph), device, Options(**options), values or {})
 
 
 # --- plans on disk
@@ -176,9 +178,9 @@ def test_strides_and_settings_of_inductor_and_of_products_make_another_graph(mon
         return replace(reading_of(DIAMOND), module=module)
 
     def kept(*strides: int) -> bool:
-        return Tuner(reading(*strides), H200, Options(), {}).kept() is not None
+        return Autotuner(reading(*strides), H200, Options(), {}).kept() is not None
 
-    Tuner(reading(4, 1), H200, Options(), {}).keep(US, PLAN, MEASURED)
+    Autotuner(reading(4, 1), H200, Options(), {}).keep(US, PLAN, MEASURED)
     assert (kept(4, 1), kept(1, 4)) == (True, False)
     with torch._inductor.config.patch(max_autotune_gemm_backends="TRITON"):
         assert not kept(4, 1)
@@ -297,7 +299,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 def test_times_are_measured_once_in_serial_order_and_then_known(code: type[Code]) -> None:
     order = [1, 0, 0, 3, 2]  # the serial code's, with two launches of k0
     for _ in range(2):
-        assert Tuner(reading_of(DIAMOND, order), H200, Options(), {}).times() == [1.0, 2.0, 3.0, 4.0]
+        assert Autotuner(reading_of(DIAMOND, order), H200, Options(), {}).times() == [1.0, 2.0, 3.0, 4.0]
     (replay,) = code.players
     assert replay.measured == [[1, 0, 3, 2]]
 
@@ -320,7 +322,7 @@ def test_where_all_kernels_are_known_nothing_is_compiled_or_run(code: type[Code]
 
 def test_a_kernel_without_launches_takes_no_time_and_is_not_looked_up(code: type[Code]) -> None:
     code.keys_of = ["a", "", "c", "d"]
-    assert Tuner(reading_of(DIAMOND, [0, 2, 3]), H200, Options(), {}).times() == [1.0, 0.0, 3.0, 4.0]
+    assert Autotuner(reading_of(DIAMOND, [0, 2, 3]), H200, Options(), {}).times() == [1.0, 0.0, 3.0, 4.0]
     assert code.players[0].measured == [[0, 2, 3]]
 
 
@@ -376,8 +378,8 @@ def test_a_kernel_without_launches_has_no_blocks(code: type[Code]) -> None:
 ARMS = graph_of(2)  # on one stream, or side by side
 
 
-def space(graph: KernelGraph = ARMS, streams: int = 2) -> Space:
-    return Space(graph, [4.0] * len(graph.kernels), streams, 0.0)
+def space(graph: KernelGraph = ARMS, streams: int = 2) -> SearchSpace:
+    return SearchSpace(graph, [4.0] * len(graph.kernels), streams, 0.0)
 
 
 def times_by(one: float, two: float, urgent: float | None = None) -> Callable[[Any], float]:
@@ -423,7 +425,7 @@ def test_a_few_plans_are_tried_briefly_in_turns_before_the_fastest_is_measured(m
     briefly = [i for i, graphs in enumerate(turns) if SERIAL not in graphs]
     assert briefly
     for i in briefly:
-        assert 2 <= len(turns[i]) <= BRIEFLY
+        assert 2 <= len(turns[i]) <= SCREENED
         assert turns[i + 1] == [SERIAL, min(turns[i], key=lambda plan: len(plan.events))]
 
 
@@ -567,13 +569,13 @@ def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     clock(monkeypatch, times_by(10.0, 6.0))
     value = Buffer()
     alive = weakref.ref(value)
-    current = Tuner(reading_of(ARMS), H200, Options(), values := {0: value})
+    current = Autotuner(reading_of(ARMS), H200, Options(), values := {0: value})
     current.search(space())
     replay = weakref.ref(current._playing())
     values.clear()
     del value
     assert alive() is not None
-    autotuner.SerialCode.players.clear()  # type: ignore[attr-defined]
+    autotuner.CompiledSerialGraph.players.clear()  # type: ignore[attr-defined]
     current.close()
     assert (alive(), replay()) == (None, None)
     current.close()

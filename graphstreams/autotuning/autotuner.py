@@ -15,10 +15,10 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.cache_keys import plan_key, setting
-from graphstreams.autotuning.cuda_graph import Graph
-from graphstreams.autotuning.measured_search import BRIEFLY, Tried, search_by_measuring
-from graphstreams.autotuning.replay import Player
-from graphstreams.autotuning.serial_code import SerialCode, load_call
+from graphstreams.autotuning.cuda_graph import CudaGraph
+from graphstreams.autotuning.measured_search import SCREENED, MeasuredCandidate, search_by_measuring
+from graphstreams.autotuning.replay import KernelReplayer
+from graphstreams.autotuning.serial_code import CompiledSerialGraph, load_call
 from graphstreams.autotuning.timing import CAPTURES, DISCARDED, means_over_captures, medians_in_turns
 from graphstreams.autotuning.worker_client import Elsewhere
 from graphstreams.inductor.disk_cache import Store, cache_folder
@@ -29,7 +29,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.planning.local_search import exchanged
-from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.synchronization import check_plan
 
 log = logging.getLogger("graphstreams")
@@ -45,23 +45,23 @@ SEARCH_SECONDS = 4.0  # half for the plans, a quarter each for the finals and fo
 BRIEF_TURNS, TURNS, LONG_TURNS = 3, 5, 11
 FINALISTS = 6  # plans that are measured again, longer, before one is chosen
 PRIORITISED = 4  # of them are measured with priorities too
-CLOSE = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
-URGENT = -2  # the CUDA priority that is tried for the aux streams
+TIE_RATIO = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
+HIGH_PRIORITY = -2  # the CUDA priority that is tried for the aux streams
 
 
-class Tuner:
+class Autotuner:
     """Measures one graph. Nothing is compiled or run before something is asked for that is not on disk."""
 
     def __init__(self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any]) -> None:
         """`values` are real inputs of the graph by position. Without one of them the graph is not measured."""
         self._reading, self._options, self._values = reading, options, values
         self._store = Store(cache_folder(), setting(device))
-        self._code: SerialCode | None = None
+        self._code: CompiledSerialGraph | None = None
         self._elsewhere: Elsewhere | None = None
         self._keys: list[str] | None = None
-        self._player: Player | None = None
+        self._player: KernelReplayer | None = None
         self._arguments: list[Any] = []
-        self._serial: Graph | None = None
+        self._serial: CudaGraph | None = None
         self._key = plan_key(reading, options)
 
     def kept(self) -> tuple[list[float], Plan, Measurement] | None:
@@ -103,7 +103,7 @@ class Tuner:
             found[kernel] = [(int(count), int(at_once)) for count, at_once in kept]
         return found
 
-    def search(self, space: Space, first: Sequence[Plan] = ()) -> tuple[Plan, Measurement]:
+    def search(self, space: SearchSpace, first: Sequence[Plan] = ()) -> tuple[Plan, Measurement]:
         """The best of the plans that were measured against the serial graph in turns, those of `first` among them.
 
         Ends after about SEARCH_SECONDS; of a graph that takes long fewer plans are measured.
@@ -113,7 +113,7 @@ class Tuner:
         ends = time.monotonic() + SEARCH_SECONDS / 2
         seconds = SEARCH_SECONDS / 4 / max(1, self._options.search)
         repeats = _repeats(whole, 2 * (TURNS + DISCARDED), 8, seconds)
-        brief = _repeats(whole, BRIEFLY * (BRIEF_TURNS + DISCARDED), 4, seconds)
+        brief = _repeats(whole, SCREENED * (BRIEF_TURNS + DISCARDED), 4, seconds)
 
         def fastest(plans: Sequence[Plan]) -> int:
             times = medians_in_turns([player.play(plan) for plan in plans], BRIEF_TURNS, brief)
@@ -146,7 +146,10 @@ class Tuner:
         """
         constants = serial.graph.constants
         compiled, inductor = (self._caller(load_call(text, constants)) for text in (source, serial.source))
-        captured: list[Callable[[], Graph]] = [self._played_serially, *(partial(self._called, c) for c in (compiled, inductor))]
+        captured: list[Callable[[], CudaGraph]] = [
+            self._played_serially,
+            *(partial(self._called, c) for c in (compiled, inductor)),
+        ]
         with torch.no_grad():
             played, streamed, serial_us = self._over_captures(captured, measurement.serial_us)
             direct, direct_serial = self._launched_by_the_host([compiled, inductor])
@@ -160,7 +163,7 @@ class Tuner:
         self._playing()
         return lambda: call(list(self._arguments))
 
-    def _called(self, call: Callable[[], Any]) -> Graph:
+    def _called(self, call: Callable[[], Any]) -> CudaGraph:
         return self._playing().call(call)
 
     def _launched_by_the_host(self, calls: Sequence[Callable[[], Any]]) -> list[float]:
@@ -197,14 +200,14 @@ class Tuner:
             gc.collect()
             torch.cuda.empty_cache()
 
-    def _finalists(self, space: Space, tried: Sequence[Tried]) -> list[Plan]:
+    def _finalists(self, space: SearchSpace, tried: Sequence[MeasuredCandidate]) -> list[Plan]:
         """The fastest plans, and what CUDA priorities make of a few: for the aux streams, or for the caller's kernels there."""
         plans = [t.plan for t in sorted(tried, key=lambda t: t.measured_us)][:FINALISTS]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
         several = [plan for plan in plans[:PRIORITISED] if plan.streams > 1]
         others = [other for plan in several for other in exchanged(space, plan)]
-        return [*plans, *(replace(plan, priority=URGENT) for plan in (*several, *others))]
+        return [*plans, *(replace(plan, priority=HIGH_PRIORITY) for plan in (*several, *others))]
 
     def _finals(self, plans: Sequence[Plan], whole_us: float) -> tuple[Plan, float, float]:
         """The fastest of a few plans, all measured in turns, with the serial time and its own."""
@@ -212,11 +215,11 @@ class Tuner:
         plans = plans[: max(1, int(SEARCH_SECONDS / 4 * 1e6 / (whole_us * (LONG_TURNS + DISCARDED))) - 1)]
         play = self._playing().play
         serial, *times = self._over_captures([self._played_serially, *(partial(play, plan) for plan in plans)], whole_us)
-        close = [i for i, us in enumerate(times) if us <= CLOSE * min(times)]
+        close = [i for i, us in enumerate(times) if us <= TIE_RATIO * min(times)]
         best = min(close, key=lambda i: (plans[i].synchronisations, -plans[i].priority, times[i]))
         return plans[best], serial, times[best]
 
-    def _over_captures(self, captured: Sequence[Callable[[], Graph]], whole_us: float) -> list[float]:
+    def _over_captures(self, captured: Sequence[Callable[[], CudaGraph]], whole_us: float) -> list[float]:
         """The time of each graph in us, over a few captures; fewer, and fewer repeats, where replays or captures take long."""
         seconds = SEARCH_SECONDS / 4
         captures = _repeats(whole_us, len(captured) * (TURNS + DISCARDED), CAPTURES, seconds)
@@ -225,12 +228,12 @@ class Tuner:
         ends = time.monotonic() + seconds
         return means_over_captures(captured, turns, repeats, captures, lambda: time.monotonic() > ends)
 
-    def _serial_code(self) -> SerialCode:
+    def _serial_code(self) -> CompiledSerialGraph:
         if self._code is None:
-            self._code = SerialCode(self._reading)
+            self._code = CompiledSerialGraph(self._reading)
         return self._code
 
-    def _playing(self) -> Player:
+    def _playing(self) -> KernelReplayer:
         if self._player is None:
             code = self._serial_code()
             with unset_fake_temporarily():
@@ -238,12 +241,12 @@ class Tuner:
                 self._player = code.player(self._arguments)
         return self._player
 
-    def _serial_graph(self) -> Graph:
+    def _serial_graph(self) -> CudaGraph:
         if self._serial is None:
             self._serial = self._played_serially()
         return self._serial
 
-    def _played_serially(self) -> Graph:
+    def _played_serially(self) -> CudaGraph:
         return self._playing().serial(self._reading.kernel_order)
 
     def _serial_us(self) -> float:

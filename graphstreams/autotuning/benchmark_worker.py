@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
-from graphstreams.autotuning.replay import Player
+from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import made
 from graphstreams.autotuning.timing import means_over_captures
 from graphstreams.ir.plan import Plan
@@ -70,7 +70,7 @@ def main(path: str) -> None:
 def gain(job: Mapping[str, Any], arguments: Sequence[Any]) -> float:
     """The share of the serial time that the plan saves."""
     launches = record_launches(job["source"], job["lines"], job["constants"], arguments)
-    player = Player(by_kernel(launches, job["kernel_of_launch"], job["kernels"]))
+    player = KernelReplayer(by_kernel(launches, job["kernel_of_launch"], job["kernels"]))
     captured = [partial(player.serial, job["order"]), partial(player.play, Plan.loads(job["plan"]))]
     serial, streamed = means_over_captures(captured, ROUNDS, REPEATS)
     return 1 - streamed / serial

@@ -91,7 +91,7 @@ def leaves(result: Any) -> list[Any]:
     return list(torch.utils._pytree.tree_leaves(result))
 
 
-class Graph:
+class CudaGraph:
     """A captured CUDA graph, and the function that it was captured from, which holds what the graph launches.
 
     A kernel that nothing refers to any more is unloaded (read in triton 3.9.0, `compiler/compiler.py`, and torch 2.15.0,

@@ -14,7 +14,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.list_schedule import varied_schedule
 from graphstreams.planning.local_search import EVALUATED_KERNELS
-from graphstreams.planning.neighborhood import Signature, Space, distinct, signature
+from graphstreams.planning.neighborhood import SearchSpace, Signature, distinct, signature
 from graphstreams.planning.paths import Assignment
 
 Measure = Callable[[Plan], float]
@@ -22,11 +22,11 @@ Fastest = Callable[[Sequence[Plan]], int]
 
 PROPOSALS = 24  # changes simulated for each that is measured
 PARENTS = 3  # how many of the best measured plans are changed further
-BRIEFLY = 4  # plans that are tried briefly for each that is measured
+SCREENED = 4  # plans that are tried briefly for each that is measured
 
 
 @dataclass(frozen=True)
-class Tried:
+class MeasuredCandidate:
     """A plan that was measured: what the simulator said of it, and what it took, in us."""
 
     plan: Plan
@@ -34,14 +34,14 @@ class Tried:
 
 
 def search_by_measuring(
-    space: Space,
+    space: SearchSpace,
     measure: Measure,
     count: int,
     seed: int = 0,
     first: Sequence[Plan] = (),
     enough: Callable[[], bool] = lambda: False,
     fastest: Fastest | None = None,
-) -> list[Tried]:
+) -> list[MeasuredCandidate]:
     """`count` plans, fewer where there are no more or `enough` says so, in the order in which they were measured.
 
     Those of `first` come first. Then half are list schedules, those for the given times and then for varied times; half are
@@ -63,20 +63,20 @@ class _Measuring:
 
     def __init__(
         self,
-        space: Space,
+        space: SearchSpace,
         measure: Measure,
-        dice: random.Random,
+        rng: random.Random,
         count: int,
         enough: Callable[[], bool],
         fastest: Fastest | None,
     ) -> None:
-        self._space, self._measure, self._dice, self._count, self._enough = space, measure, dice, count, enough
+        self._space, self._measure, self._dice, self._count, self._enough = space, measure, rng, count, enough
         self._fastest = fastest or (lambda plans: 0)
         self._proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(space.us))))
-        self._drawn = min(BRIEFLY, self._proposals) if fastest else 1
+        self._drawn = min(SCREENED, self._proposals) if fastest else 1
         self._seen: set[Signature] = set()  # plans that were measured
         self._passed_over: set[Signature] = set()  # plans that were drawn, most of them beside the one that was measured
-        self.tried: list[tuple[Assignment, Tried]] = []
+        self.tried: list[tuple[Assignment, MeasuredCandidate]] = []
         self._parents: list[Assignment] = []
 
     def predicted(self, assignment: Assignment) -> float:
@@ -95,7 +95,7 @@ class _Measuring:
         plan, assignment = plans[chosen], fresh[chosen]
         self._passed_over.update(map(signature, fresh))
         self._seen.add(signature(assignment))
-        self.tried.append((assignment, Tried(plan, self._measure(plan))))
+        self.tried.append((assignment, MeasuredCandidate(plan, self._measure(plan))))
         self._parents = self._best()
 
     def fill(self, propose: Callable[[], Assignment], count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.autotuning.cuda_graph import Graph, no_collection
+from graphstreams.autotuning.cuda_graph import CudaGraph, no_collection
 from graphstreams.autotuning.occupancy import Blocks, blocks_of_graph
 from graphstreams.autotuning.recorded_launches import Launch
 from graphstreams.autotuning.timing import medians_in_turns, times_in_turns
@@ -23,7 +23,7 @@ from graphstreams.runtime.streams import acquire, capture_stream
 SHORTEST_US = 0.5  # what a kernel costs at least
 
 
-class Player:
+class KernelReplayer:
     """Captures and times orders of the kernels of one serial graph on the current device."""
 
     def __init__(self, launches: Sequence[Sequence[Launch]]) -> None:
@@ -37,7 +37,7 @@ class Player:
         anything = torch.zeros(1, device="cuda")
         self._last = self._captured(anything.zero_)
 
-    def serial(self, order: Sequence[int]) -> Graph:
+    def serial(self, order: Sequence[int]) -> CudaGraph:
         """The kernels `order` on one stream."""
 
         def enqueue() -> None:
@@ -73,7 +73,7 @@ class Player:
         event = (sum(raw) - whole) / len(order)
         return {kernel: max(us - event, SHORTEST_US) for kernel, us in zip(order, raw, strict=True)}
 
-    def play(self, plan: Plan) -> Graph:
+    def play(self, plan: Plan) -> CudaGraph:
         """The kernels as `plan` places them."""
         taken = acquire(self._stream, plan.streams - 1, len(plan.events), plan.priority)
         streams, events = (self._stream, *taken[: plan.streams - 1]), taken[plan.streams - 1 :]
@@ -100,7 +100,7 @@ class Player:
 
         return self._captured(enqueue)
 
-    def call(self, function: Callable[[], Any]) -> Graph:
+    def call(self, function: Callable[[], Any]) -> CudaGraph:
         """What any function enqueues on the current stream, captured after two calls of it."""
         with torch.cuda.stream(self._stream):
             for _ in range(2):
@@ -134,10 +134,10 @@ class Player:
                         self._launch(kernel)
                 torch.cuda.current_stream().wait_stream(stream)
 
-    def _captured(self, enqueue: Callable[[], Any], keep_graph: bool = False) -> Graph:
+    def _captured(self, enqueue: Callable[[], Any], keep_graph: bool = False) -> CudaGraph:
         self._warm_up([self._stream])
         torch.cuda.synchronize()
-        graph = Graph(enqueue, keep_graph)
+        graph = CudaGraph(enqueue, keep_graph)
         with torch.cuda.stream(self._stream), no_collection():
             # Other threads of Inductor's compilation may use the device meanwhile.
             graph.captured.capture_begin(pool=self._pool, capture_error_mode="thread_local")

@@ -13,7 +13,7 @@ from torch import fx
 from graphstreams.autotuning.benchmark_worker import precisions
 from graphstreams.autotuning.cache_keys import launch_keys
 from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
-from graphstreams.autotuning.replay import Player
+from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout
 from graphstreams.errors import Unmeasurable
 from graphstreams.inductor import scheduler_nodes
@@ -28,7 +28,7 @@ from graphstreams.verification.wrapper.read import read_wrapper
 MEMORY_SHARE = 0.25  # of the free memory of the device, that buffers held for measuring may take
 
 
-class SerialCode:
+class CompiledSerialGraph:
     """The code that Inductor generates for a graph that was read, with nothing that depends on the order of its kernels."""
 
     def __init__(self, reading: Reading) -> None:
@@ -80,11 +80,11 @@ class SerialCode:
             "precisions": precisions(),
         }
 
-    def player(self, arguments: Sequence[Any]) -> Player:
+    def player(self, arguments: Sequence[Any]) -> KernelReplayer:
         """Compile the code, run it once on `arguments`, and keep what it launched."""
         with torch.no_grad():
             launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
-        return Player(by_kernel(launches, self.reading.order, len(self.reading.kernels.kernels)))
+        return KernelReplayer(by_kernel(launches, self.reading.order, len(self.reading.kernels.kernels)))
 
     def _inputs(self) -> Sequence[fx.Node]:
         return list(self.reading.module.graph.find_nodes(op="placeholder"))

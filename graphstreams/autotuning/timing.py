@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.autotuning.cuda_graph import Graph
+from graphstreams.autotuning.cuda_graph import CudaGraph
 
 DISCARDED = 2  # rounds before those that count
 
@@ -72,13 +72,13 @@ def _host_us(function: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - started) * 1e6
 
 
-def medians_in_turns(graphs: Sequence[Graph], rounds: int = 7, repeats: int = 10) -> list[float]:
+def medians_in_turns(graphs: Sequence[CudaGraph], rounds: int = 7, repeats: int = 10) -> list[float]:
     """The median time of one replay of each graph in us."""
     return [statistics.median(own) for own in times_in_turns([graph.replay for graph in graphs], rounds, repeats)]
 
 
 def means_over_captures(
-    captured: Sequence[Callable[[], Graph]],
+    captured: Sequence[Callable[[], CudaGraph]],
     rounds: int,
     repeats: int,
     captures: int = CAPTURES,

@@ -12,7 +12,17 @@ import torch
 
 from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.benchmark.results import largest_report
-from graphstreams.benchmark.variants import OURS, PLAYED, SERIAL, VARIANTS, Contest, Contestant, Field, Maker, Settings
+from graphstreams.benchmark.variants import (
+    OURS,
+    PLAYED,
+    SERIAL,
+    VARIANTS,
+    BenchmarkSpec,
+    CompiledVariant,
+    Maker,
+    Settings,
+    WorkloadRun,
+)
 from graphstreams.inductor.settings import under_settings
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
@@ -22,18 +32,18 @@ from graphstreams.planning.synchronization import check_plan
 
 
 def enter(
-    entrants: Field, module: torch.nn.Module, values: Sequence[Any], makers: Mapping[str, Maker], settings: Settings
+    entrants: WorkloadRun, module: torch.nn.Module, values: Sequence[Any], makers: Mapping[str, Maker], settings: Settings
 ) -> None:
     """Compile and capture serial Inductor and the rivals of `makers`. Raises RuntimeError where serial fails."""
     every: dict[str, Maker] = {SERIAL: lambda module, settings: torch.compile(module, options=dict(settings)), **makers}
     for name, make in every.items():
         with entrants.entry(name):
-            entrants.compiled[name] = Contestant(make(module, settings), values)
+            entrants.compiled[name] = CompiledVariant(make(module, settings), values)
     entrants.drop_failed()
 
 
 def enter_ours(
-    entrants: Field, module: torch.nn.Module, values: Sequence[Any], options: Mapping[str, Any], settings: Settings
+    entrants: WorkloadRun, module: torch.nn.Module, values: Sequence[Any], options: Mapping[str, Any], settings: Settings
 ) -> dict[str, Plan]:
     """Compile and capture graphstreams under each of VARIANTS; returns the plans by name."""
     plans = {}
@@ -41,7 +51,7 @@ def enter_ours(
         with entrants.entry(f"{OURS}: {name}") as record, tempfile.TemporaryDirectory() as directory:
             chosen = {**options, **variant, "inductor": dict(settings), "dump": directory}
             function = torch.compile(module, backend="graphstreams", options=chosen)
-            entrants.compiled[f"{OURS}: {name}"] = Contestant(function, values)
+            entrants.compiled[f"{OURS}: {name}"] = CompiledVariant(function, values)
             verdict, plan = _verdict(Path(directory))
             record.update(verdict)
             if plan is not None:
@@ -58,7 +68,7 @@ def _verdict(directory: Path) -> tuple[dict[str, Any], Plan | None]:
     return kept, Plan.loads(plan.read_text()) if plan.exists() else None
 
 
-def enter_player(entrants: Field, module: torch.nn.Module, values: Sequence[Any], settings: Settings) -> None:
+def enter_player(entrants: WorkloadRun, module: torch.nn.Module, values: Sequence[Any], settings: Settings) -> None:
     """Make the kernels of the serial graph ready to be played. Forgets what Dynamo has compiled, so it has to come first."""
     from graphstreams.benchmark.replayable import player_of
 
@@ -69,7 +79,7 @@ def enter_player(entrants: Field, module: torch.nn.Module, values: Sequence[Any]
         entrants.playable = graphs[0]
 
 
-def enter_policies(entrants: Field, plans: Mapping[str, Plan], contest: Contest) -> None:
+def enter_policies(entrants: WorkloadRun, plans: Mapping[str, Plan], contest: BenchmarkSpec) -> None:
     """The kernels of the serial graph, to be played as our plans and as the policies of `contest` place them."""
     if entrants.playable is None:
         return
@@ -99,7 +109,7 @@ def plan_of(graph: KernelGraph, assignment: Assignment, us: Sequence[float]) -> 
     return assemble(graph, assignment, timing, us, 1 + max(assignment.stream, default=0), 0.0)
 
 
-def _play(entrants: Field, name: str, player: Any, graph: KernelGraph, plan: Plan, record: dict[str, Any]) -> None:
+def _play(entrants: WorkloadRun, name: str, player: Any, graph: KernelGraph, plan: Plan, record: dict[str, Any]) -> None:
     check_plan(graph, plan)
     entrants.played[name] = partial(player.play, plan)
     waits = [(event.after, wait.kernel) for event in plan.events for wait in event.waits]

@@ -10,8 +10,8 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from graphstreams.autotuning.replay import Player
-from graphstreams.autotuning.serial_code import SerialCode
+from graphstreams.autotuning.replay import KernelReplayer
+from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.inductor.compile import PostGradBackend
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.reading import Reading
@@ -24,7 +24,7 @@ class Playable:
     """One graph: what was read of it, and its compiled kernels."""
 
     reading: Reading
-    player: Player
+    player: KernelReplayer
 
     @property
     def graph(self) -> KernelGraph:
@@ -45,7 +45,7 @@ def player_of(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Playable]:
 
     def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
         reading = read_graph(gm, f"graph {len(found)}", names)
-        code = SerialCode(reading)
+        code = CompiledSerialGraph(reading)
         with unset_fake_temporarily():
             found.append(Playable(reading, code.player(code.arguments(inputs_by_position(reading.module, values)))))
 

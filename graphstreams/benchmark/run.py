@@ -20,7 +20,7 @@ from graphstreams.autotuning.timing import host_times_in_turns, times_in_turns
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.compile_variants import enter, enter_ours, enter_player, enter_policies
 from graphstreams.benchmark.results import summary
-from graphstreams.benchmark.variants import SERIAL, Contest, Contestant, Field, Inputs, Settings
+from graphstreams.benchmark.variants import SERIAL, BenchmarkSpec, CompiledVariant, Inputs, Settings, WorkloadRun
 from graphstreams.inductor.compile import recompile_limit
 
 REPEATS, DIRECT_REPEATS, DIRECT_RUNS = 20, 5, 5
@@ -29,7 +29,7 @@ CAPTURES = 5  # of each CUDA graph that is timed: one differs from another by up
 
 
 def run_workload(
-    title: str, make: Callable[[], tuple[torch.nn.Module, Inputs]], contest: Contest, deterministic: bool = True
+    title: str, make: Callable[[], tuple[torch.nn.Module, Inputs]], contest: BenchmarkSpec, deterministic: bool = True
 ) -> dict[str, Any]:
     """Everything about one workload, as plain data: "title", "rivals" by name, "seconds", and "failed" where nothing ran.
 
@@ -37,7 +37,7 @@ def run_workload(
     played; without, each compile tunes its reductions by itself, so that only times can be compared. Never raises: what fails
     is written down and printed.
     """
-    started, entrants = time.perf_counter(), Field()
+    started, entrants = time.perf_counter(), WorkloadRun()
     row: dict[str, Any] = {"title": title, "rivals": entrants.rivals}
     settings = {"deterministic": deterministic}
     torch.compiler.reset()
@@ -55,7 +55,7 @@ def run_workload(
     return row
 
 
-def _run(entrants: Field, module: torch.nn.Module, inputs: Inputs, contest: Contest, settings: Settings) -> None:
+def _run(entrants: WorkloadRun, module: torch.nn.Module, inputs: Inputs, contest: BenchmarkSpec, settings: Settings) -> None:
     values = inputs(0)
     if settings["deterministic"]:
         enter_player(entrants, module, values, settings)
@@ -87,7 +87,7 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def compare_bits(entrants: Field, inputs: Inputs, replays: int) -> None:
+def compare_bits(entrants: WorkloadRun, inputs: Inputs, replays: int) -> None:
     """Count the runs of each compiled rival whose outputs or changed inputs have other bits than serial's."""
     for name in entrants.compiled:
         runs = {"graph": replays, "direct": min(DIRECT_RUNS, replays)}
@@ -104,7 +104,7 @@ def compare_bits(entrants: Field, inputs: Inputs, replays: int) -> None:
             entrants.drop_failed()
 
 
-def _compare(record: dict[str, Any], other: Contestant, fresh: Sequence[Any], expected: Sequence[Any], way: str) -> None:
+def _compare(record: dict[str, Any], other: CompiledVariant, fresh: Sequence[Any], expected: Sequence[Any], way: str) -> None:
     found = other.results(fresh, way == "direct")
     if equal_bits(expected, found):
         return
@@ -137,7 +137,7 @@ def _apart(first: Any, second: Any) -> float:
     return gap if gap == gap else float("inf")
 
 
-def time_in_turns(entrants: Field, values: Sequence[Any], rounds: int) -> None:
+def time_in_turns(entrants: WorkloadRun, values: Sequence[Any], rounds: int) -> None:
     """Add median and quartiles of each rival on `values`, as a CUDA graph and, where it is compiled, launched directly.
 
     Each capture of a graph is timed in its part of the rounds; the first is the one whose bits were compared. Of direct calls
@@ -181,7 +181,7 @@ def samples_over_captures(captured: Callable[[bool], Mapping[str, Callable[[], N
     return samples
 
 
-def _captured(entrants: Field, again: bool) -> dict[str, Callable[[], None]]:
+def _captured(entrants: WorkloadRun, again: bool) -> dict[str, Callable[[], None]]:
     """What replays a capture of each rival, by name; with `again` a new one of those that were compiled."""
     replays: dict[str, Callable[[], None]] = {}
     for name, each in entrants.compiled.items():

@@ -10,9 +10,9 @@ from tabulate import tabulate
 from graphstreams.benchmark.variants import OURS, PLAYED, SERIAL, VARIANTS
 
 Row = Mapping[str, Any]  # one workload: "title", "rivals" by name, "seconds", and "failed" where it could not run at all
-Groups = Mapping[str, str]  # title of a column -> a rival's name, or what stands in front of ": " in those of several
+Partition = Mapping[str, str]  # title of a column -> a rival's name, or what stands in front of ": " in those of several
 
-OUR_GROUPS: Groups = {f"graphstreams, {name}": f"{OURS}: {name}" for name in VARIANTS}
+OUR_GROUPS: Partition = {f"graphstreams, {name}": f"{OURS}: {name}" for name in VARIANTS}
 SETTINGS = {"deterministic": "with Inductor's setting `deterministic`", "default": "with Inductor's own settings"}
 # What the bits may differ by where rounding is the only difference: bf16 keeps 8 bits, and a few sums follow each other.
 ROUNDING = 0.05
@@ -90,17 +90,17 @@ def _belongs(name: str, group: str) -> bool:
     return name == group or name.startswith(f"{group}: ")
 
 
-def speed_table(rows: Sequence[Row], groups: Groups) -> str:
+def speed_table(rows: Sequence[Row], groups: Partition) -> str:
     """Serial time and the speed-up of the fastest rival of each group, one row a workload."""
     return _table(rows, groups, "graph", _note)
 
 
-def direct_table(rows: Sequence[Row], groups: Groups) -> str:
+def direct_table(rows: Sequence[Row], groups: Partition) -> str:
     """The same where the host launches every kernel."""
     return _table(rows, groups, "direct", _variant)
 
 
-def host_table(rows: Sequence[Row], groups: Groups) -> str:
+def host_table(rows: Sequence[Row], groups: Partition) -> str:
     """The host time of serial's call, and how many times as long that of each group's cheapest rival is."""
     lines = []
     for row in rows:
@@ -154,7 +154,7 @@ def times_table(rows: Sequence[Row]) -> str:
     return markdown(lines, ["workload", "rival", "graph us", "direct us", "host us", "note"])
 
 
-def progress(row: Row, groups: Groups) -> str:
+def progress(row: Row, groups: Partition) -> str:
     """One workload in one line."""
     if row.get("failed"):
         return f"{row['title']}: failed: {shortened(row['failed'])}"
@@ -165,7 +165,7 @@ def progress(row: Row, groups: Groups) -> str:
     return f"{row['title']}: serial {_median(row, 'graph')} us; {', '.join(shown)}{failed} ({row['seconds']:.0f} s)"
 
 
-def _table(rows: Sequence[Row], columns: Groups, way: str, note: Callable[[Row, str, str], str]) -> str:
+def _table(rows: Sequence[Row], columns: Partition, way: str, note: Callable[[Row, str, str], str]) -> str:
     lines = []
     for row in rows:
         if row.get("failed"):

@@ -31,7 +31,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-class Contestant(Captured):
+class CompiledVariant(Captured):
     """A compiled function with inputs of its own, as a CUDA graph and launched by the host."""
 
     def __init__(self, function: Function, values: Sequence[Any]) -> None:
@@ -53,7 +53,7 @@ class Contestant(Captured):
 
 
 @dataclass(frozen=True)
-class Contest:
+class BenchmarkSpec:
     """Who takes part beside serial Inductor and graphstreams, and how often each is run."""
 
     makers: Mapping[str, Maker] = field(default_factory=dict)  # by the rival's name: "group" or "group: variant"
@@ -65,11 +65,11 @@ class Contest:
 
 
 @dataclass
-class Field:
+class WorkloadRun:
     """All that is timed in turns for one workload, and what is known of each rival."""
 
     rivals: dict[str, dict[str, Any]] = field(default_factory=lambda: {SERIAL: {}})
-    compiled: dict[str, Contestant] = field(default_factory=dict)
+    compiled: dict[str, CompiledVariant] = field(default_factory=dict)
     played: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what captures each as a CUDA graph
     playable: Any = None  # the serial graph's kernels, with the memory that the played graphs use
 

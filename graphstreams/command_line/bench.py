@@ -12,8 +12,8 @@ import torch
 
 from graphstreams.benchmark.results import environment, write
 from graphstreams.benchmark.run import REPEATS, captures_in, prepared, release, run_workload
-from graphstreams.benchmark.tables import OUR_GROUPS, Groups, progress, report
-from graphstreams.benchmark.variants import OURS, PLAYED, SERIAL, Contest, Inputs, Maker, Policy
+from graphstreams.benchmark.tables import OUR_GROUPS, Partition, progress, report
+from graphstreams.benchmark.variants import OURS, PLAYED, SERIAL, BenchmarkSpec, Inputs, Maker, Policy
 from graphstreams.command_line.importer import load_function, load_mapping
 from graphstreams.messages import shown
 
@@ -68,7 +68,7 @@ def run(
     function: str,
     batch: Sequence[int],
     settings: Sequence[str],
-    contest: Contest,
+    contest: BenchmarkSpec,
     out: Path | None,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def run(
     return result
 
 
-def empty_result(title: str, groups: Groups, settings: Sequence[str], rounds: int, replays: int) -> dict[str, Any]:
+def empty_result(title: str, groups: Partition, settings: Sequence[str], rounds: int, replays: int) -> dict[str, Any]:
     """The result of a bench of which nothing has been measured yet, for `add_row` and `reports.contest.report`."""
     passes: dict[str, list[Any]] = {setting: [] for setting in settings}
     captures = captures_in(rounds)

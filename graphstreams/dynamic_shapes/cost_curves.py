@@ -17,7 +17,7 @@ MOST_PARTS = 32  # of one kernel; a roofline has up to three
 
 
 @dataclass(frozen=True)
-class Growth:
+class CostCurve:
     """A number over the size."""
 
     parts: Sequence[Polynomial] | None  # whose maximum it is; None where it is not seen to be one
@@ -30,7 +30,7 @@ class Growth:
         return float(self.otherwise.xreplace({SIZE: sympy.Integer(size)}))
 
 
-class KernelTimes:
+class KernelCostCurves:
     """The us of every kernel of a graph, as functions of one size.
 
     The size may be an expression: of the sizes in it the first by name varies, so that `s0 * s1` at s1 = 16 is 16 times s0.
@@ -53,10 +53,10 @@ class KernelTimes:
         self._costs = [self.growth(cost) for cost in costs]
         self._known: dict[int, list[float]] = {}
 
-    def growth(self, expression: sympy.Expr) -> Growth:
+    def growth(self, expression: sympy.Expr) -> CostCurve:
         """What an expression in the dynamic sizes is over the size. Raises ValueError where an example value is missing."""
         parts = self._values.parts(expression)
-        return Growth(parts) if parts is not None else Growth(None, self._values.substituted(expression))
+        return CostCurve(parts) if parts is not None else CostCurve(None, self._values.substituted(expression))
 
     def at(self, size: int) -> list[float]:
         """The us of each kernel at `size`. Raises ValueError where one is not a finite number of at least 0."""

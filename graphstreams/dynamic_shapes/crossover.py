@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from graphstreams.costs.footprint import footprints
 from graphstreams.costs.roofline import Roofline
-from graphstreams.dynamic_shapes.cost_curves import KernelTimes, anchored
-from graphstreams.dynamic_shapes.threshold import Curves, Simulate, set_by_user, solve
+from graphstreams.dynamic_shapes.cost_curves import KernelCostCurves, anchored
+from graphstreams.dynamic_shapes.threshold import GainCurves, Simulate, set_by_user, solve
 from graphstreams.dynamic_shapes.tokens import Tokens
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
@@ -23,21 +23,21 @@ PlanAt = Callable[[KernelGraph, Sequence[float]], Plan]  # from kernels with the
 
 
 @dataclass(frozen=True)
-class Sizing:
+class CostsBySize:
     """What a graph's kernels take at any number of tokens."""
 
     tokens: Tokens
     kernels: KernelGraph
-    times: KernelTimes
+    times: KernelCostCurves
     slowdown: float = 1.0  # of plans, beside the serial graph, against their prediction
     simulate: Simulate | None = None
     loses_at: int | None = None  # a number of tokens that is known to be too large
 
-    def curves(self, plan: Plan) -> Curves:
+    def curves(self, plan: Plan) -> GainCurves:
         """Serial and streamed time over the number of tokens."""
-        return Curves(self.kernels, self.times, plan, self.simulate, self.slowdown)
+        return GainCurves(self.kernels, self.times, plan, self.simulate, self.slowdown)
 
-    def corrected(self, plan: Plan, measured_gain: float | None) -> Sizing:
+    def corrected(self, plan: Plan, measured_gain: float | None) -> CostsBySize:
         """The same where a plan for the example was measured to gain other than predicted: all sizes are off by as much."""
         _, serial, streamed = replace(self, slowdown=1.0).curves(plan).at(self.tokens.example)
         if measured_gain is None or not streamed:
@@ -61,7 +61,7 @@ class Sizing:
 
 def sizing_of(
     tokens: Tokens, kernels: KernelGraph, us: Sequence[float], device: Device, event_us: float | None = None
-) -> Sizing:
+) -> CostsBySize:
     """`us` are the kernels' times at the example sizes, measured or not; the roofline of `device` tells how they grow.
 
     What each kernel takes of the GPU grows with them. A wait across streams adds `event_us` us, where it is given. Raises
@@ -69,7 +69,7 @@ def sizing_of(
     """
     model = Roofline(device)
     costs = anchored([model.expression(kernel) for kernel in kernels.kernels], us, kernels.sizes)
-    times, predecessors = KernelTimes(costs, tokens.size, kernels.sizes), kernels.predecessors()
+    times, predecessors = KernelCostCurves(costs, tokens.size, kernels.sizes), kernels.predecessors()
     touched = {
         access.bytes for kernel in kernels.kernels if kernel.kind != "none" for access in (*kernel.reads, *kernel.writes)
     }
@@ -80,19 +80,19 @@ def sizing_of(
         # As plans are made: in a CUDA graph the first kernels of all streams wait for nothing.
         return simulate(assignment, predecessors, us, taken, EVENT_US if event_us is None else event_us, fork_us=0.0)
 
-    return Sizing(tokens, kernels, times, simulate=simulated)
+    return CostsBySize(tokens, kernels, times, simulate=simulated)
 
 
 @dataclass(frozen=True)
-class Fewer:
+class SmallerSizes:
     """A plan for calls with fewer tokens than the example, which is to run serially."""
 
-    sizing: Sizing  # its example is the number of tokens that the plan is made for
+    sizing: CostsBySize  # its example is the number of tokens that the plan is made for
     plan: Plan
     us: tuple[float, ...]
 
 
-def plan_for_fewer(sizing: Sizing, options: Options, event_us: float, plan_at: PlanAt) -> Fewer | None:
+def plan_for_fewer(sizing: CostsBySize, options: Options, event_us: float, plan_at: PlanAt) -> SmallerSizes | None:
     """A plan that gains at `options.max_tokens`, else at half the example's tokens, a quarter and so on; None without one.
 
     List schedules, to which a wait adds `event_us` us, tell at how many; `plan_at` makes the plan. Raises ValueError where a
@@ -106,6 +106,6 @@ def plan_for_fewer(sizing: Sizing, options: Options, event_us: float, plan_at: P
         if quick.streams > 1 and sizing.curves(quick).gains(count, options.min_gain):
             plan = plan_at(replace(sizing.kernels, sizes=sizing.times.sizes(count)), us)
             tokens = replace(sizing.tokens, example=count, limits=(low, max(low, example - 1)))
-            return Fewer(replace(sizing, tokens=tokens, loses_at=example), plan, tuple(us))
+            return SmallerSizes(replace(sizing, tokens=tokens, loses_at=example), plan, tuple(us))
         count = 0 if options.max_tokens is not None else count // 2
     return None

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, floor, fsum, sqrt
 
-from graphstreams.dynamic_shapes.cost_curves import KernelTimes
+from graphstreams.dynamic_shapes.cost_curves import KernelCostCurves
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Point, Threshold
@@ -29,17 +29,17 @@ HIGHEST = 2**16  # sizes above are not looked at
 CONFIRMATIONS = 6  # sizes that are measured at most
 PLAUSIBLE = 16  # times the example, up to which a size without a limit is measured
 STEP_DOWN = 4  # from a size that does not gain to the next that is measured, where none is known to gain
-CLOSE = 1.1  # times a size that gains, below which one that does not is near enough
+TIE_RATIO = 1.1  # times a size that gains, below which one that does not is near enough
 ROUNDING = 1e-9  # of sums taken in another order
 
 
-class Curves:
+class GainCurves:
     """Predicted serial and streamed us of one graph over a size."""
 
     def __init__(
         self,
         graph: KernelGraph,
-        times: KernelTimes,
+        times: KernelCostCurves,
         plan: Plan | Replan,
         simulate: Simulate | None = None,
         slowdown: float = 1.0,
@@ -84,7 +84,7 @@ class Curves:
         return isinstance(self._plan, Plan) and self._simulate is None and self._times.breakpoints() is not None
 
 
-def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
+def solve(curves: GainCurves, symbol: str, example: int, min_gain: float, limits: tuple[int, int] = (1, HIGHEST)) -> Threshold:
     """The sizes around `example`, for which the plan was made, at which the predicted gain is at least `min_gain`.
 
     Where `example` does not gain, the nearest smaller sizes that do, else the nearest larger ones. Looked at are sizes
@@ -116,7 +116,7 @@ def solve(curves: Curves, symbol: str, example: int, min_gain: float, limits: tu
     )
 
 
-def set_by_user(curves: Curves, symbol: str, example: int, max_size: int, limits: tuple[int, int]) -> Threshold:
+def set_by_user(curves: GainCurves, symbol: str, example: int, max_size: int, limits: tuple[int, int]) -> Threshold:
     """The threshold that the user gave, with the same curves; nothing is solved. Arguments otherwise as for `solve`."""
     low, high = limits
     curve = _curve(curves, low, high, [example, max_size, max_size + 1])
@@ -189,10 +189,10 @@ def _next(gaining: int, losing: int | None, start: int, low: int, high: int) -> 
     if not gaining:
         return max(low, losing // STEP_DOWN) if losing > low else None
     middle = round(sqrt(gaining * losing))
-    return middle if gaining < middle < losing and losing >= CLOSE * gaining else None
+    return middle if gaining < middle < losing and losing >= TIE_RATIO * gaining else None
 
 
-def _tried(curves: Curves) -> str:
+def _tried(curves: GainCurves) -> str:
     return "" if curves.exact else " tried"
 
 
@@ -217,7 +217,7 @@ def _run(grid: Sequence[int], gaining: Sequence[bool], example: int) -> tuple[in
     return first, last
 
 
-def _edge(curves: Curves, min_gain: float, gaining: int, losing: int) -> int:
+def _edge(curves: GainCurves, min_gain: float, gaining: int, losing: int) -> int:
     """The size next to one that loses that still gains, by bisection."""
     while abs(losing - gaining) > 1:
         middle = (losing + gaining) // 2
@@ -228,6 +228,6 @@ def _edge(curves: Curves, min_gain: float, gaining: int, losing: int) -> int:
     return gaining
 
 
-def _curve(curves: Curves, low: int, high: int, marks: Iterable[int]) -> tuple[Point, ...]:
+def _curve(curves: GainCurves, low: int, high: int, marks: Iterable[int]) -> tuple[Point, ...]:
     powers = {2**k for k in range(high.bit_length()) if low <= 2**k <= high}
     return tuple(curves.at(size) for size in sorted(powers | {low, high} | set(marks)))

@@ -23,7 +23,7 @@ from torch._inductor.virtualized import V
 
 from graphstreams.inductor import user_triton
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.ir.alias_sets import Storages
+from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.kernels import Access
 
 _GEMMS = {"mm", "bmm", "addmm", "baddbmm", "_scaled_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm"}
@@ -169,7 +169,7 @@ def _may_cooperate(device: torch.device, sizes: Sequence[sympy.Expr]) -> bool:
     return config.triton.cooperative_reductions or V.choices.should_use_cooperative_reduction(device, *sizes)
 
 
-def accesses(nodes: Sequence[Any], lowered: Lowered, storages: Storages) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+def accesses(nodes: Sequence[Any], lowered: Lowered, storages: AliasSets) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
     """Storages that the nodes together read and write, with bytes; what stays inside them does not count as read."""
     graph = lowered.graph
     made = {buffer for node in nodes for buffer in node.get_buffer_names()}

@@ -51,7 +51,9 @@ def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence
     return node
 
 
-def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]) -> None:
+def extend_lifetimes(
+    module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
+) -> None:
     """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before."""
     inner = fx.Graph()
     inside = [_placeholder(inner, value) for value in values]
@@ -61,7 +63,7 @@ def hold(module: fx.GraphModule, event: int, stream: int, dependencies: Sequence
     set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
 
 
-def realise(
+def force_realize(
     module: fx.GraphModule, values: Sequence[fx.Node], strides: Mapping[fx.Node, Sequence[int]] = MappingProxyType({})
 ) -> None:
     """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use.

@@ -29,7 +29,7 @@ RUNTIME_IMPORT = "from graphstreams.runtime.streams import acquire_for_call as _
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
+class RewriteInfo:
     """Says that a module was rewritten, and what its wrapper needs."""
 
     events: int
@@ -138,7 +138,7 @@ class SerialWrapperCodegen(wrapper.PythonWrapperCodegen):
 class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
     """Emits `event3.record(stream1)` and `event3.wait(stream2)` for the stream operations of a rewritten graph."""
 
-    def __init__(self, mark: Mark) -> None:
+    def __init__(self, mark: RewriteInfo) -> None:
         self._mark = mark
         self._guards: list[int] = []  # of the device guards entered, how many aux streams they took
         self._stream_index = 0  # of the context that is being generated, as Inductor counts

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class Storages:
+class AliasSets:
     """Disjoint sets of buffer names; every name starts as its own storage."""
 
     def __init__(self, inputs: Iterable[str] = ()) -> None:

@@ -20,7 +20,7 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Realised:
+class RealizedValue:
     """How Inductor stored a value: as which of its operations, counted from 0, and with which strides."""
 
     position: int
@@ -41,7 +41,7 @@ class Reading:
     peak_memory: int  # bytes of buffers alive at once
     storages: dict[fx.Node, str]  # storage of each input and target, as the kernels' accesses name it
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
-    realised: dict[fx.Node, Realised] = field(default_factory=dict)  # of targets that have a buffer of their own
+    realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # of targets that have a buffer of their own
 
     @property
     def kernel_order(self) -> list[int]:

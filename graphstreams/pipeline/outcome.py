@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from graphstreams.autotuning.autotuner import Tuner
-from graphstreams.errors import Serial, Unsupported
+from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.errors import StaySerial, Unsupported
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.reports.report import Report
@@ -30,7 +30,9 @@ class Outcome:
     stage: str = field(default="", repr=False)  # that runs, or ran last
     example: int | None = None  # tokens of the call that is compiled, where each call chooses them
     added: tuple[tuple[int, int], ...] = ()  # lines that the report's wrapper has more than the serial one, by place
-    tuner: Tuner | None = field(default=None, repr=False)  # where the times come from it, from this compile or an earlier one
+    tuner: Autotuner | None = field(
+        default=None, repr=False
+    )  # where the times come from it, from this compile or an earlier one
 
     @property
     def times_code(self) -> bool:
@@ -44,7 +46,7 @@ def guarded(outcome: Outcome) -> Iterator[None]:
     """Within this context nothing is raised: what stops a stage becomes the report's verdict, and there is no module."""
     try:
         yield
-    except (Serial, Unsupported) as stop:
+    except (StaySerial, Unsupported) as stop:
         verdict = getattr(stop, "verdict", "serial")
         _stop(outcome, verdict, str(stop))
     except Exception as error:
@@ -76,7 +78,7 @@ def note(outcome: Outcome, text: str) -> None:
     outcome.report = replace(outcome.report, notes=(*outcome.report.notes, text))
 
 
-def close_tuner(outcome: Outcome) -> None:
+def close_autotuner(outcome: Outcome) -> None:
     """Give back what measuring took."""
     if outcome.tuner is not None:
         outcome.tuner.close()

@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx
 
 from graphstreams.dynamic_shapes.tokens import dynamic_tokens, token_count
-from graphstreams.errors import CannotJoin, Serial
+from graphstreams.errors import CannotJoin, StaySerial
 from graphstreams.inductor import conformance, wrapper_codegen
 from graphstreams.inductor.joined_launches import chosen_subgraphs, joined_kernels, most_saved_us, template_count
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
@@ -19,7 +19,7 @@ from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.pipeline.outcome import Outcome, close_tuner, guarded, note, stage
+from graphstreams.pipeline.outcome import Outcome, close_autotuner, guarded, note, stage
 from graphstreams.pipeline.select_plan import best_plan, check_gain, check_speed
 from graphstreams.pipeline.select_token_range import plan_for_tokens, streamed_part
 from graphstreams.reading.reader import read
@@ -29,9 +29,9 @@ from graphstreams.rewriting.agreement import disagreement, matching_outputs
 from graphstreams.rewriting.kernel_differences import kernel_differences
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Host, find_host, join
-from graphstreams.runtime.allocator import unsuited
+from graphstreams.runtime.allocator import unsupported_allocator
 from graphstreams.runtime.dispatch import Dispatch, cannot_settle, sizes_of
-from graphstreams.runtime.streams import lacking
+from graphstreams.runtime.streams import missing_stream_api
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import launch_order, read_bodies
 
@@ -56,7 +56,7 @@ def run_stages(
         try:
             _stages(outcome, gm, options, input_names, texts, inputs, serial)
         finally:
-            close_tuner(outcome)
+            close_autotuner(outcome)
     return outcome
 
 
@@ -66,12 +66,12 @@ def _stages(
 ) -> None:  # fmt: skip
     with stage(outcome, "read"):
         if (
-            reason := unsuited()
-            or lacking(at_hand=outcome.device is None)
+            reason := unsupported_allocator()
+            or missing_stream_api(at_hand=outcome.device is None)
             or unusable_setting()
             or wrapper_codegen.foreign_generator()
         ):
-            raise Serial("serial", reason)
+            raise StaySerial("serial", reason)
         final = _final_graph(gm, finished=serial is not None)
         reading = outcome.reading = read(final, outcome.report.name, input_names, stream_settings())
         _check_collectives(reading)
@@ -114,7 +114,7 @@ def _stages(
 def finish(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, options: Options) -> None:
     """Join the two bodies, prove the text, time it if the plan was measured, and prove the text that runs.
 
-    Raises Serial if it is not proved or not worth it.
+    Raises StaySerial if it is not proved or not worth it.
     """
     if not (timed := outcome.times_code):
         source = _as_it_runs(outcome, serial, streamed, host, dispatch)
@@ -147,22 +147,27 @@ def _joined(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, di
     with stage(outcome, "verify"):
         assert outcome.reading is not None
         if difference := disagreement(serial, streamed, outcome.reading.mutated):
-            raise Serial("refused", difference)
+            raise StaySerial("refused", difference)
         try:
             outputs = matching_outputs(serial, streamed, host)
             told = outcome.report.as_verdict("clean").lines if settled else []
             joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, told)
         except CannotJoin as reason:
-            raise Serial("refused", str(reason)) from None
+            raise StaySerial("refused", str(reason)) from None
         if joined.own_kernels and (why := cannot_settle()):
-            raise Serial("serial", f"{joined.own_kernels} kernels only run on streams, and {why}")
+            raise StaySerial("serial", f"{joined.own_kernels} kernels only run on streams, and {why}")
         outcome.added, outcome.report = joined.added, replace(outcome.report, own_kernels=joined.own_kernels)
         return joined.source
 
 
 def _unusable(device: Device | None) -> str:
     """Return what keeps every graph serial here; empty if nothing does."""
-    return unsuited() or lacking(at_hand=device is None) or unusable_setting() or wrapper_codegen.foreign_generator()
+    return (
+        unsupported_allocator()
+        or missing_stream_api(at_hand=device is None)
+        or unusable_setting()
+        or wrapper_codegen.foreign_generator()
+    )
 
 
 def _final_graph(gm: fx.GraphModule, finished: bool) -> fx.GraphModule:
@@ -183,11 +188,11 @@ def _host_of(serial: Lowered) -> Host:
         host = find_host(serial.source)
     except CannotJoin as reason:
         with serial.active():
-            raise Serial("serial", f"{reason}{conformance.where_cut(serial)}; each of them stays serial") from None
+            raise StaySerial("serial", f"{reason}{conformance.where_cut(serial)}; each of them stays serial") from None
     with serial.active():
         cut = conformance.where_cut(serial) if host.name != "call" else ""
     if cut:
-        raise Serial("serial", f"Inductor keeps a part of it out of its CUDA graph{cut}; the rest stays serial")
+        raise StaySerial("serial", f"Inductor keeps a part of it out of its CUDA graph{cut}; the rest stays serial")
     return host
 
 
@@ -197,7 +202,7 @@ def _check_subgraphs(serial: Lowered) -> None:
     if found:
         # Its kernels are in a function of their own, of which the proof knows nothing.
         text = f"Inductor's setting max_autotune chose a subgraph (decompose_k) for {found[0]}, which the proof doesn't read"
-        raise Serial("serial", f"{text}; with triton.num_decompose_k_splits=0 it chooses none")
+        raise StaySerial("serial", f"{text}; with triton.num_decompose_k_splits=0 it chooses none")
 
 
 def _sizes(host: Host, module: fx.GraphModule) -> dict[str, str]:
@@ -219,7 +224,7 @@ def _check_collectives(reading: Reading) -> None:
     for kernel in reading.kernels.kernels:
         if found := [launch for launch in kernel.launches if "_c10d_functional" in launch]:
             # Of several ranks each would need the same plan, and NCCL's kernels spin beside ours.
-            raise Serial("serial", f"it holds a collective ({found[0]}): such graphs are not put on streams yet")
+            raise StaySerial("serial", f"it holds a collective ({found[0]}): such graphs are not put on streams yet")
 
 
 def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
@@ -228,11 +233,11 @@ def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
     tokens = token_count(gm)
     # For a dynamic size this comparison becomes a guard: another graph is compiled for the other side of it.
     if tokens is not None and tokens > options.max_tokens:
-        raise Serial("serial", f"its first matrix product has {tokens} rows, more than max_tokens={options.max_tokens}")
+        raise StaySerial("serial", f"its first matrix product has {tokens} rows, more than max_tokens={options.max_tokens}")
 
 
 def _prove(outcome: Outcome, source: str, streamed: Lowered) -> None:
-    """Check the text with both bodies. Raises Serial if it has a race or another order than the plan."""
+    """Check the text with both bodies. Raises StaySerial if it has a race or another order than the plan."""
     reading, plan = outcome.reading, outcome.report.plan
     assert reading is not None and plan is not None
     with stage(outcome, "verify"):
@@ -246,13 +251,13 @@ def _prove(outcome: Outcome, source: str, streamed: Lowered) -> None:
         races = tuple(str(race) for body in bodies for race in find_races(body))
         outcome.report = replace(outcome.report, order_kept=not difference, races=races)
         if races:
-            raise Serial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
+            raise StaySerial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
         if difference:
-            raise Serial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
+            raise StaySerial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
 
 
 def _compare(outcome: Outcome, serial: Lowered, streamed: Lowered, options: Options) -> None:
-    """Compare the launches and the memory of the two bodies. Raises Serial if the streamed one is not worth them."""
+    """Compare the launches and the memory of the two bodies. Raises StaySerial if the streamed one is not worth them."""
     with stage(outcome, "verify"):
         with streamed.active():
             launches, memory = conformance.launch_count(streamed), peak_memory(streamed)
@@ -275,7 +280,7 @@ def _check_rival(outcome: Outcome, serial: Lowered, streamed: Lowered, launches:
         templates -= template_count(streamed)
     if report.measurement is None and templates > 0:
         text = f"max-autotune chose templates for {templates} of the serial code's kernels, which streams go without"
-        raise Serial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
+        raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
     lost = launches - report.kernels_serial - sum(len(kernels) - 1 for kernels in joined)
     check_gain(report, options, lost, device, most_saved_us(joined, report.us) if report.us else 0.0)
 
@@ -284,4 +289,4 @@ def _check_memory(serial: int, streamed: int, options: Options) -> None:
     allowed = max(options.max_extra_memory * serial, ALLOWED_MEMORY)
     if streamed - serial > allowed:
         extra = (streamed - serial) / 2**20
-        raise Serial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")
+        raise StaySerial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")

@@ -8,20 +8,20 @@ from dataclasses import replace
 from math import fsum
 from typing import Any
 
-from graphstreams.autotuning.autotuner import Tuner
+from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.costs.profile import price_from_profile
 from graphstreams.costs.roofline import Roofline
-from graphstreams.errors import Serial, Unmeasurable
+from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.pipeline.outcome import Outcome, close_tuner, note, stage
+from graphstreams.pipeline.outcome import Outcome, close_autotuner, note, stage
 from graphstreams.planning.local_search import search_on_simulator
 from graphstreams.planning.modelled_plan import plan_space, simulated_plan
-from graphstreams.planning.paths import longest_remaining
+from graphstreams.planning.paths import bottom_levels
 from graphstreams.planning.synchronization import check_plan
 from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reports.report import Report
@@ -36,7 +36,7 @@ def best_plan(outcome: Outcome, reading: Reading, options: Options, inputs: Sequ
     """The plan for the sizes of the call that is compiled, put into the report with the kernels' prices.
 
     With `inputs`, the real ones as far as they are known, it is a measured one where the GPU at hand can run the kernels.
-    Raises Serial where it gains less than `options.min_gain`.
+    Raises StaySerial where it gains less than `options.min_gain`.
     """
     return _measured_plan(outcome, reading, options, inputs) or _predicted_plan(outcome, reading, options)
 
@@ -47,13 +47,13 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
         return None
     assert outcome.device is not None
     try:
-        outcome.tuner = Tuner(reading, outcome.device, options, inputs_by_position(reading.module, inputs))
+        outcome.tuner = Autotuner(reading, outcome.device, options, inputs_by_position(reading.module, inputs))
         return _tuned_plan(outcome, reading, options, outcome.tuner)
-    except Serial:
+    except StaySerial:
         raise
     except Exception as error:
         log.debug("measuring failed", exc_info=True)
-        close_tuner(outcome)
+        close_autotuner(outcome)
         reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
         note(outcome, f"kernels were not measured: {reason}")
         if options.costs == "measured":
@@ -62,7 +62,7 @@ def _measured_plan(outcome: Outcome, reading: Reading, options: Options, inputs:
         return None
 
 
-def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tuner) -> Plan:
+def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Autotuner) -> Plan:
     assert outcome.device is not None
     with stage(outcome, "price"):
         kept = tuner.kept()
@@ -89,11 +89,11 @@ def _tuned_plan(outcome: Outcome, reading: Reading, options: Options, tuner: Tun
 
 def _check_parallel(graph: KernelGraph, us: Sequence[float], options: Options) -> None:
     """Raise Serial where no plan can gain enough, for side by side no kernel gets faster."""
-    serial, longest = fsum(us), max(longest_remaining(graph.successors(), us), default=0.0)
+    serial, longest = fsum(us), max(bottom_levels(graph.successors(), us), default=0.0)
     if longest > (1 - options.min_gain) * serial:
         share = 1 - longest / serial if serial else 0.0
         text = f"its longest path of kernels leaves {share:.1%} of the serial time to gain"
-        raise Serial("serial", f"{text}, less than min_gain={options.min_gain:.1%}")
+        raise StaySerial("serial", f"{text}, less than min_gain={options.min_gain:.1%}")
 
 
 def _predicted_plan(outcome: Outcome, reading: Reading, options: Options) -> Plan:
@@ -120,12 +120,12 @@ def check_gain(report: Report, options: Options, lost_fusions: int, device: Devi
     assert plan is not None
     if plan.streams == 1:
         chain = "its kernels form one chain, or no placement on several streams is faster"
-        raise Serial("serial", "the option streams is 1" if options.streams == 1 else chain)
+        raise StaySerial("serial", "the option streams is 1" if options.streams == 1 else chain)
     if measured is not None:
         if measured.gain < options.min_gain:
             what = "generated code's" if measured.compiled_us else "plan's"
             text = f"the {what} measured gain is {measured.gain:.1%}, less than min_gain={options.min_gain:.1%}"
-            raise Serial("serial", text)
+            raise StaySerial("serial", text)
         return
     # Each launch that the serial graph did not have costs at least the shortest kernel.
     streamed_us, serial_us = plan.streamed_us + max(0, lost_fusions) * device.launch_us, plan.serial_us - joined_us
@@ -133,13 +133,13 @@ def check_gain(report: Report, options: Options, lost_fusions: int, device: Devi
     if gain < options.min_gain:
         lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
         lost += f", {joined_us:.1f} us that serial's combo kernels may save counted in" if joined_us > 0 else ""
-        raise Serial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
+        raise StaySerial("serial", f"the predicted gain is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}")
 
 
 def check_speed(outcome: Outcome, source: str, serial: Lowered, options: Options) -> None:
     """Time the code that was generated, proved and joined with the serial code, and keep what came out for the next compile.
 
-    Raises Serial where the code gains less than `options.min_gain`; a note says where it is slower than its kernels as played.
+    Raises StaySerial if the code gains less than `options.min_gain`. A note says if it is slower than its kernels were.
     """
     report, tuner = outcome.report, outcome.tuner
     assert tuner is not None and report.measurement is not None and report.plan is not None and outcome.device is not None

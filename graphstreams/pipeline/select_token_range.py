@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from graphstreams.costs.roofline import price
-from graphstreams.dynamic_shapes.crossover import Fewer, Sizing, plan_for_fewer, sizing_of
+from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, plan_for_fewer, sizing_of
 from graphstreams.dynamic_shapes.threshold import confirm
 from graphstreams.dynamic_shapes.tokens import Tokens
-from graphstreams.errors import Serial, Unmeasurable
+from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
@@ -28,13 +28,13 @@ def plan_for_tokens(
     """The plan where each call chooses how many tokens there are, and for how many of them it runs.
 
     Arguments as for `best_plan`; `sizes` as `size_source` takes them. Where the call that is compiled gains too little, the
-    plan is for fewer tokens. Raises Serial where no number of them gains enough.
+    plan is for fewer tokens. Raises StaySerial where no number of them gains enough.
     """
     outcome.example, fewer = tokens.example, None
     try:
         _check_example(outcome, reading, options, tokens)
         plan = best_plan(outcome, reading, options, inputs)
-    except Serial:
+    except StaySerial:
         if not outcome.report.us:
             raise
         # Fewer tokens may gain yet; this call, and others with as many, will run the serial body.
@@ -46,7 +46,7 @@ def plan_for_tokens(
         threshold = _threshold(outcome, plan, fewer, tokens, options)
         outcome.report = replace(outcome.report, threshold=threshold)
         if threshold.largest == 0:
-            raise Serial("serial", f"no number of tokens gains enough: {threshold.reason}")
+            raise StaySerial("serial", f"no number of tokens gains enough: {threshold.reason}")
         if not threshold.limits:
             return plan, Dispatch()
         size = size_source(threshold.symbol, sizes)
@@ -57,10 +57,10 @@ def _check_example(outcome: Outcome, reading: Reading, options: Options, tokens:
     if options.max_tokens is not None and tokens.example > options.max_tokens:
         assert outcome.device is not None
         outcome.report = replace(outcome.report, us=tuple(price(reading.kernels, outcome.device)), costs="roofline")
-        raise Serial("serial", f"there are {tokens.example} tokens, more than max_tokens={options.max_tokens}")
+        raise StaySerial("serial", f"there are {tokens.example} tokens, more than max_tokens={options.max_tokens}")
 
 
-def _plan_for_fewer(outcome: Outcome, tokens: Tokens, options: Options) -> Fewer | None:
+def _plan_for_fewer(outcome: Outcome, tokens: Tokens, options: Options) -> SmallerSizes | None:
     device = outcome.device
     assert device is not None
 
@@ -78,7 +78,7 @@ def _plan_for_fewer(outcome: Outcome, tokens: Tokens, options: Options) -> Fewer
     return fewer
 
 
-def _threshold(outcome: Outcome, plan: Plan, fewer: Fewer | None, tokens: Tokens, options: Options) -> Threshold:
+def _threshold(outcome: Outcome, plan: Plan, fewer: SmallerSizes | None, tokens: Tokens, options: Options) -> Threshold:
     try:
         sizing = fewer.sizing if fewer else _sizing(outcome, tokens, options)
         threshold = sizing.threshold(plan, options)
@@ -97,7 +97,7 @@ def _threshold(outcome: Outcome, plan: Plan, fewer: Fewer | None, tokens: Tokens
     return confirm(threshold, gain_at, options.min_gain, sizing.tokens.example, sizing.tokens.limits, known, point_at)
 
 
-def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> Sizing:
+def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> CostsBySize:
     report, device = outcome.report, outcome.device
     assert device is not None and report.kernels is not None
     sizing = sizing_of(tokens, report.kernels, report.us, device, options.event_us)
@@ -106,7 +106,7 @@ def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> Sizing:
     return sizing.corrected(report.plan, report.measurement.gain)
 
 
-def _measured_gain(outcome: Outcome, plan: Plan, sizing: Sizing, size: int) -> float | None:
+def _measured_gain(outcome: Outcome, plan: Plan, sizing: CostsBySize, size: int) -> float | None:
     """The share of the serial time that `plan` saves at another number of tokens, None where that cannot be measured."""
     assert outcome.tuner is not None
     low, high = sizing.tokens.limits

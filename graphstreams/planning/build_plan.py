@@ -7,7 +7,7 @@ from math import fsum
 
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Placement, Plan
-from graphstreams.planning.paths import Assignment, Timing, critical_path, enqueue_order, longest_remaining
+from graphstreams.planning.paths import Assignment, Timing, bottom_levels, critical_path, enqueue_order
 from graphstreams.planning.synchronization import place_events
 
 
@@ -25,7 +25,7 @@ def assemble(
     `us` has the us of each kernel, `streams` is how many a plan might have used: the lower bound is for that number.
     """
     successors = graph.successors()
-    remaining = longest_remaining(successors, us)
+    remaining = bottom_levels(successors, us)
     order = enqueue_order(assignment, timing.start, graph.predecessors())
     stream = assignment.stream
     serial, longest = fsum(us), max(remaining, default=0.0)

@@ -19,7 +19,7 @@ from random import Random
 from graphstreams.ir.kernels import KernelGraph, check_costs
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assemble
-from graphstreams.planning.paths import Assignment, Timing, critical_path, inputs_ready, longest_remaining, timed
+from graphstreams.planning.paths import Assignment, Timing, bottom_levels, critical_path, inputs_ready, timed
 from graphstreams.planning.synchronization import place_events
 
 VARIATION = 0.35  # of the logarithm of a time, in varied_schedule
@@ -64,18 +64,18 @@ def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_
     return [_greedy(problem, rule) for rule in _rules(streams, len(us))]
 
 
-def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, dice: Random) -> Assignment:
+def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, rng: Random) -> Assignment:
     """The list schedule of a random rule for times that are off at random: as good as the others, and different.
 
     The factors on the times are log-normal, so that another path may be the critical one.
     """
-    varied = [time * exp(dice.gauss(0, VARIATION)) for time in us]
-    problem = _problem(graph, varied, event_us * exp(dice.gauss(0, 1)))
+    varied = [time * exp(rng.gauss(0, VARIATION)) for time in us]
+    problem = _problem(graph, varied, event_us * exp(rng.gauss(0, 1)))
     # A further stream is allowed every other time: few graphs want many, and each draw on many is one less on few.
     allowed = 2
-    while allowed < streams and dice.random() < 0.5:
+    while allowed < streams and rng.random() < 0.5:
         allowed += 1
-    return _greedy(problem, dice.choice(list(_rules(allowed, len(us)))))
+    return _greedy(problem, rng.choice(list(_rules(allowed, len(us)))))
 
 
 def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
@@ -89,7 +89,7 @@ def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event
 
 def _problem(graph: KernelGraph, us: Sequence[float], event_us: float) -> _Problem:
     successors = graph.successors()
-    remaining = longest_remaining(successors, us)
+    remaining = bottom_levels(successors, us)
     return _Problem(
         us=us,
         event_us=event_us,

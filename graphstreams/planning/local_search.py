@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.exhaustive_search import every_assignment
-from graphstreams.planning.neighborhood import Space, without_gaps
-from graphstreams.planning.paths import Assignment, critical_path, longest_remaining
+from graphstreams.planning.neighborhood import SearchSpace, without_gaps
+from graphstreams.planning.paths import Assignment, bottom_levels, critical_path
 
 EVALUATIONS = 400  # simulations of a local search, for graphs of up to EVALUATED_KERNELS / EVALUATIONS kernels
 EVALUATED_KERNELS = 40_000  # kernels simulated in all: larger graphs get fewer changes
@@ -24,7 +24,7 @@ EQUAL_US = 1e-9  # sums that differ by less were added in another order
 WORTH = 0.005  # of the time that a plan on fewer streams takes: as much has each further stream to save
 
 
-def search_on_simulator(space: Space, seed: int = 0) -> Plan:
+def search_on_simulator(space: SearchSpace, seed: int = 0) -> Plan:
     """The best of the list schedules after a local search, of a tiny graph the best of all plans; of equals the earlier one.
 
     Deterministic for a seed.
@@ -35,7 +35,7 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
     tiny = space.streams > 1 and space.free and len(space.us) <= TINY
     every = every_assignment(space.graph, space.streams, ENUMERATED) if tiny else None
     best = _on_fewer_streams(space, _walked(space, seed)) if every is None else _of_all(space, [*space.starts, *every])
-    named = main_first(space, best)
+    named = critical_path_on_caller(space, best)
     # The caller's stream waits for no fork: with free kernels on it the plan may be the shorter one.
     candidates = [best] if list(named.stream) == list(best.stream) else [named, best]
     plan = min(map(space.plan, candidates), key=_rounded_us)
@@ -45,16 +45,16 @@ def search_on_simulator(space: Space, seed: int = 0) -> Plan:
     return min([plan, *exchanged(space, plan)], key=_rounded_us)
 
 
-def _walked(space: Space, seed: int) -> Assignment:
+def _walked(space: SearchSpace, seed: int) -> Assignment:
     """The shortest that a walk of random changes finds from the shortest list schedule."""
     makespans = [space.simulate(start).makespan for start in space.starts]
     shortest = min(makespans)
     best = next(a for a, makespan in zip(space.starts, makespans, strict=True) if makespan <= shortest + EQUAL_US)
     if space.streams == 1 or not space.free:
         return best
-    current, dice = best, random.Random(seed)
+    current, rng = best, random.Random(seed)
     for _ in range(min(EVALUATIONS, EVALUATED_KERNELS // max(1, len(space.graph.kernels)))):
-        candidate = space.changed(current, dice)
+        candidate = space.changed(current, rng)
         makespan = space.simulate(candidate).makespan
         # What is as short may have better ones behind it.
         if makespan <= shortest + EQUAL_US:
@@ -64,7 +64,7 @@ def _walked(space: Space, seed: int) -> Assignment:
     return best
 
 
-def _of_all(space: Space, assignments: Sequence[Assignment]) -> Assignment:
+def _of_all(space: SearchSpace, assignments: Sequence[Assignment]) -> Assignment:
     """The shortest whose streams are each worth it; of equals the earlier one."""
     shortest: dict[int, tuple[float, Assignment]] = {}  # for each number of streams, which have to be there without gaps
     for assignment in assignments:
@@ -77,7 +77,7 @@ def _of_all(space: Space, assignments: Sequence[Assignment]) -> Assignment:
     return shortest[used][1]
 
 
-def _too_large(space: Space) -> bool:
+def _too_large(space: SearchSpace) -> bool:
     """Whether simulating a plan for each pair of streams takes longer than what it saves is worth."""
     return space.streams**2 * len(space.us) > EVALUATED_KERNELS
 
@@ -86,7 +86,7 @@ def _rounded_us(plan: Plan) -> float:
     return round(plan.streamed_us, 9)
 
 
-def _on_fewer_streams(space: Space, best: Assignment) -> Assignment:
+def _on_fewer_streams(space: SearchSpace, best: Assignment) -> Assignment:
     """The assignment with streams merged, one after another, as long as what one saves is not worth it."""
     if _too_large(space):
         return best
@@ -102,7 +102,7 @@ def _on_fewer_streams(space: Space, best: Assignment) -> Assignment:
     return best
 
 
-def _merged(space: Space, given: Assignment, home: int, target: int) -> Assignment:
+def _merged(space: SearchSpace, given: Assignment, home: int, target: int) -> Assignment:
     stream = list(given.stream)
     for kernel in space.free:
         if stream[kernel] == home:
@@ -110,7 +110,7 @@ def _merged(space: Space, given: Assignment, home: int, target: int) -> Assignme
     return Assignment(given.order, without_gaps(given.order, stream))
 
 
-def main_first(space: Space, given: Assignment) -> Assignment:
+def critical_path_on_caller(space: SearchSpace, given: Assignment) -> Assignment:
     """The same streams with the one that has most of the critical path as the caller's, which is enqueued first.
 
     As it is where kernels have to be on the caller's stream.
@@ -118,7 +118,7 @@ def main_first(space: Space, given: Assignment) -> Assignment:
     if len(space.free) < len(space.us) or not given.stream:
         return given
     busy = [0.0] * (1 + max(given.stream))
-    for kernel in critical_path(space.successors, longest_remaining(space.successors, space.us)):
+    for kernel in critical_path(space.successors, bottom_levels(space.successors, space.us)):
         busy[given.stream[kernel]] += space.us[kernel]
     number = {busy.index(max(busy)): 0}
     for kernel in given.order:
@@ -126,7 +126,7 @@ def main_first(space: Space, given: Assignment) -> Assignment:
     return Assignment(given.order, [number[stream] for stream in given.stream])
 
 
-def exchanged(space: Space, plan: Plan) -> list[Plan]:
+def exchanged(space: SearchSpace, plan: Plan) -> list[Plan]:
     """`plan` with the caller's stream exchanged for each of the aux streams in turn; none where kernels have to be there.
 
     The caller's stream has CUDA's lowest priority. Kernels that are to get the GPU first have to be on another one.

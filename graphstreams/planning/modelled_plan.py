@@ -11,7 +11,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
 from graphstreams.planning.local_search import search_on_simulator
-from graphstreams.planning.neighborhood import Space
+from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.paths import Assignment, Timing
 from graphstreams.planning.simulator import EVENT_US, simulate
 
@@ -27,7 +27,7 @@ def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, opti
 
 def plan_space(
     graph: KernelGraph, us: Sequence[float], device: Device, options: Options, blocks: Mapping[int, Blocks] | None = None
-) -> Space:
+) -> SearchSpace:
     """The plans to choose from, with a simulator that knows what kernels cost side by side."""
     predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks)
     simulated_us = EVENT_US if options.event_us is None else options.event_us
@@ -36,7 +36,7 @@ def plan_space(
         # In a CUDA graph the first kernels of all streams wait for nothing.
         return simulate(assignment, predecessors, us, taken, simulated_us, fork_us=0.0)
 
-    return Space(graph, us, options.streams, listed_wait_us(options), simulated, simulated_us)
+    return SearchSpace(graph, us, options.streams, listed_wait_us(options), simulated, simulated_us)
 
 
 def listed_wait_us(options: Options) -> float:

@@ -15,7 +15,7 @@ Simulate = Callable[[Assignment], Timing]
 Signature = tuple[tuple[int, ...], ...]
 
 
-class Space:
+class SearchSpace:
     """The plans of one graph on at most `streams` streams, and the simulator that tells their times."""
 
     def __init__(
@@ -41,23 +41,23 @@ class Space:
         """The plan of an assignment, with the simulated times."""
         return assemble(self.graph, assignment, self.simulate(assignment), self.us, self.streams, self._plan_event_us)
 
-    def changed(self, assignment: Assignment, dice: random.Random) -> Assignment:
+    def changed(self, assignment: Assignment, rng: random.Random) -> Assignment:
         """The assignment after one to three random changes."""
         order, stream = list(assignment.order), list(assignment.stream)
         # Of the streams that nothing is on yet one is as good as another.
         targets = min(self.streams, 2 + max(stream))
-        for _ in range(dice.choice((1, 1, 1, 2, 3))):
-            kernel = dice.choice(self.free)
-            match dice.randrange(6):
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            kernel = rng.choice(self.free)
+            match rng.randrange(6):
                 case 0 | 1:
-                    stream[kernel] = dice.randrange(targets)
+                    stream[kernel] = rng.randrange(targets)
                 case 2:
-                    self._move_branch(kernel, stream, dice.randrange(targets))
+                    self._move_branch(kernel, stream, rng.randrange(targets))
                 case 3:
-                    other = dice.choice(self.free)
+                    other = rng.choice(self.free)
                     stream[kernel], stream[other] = stream[other], stream[kernel]
                 case _:
-                    self._move_launch(dice.choice(order), order, dice)
+                    self._move_launch(rng.choice(order), order, rng)
         return Assignment(order, without_gaps(order, stream))
 
     def _move_branch(self, kernel: int, stream: list[int], target: int) -> None:
@@ -72,13 +72,13 @@ class Space:
                 stream[current] = target
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
 
-    def _move_launch(self, kernel: int, order: list[int], dice: random.Random) -> None:
+    def _move_launch(self, kernel: int, order: list[int], rng: random.Random) -> None:
         """The kernel is launched sooner or later, between the last of its predecessors and the first of its successors."""
         place = {k: i for i, k in enumerate(order)}
         first = max((place[p] for p in self.predecessors[kernel]), default=-1) + 1
         last = min((place[s] for s in self.successors[kernel]), default=len(order)) - 1
         order.remove(kernel)
-        order.insert(dice.randint(first, last), kernel)
+        order.insert(rng.randint(first, last), kernel)
 
 
 def signature(assignment: Assignment) -> Signature:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 
 
-def longest_remaining(successors: Sequence[Sequence[int]], us: Sequence[float]) -> list[float]:
+def bottom_levels(successors: Sequence[Sequence[int]], us: Sequence[float]) -> list[float]:
     """Time in us from the start of each kernel to the end of the graph along the longest path, itself included.
 
     The "static level" of Adam, Chandy and Dickson, "A comparison of list schedules for parallel processing
@@ -25,7 +25,7 @@ def longest_remaining(successors: Sequence[Sequence[int]], us: Sequence[float]) 
 def critical_path(successors: Sequence[Sequence[int]], remaining: Sequence[float]) -> tuple[int, ...]:
     """Kernel ids of one longest path, first to last; of several equally long ones the one with the lowest ids.
 
-    `remaining` is what `longest_remaining` returned for the same successors.
+    `remaining` is what `bottom_levels` returned for the same successors.
     """
     path: list[int] = []
     nexts: Sequence[int] = range(len(remaining))

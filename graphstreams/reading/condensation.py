@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Groups:
+class Partition:
     """`members[g]` are the positions in group g, ascending; `of[p]` is the group of position p. Groups are in an order
     that respects every link."""
 
@@ -15,8 +15,8 @@ class Groups:
     of: tuple[int, ...]
 
 
-def acyclic_groups(count: int, together: Iterable[tuple[int, int]], links: Sequence[tuple[int, int]]) -> Groups:
-    """The finest groups of positions 0..count-1 that keep the pairs of `together` in one group and have no circle.
+def acyclic_partition(count: int, must_merge: Iterable[tuple[int, int]], links: Sequence[tuple[int, int]]) -> Partition:
+    """The finest groups of positions 0..count-1 that keep the pairs of `must_merge` in one group and have no circle.
 
     `links` are (before, after) between positions. Merging can close a circle of links between groups: its groups become
     one (the strongly connected components, Tarjan 1972, without recursion).
@@ -29,7 +29,7 @@ def acyclic_groups(count: int, together: Iterable[tuple[int, int]], links: Seque
             position = parent[position]
         return position
 
-    for one, other in together:
+    for one, other in must_merge:
         parent[max(find(one), find(other))] = min(find(one), find(other))
     successors: dict[int, set[int]] = {find(p): set() for p in range(count)}
     for before, after in links:
@@ -78,7 +78,7 @@ def _close(vertex: int, path: list[int], component: dict[int, int]) -> None:
             return
 
 
-def _ordered(root: list[int], links: Sequence[tuple[int, int]]) -> Groups:
+def _ordered(root: list[int], links: Sequence[tuple[int, int]]) -> Partition:
     """Groups in a topological order that stays close to the order of their first members."""
     import heapq
 
@@ -103,4 +103,4 @@ def _ordered(root: list[int], links: Sequence[tuple[int, int]]) -> Groups:
             if waiting[target] == 0:
                 heapq.heappush(ready, (members[target][0], target))
     place = {name: i for i, name in enumerate(ordered)}
-    return Groups(tuple(tuple(members[name]) for name in ordered), tuple(place[name] for name in root))
+    return Partition(tuple(tuple(members[name]) for name in ordered), tuple(place[name] for name in root))

@@ -16,11 +16,11 @@ from graphstreams.errors import Unsupported
 from graphstreams.inductor import scheduler_nodes
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, storage_name, stored_strides
 from graphstreams.inductor.memory import peak_memory
-from graphstreams.ir.alias_sets import Storages
+from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.kernels import Kernel, KernelGraph
-from graphstreams.ir.reading import Reading, Realised, Region
+from graphstreams.ir.reading import Reading, RealizedValue, Region
 from graphstreams.reading import naming
-from graphstreams.reading.condensation import Groups, acyclic_groups
+from graphstreams.reading.condensation import Partition, acyclic_partition
 from graphstreams.reading.dependences import Touched, dependences
 from graphstreams.reading.eligibility import check_graph, check_nodes, is_host_value, mutates
 
@@ -53,18 +53,18 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     named_values = [*module.graph.find_nodes(op="placeholder"), *(t for region in regions for t in region.targets)]
     stored = {node: storages.storage(values.buffer[node]) for node in named_values if node in values.buffer}
     mutated = tuple(sorted(lowered.graph.mutated_inputs))
-    realised = _realised(lowered, [t for region in regions for t in region.targets])
-    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored, mutated, realised)
+    realized = _realised(lowered, [t for region in regions for t in region.targets])
+    return Reading(module, graph, tuple(regions), host, last, order, peak_memory(lowered), stored, mutated, realized)
 
 
-def _realised(lowered: Lowered, targets: Iterable[fx.Node]) -> dict[fx.Node, Realised]:
+def _realised(lowered: Lowered, targets: Iterable[fx.Node]) -> dict[fx.Node, RealizedValue]:
     operations = enumerate(lowered.graph.operations)
     position = {buffer.get_name(): i for i, operation in operations for buffer in operation.get_outputs()}
     found = {}
     for target in targets:
         name = storage_name(lowered.values[target])
         if name in position:
-            found[target] = Realised(position[name], stored_strides(lowered, target), _early_views(lowered, target))
+            found[target] = RealizedValue(position[name], stored_strides(lowered, target), _early_views(lowered, target))
     return found
 
 
@@ -95,7 +95,7 @@ class _Values:
         self.reads = [_read_names(node, lowered) for node in lowered.nodes]
 
 
-def _touched(node: Any, storages: Storages, lowered: Lowered) -> Touched:
+def _touched(node: Any, storages: AliasSets, lowered: Lowered) -> Touched:
     reads = {storages.storage(name) for name in _read_names(node, lowered)}
     writes = {storages.storage(name) for name in node.get_buffer_names()}
     return Touched(tuple(sorted(reads)), tuple(sorted(writes.union(scheduler_nodes.semaphores(node)))))
@@ -134,9 +134,9 @@ def _copies_itself(node: fx.Node, lowered: Lowered) -> bool:
     return target is not None and target == source
 
 
-def _group(lowered: Lowered, values: _Values, storages: Storages) -> Groups:
+def _group(lowered: Lowered, values: _Values, storages: AliasSets) -> Partition:
     """Scheduler nodes that have to stay together, because no FX value stands for a buffer between them."""
-    together: list[tuple[int, int]] = []
+    must_merge: list[tuple[int, int]] = []
     readers: dict[str, list[int]] = {}
     for position, names in enumerate(values.reads):
         for name in names:
@@ -146,16 +146,16 @@ def _group(lowered: Lowered, values: _Values, storages: Storages) -> Groups:
         for output in node.get_outputs():
             name = output.get_name()
             if name not in values.root and not output.get_mutations():
-                together.extend((position, reader) for reader in readers.get(name, ()))
+                must_merge.extend((position, reader) for reader in readers.get(name, ()))
             if position not in carried:
                 # A step of one operator, such as the atomic additions of a scatter to the copy that it makes.
-                together.extend((position, values.owner[m]) for m in output.get_mutations() if m in values.owner)
+                must_merge.extend((position, values.owner[m]) for m in output.get_mutations() if m in values.owner)
         if scheduler_nodes.launches_nothing(node):
-            together.extend(_with_pieces(position, node, values, readers))
+            must_merge.extend(_with_pieces(position, node, values, readers))
     for positions in values.mutators.values():
-        together.extend((positions[0], other) for other in positions[1:])
+        must_merge.extend((positions[0], other) for other in positions[1:])
     links = [(e.before, e.after) for e in dependences([_touched(n, storages, lowered) for n in lowered.nodes])]
-    return acyclic_groups(len(lowered.nodes), together, links)
+    return acyclic_partition(len(lowered.nodes), must_merge, links)
 
 
 def _with_pieces(position: int, node: Any, values: _Values, readers: dict[str, list[int]]) -> Iterable[tuple[int, int]]:
@@ -167,7 +167,7 @@ def _with_pieces(position: int, node: Any, values: _Values, readers: dict[str, l
     return [(position, min(first))] if first else []
 
 
-def _regions(module: fx.GraphModule, values: _Values, groups: Groups) -> list[Region]:
+def _regions(module: fx.GraphModule, values: _Values, groups: Partition) -> list[Region]:
     """Each group's slice of the graph, with only those values as targets that another region or the output uses."""
     seeds: list[list[fx.Node]] = [[] for _ in groups.members]
     for buffer, root in values.root.items():
@@ -186,12 +186,12 @@ def _regions(module: fx.GraphModule, values: _Values, groups: Groups) -> list[Re
     return regions
 
 
-def epilogue(module: fx.GraphModule, values: _Values, groups: Groups) -> tuple[set[fx.Node], set[fx.Node]]:
+def epilogue(module: fx.GraphModule, values: _Values, groups: Partition) -> tuple[set[fx.Node], set[fx.Node]]:
     """Nodes between the regions' values and the graph's outputs, and the values that they start from."""
     return _slice(-1, module.graph.output_node().all_input_nodes, values, groups)
 
 
-def _slice(group: int, targets: Iterable[fx.Node], values: _Values, groups: Groups) -> tuple[set[fx.Node], set[fx.Node]]:
+def _slice(group: int, targets: Iterable[fx.Node], values: _Values, groups: Partition) -> tuple[set[fx.Node], set[fx.Node]]:
     """The nodes that the group computes to get `targets`, and the values that it takes from elsewhere."""
     read = frozenset().union(*(values.reads[m] for m in groups.members[group])) if group >= 0 else None
     nodes: set[fx.Node] = set()
@@ -209,7 +209,7 @@ def _slice(group: int, targets: Iterable[fx.Node], values: _Values, groups: Grou
     return nodes, inputs
 
 
-def _comes_from_elsewhere(node: fx.Node, group: int, read: frozenset[str] | None, values: _Values, groups: Groups) -> bool:
+def _comes_from_elsewhere(node: fx.Node, group: int, read: frozenset[str] | None, values: _Values, groups: Partition) -> bool:
     if node.op in ("placeholder", "get_attr") or is_host_value(node):
         return True
     if node in values.mutators:
@@ -222,8 +222,8 @@ def _comes_from_elsewhere(node: fx.Node, group: int, read: frozenset[str] | None
     return values.root[buffer] is node and (read is None or buffer in read)  # type: ignore[index]
 
 
-def _storages(lowered: Lowered) -> Storages:
-    storages = Storages(lowered.graph.graph_inputs)
+def _storages(lowered: Lowered) -> AliasSets:
+    storages = AliasSets(lowered.graph.graph_inputs)
     for node in lowered.nodes:
         for output in node.get_outputs():
             for other in (*output.get_aliases(), *output.get_mutations()):
@@ -232,7 +232,7 @@ def _storages(lowered: Lowered) -> Storages:
 
 
 def _kernel(
-    index: int, region: Region, groups: Groups, lowered: Lowered, storages: Storages, input_names: Sequence[str]
+    index: int, region: Region, groups: Partition, lowered: Lowered, storages: AliasSets, input_names: Sequence[str]
 ) -> Kernel:
     nodes = [lowered.nodes[m] for m in groups.members[index]]
     reads, writes = scheduler_nodes.accesses(nodes, lowered, storages)

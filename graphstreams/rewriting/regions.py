@@ -15,7 +15,7 @@ from torch import fx
 from graphstreams.errors import RewriteError
 from graphstreams.inductor import stream_ops
 from graphstreams.inductor.scheduling import KERNEL
-from graphstreams.inductor.wrapper_codegen import MARK, Mark
+from graphstreams.inductor.wrapper_codegen import MARK, RewriteInfo
 from graphstreams.ir.plan import FORK, JOIN, Event, Plan
 from graphstreams.ir.reading import Reading, Region
 from graphstreams.reading.eligibility import mutates
@@ -30,7 +30,7 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
     if sorted(p.kernel for p in plan.placements) != list(range(len(reading.regions))):
         raise RewriteError("the plan is for other kernels than the graph has")
     builder = _Builder(reading, plan)
-    builder.module.meta[MARK] = Mark(len(plan.events), plan.priority)
+    builder.module.meta[MARK] = RewriteInfo(len(plan.events), plan.priority)
     builder.prologue()
     for placement in plan.placements:
         builder.region(reading.regions[placement.kernel], placement.stream)
@@ -89,7 +89,7 @@ class _Builder:
                 self._copy(node, stream, inside, region.kernel)
         targets = {old: inside[old] for old in region.targets}
         self.latest.update(targets)
-        for view in (view for old in targets if old in self.reading.realised for view in self.reading.realised[old].views):
+        for view in (view for old in targets if old in self.reading.realized for view in self.reading.realized[old].views):
             self._copy(view, stream)
             self.early.add(view)
         self._realise(targets)
@@ -104,10 +104,12 @@ class _Builder:
 
     def _realise(self, targets: dict[fx.Node, fx.Node]) -> None:
         """Store values as the serial graph does: in the same order, with the same layouts."""
-        realised = self.reading.realised
-        listed = sorted(targets, key=lambda old: realised[old].position if old in realised else inf)
+        realized = self.reading.realized
+        listed = sorted(targets, key=lambda old: realized[old].position if old in realized else inf)
         if values := self._tensors(targets[old] for old in listed):
-            stream_ops.realise(self.module, values, {targets[old]: realised[old].strides for old in listed if old in realised})
+            stream_ops.force_realize(
+                self.module, values, {targets[old]: realized[old].strides for old in listed if old in realized}
+            )
 
     def join(self) -> None:
         """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
@@ -116,7 +118,7 @@ class _Builder:
         values = [self.latest[v] for v in held_values(self.reading, self.plan)]
         if values:
             # The waits and nothing else: as a dependency a buffer would count one more use, and lose its in-place kernel.
-            stream_ops.hold(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
+            stream_ops.extend_lifetimes(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
 
     def finish(self) -> None:
         """What stands between the regions' values and the outputs, and the outputs."""

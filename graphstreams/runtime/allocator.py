@@ -48,7 +48,7 @@ def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mappi
     return AllocatorState(name, expandable, any(held))
 
 
-def unsuited(found: AllocatorState | None = None) -> str:
+def unsupported_allocator(found: AllocatorState | None = None) -> str:
     """Return why graphs have to stay serial with an allocator in that state, by default the one in use; empty if need not."""
     found = found or state()
     if found.backend != "native":

@@ -33,7 +33,7 @@ _NEEDED = {
 }
 
 
-def lacking(at_hand: bool) -> str:
+def missing_stream_api(at_hand: bool) -> str:
     """Why streamed graphs cannot run with this torch; empty where they can, or where there is no GPU.
 
     With `at_hand` the GPU is a real one, and streams are tried on it once a process.

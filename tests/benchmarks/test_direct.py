@@ -12,7 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "contest")]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "benchmark")]
 import direct
 import direct_worker
 from direct import failures, in_turns, measure, ratio, table
@@ -95,7 +95,7 @@ def test_a_worker_prepares_times_and_drops_a_row(monkeypatch: pytest.MonkeyPatch
         return module  # type: ignore[no-any-return]
 
     monkeypatch.setattr(direct_worker, "made", lambda row: (module, inputs))
-    monkeypatch.setattr(direct_worker, "Contestant", CpuContestant)
+    monkeypatch.setattr(direct_worker, "CompiledVariant", CpuContestant)
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     for timer in ("times_in_turns", "host_times_in_turns"):

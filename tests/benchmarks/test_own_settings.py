@@ -12,7 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "contest"), str(ROOT / "examples")]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "benchmark"), str(ROOT / "examples")]
 import own_settings
 from on_cpu import CpuContestant
 from own_settings import against_the_faster, failing, makers, table
@@ -73,7 +73,7 @@ def test_the_whole_course_without_a_gpu(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(own_settings, "Contestant", CpuContestant)
+    monkeypatch.setattr(own_settings, "CompiledVariant", CpuContestant)
     monkeypatch.setattr(own_settings, "environment", lambda: {"device": "?"})
     monkeypatch.setattr(own_settings, "release", lambda: None)
     monkeypatch.setattr(own_settings, "made", lambda _: (torch.nn.Linear(4, 4), lambda seed: [torch.full((2, 4), float(seed))]))

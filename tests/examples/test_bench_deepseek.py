@@ -17,7 +17,7 @@ from graphstreams.benchmark.tables import report
 from graphstreams.command_line import bench as bench_command
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "contest")]
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "benchmark")]
 import bench_deepseek as bench
 import deepseek_parts
 import deepseek_pre_attention

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parents[1] / "contest")]
+sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parents[1] / "benchmark")]
 import bench_tokens as bench
 import bench_tokens_report as tables
 import deepseek_v32
@@ -229,7 +229,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     made = Compiler()
     monkeypatch.setattr(bench, "DEVICE", "cpu")
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))
-    monkeypatch.setattr(bench, "Contestant", CpuContestant)
+    monkeypatch.setattr(bench, "CompiledVariant", CpuContestant)
     monkeypatch.setattr(bench, "environment", lambda: dict.fromkeys(bench_environment(), "?"))
     timed_by(monkeypatch, lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
     monkeypatch.setattr(torch, "compile", made)
@@ -298,7 +298,7 @@ def test_a_number_of_tokens_that_fails_stops_no_other(
             raise torch.OutOfMemoryError("too large")
         return CpuContestant(function, values)
 
-    monkeypatch.setattr(bench, "Contestant", contestant)
+    monkeypatch.setattr(bench, "CompiledVariant", contestant)
     result = run(tmp_path, "--tokens", "4", "5", "6")
     assert [row.get("failed") for row in result["rows"]] == [None, "OutOfMemoryError: too large", None]
     assert "failed: OutOfMemoryError: too large" in (tmp_path / "tokens.md").read_text()

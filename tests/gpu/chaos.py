@@ -58,8 +58,8 @@ class _Late:
     into a graph from outside.
     """
 
-    def __init__(self, inner: Any, dice: random.Random, cycles: Sequence[int], sizes: Sequence[int]) -> None:
-        self._inner, self._dice, self._cycles, self._sizes = inner, dice, cycles, sizes
+    def __init__(self, inner: Any, rng: random.Random, cycles: Sequence[int], sizes: Sequence[int]) -> None:
+        self._inner, self._dice, self._cycles, self._sizes = inner, rng, cycles, sizes
 
     def __getattr__(self, name: str) -> Any:
         launch = getattr(self._inner, name)
@@ -77,7 +77,7 @@ class _Late:
 
 
 @contextmanager
-def late_kernels(dice: random.Random, cycles: Sequence[int] = CYCLES, sizes: Sequence[int] = ()) -> Iterator[int]:
+def late_kernels(rng: random.Random, cycles: Sequence[int] = CYCLES, sizes: Sequence[int] = ()) -> Iterator[int]:
     """Within this context the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers.
 
     With `sizes`, blocks of such sizes are poisoned in captures.
@@ -89,7 +89,7 @@ def late_kernels(dice: random.Random, cycles: Sequence[int] = CYCLES, sizes: Seq
     for module in wrappers:
         for name, value in list(vars(module).items()):
             if name == "extern_kernels" or (name.startswith("triton_") and hasattr(value, "run")):
-                setattr(module, name, _Late(value, dice, cycles, sizes))
+                setattr(module, name, _Late(value, rng, cycles, sizes))
     try:
         yield len(wrappers)
     finally:
@@ -110,21 +110,21 @@ def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
         yield made
 
 
-def random_plan_on(graph: KernelGraph, dice: random.Random, streams: int) -> Plan:
+def random_plan_on(graph: KernelGraph, rng: random.Random, streams: int) -> Plan:
     """A random plan that uses exactly so many streams, or one for each kernel of a smaller graph."""
     kernels = len(graph.kernels)
     if kernels < 2:
         return plan_of(graph, range(kernels), dict.fromkeys(range(kernels), 0))
     while True:
-        plan = random_plan(graph, dice)
+        plan = random_plan(graph, rng)
         if plan.streams == min(streams, kernels):
             return plan
 
 
-def pressure(dice: random.Random, sizes: Sequence[int] = SIZES) -> None:
+def pressure(rng: random.Random, sizes: Sequence[int] = SIZES) -> None:
     """Take blocks of sizes that graphs use, fill them with NaN and give them back, on the current stream."""
-    for _ in range(dice.randrange(4)):
-        torch.full((dice.choice(sizes),), float("nan"), device="cuda")
+    for _ in range(rng.randrange(4)):
+        torch.full((rng.choice(sizes),), float("nan"), device="cuda")
 
 
 class Capturing:
@@ -158,18 +158,18 @@ def wrong_runs(
 
     `way` is "captured": replays of CUDA graphs, each captured with its own delays; or "direct": calls.
     """
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     wrong = 0
     with torch.no_grad():
         streamed(*clones(inputs(0)))
         run_of = _replayed(streamed, inputs) if way == "captured" else _called(streamed)
-        with late_kernels(dice, sizes=sizes) as wrappers:
+        with late_kernels(rng, sizes=sizes) as wrappers:
             assert wrappers, "no streamed wrapper is loaded: the graph runs serially"
             for run in range(runs):
                 first = list(inputs(run % 50))
                 values = clones(first)
                 expected = leaves(serial(*first))
-                pressure(dice, sizes)
+                pressure(rng, sizes)
                 found, second = run_of(run, values)
                 wrong += not (equal_bits(expected, found) and equal_bits(first, second))
                 if run % 500 == 499:
@@ -240,9 +240,9 @@ def random_row(seed: int, runs: int, way: str = "captured") -> Row:
     """Disturbed runs of a random module on a random plan. The seed gives both; of a serial graph there are no runs."""
     torch._dynamo.reset()
     torch.manual_seed(seed)
-    module, dice = RandomModule(seed).cuda().requires_grad_(False), random.Random(seed)
+    module, rng = RandomModule(seed).cuda().requires_grad_(False), random.Random(seed)
     streams = 2 + seed % 3
-    with torch.no_grad(), planned_by(lambda graph: random_plan_on(graph, dice, streams)) as plans:
+    with torch.no_grad(), planned_by(lambda graph: random_plan_on(graph, rng, streams)) as plans:
         streamed, report = compiled(module, random_inputs, {"streams": streams})
     name = f"random graph {seed}"
     if report["verdict"] != "clean":
@@ -255,10 +255,10 @@ def random_row(seed: int, runs: int, way: str = "captured") -> Row:
 
 def random_inputs(seed: int) -> Sequence[torch.Tensor]:
     """Inputs of a random module. The rows it writes are distinct: of two writes to one row a GPU keeps either."""
-    dice = torch.Generator("cuda").manual_seed(seed)
+    rng = torch.Generator("cuda").manual_seed(seed)
     shapes = [(SIZE, SIZE)] * 3 + [(2 * SIZE, SIZE)]
-    rows = torch.randperm(2 * SIZE, generator=dice, device="cuda")[:SIZE].clone()
-    return [*(torch.randn(shape, generator=dice, device="cuda") for shape in shapes), rows]
+    rows = torch.randperm(2 * SIZE, generator=rng, device="cuda")[:SIZE].clone()
+    return [*(torch.randn(shape, generator=rng, device="cuda") for shape in shapes), rows]
 
 
 def compiled(module: torch.nn.Module, inputs: Inputs, options: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:

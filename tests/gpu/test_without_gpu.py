@@ -69,7 +69,7 @@ def test_every_few_runs_are_replays_of_a_capture_of_their_own(monkeypatch: pytes
 
 def test_freed_blocks_are_poisoned_in_captures_only(monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned: list[Any] = []
-    monkeypatch.setattr(chaos, "pressure", lambda dice, sizes: poisoned.append(sizes))
+    monkeypatch.setattr(chaos, "pressure", lambda rng, sizes: poisoned.append(sizes))
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: None)
     for capturing, sizes in ((False, (64,)), (True, ()), (True, (64,))):
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda capturing=capturing: capturing)

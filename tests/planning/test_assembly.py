@@ -119,18 +119,18 @@ def test_a_plan_is_sound_and_what_was_assigned(case, event_us):
 
 @settings(max_examples=100, deadline=None)
 @given(assigned(), st.randoms(use_true_random=False))
-def test_a_plan_is_sound_whatever_a_simulator_says_of_its_times(case, dice):
+def test_a_plan_is_sound_whatever_a_simulator_says_of_its_times(case, rng):
     """Another simulator may know of kernels that slow each other down; times that contradict the edges are the worst case."""
     graph, assignment, us = case
-    start = [float(dice.randrange(6)) for _ in us]
+    start = [float(rng.randrange(6)) for _ in us]
     timing = Timing(start, [s + t for s, t in zip(start, us, strict=True)], 100.0)
     assert_of(assemble(graph, assignment, timing, us, 4, 1.0), graph, assignment, timing)
 
 
 def test_plans_of_list_schedules_are_made_the_same_way():
-    dice = random.Random(1)
-    edges = [(a, b) for b in range(12) for a in range(b) if dice.random() < 0.2]
-    graph, us = graph_of(12, edges), [dice.uniform(1, 5) for _ in range(12)]
+    rng = random.Random(1)
+    edges = [(a, b) for b in range(12) for a in range(b) if rng.random() < 0.2]
+    graph, us = graph_of(12, edges), [rng.uniform(1, 5) for _ in range(12)]
     plans = []
     for assignment in list_schedules(graph, us, 3, 0.5):
         timing = timed(assignment, graph.predecessors(), us, 0.5)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.dynamic_shapes import cost_curves
-from graphstreams.dynamic_shapes.cost_curves import KernelTimes, anchored
+from graphstreams.dynamic_shapes.cost_curves import KernelCostCurves, anchored
 
 S, T = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1"))
 
@@ -30,7 +30,7 @@ class Max(sympy.Function):
 
 
 def times(cost, size=S, **sizes):
-    return KernelTimes([cost], size, sizes)
+    return KernelCostCurves([cost], size, sizes)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_maximum_of_lines_has_its_value(floor, start, slope, size):
     ],
 )
 def test_maxima_of_polynomials_are_told_in_numbers(expression, parts):
-    found = KernelTimes([], S, {"s0": 3, "s1": 4}).growth(expression)
+    found = KernelCostCurves([], S, {"s0": 3, "s1": 4}).growth(expression)
     assert (sorted(found.parts) if found.parts else found.parts) == parts
     for size in (1, 3, 20, 65536):
         exact = expression.xreplace({S: sympy.Integer(size), T: sympy.Integer(4)})
@@ -89,7 +89,7 @@ def test_nothing_is_substituted_in_maxima_of_polynomials(monkeypatch):
     def refused(*_):
         raise AssertionError("to substitute takes long")
 
-    found = KernelTimes([], S, {"s0": 3, "s1": 4})
+    found = KernelCostCurves([], S, {"s0": 3, "s1": 4})
     monkeypatch.setattr(cost_curves, "_substituted", refused)
     cost = sympy.Max(2 * S * T + 1, 0.5 * S**2 * T, 100, evaluate=False) * sympy.Float(0.5)
     assert found.growth(cost).at(4) == 50
@@ -108,14 +108,14 @@ def test_other_sizes_keep_their_example_values():
 def test_sizes_that_equal_it_in_the_example_grow_with_it():
     """A cache has a row for each of 4 tokens, another 16 rows for each of them; a table of 64 rows stays as it is."""
     tokens, rows, slots = (sympy.Symbol(name, integer=True, positive=True) for name in ("s0", "s1", "s2"))
-    found = KernelTimes([tokens + rows + slots], tokens, {"s0": 4, "s1": 4, "s2": 64})
+    found = KernelCostCurves([tokens + rows + slots], tokens, {"s0": 4, "s1": 4, "s2": 64})
     assert found.at(8) == [8 + 8 + 64]
     assert found.sizes(8) == {"s0": 8, "s1": 8, "s2": 64}
 
 
 def test_sizes_that_equal_a_product_grow_with_the_product_and_those_inside_stay():
     product, many = S * T, sympy.Symbol("s2", integer=True, positive=True)
-    found = KernelTimes([many], product, {"s0": 4, "s1": 16, "s2": 64, "s3": 4, "s4": 16})
+    found = KernelCostCurves([many], product, {"s0": 4, "s1": 16, "s2": 64, "s3": 4, "s4": 16})
     assert found.sizes(128) == {"s0": 8, "s1": 16, "s2": 128, "s3": 8, "s4": 16}
     assert found.at(128) == [128]
 

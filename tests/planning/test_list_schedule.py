@@ -221,8 +221,8 @@ def test_large_graphs_are_listed_on_two_streams_and_on_the_most(monkeypatch, ker
 
 
 def test_varied_schedules_take_few_streams_more_often_than_many():
-    graph, dice = graph_of(6, []), random.Random(0)
-    counts = [len(set(list_schedule.varied_schedule(graph, [1.0] * 6, 5, 0.0, dice).stream)) for _ in range(400)]
+    graph, rng = graph_of(6, []), random.Random(0)
+    counts = [len(set(list_schedule.varied_schedule(graph, [1.0] * 6, 5, 0.0, rng).stream)) for _ in range(400)]
     found = [counts.count(streams) for streams in range(1, 6)]
     assert all(found) and found[1] > found[2] > found[3] > found[4]
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.autotuning.measured_search import BRIEFLY, PROPOSALS, search_by_measuring
+from graphstreams.autotuning.measured_search import PROPOSALS, SCREENED, search_by_measuring
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning import local_search
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.exhaustive_search import every_assignment
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.local_search import EVALUATED_KERNELS, WORTH, exchanged, main_first, search_on_simulator
-from graphstreams.planning.neighborhood import Space, signature
+from graphstreams.planning.local_search import EVALUATED_KERNELS, WORTH, critical_path_on_caller, exchanged, search_on_simulator
+from graphstreams.planning.neighborhood import SearchSpace, signature
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.synchronization import check_plan
 
@@ -35,7 +35,7 @@ def spaces(draw, most=9):
     edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
     exclusive = draw(st.sets(st.sampled_from(range(count)), max_size=2)) if count else set()
     us = draw(st.lists(st.integers(0, 5).map(float), min_size=count, max_size=count))
-    return Space(graph_of(count, edges, exclusive), us, draw(st.integers(1, 4)), draw(st.sampled_from([0.0, 0.5, 2.0])))
+    return SearchSpace(graph_of(count, edges, exclusive), us, draw(st.integers(1, 4)), draw(st.sampled_from([0.0, 0.5, 2.0])))
 
 
 def assert_legal(graph, order, stream, streams):
@@ -88,11 +88,11 @@ def end_of(graph, us, lists, event_us=0.0):
 def test_every_change_is_legal_and_makes_a_sound_plan(space, seed):
     if not space.free:
         return
-    dice = random.Random(seed)
+    rng = random.Random(seed)
     for start in space.starts:
         current = start
         for _ in range(10):
-            current = space.changed(current, dice)
+            current = space.changed(current, rng)
             assert_legal(space.graph, current.order, current.stream, space.streams)
         assert_sound(space.plan(current), space)
 
@@ -108,34 +108,34 @@ def test_a_change_leaves_the_assignment_that_it_starts_from(space, seed):
 
 
 def test_a_branch_moves_without_its_exclusive_kernels():
-    space = Space(graph_of(4, [(0, 1), (1, 2), (2, 3)], exclusive={1}), [1.0] * 4, 2, 0.0)
-    dice, streams = random.Random(0), set()
+    space = SearchSpace(graph_of(4, [(0, 1), (1, 2), (2, 3)], exclusive={1}), [1.0] * 4, 2, 0.0)
+    rng, streams = random.Random(0), set()
     for _ in range(200):
-        streams.add(tuple(space.changed(space.starts[0], dice).stream))
+        streams.add(tuple(space.changed(space.starts[0], rng).stream))
     assert {stream[1] for stream in streams} == {0}
     assert streams >= {(0, 0, 1, 1), (1, 0, 0, 0), (0, 0, 0, 1)}
 
 
 def test_a_change_opens_one_stream_at_most():
     """Moves to different streams that nothing is on would be one and the same plan."""
-    space = Space(graph_of(6, []), [1.0] * 6, 5, 0.0)
-    dice, used = random.Random(0), set()
+    space = SearchSpace(graph_of(6, []), [1.0] * 6, 5, 0.0)
+    rng, used = random.Random(0), set()
     for _ in range(300):
-        used.add(len(set(space.changed(Assignment(range(6), [0, 0, 0, 1, 1, 1]), dice).stream)))
+        used.add(len(set(space.changed(Assignment(range(6), [0, 0, 0, 1, 1, 1]), rng).stream)))
     assert {2, 3} <= used <= {1, 2, 3}
     found, current = set(), space.starts[0]
     for _ in range(300):
-        current = space.changed(current, dice)
+        current = space.changed(current, rng)
         found.add(len(set(current.stream)))
     assert found == {1, 2, 3, 4, 5}
 
 
 def test_changes_reach_every_plan_of_a_small_graph():
     graph = graph_of(4, [(0, 1), (1, 2)])
-    space = Space(graph, [1.0] * 4, 2, 0.0)
-    dice, current, found = random.Random(0), space.starts[0], set()
+    space = SearchSpace(graph, [1.0] * 4, 2, 0.0)
+    rng, current, found = random.Random(0), space.starts[0], set()
     for _ in range(2000):
-        current = space.changed(current, dice)
+        current = space.changed(current, rng)
         found.add(rows(space.plan(current)))
     assert found == every_row_set(graph, 2)
 
@@ -151,17 +151,17 @@ def test_the_simulators_search_is_never_worse_than_the_best_list_schedule(space,
 def test_the_critical_path_is_on_the_callers_stream():
     """k1 is the long one; where a kernel has to be on the caller's stream the numbers stay."""
     given = Assignment([0, 1, 2], [0, 1, 0])
-    assert main_first(Space(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0), given).stream == [1, 0, 1]
-    assert main_first(Space(graph_of(3, [], exclusive={0}), [1.0, 9.0, 1.0], 2, 0.0), given) == given
-    assert main_first(Space(graph_of(0, []), [], 2, 0.0), Assignment([], [])) == Assignment([], [])
+    assert critical_path_on_caller(SearchSpace(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0), given).stream == [1, 0, 1]
+    assert critical_path_on_caller(SearchSpace(graph_of(3, [], exclusive={0}), [1.0, 9.0, 1.0], 2, 0.0), given) == given
+    assert critical_path_on_caller(SearchSpace(graph_of(0, []), [], 2, 0.0), Assignment([], [])) == Assignment([], [])
 
 
 def test_a_further_stream_has_to_be_worth_it():
     """Beside 100 us on the caller's stream two of 1 us fit on one other; two of 90 us need two."""
     graph = graph_of(3, [])
-    assert search_on_simulator(Space(graph, [100.0, 1.0, 1.0], 5, 0.0)).streams == 2
-    assert search_on_simulator(Space(graph, [100.0, 90.0, 90.0], 5, 0.0)).streams == 3
-    barely = search_on_simulator(Space(graph, [100.0, 60.0, 40.4], 5, 0.0))
+    assert search_on_simulator(SearchSpace(graph, [100.0, 1.0, 1.0], 5, 0.0)).streams == 2
+    assert search_on_simulator(SearchSpace(graph, [100.0, 90.0, 90.0], 5, 0.0)).streams == 3
+    barely = search_on_simulator(SearchSpace(graph, [100.0, 60.0, 40.4], 5, 0.0))
     assert (barely.streams, barely.streamed_us) == (2, pytest.approx(100.4))
 
 
@@ -169,10 +169,10 @@ def test_the_simulators_plan_has_most_of_the_critical_path_on_the_callers_stream
     """Unless the plan is longer so: with 1 us for a fork 9 us on the caller's stream leave 10.5 us beside it."""
     monkeypatch.setattr(local_search, "EVALUATIONS", 0)
     monkeypatch.setattr(local_search, "TINY", 0)
-    space = Space(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0)
+    space = SearchSpace(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0)
     space.starts = [Assignment([0, 1, 2], [0, 1, 0])]
     assert search_on_simulator(space).stream_of() == {0: 1, 1: 0, 2: 1}
-    space = Space(graph_of(3, []), [5.0, 9.0, 4.5], 2, 1.0)
+    space = SearchSpace(graph_of(3, []), [5.0, 9.0, 4.5], 2, 1.0)
     space.starts = [Assignment([0, 1, 2], [0, 1, 0])]
     assert search_on_simulator(space).stream_of() == {0: 0, 1: 1, 2: 0}
 
@@ -187,14 +187,14 @@ def test_each_further_stream_has_to_be_worth_it(on_two, streams, monkeypatch):
     def simulate(assignment):
         return Timing([0.0] * 4, [1.0] * 4, makespans[len(set(assignment.stream))])
 
-    space = Space(graph, [100.0] * 4, 4, 0.0, simulate)
+    space = SearchSpace(graph, [100.0] * 4, 4, 0.0, simulate)
     space.starts = [Assignment([0, 1, 2, 3], [0, 1, 2, 3])]
     assert search_on_simulator(space).streams == streams
 
 
 def test_exchanging_gives_the_callers_kernels_another_stream():
     graph = graph_of(4, [(0, 1), (1, 3), (0, 2)])
-    space = Space(graph, [1.0] * 4, 3, 0.0)
+    space = SearchSpace(graph, [1.0] * 4, 3, 0.0)
     plan = space.plan(Assignment([0, 1, 2, 3], [0, 0, 1, 0]))
     (other,) = exchanged(space, plan)
     assert other.stream_of() == {0: 1, 1: 1, 2: 0, 3: 1}
@@ -204,7 +204,7 @@ def test_exchanging_gives_the_callers_kernels_another_stream():
 
 
 def test_exclusive_kernels_keep_the_callers_stream():
-    space = Space(graph_of(2, [], exclusive={0}), [1.0] * 2, 2, 0.0)
+    space = SearchSpace(graph_of(2, [], exclusive={0}), [1.0] * 2, 2, 0.0)
     assert exchanged(space, space.plan(Assignment([0, 1], [0, 1]))) == []
 
 
@@ -214,7 +214,7 @@ def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
     """Over all orders, all streams and both costs of events; with no more than two streams, for that is brute force."""
     if not space.us or any(k.exclusive for k in space.graph.kernels):
         return
-    space = Space(space.graph, space.us, min(2, space.streams), space.event_us)
+    space = SearchSpace(space.graph, space.us, min(2, space.streams), space.event_us)
     lists = [list(p) for found in every_row_set(space.graph, space.streams) for p in itertools.permutations(found)]
     best = min(end_of(space.graph, space.us, each, space.event_us) for each in lists)
     assert search_on_simulator(space, seed).streamed_us == pytest.approx(best)
@@ -232,7 +232,7 @@ def test_the_simulators_search_finds_the_optimum_of_a_small_graph(space, seed):
 def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers(tiny, us, edges, seed, best, monkeypatch):
     """On an aux stream the longer part of these would wait 0.5 us for the fork, and the join 0.5 us for it."""
     monkeypatch.setattr(local_search, "TINY", tiny)
-    assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, 0.5), seed).streamed_us == best
+    assert search_on_simulator(SearchSpace(graph_of(len(us), edges), us, 2, 0.5), seed).streamed_us == best
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_the_stream_that_a_fork_and_a_join_would_make_the_longest_is_the_callers
 )
 def test_of_a_tiny_graph_all_plans_are_tried(us, edges, event_us, best):
     """Of the first, the two of 5 us on the caller's stream: from one of them there, three kernels change streams at once."""
-    assert search_on_simulator(Space(graph_of(len(us), edges), us, 2, event_us)).streamed_us == best
+    assert search_on_simulator(SearchSpace(graph_of(len(us), edges), us, 2, event_us)).streamed_us == best
 
 
 def test_a_tiny_graph_of_few_kernels_or_few_plans_is_not_walked(monkeypatch):
@@ -258,9 +258,9 @@ def test_a_tiny_graph_of_few_kernels_or_few_plans_is_not_walked(monkeypatch):
     monkeypatch.setattr(local_search, "_walked", walked)
     chain = graph_of(8, [(k, k + 1) for k in range(6)], exclusive=range(1, 6))
     for graph in (graph_of(5, []), chain):
-        assert search_on_simulator(Space(graph, [1.0] * len(graph.kernels), 5, 0.0)).streams > 1
+        assert search_on_simulator(SearchSpace(graph, [1.0] * len(graph.kernels), 5, 0.0)).streams > 1
     with pytest.raises(AssertionError, match="walked"):
-        search_on_simulator(Space(graph_of(7, []), [1.0] * 7, 5, 0.0))
+        search_on_simulator(SearchSpace(graph_of(7, []), [1.0] * 7, 5, 0.0))
 
 
 @settings(max_examples=60, deadline=None)
@@ -280,28 +280,28 @@ def test_of_a_tiny_graph_each_stream_is_worth_it(space):
 def test_a_stream_that_saves_nothing_is_left_out_whichever_kernels_move():
     """On three streams no less than 12 us either; merging two of the three takes longer."""
     graph, us = graph_of(4, [(0, 3), (1, 3)]), [8.0, 2.0, 7.0, 4.0]
-    plan = search_on_simulator(Space(graph, us, 5, 0.5))
+    plan = search_on_simulator(SearchSpace(graph, us, 5, 0.5))
     assert (plan.streams, plan.streamed_us) == (2, 12.0)
 
 
 @pytest.mark.parametrize("stream", [[0, 0, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0]])
 def test_of_equally_short_plans_of_a_tiny_graph_the_list_schedule_is_taken(stream):
     """Four kernels of 1 us on two streams: any two and two take 2 us."""
-    space = Space(graph_of(4, []), [1.0] * 4, 2, 0.0)
+    space = SearchSpace(graph_of(4, []), [1.0] * 4, 2, 0.0)
     space.starts = [Assignment([0, 1, 2, 3], stream)]
     plan = search_on_simulator(space)
     assert rows(plan) == rows(space.plan(space.starts[0])) and plan.streamed_us == 2.0
 
 
 def twelve_kernels(seed):
-    dice = random.Random(seed)
-    edges = [(a, b) for b in range(12) for a in range(b) if dice.random() < 0.15]
-    return graph_of(12, edges), [float(dice.randrange(1, 9)) for _ in range(12)]
+    rng = random.Random(seed)
+    edges = [(a, b) for b in range(12) for a in range(b) if rng.random() < 0.15]
+    return graph_of(12, edges), [float(rng.randrange(1, 9)) for _ in range(12)]
 
 
 def test_a_walk_finds_what_no_list_schedule_is_and_its_seed_decides_which(monkeypatch):
     """Twelve kernels, for which the best list schedule with its streams exchanged takes 29 us."""
-    space = Space(*twelve_kernels(22), 2, 1.0)
+    space = SearchSpace(*twelve_kernels(22), 2, 1.0)
     found = [search_on_simulator(space, seed) for seed in range(3)]
     assert [plan.streamed_us for plan in found] == [28.0] * 3
     assert len({rows(plan) for plan in found}) > 1
@@ -322,13 +322,13 @@ def test_it_is_better_than_every_list_schedule_where_those_are_not_optimal():
     for seed in range(30):
         graph, us = twelve_kernels(seed)
         listed = plan_kernels(graph, us, 2, 1.0).streamed_us
-        better += search_on_simulator(Space(graph, us, 2, 1.0)).streamed_us < listed - 0.5
+        better += search_on_simulator(SearchSpace(graph, us, 2, 1.0)).streamed_us < listed - 0.5
     assert better
 
 
 @pytest.mark.parametrize("graph", [graph_of(0, []), graph_of(3, [(0, 2)], exclusive={0, 1, 2})], ids=["empty", "exclusive"])
 def test_a_graph_with_nothing_to_move_has_one_plan(graph):
-    space = Space(graph, [1.0] * len(graph.kernels), 3, 0.0)
+    space = SearchSpace(graph, [1.0] * len(graph.kernels), 3, 0.0)
     plan = search_on_simulator(space)
     assert (plan.streams, plan.streamed_us) == (1, float(len(graph.kernels)))
     (only,) = search_by_measuring(space, lambda plan: 5.0, 10)
@@ -336,7 +336,7 @@ def test_a_graph_with_nothing_to_move_has_one_plan(graph):
 
 
 def test_one_stream_stays_one_stream():
-    space = Space(graph_of(3, []), [1.0] * 3, 1, 0.0)
+    space = SearchSpace(graph_of(3, []), [1.0] * 3, 1, 0.0)
     assert search_on_simulator(space).streams == 1
     assert {t.plan.streams for t in search_by_measuring(space, lambda plan: 1.0, 10)} == {1}
 
@@ -359,7 +359,7 @@ def slowed(graph, us, pair, by):
 def test_the_search_goes_by_the_simulator_that_it_is_given():
     """Two streams with two of four equal kernels each take 8 us; k0 and k1, and k2 and k3, on one each do not meet."""
     graph, us = graph_of(4, []), [4.0] * 4
-    plan = search_on_simulator(Space(graph, us, 2, 0.0, slowed(graph, us, (0, 1), 3.0)))
+    plan = search_on_simulator(SearchSpace(graph, us, 2, 0.0, slowed(graph, us, (0, 1), 3.0)))
     assert plan.streamed_us == 8.0
     first, second = ((p.start_us, p.end_us) for p in sorted(plan.placements, key=lambda p: p.kernel)[:2])
     assert first[1] <= second[0] or second[1] <= first[0]
@@ -390,7 +390,7 @@ def test_of_a_few_plans_the_fastest_is_measured(space, count, seed):
         again = [rows(plan) in passed_over for plan in plans]
         assert all(again) or not any(again)  # the slower ones of earlier groups come when there are no new ones
         passed_over |= {rows(plan) for plan in plans[:-1]}
-        assert 2 <= len(plans) <= BRIEFLY
+        assert 2 <= len(plans) <= SCREENED
         assert len({rows(plan) for plan in plans}) == len(plans)
         assert not {rows(plan) for plan in plans} & {rows(plan) for plan in measured[:before]}
         assert measured[before] == plans[-1]
@@ -400,7 +400,7 @@ def test_of_a_few_plans_the_fastest_is_measured(space, count, seed):
 
 def test_the_list_schedules_for_the_given_times_are_all_measured():
     edges = [(0, 3), (1, 3), (1, 4), (2, 5), (3, 6), (4, 6), (5, 7), (4, 8), (6, 9)]
-    space = Space(graph_of(10, edges), [1.0, 7.0, 2.0, 5.0, 3.0, 4.0, 6.0, 2.0, 9.0, 1.0], 4, 0.5)
+    space = SearchSpace(graph_of(10, edges), [1.0, 7.0, 2.0, 5.0, 3.0, 4.0, 6.0, 2.0, 9.0, 1.0], 4, 0.5)
     alone = search_by_measuring(space, lambda plan: 1.0, 32)
     grouped = search_by_measuring(space, lambda plan: 1.0, 32, fastest=lambda plans: 0)
     listed = min(len(space.starts), 32 // 4)
@@ -409,7 +409,7 @@ def test_the_list_schedules_for_the_given_times_are_all_measured():
 
 @pytest.mark.parametrize("graph", [graph_of(3, [(0, 1), (1, 2)]), graph_of(3, [])], ids=["chain", "free"])
 def test_what_was_passed_over_is_measured_when_there_are_no_new_plans(graph):
-    space, every = Space(graph, [1.0] * 3, 2, 0.0), every_row_set(graph, 2)
+    space, every = SearchSpace(graph, [1.0] * 3, 2, 0.0), every_row_set(graph, 2)
     tried = [rows(t.plan) for t in search_by_measuring(space, lambda plan: plan.streamed_us, 500, fastest=lambda plans: 0)]
     assert len(set(tried)) == len(tried) >= 2 * len(every) // 3
 
@@ -418,10 +418,10 @@ def test_trying_briefly_finds_faster_plans_for_as_many_measurements():
     """Of kernels that take other times than the simulator thinks, over some graphs and seeds."""
     alone = grouped = 0.0
     for seed in range(12):
-        dice = random.Random(seed)
-        edges = [(a, b) for b in range(14) for a in range(b) if dice.random() < 0.15]
-        graph, us = graph_of(14, edges), [float(dice.randrange(2, 12)) for _ in range(14)]
-        true = [time * math.exp(dice.gauss(0, 0.4)) for time in us]
+        rng = random.Random(seed)
+        edges = [(a, b) for b in range(14) for a in range(b) if rng.random() < 0.15]
+        graph, us = graph_of(14, edges), [float(rng.randrange(2, 12)) for _ in range(14)]
+        true = [time * math.exp(rng.gauss(0, 0.4)) for time in us]
 
         def measure(plan, graph=graph, true=true):
             return timed(assignment_of(plan), graph.predecessors(), true, 1.0).makespan
@@ -429,7 +429,7 @@ def test_trying_briefly_finds_faster_plans_for_as_many_measurements():
         def fastest(plans, measure=measure):
             return min(range(len(plans)), key=lambda i: measure(plans[i]))
 
-        space = Space(graph, us, 3, 1.0)
+        space = SearchSpace(graph, us, 3, 1.0)
         alone += min(t.measured_us for t in search_by_measuring(space, measure, 16, seed))
         grouped += min(t.measured_us for t in search_by_measuring(space, measure, 16, seed, fastest=fastest))
     assert grouped < 0.99 * alone
@@ -457,7 +457,7 @@ def test_no_more_plans_are_measured_than_asked_for_all_of_them_different_and_sou
 
 def test_the_first_plan_is_the_best_list_schedule():
     graph, us = graph_of(4, [(0, 1), (0, 2), (1, 3), (2, 3)]), [1.0, 2.0, 5.0, 1.0]
-    (only,) = search_by_measuring(Space(graph, us, 3, 0.5), lambda plan: 1.0, 1)
+    (only,) = search_by_measuring(SearchSpace(graph, us, 3, 0.5), lambda plan: 1.0, 1)
     assert only.plan == plan_kernels(graph, us, 3, 0.5)
 
 
@@ -472,7 +472,7 @@ def test_the_first_plan_is_the_best_list_schedule():
 )
 def test_it_stops_when_there_are_no_more_plans(graph, streams, plans):
     """It stops when its proposals, which are random, are all known; the last few plans may not be among them."""
-    space, every = Space(graph, [1.0] * len(graph.kernels), streams, 0.0), every_row_set(graph, streams)
+    space, every = SearchSpace(graph, [1.0] * len(graph.kernels), streams, 0.0), every_row_set(graph, streams)
     assert len(every) == plans
     tried = [rows(t.plan) for t in search_by_measuring(space, lambda plan: plan.streamed_us, 500)]
     assert len(set(tried)) == len(tried) >= 2 * plans // 3
@@ -504,7 +504,7 @@ def measured_with(graph, us, pair, by):
 )
 def test_it_finds_the_best_plan_where_two_kernels_must_not_meet(edges, us, pair, best, seed):
     graph = graph_of(len(us), edges)
-    tried = search_by_measuring(Space(graph, us, 2, 0.0), measured_with(graph, us, pair, 20.0), 32, seed)
+    tried = search_by_measuring(SearchSpace(graph, us, 2, 0.0), measured_with(graph, us, pair, 20.0), 32, seed)
     assert min(t.measured_us for t in tried) == best
 
 
@@ -513,7 +513,7 @@ def test_it_gets_to_a_plan_that_the_simulator_ranks_low():
 
     The simulator says 20 us of it, and 8 us of the even spreads that cost most. Not every seed gets there.
     """
-    space = Space(graph_of(6, []), [4.0] * 6, 3, 0.0)
+    space = SearchSpace(graph_of(6, []), [4.0] * 6, 3, 0.0)
 
     def measure(plan):
         stream = plan.stream_of()
@@ -530,13 +530,13 @@ def test_plans_that_cannot_be_played_are_counted_and_not_built_on():
     def measure(plan):
         return float("inf") if plan.streams == 2 else plan.streamed_us
 
-    tried = search_by_measuring(Space(graph, us, 3, 0.0), measure, 24)
+    tried = search_by_measuring(SearchSpace(graph, us, 3, 0.0), measure, 24)
     assert len(tried) == 24
     assert min(tried, key=lambda t: t.measured_us).plan.streams == 3
 
 
 def test_a_signature_says_what_each_stream_runs_and_not_its_number():
-    space = Space(graph_of(3, []), [1.0] * 3, 2, 0.0)
+    space = SearchSpace(graph_of(3, []), [1.0] * 3, 2, 0.0)
     for assignment in space.starts:
         assert {row for row in signature(assignment) if row} == rows(space.plan(assignment))
 
@@ -547,19 +547,19 @@ def test_a_signature_says_what_each_stream_runs_and_not_its_number():
 @cache
 def large(shape):
     """20,000 kernels, one behind another or twenty in a layer, and a list that grows with each simulation."""
-    count, width, dice = 20_000, 20, random.Random(0)
+    count, width, rng = 20_000, 20, random.Random(0)
     if shape == "chain":
         edges = list(pairwise(range(count)))
     else:
-        edges = [(dice.randrange(max(0, i - 60), i - i % width), i) for i in range(width, count) for _ in range(2)]
-    graph, us, calls = graph_of(count, edges), [dice.uniform(1, 10) for _ in range(count)], []
+        edges = [(rng.randrange(max(0, i - 60), i - i % width), i) for i in range(width, count) for _ in range(2)]
+    graph, us, calls = graph_of(count, edges), [rng.uniform(1, 10) for _ in range(count)], []
     predecessors = graph.predecessors()
 
     def simulate(assignment):
         calls.append(assignment)
         return timed(assignment, predecessors, us, 1.0)
 
-    return Space(graph, us, 2, 1.0, simulate), calls
+    return SearchSpace(graph, us, 2, 1.0, simulate), calls
 
 
 @pytest.mark.parametrize("shape", ["chain", "layers"])

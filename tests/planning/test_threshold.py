@@ -8,8 +8,8 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.dynamic_shapes.cost_curves import KernelTimes
-from graphstreams.dynamic_shapes.threshold import CLOSE, CONFIRMATIONS, HIGHEST, Curves, confirm, set_by_user, solve
+from graphstreams.dynamic_shapes.cost_curves import KernelCostCurves
+from graphstreams.dynamic_shapes.threshold import CONFIRMATIONS, HIGHEST, TIE_RATIO, GainCurves, confirm, set_by_user, solve
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.ir.threshold import Threshold
 from graphstreams.planning.list_schedule import plan_kernels
@@ -25,8 +25,8 @@ def graph_of(count, edges=()):
 
 def curves_of(costs, edges=(), example=8, event_us=0.0, **arguments):
     """Curves of kernels with these costs under the plan made at the example."""
-    graph, times = graph_of(len(costs), edges), KernelTimes(costs, S, {"s0": example})
-    return Curves(graph, times, plan_kernels(graph, times.at(example), 3, event_us), **arguments)
+    graph, times = graph_of(len(costs), edges), KernelCostCurves(costs, S, {"s0": example})
+    return GainCurves(graph, times, plan_kernels(graph, times.at(example), 3, event_us), **arguments)
 
 
 def solved(costs, example=8, min_gain=0.25, limits=(1, 1024), **arguments):
@@ -85,9 +85,9 @@ def test_a_limit_that_every_size_keeps_even_without_gain():
 def test_of_two_gaining_ranges_the_one_of_the_example_or_the_next_below_it(example, expected):
     # The square falls to 0 at s = 20 and rises again; a quarter is saved where it is from 10/3 to 30 us.
     graph = graph_of(2)
-    times = KernelTimes([sympy.Integer(10), (S - 20) ** 2 / sympy.Integer(10)], S, {"s0": example})
+    times = KernelCostCurves([sympy.Integer(10), (S - 20) ** 2 / sympy.Integer(10)], S, {"s0": example})
     plan = plan_kernels(graph, [10, 10], 2)
-    found = solve(Curves(graph, times, plan), "s0", example, 0.25, (1, 1024))
+    found = solve(GainCurves(graph, times, plan), "s0", example, 0.25, (1, 1024))
     assert (found.smallest, found.largest) == expected
     assert "each size tried from" in found.reason
 
@@ -100,8 +100,8 @@ def test_a_measured_slowdown_takes_its_share():
 
 def test_a_plan_for_every_size():
     graph, costs = graph_of(2), [CONSTANT, S + 0]
-    times = KernelTimes(costs, S, {"s0": 64})
-    found = solve(Curves(graph, times, lambda us: plan_kernels(graph, us, 2)), "s0", 64, 0.25, (1, 1024))
+    times = KernelCostCurves(costs, S, {"s0": 64})
+    found = solve(GainCurves(graph, times, lambda us: plan_kernels(graph, us, 2)), "s0", 64, 0.25, (1, 1024))
     assert (found.smallest, found.largest) == (34, 300)
 
 
@@ -370,5 +370,5 @@ def test_measuring_narrows_down_the_true_size(data):
     if len(asked) < CONFIRMATIONS:
         ends = above is None and found.largest == high
         none = found.largest == 0 and above == low
-        near = above is not None and (above == found.largest + 1 or above < CLOSE * found.largest)
+        near = above is not None and (above == found.largest + 1 or above < TIE_RATIO * found.largest)
         assert ends or none or near

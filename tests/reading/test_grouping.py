@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.reading.condensation import acyclic_groups
+from graphstreams.reading.condensation import acyclic_partition
 
 
-def members(count, together=(), links=()):
-    return acyclic_groups(count, together, links).members
+def members(count, must_merge=(), links=()):
+    return acyclic_partition(count, must_merge, links).members
 
 
 def test_nothing():
@@ -47,8 +47,8 @@ def test_links_within_a_group_and_repeated_links_are_no_circle():
 @pytest.mark.parametrize("circle", [False, True])
 def test_twenty_thousand_positions_need_no_recursion(circle):
     count = 20_000
-    together = [(0, count - 1)] if circle else []
-    groups = acyclic_groups(count, together, [(i, i + 1) for i in range(count - 1)])
+    must_merge = [(0, count - 1)] if circle else []
+    groups = acyclic_partition(count, must_merge, [(i, i + 1) for i in range(count - 1)])
     assert len(groups.members) == (1 if circle else count)
 
 
@@ -59,9 +59,9 @@ def problems(draw):
     return count, draw(st.lists(pair, max_size=5)), [p for p in draw(st.lists(pair, max_size=20)) if p[0] != p[1]]
 
 
-def components(count, together, links):
+def components(count, must_merge, links):
     """Strongly connected components once joined pairs are linked in both directions."""
-    graph = nx.DiGraph([*links, *together, *((b, a) for a, b in together)])
+    graph = nx.DiGraph([*links, *must_merge, *((b, a) for a, b in must_merge)])
     graph.add_nodes_from(range(count))
     return {tuple(sorted(component)) for component in nx.strongly_connected_components(graph)}
 
@@ -75,7 +75,7 @@ def test_groups_are_the_strongly_connected_components(problem):
 @settings(max_examples=200, deadline=None)
 @given(problems())
 def test_the_order_of_groups_respects_every_link(problem):
-    count, together, links = problem
-    groups = acyclic_groups(count, together, links)
+    count, must_merge, links = problem
+    groups = acyclic_partition(count, must_merge, links)
     assert all(position in groups.members[groups.of[position]] for position in range(count))
     assert all(groups.of[before] <= groups.of[after] for before, after in links)

@@ -4,18 +4,18 @@ import networkx as nx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.ir.alias_sets import Storages
+from graphstreams.ir.alias_sets import AliasSets
 
 
 def merged(pairs, inputs=()):
-    storages = Storages(inputs)
+    storages = AliasSets(inputs)
     for pair in pairs:
         storages.merge(*pair)
     return storages
 
 
 def test_a_name_starts_as_its_own_storage():
-    assert Storages().storage("buf0") == "buf0"
+    assert AliasSets().storage("buf0") == "buf0"
 
 
 def test_merged_names_are_one_storage():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._inductor import config, select_algorithm
 
 from graphstreams import backend
-from graphstreams.errors import Serial
+from graphstreams.errors import StaySerial
 from graphstreams.inductor.joined_launches import most_saved_us
 from graphstreams.inductor.settings import FIXED, settings_off, stream_settings, unusable_setting
 from graphstreams.ir.devices import DEVICES
@@ -163,7 +163,7 @@ def report_by_hand(serial_us: float, streamed_us: float) -> Report:
 def refused(report: Report, lost: int, joined_us: float) -> bool:
     try:
         check_gain(report, Options(), lost, DEVICES["h200"], joined_us)
-    except Serial:
+    except StaySerial:
         return True
     return False
 

@@ -13,7 +13,7 @@ from sample_modules import FREE_EVENTS, module_and_inputs
 
 from graphstreams import StreamPass
 from graphstreams.pipeline.explain import capture
-from graphstreams.runtime.allocator import AllocatorState, state, unsuited
+from graphstreams.runtime.allocator import AllocatorState, state, unsupported_allocator
 
 
 def snapshot(expandable: Any = False, *segments: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def snapshot(expandable: Any = False, *segments: Any) -> dict[str, Any]:
 
 
 def reason(found: dict[str, Any], backend: str = "native") -> str:
-    return unsuited(state(lambda: backend, lambda: found))
+    return unsupported_allocator(state(lambda: backend, lambda: found))
 
 
 @pytest.mark.parametrize("found", [snapshot(), snapshot(False, False, False)])
@@ -35,7 +35,7 @@ def test_the_native_allocator_is_sound(found: dict[str, Any]) -> None:
 
 def test_the_allocator_in_use_is_sound() -> None:
     assert state() == AllocatorState("native", False, False)
-    assert unsuited() == ""
+    assert unsupported_allocator() == ""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_an_allocator_that_cannot_be_asked_is_not_sound() -> None:
     def gone() -> dict[str, Any]:
         raise AttributeError("_cuda_memorySnapshot")
 
-    assert "does not tell" in unsuited(state(lambda: "native", gone))
+    assert "does not tell" in unsupported_allocator(state(lambda: "native", gone))
 
 
 SET_TWICE = """

@@ -65,7 +65,7 @@ class On:
         Stream.current = "caller's"
 
 
-class Graph:
+class CudaGraph:
     replays = 0
 
     def replay(self) -> None:
@@ -77,7 +77,7 @@ def test_a_function_is_called_three_times_before_its_capture_on_the_same_stream(
     monkeypatch.setattr(cuda_graph.torch.cuda, "Stream", lambda: side)
     monkeypatch.setattr(cuda_graph.torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(cuda_graph.torch.cuda, "stream", lambda stream: On("side" if stream is side else "another"))
-    monkeypatch.setattr(cuda_graph.torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(cuda_graph.torch.cuda, "CUDAGraph", CudaGraph)
     monkeypatch.setattr(
         cuda_graph.torch.cuda,
         "graph",

@@ -14,7 +14,7 @@ import torch
 
 from graphstreams.autotuning import replay as module
 from graphstreams.autotuning import timing
-from graphstreams.autotuning.replay import Player
+from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.timing import means_over_captures
 
 
@@ -63,7 +63,7 @@ def test_the_code_that_a_graph_was_captured_from_lives_as_long_as_the_graph() ->
     """Generated code holds its kernels, which are unloaded with it: one process ended in a later replay."""
     call = generated()
     alive = weakref.ref(call)
-    graph = Player([]).call(call)
+    graph = KernelReplayer([]).call(call)
     del call
     gc.collect()
     assert alive() is not None
@@ -78,7 +78,7 @@ def test_the_code_that_a_graph_was_captured_from_lives_as_long_as_the_graph() ->
 def test_the_launches_that_are_played_live_as_long_as_a_graph_of_them() -> None:
     launch = generated()
     alive = weakref.ref(launch)
-    graph = Player([[launch]]).serial([0])
+    graph = KernelReplayer([[launch]]).serial([0])
     del launch
     gc.collect()
     assert alive() is not None
@@ -91,7 +91,7 @@ def test_the_launches_that_are_played_live_as_long_as_a_graph_of_them() -> None:
 @pytest.mark.usefixtures("without_a_gpu")
 def test_no_garbage_is_collected_in_the_middle_of_a_capture(collects: bool) -> None:
     """Generated code takes its kernels along, and CUDA ends a capture during which a kernel is unloaded."""
-    player, enabled = Player([]), list[bool]()
+    player, enabled = KernelReplayer([]), list[bool]()
 
     def fails() -> None:
         raise KeyError

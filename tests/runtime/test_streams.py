@@ -246,18 +246,18 @@ def made_as(device: torch.device, priority: int, kind: Any) -> Any:
 @pytest.mark.parametrize("name", ["_cuda_setStream", "_cuda_getCurrentStream", "_CudaEventBase"])
 def test_a_torch_without_what_streams_are_set_by_is_told(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert runtime.lacking(at_hand=False) == ""
+    assert runtime.missing_stream_api(at_hand=False) == ""
     monkeypatch.delattr(torch._C, name)
-    assert runtime.lacking(at_hand=True) == f"this torch has no torch._C.{name}, by which streams are set"
+    assert runtime.missing_stream_api(at_hand=True) == f"this torch has no torch._C.{name}, by which streams are set"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert runtime.lacking(at_hand=True) == ""
+    assert runtime.missing_stream_api(at_hand=True) == ""
 
 
 def test_a_torch_that_does_not_tell_of_captures_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrapper with two bodies asks in every call."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delattr(torch._C, "_cuda_isCurrentStreamCapturing")
-    assert "has no torch._C._cuda_isCurrentStreamCapturing, by which a call is seen" in runtime.lacking(at_hand=True)
+    assert "has no torch._C._cuda_isCurrentStreamCapturing, by which a call is seen" in runtime.missing_stream_api(at_hand=True)
 
 
 def by_place(stream_id: int, device_index: int, device_type: int) -> tuple[int, int, int]:
@@ -298,8 +298,8 @@ def test_a_torch_that_sets_streams_otherwise_is_told(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(runtime, "new_stream", lambda device, priority, kind: made_as(device, 40, kind))
     runtime._sets_streams.cache_clear()
     try:
-        assert (runtime.lacking(at_hand=True) == "") == sets
-        assert ("_cuda_setStream" in runtime.lacking(at_hand=True)) == (not sets)
+        assert (runtime.missing_stream_api(at_hand=True) == "") == sets
+        assert ("_cuda_setStream" in runtime.missing_stream_api(at_hand=True)) == (not sets)
         assert current[1] == (7, 1, 1)
     finally:
         runtime._sets_streams.cache_clear()

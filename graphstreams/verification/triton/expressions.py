@@ -58,7 +58,7 @@ class Expressions:
         """Return what a function of the source gives for its parameters, `names`."""
         raise NotImplementedError
 
-    def refuse(self, node: ast.AST, why: str, what: str = "") -> UnreadableWrapper:
+    def unsupported(self, node: ast.AST, why: str, what: str = "") -> UnreadableWrapper:
         """Return the error for a construct."""
         text = what or " ".join(ast.unparse(node).split())
         shortened = text if len(text) <= 100 else text[:97] + "..."
@@ -68,7 +68,7 @@ class Expressions:
         """Count what has been interpreted. Raises UnreadableWrapper if it takes too long."""
         self._steps += 1
         if self._steps > _STEPS:
-            raise self.refuse(node, "takes too long to read")
+            raise self.unsupported(node, "takes too long to read")
 
     def outside(self, name: str) -> KernelValue | None:
         """Return what a name stands for that the function does not bind."""
@@ -121,7 +121,7 @@ class Expressions:
                 for part in parts:
                     self.value(part.value if isinstance(part, ast.FormattedValue) else part, names)
                 return Kind.NUMBER
-        raise self.refuse(node, "has an expression that is not known")
+        raise self.unsupported(node, "has an expression that is not known")
 
     def _perhaps(self, node: ast.expr, names: Names) -> KernelValue:
         """As `value`, of an expression that may not be evaluated and so may not bind its names."""
@@ -144,7 +144,7 @@ class Expressions:
         if value is Kind.NOTHING:
             return value
         if not is_numeric(value):
-            raise self.refuse(node, f"computes with {describe(value)}")
+            raise self.unsupported(node, f"computes with {describe(value)}")
         return Kind.NUMBER
 
     def _name_value(self, node: ast.expr, name: str, names: Names) -> KernelValue:
@@ -152,7 +152,7 @@ class Expressions:
         if value is None and self._generated:
             return Kind.NOTHING  # templates leave out names that stand in branches which Triton does not compile
         if value is None:
-            raise self.refuse(node, "has a name that its source does not define")
+            raise self.unsupported(node, "has a name that its source does not define")
         return value
 
     def _binary(self, node: ast.expr, left: KernelValue, op: ast.operator, right: KernelValue) -> KernelValue:
@@ -160,7 +160,7 @@ class Expressions:
             try:
                 return add(left, right, isinstance(op, ast.Sub))
             except UnknownEffect as error:
-                raise self.refuse(node, str(error)) from None
+                raise self.unsupported(node, str(error)) from None
         self._number(node, left)
         return self._number(node, right)
 
@@ -181,7 +181,7 @@ class Expressions:
         except (ValueError, IndexError, TypeError):
             pass
         if isinstance(index, ast.Slice) or not owner.items:
-            raise self.refuse(node, "takes a part of a tuple")
+            raise self.unsupported(node, "takes a part of a tuple")
         result = owner.items[0]
         for item in owner.items[1:]:
             result = join(result, item)
@@ -198,7 +198,7 @@ class Expressions:
             return Pointer(owner.origins) if isinstance(owner, Pointer) else self._number(node, owner)
         described = _type_attribute(owner, attribute)
         if described is None:
-            raise self.refuse(node, f"takes an attribute of {describe(owner)} that is not known")
+            raise self.unsupported(node, f"takes an attribute of {describe(owner)} that is not known")
         return described
 
     # --- calls
@@ -207,11 +207,11 @@ class Expressions:
         """Raise UnreadableWrapper unless a loop runs over a range of numbers."""
         function = self.value(call.func, names)
         if not isinstance(function, Function) or function.path not in _RANGES:
-            raise self.refuse(call, "runs over something that is not a range")
+            raise self.unsupported(call, "runs over something that is not a range")
 
     def _call(self, node: ast.Call, names: Names) -> KernelValue:
         if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
-            raise self.refuse(node, "unpacks arguments")
+            raise self.unsupported(node, "unpacks arguments")
         if isinstance(node.func, ast.Attribute):
             owner = self.value(node.func.value, names)
             if not isinstance(owner, Function):
@@ -240,19 +240,19 @@ class Expressions:
         if isinstance(function, Helper):
             return self.follow(function.definition, self._bind(node, function.definition, given))
         if not isinstance(function, Function):
-            raise self.refuse(node, f"calls {describe(function)}")
+            raise self.unsupported(node, f"calls {describe(function)}")
         return self._apply(node, effect_of(function.path, self._generated), given, function.path)
 
     def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
         if effect is None:
-            raise self.refuse(node, "calls a function that is not known")
+            raise self.unsupported(node, "calls a function that is not known")
         for kind in given.types(type_position(path)) if effect is not Effect.CAST else ():
             if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
-                raise self.refuse(node, f"takes {describe(kind)} for the type of a number")
+                raise self.unsupported(node, f"takes {describe(kind)} for the type of a number")
         try:
             return apply(effect, given, self.touched, lambda function: self._fold(node, function))
         except UnknownEffect as error:
-            raise self.refuse(node, str(error)) from None
+            raise self.unsupported(node, str(error)) from None
 
     def _fold(self, node: ast.Call, function: KernelValue) -> None:
         """Run a function that is given numbers alone."""
@@ -262,26 +262,26 @@ class Expressions:
             given = Arguments(tuple(Kind.NUMBER for _ in names), {})
             result = self.follow(function.definition, self._bind(node, function.definition, given))
             if not is_numeric(result):
-                raise self.refuse(node, "combines numbers by a function that gives no number")
+                raise self.unsupported(node, "combines numbers by a function that gives no number")
         elif not isinstance(function, Function) or effect_of(function.path, self._generated) is not Effect.PURE:
-            raise self.refuse(node, "calls a function that is not known")
+            raise self.unsupported(node, "calls a function that is not known")
 
     def _bind(self, node: ast.Call, definition: ast.FunctionDef, given: Arguments) -> Names:
         if not definition.decorator_list or not all(self._compiles(d) for d in definition.decorator_list):
-            raise self.refuse(node, "calls a function that is not plainly one of Triton's")
+            raise self.unsupported(node, "calls a function that is not plainly one of Triton's")
         arguments = definition.args
         if arguments.vararg or arguments.kwarg:
-            raise self.refuse(node, "calls a function with any number of arguments")
+            raise self.unsupported(node, "calls a function with any number of arguments")
         positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
         names: Names = dict(zip(positional, given.positional, strict=False))
         for name, value in given.keywords.items():
             if name in names or name not in (*positional, *(a.arg for a in arguments.kwonlyargs)):
-                raise self.refuse(node, "calls a function with arguments that do not fit it")
+                raise self.unsupported(node, "calls a function with arguments that do not fit it")
             names[name] = value
         for name, default in _defaults(arguments):
             names.setdefault(name, self.value(default, {}) if default is not None else Kind.MIXED)
         if len(given.positional) > len(positional) or Kind.MIXED in (names[n] for n, d in _defaults(arguments) if d is None):
-            raise self.refuse(node, "calls a function with arguments that do not fit it")
+            raise self.unsupported(node, "calls a function with arguments that do not fit it")
         return names
 
     def _compiles(self, decorator: ast.expr) -> bool:

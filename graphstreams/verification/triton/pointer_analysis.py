@@ -59,7 +59,7 @@ class _Run(Expressions):
         if key in self._results:
             return self._results[key]
         if definition in self._active:
-            raise self.refuse(definition, "has a function that calls itself", definition.name)
+            raise self.unsupported(definition, "has a function that calls itself", definition.name)
         self._active.append(definition)
         outer, self._returned = self._returned, []
         self._block(definition.body, names)
@@ -113,7 +113,7 @@ class _Run(Expressions):
                 self.check_range(call, names)
                 self._loop(target, call, body, names)
             case _:
-                raise self.refuse(statement, "has a statement that is not known")
+                raise self.unsupported(statement, "has a statement that is not known")
 
     def _loop(self, target: ast.Name | None, head: ast.expr, body: list[ast.stmt], names: Names) -> None:
         """Run the body until it changes nothing: what a name stands for only ever gets less precise."""
@@ -133,10 +133,10 @@ class _Run(Expressions):
             names[target.id] = value
             return
         if not isinstance(target, ast.Tuple | ast.List) or not all(isinstance(t, ast.Name | ast.Tuple) for t in target.elts):
-            raise self.refuse(target, "assigns to something that is not a name")
+            raise self.unsupported(target, "assigns to something that is not a name")
         count = len(target.elts)
         if isinstance(value, Sequence) and len(value.items) != count:
-            raise self.refuse(target, f"unpacks {len(value.items)} values into {count}")
+            raise self.unsupported(target, f"unpacks {len(value.items)} values into {count}")
         for position, one in enumerate(target.elts):
             # What is not a tuple is a block that is split, or a tuple of numbers.
             self._assign(one, value.items[position] if isinstance(value, Sequence) else value, names)

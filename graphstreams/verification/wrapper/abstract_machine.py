@@ -24,7 +24,7 @@ from graphstreams.verification.wrapper.abstract_values import Event, Heap, Stora
 _MAX_STEPS = 5_000_000
 
 
-class Machine:
+class AbstractMachine:
     """Emits steps. Streams and events are those of the runtime: a name twice acquired is the same object."""
 
     def __init__(self) -> None:
@@ -41,35 +41,35 @@ class Machine:
         self._collectives: dict[Storage, list[tuple[int, tuple[Value, ...]]]] = {}
         self._collective_count = 0
 
-    def refuse(self, construct: str) -> UnreadableWrapper:
+    def unsupported(self, construct: str) -> UnreadableWrapper:
         """The error to raise at the line that is being read."""
         return UnreadableWrapper(self.line, construct)
 
     def use_device(self, device: object) -> None:
         """One wrapper, one device: streams of two devices have pools and current streams of their own."""
         if not isinstance(device, int):
-            raise self.refuse("a device that is not named by a number")
+            raise self.unsupported("a device that is not named by a number")
         if self._device is None:
             self._device = device
         elif self._device != device:
-            raise self.refuse(f"a second device, {device} beside {self._device}")
+            raise self.unsupported(f"a second device, {device} beside {self._device}")
 
     def indexed_stream(self, index: object) -> Stream:
         """The stream that Dynamo registered as user object `index`."""
         if not isinstance(index, int):
-            raise self.refuse("a stream whose index is not a number")
+            raise self.unsupported("a stream whose index is not a number")
         if self.acquired is not None:
-            raise self.refuse("a stream of Dynamo's beside those of the runtime: they may be the same")
+            raise self.unsupported("a stream of Dynamo's beside those of the runtime: they may be the same")
         if len(self._indexed) >= COLLECTIVES:
-            raise self.refuse("more streams than a wrapper can use")
+            raise self.unsupported("more streams than a wrapper can use")
         return Stream(self._indexed.setdefault(index, len(self._indexed)))
 
     def acquire(self, streams: int) -> None:
         """Take aux streams of the runtime, numbered from 1."""
         if self.acquired is not None:
-            raise self.refuse("streams that are acquired a second time: with another priority they are others")
+            raise self.unsupported("streams that are acquired a second time: with another priority they are others")
         if len(self._indexed) > 1:
-            raise self.refuse("streams of the runtime beside Dynamo's: they may be the same")
+            raise self.unsupported("streams of the runtime beside Dynamo's: they may be the same")
         self.acquired = streams
 
     def private_event(self) -> Event:
@@ -78,7 +78,7 @@ class Machine:
 
     def _emit(self, step: Step) -> None:
         if len(self._steps) >= _MAX_STEPS:
-            raise self.refuse("too many steps to be one graph")
+            raise self.unsupported("too many steps to be one graph")
         self._steps.append(step)
 
     def allocate(self, *names: str, on_host: bool = False) -> Tensor:

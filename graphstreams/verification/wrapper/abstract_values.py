@@ -40,7 +40,7 @@ class Tensor:
 
 
 @dataclass(eq=False)
-class Bundle:
+class SequenceValue:
     """A tuple or a list. Of one whose length is not known `items` are those that the source takes, then the rest."""
 
     items: list[Value]
@@ -91,7 +91,7 @@ class Context:
     """What a `with` enters that is no stream."""
 
 
-Value = Tensor | Bundle | Group | Constant | Nothing | Stream | RawStream | Event | Context
+Value = Tensor | SequenceValue | Group | Constant | Nothing | Stream | RawStream | Event | Context
 NOTHING = Nothing()
 CONTEXT = Context()
 
@@ -119,7 +119,7 @@ class Heap:
 
     def __init__(self, on_free: Callable[[Storage, bool], None]) -> None:
         self._on_free = on_free
-        self._fresh: list[Storage | Bundle] = []
+        self._fresh: list[Storage | SequenceValue] = []
         self.storages: list[Storage] = []
 
     def storage(self, *names: str, on_host: bool = False) -> Storage:
@@ -129,8 +129,8 @@ class Heap:
         self._fresh.append(storage)
         return storage
 
-    def bundle(self, items: list[Value], places: tuple[int, ...] | None = None) -> Bundle:
-        bundle = Bundle(items, places)
+    def bundle(self, items: list[Value], places: tuple[int, ...] | None = None) -> SequenceValue:
+        bundle = SequenceValue(items, places)
         for item in items:
             self.hold(item)
         self._fresh.append(bundle)
@@ -147,12 +147,12 @@ class Heap:
         """Drop a reference without ending the value: the statement that gets it may hold it."""
         self._fresh.extend(self._count(value, -1))
 
-    def nest(self, fresh: list[Storage | Bundle]) -> list[Storage | Bundle]:
+    def nest(self, fresh: list[Storage | SequenceValue]) -> list[Storage | SequenceValue]:
         """Put `fresh` in the place of what the running statement made; a function that is called has statements too."""
         outer, self._fresh = self._fresh, fresh
         return outer
 
-    def clear(self, bundle: Bundle) -> None:
+    def clear(self, bundle: SequenceValue) -> None:
         items, bundle.items = bundle.items, []
         for item in items:
             self.drop(item)
@@ -163,8 +163,8 @@ class Heap:
         for counted in reversed(fresh):  # a list before what it holds
             self._settle(counted)
 
-    def _count(self, value: Value, change: int) -> list[Storage | Bundle]:
-        if isinstance(value, Bundle):
+    def _count(self, value: Value, change: int) -> list[Storage | SequenceValue]:
+        if isinstance(value, SequenceValue):
             value.count += change
             return [value]
         if not isinstance(value, Tensor):
@@ -175,10 +175,10 @@ class Heap:
             storage.maybe += change
         return list(value.all)
 
-    def _settle(self, counted: Storage | Bundle) -> None:
+    def _settle(self, counted: Storage | SequenceValue) -> None:
         if counted.count > 0:
             return
-        if isinstance(counted, Bundle):
+        if isinstance(counted, SequenceValue):
             self.clear(counted)
         elif not counted.maybe and not counted.ended:
             counted.ended = True
@@ -191,7 +191,7 @@ class Heap:
 def storages_of(*values: Value) -> Iterator[Storage]:
     """Every storage in the values, through lists."""
     for value in values:
-        if isinstance(value, Bundle | Group):
+        if isinstance(value, SequenceValue | Group):
             yield from storages_of(*value.items)
         elif isinstance(value, Tensor):
             yield from value.all

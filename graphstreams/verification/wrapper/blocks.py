@@ -30,14 +30,14 @@ class Blocks(Checks):
         if isinstance(context, Stream):
             # `AuxStream` leads back to the caller's stream. Inductor's own wrapper class nests no contexts either.
             if self._machine.stream != CALLER:
-                raise self._machine.refuse(f"with {shortened(expression)}, inside the context of another stream")
+                raise self._machine.unsupported(f"with {shortened(expression)}, inside the context of another stream")
             self._machine.stream = context.number
             self._block(body)
             self._machine.stream = CALLER
         elif context is CONTEXT:
             self._block(body)
         else:
-            raise self._machine.refuse(f"with {shortened(expression)}")
+            raise self._machine.unsupported(f"with {shortened(expression)}")
 
     def _try(self, body: list[ast.stmt], handler: ast.ExceptHandler) -> None:
         self._check_handler(handler)
@@ -55,6 +55,6 @@ class Blocks(Checks):
                 joined = [self._names.get(a.id) if isinstance(a, ast.Name) else None for a in arguments]
                 if joined == [Stream(number) for number in range(1 + (self._machine.acquired or 0))]:
                     return
-        raise self._machine.refuse(
+        raise self._machine.unsupported(
             f"{shortened(handler)}, which does not join all aux streams with the caller's and raise again"
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 
-from graphstreams.verification.wrapper.abstract_values import Bundle, Tensor, Value
+from graphstreams.verification.wrapper.abstract_values import SequenceValue, Tensor, Value
 from graphstreams.verification.wrapper.expressions import Expressions
 from graphstreams.verification.wrapper.operator_calls import use
 from graphstreams.verification.wrapper.syntax import same, shortened
@@ -52,13 +52,13 @@ class Checks(Expressions):
         found = re.fullmatch(r"(\w+)\.(isnan|isinf)\(\)\.any\(\)\.item\(\)", ast.unparse(node))
         value = self._name(ast.Name(id=found[1])) if found else None
         if not found or not isinstance(value, Tensor) or any(storage.on_host for storage in value.all):
-            raise self._machine.refuse(f"assert not {shortened(node)}")
+            raise self._machine.unsupported(f"assert not {shortened(node)}")
         self._machine.launch(f"tensor.{found[2]}", [use(value)], [], scratch=True)
 
     def _check_outputs(self) -> None:
         outputs = self._names.get("return_vars")
-        if not isinstance(outputs, Bundle):
-            raise self._machine.refuse("a loop over what is not what the wrapper returns")
+        if not isinstance(outputs, SequenceValue):
+            raise self._machine.unsupported("a loop over what is not what the wrapper returns")
         for value in outputs.items:
             self._bind("var", value)
             if isinstance(value, Tensor):
@@ -68,4 +68,4 @@ class Checks(Expressions):
     def _refuse(self, statement: ast.stmt) -> None:
         text = shortened(statement)
         setting = next((f", written for the setting {name}" for part, name in _SETTINGS.items() if part in text), "")
-        raise self._machine.refuse(text + setting)
+        raise self._machine.unsupported(text + setting)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
-    Bundle,
     Call,
     Constant,
     Event,
     Group,
+    SequenceValue,
     Stream,
     Tensor,
     Value,
@@ -31,7 +31,7 @@ _SIZES = {"size", "stride"}
 class Expressions:
     """Reads expressions over the names of the function that is being read."""
 
-    def __init__(self, module: Module, machine: Machine) -> None:
+    def __init__(self, module: Module, machine: AbstractMachine) -> None:
         self._module = module
         self._machine = machine
         self._names: dict[str, Value] = {}
@@ -53,7 +53,7 @@ class Expressions:
             case ast.Call():
                 return self._call(node)
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int(place))) if isinstance(
-                bundle := self._names.get(name), Bundle
+                bundle := self._names.get(name), SequenceValue
             ):
                 return self._item(bundle, place, node)
             case ast.IfExp(test=ast.Call() as item, body=ast.Constant(value=1), orelse=ast.Constant(value=0)):
@@ -70,8 +70,8 @@ class Expressions:
         if self._path(node) in ("math.inf", "math.nan", "cmath.nanj"):
             return Constant()
         if self._path(node) or node.id in self._module.names:
-            raise self._machine.refuse(f"{node.id}, which is no value")
-        raise self._machine.refuse(f"the name {node.id}, which is not bound to anything understood")
+            raise self._machine.unsupported(f"{node.id}, which is no value")
+        raise self._machine.unsupported(f"the name {node.id}, which is not bound to anything understood")
 
     def _global(self, name: str) -> Tensor:
         """A constant of the module: there before the call, and never freed."""
@@ -82,10 +82,10 @@ class Expressions:
             self._machine.inputs[storage] = None
         return self._globals[name]
 
-    def _item(self, bundle: Bundle, place: int, node: ast.expr) -> Value:
+    def _item(self, bundle: SequenceValue, place: int, node: ast.expr) -> Value:
         places = bundle.places or range(len(bundle.items))
         if place < 0 or place not in places:
-            raise self._machine.refuse(f"{shortened(node)}, which is not known to be there")
+            raise self._machine.unsupported(f"{shortened(node)}, which is not known to be there")
         return bundle.items[places.index(place)]
 
     def _size(self, node: ast.expr) -> Constant:
@@ -107,9 +107,9 @@ class Expressions:
                         self._size(child)
                 return Constant()
             case _:
-                raise self._machine.refuse(shortened(node))
+                raise self._machine.unsupported(shortened(node))
         if not isinstance(value, Constant):
-            raise self._machine.refuse(f"{shortened(node)}, where a number is expected")
+            raise self._machine.unsupported(f"{shortened(node)}, where a number is expected")
         return value
 
     def _size_call(self, node: ast.Call) -> Constant:
@@ -119,7 +119,7 @@ class Expressions:
         elif isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
             use(self._tensor(node.func.value))
         else:
-            raise self._machine.refuse(f"{shortened(node)}, where a number is expected")
+            raise self._machine.unsupported(f"{shortened(node)}, where a number is expected")
         for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
             self._size(argument)
         return Constant()
@@ -129,7 +129,7 @@ class Expressions:
         if isinstance(value, Tensor):
             return value
         name = value.name if isinstance(value, Constant) else ""
-        raise self._machine.refuse(
+        raise self._machine.unsupported(
             f"{shortened(node)} takes {name} for a tensor, an input whose name is one of a size"
             if name
             else f"{shortened(node)}, where a tensor is expected"
@@ -148,11 +148,11 @@ class Expressions:
 
     def _arguments(self, path: str, node: ast.Call) -> Call:
         if any(isinstance(a, ast.Starred) for a in node.args) or any(k.arg is None for k in node.keywords):
-            raise self._machine.refuse(f"{shortened(node)}, with unpacked arguments")
+            raise self._machine.unsupported(f"{shortened(node)}, with unpacked arguments")
         arguments = tuple(self._argument(argument) for argument in node.args)
         keywords = {keyword.arg: self._argument(keyword.value) for keyword in node.keywords if keyword.arg}
-        if any(value is NOTHING or isinstance(value, Bundle) for value in (*arguments, *keywords.values())):
-            raise self._machine.refuse(f"{shortened(node)}, given a list or what is no value")
+        if any(value is NOTHING or isinstance(value, SequenceValue) for value in (*arguments, *keywords.values())):
+            raise self._machine.unsupported(f"{shortened(node)}, given a list or what is no value")
         return Call(path, arguments, keywords)
 
     def _call(self, node: ast.Call) -> Value:
@@ -169,14 +169,14 @@ class Expressions:
                 of = self._value(base)
                 return self._method(of, self._arguments(method, node), node)
         name = dotted(node.func).partition(".")[0]
-        raise self._machine.refuse(
+        raise self._machine.unsupported(
             f"a call of {shortened(node.func)}: the name {name}, which is not bound to anything understood"
         )
 
     def _call_kernel(self, name: str, method: str, node: ast.Call) -> Value:
         module = self._module
         if method != "run" or name not in {*module.kernels, *module.multi_kernels}:
-            raise self._machine.refuse(f"{name}.{method}")
+            raise self._machine.unsupported(f"{name}.{method}")
         call = self._arguments(method, node)
         if name in module.kernels:
             call_kernel(self._machine, module.kernel(name), call)
@@ -190,13 +190,13 @@ class Expressions:
             return tensor_method(self._machine, of, call)
         if isinstance(of, Stream | Event):
             return stream_method(self._machine, of, call)
-        if isinstance(of, Bundle) and call.path == "clear" and not call.values:
+        if isinstance(of, SequenceValue) and call.path == "clear" and not call.values:
             self._machine.heap.clear(of)
             return NOTHING
         if isinstance(of, Constant) and call.path == "__floordiv__":
             return self._size(node.args[0]) if len(node.args) == 1 else Constant()
         if isinstance(of, Constant) and of.name:
-            raise self._machine.refuse(
+            raise self._machine.unsupported(
                 f"the method {call.path} takes {of.name} for a tensor, an input whose name is one of a size"
             )
-        raise self._machine.refuse(f"the method {call.path} of a {type(of).__name__.lower()}")
+        raise self._machine.unsupported(f"the method {call.path} of a {type(of).__name__.lower()}")

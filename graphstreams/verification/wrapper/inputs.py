@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import Constant, Tensor, Value
 
 _SYMBOL = re.compile(r"(s|u|zuf|zf|z|ps|ks)\d+$")  # names that Inductor gives to sizes
@@ -13,7 +13,7 @@ _SYMBOL = re.compile(r"(s|u|zuf|zf|z|ps|ks)\d+$")  # names that Inductor gives t
 class Inputs:
     """The list that the caller gives. It holds the inputs until the wrapper clears it."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: AbstractMachine) -> None:
         self._machine = machine
         self._taken = False
         self.list = machine.heap.bundle([])
@@ -21,7 +21,7 @@ class Inputs:
     def take(self, names: list[str]) -> None:
         """The first unpacking of the list tells how many inputs there are."""
         if self._taken:
-            raise self._machine.refuse("inputs that are unpacked a second time")
+            raise self._machine.unsupported("inputs that are unpacked a second time")
         self._taken = True
         for name in names:
             if _SYMBOL.match(name):
@@ -38,7 +38,7 @@ class Inputs:
             return False
         inputs = self._machine.inputs
         if any(storage.used or storage not in inputs for storage in value.all):
-            raise self._machine.refuse(f"{name}, the name of a size, bound to a tensor")
+            raise self._machine.unsupported(f"{name}, the name of a size, bound to a tensor")
         for storage in value.all:
             del inputs[storage]
             storage.ended = True

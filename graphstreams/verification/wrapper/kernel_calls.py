@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 from graphstreams.verification.trace import HOST
 from graphstreams.verification.triton.accesses import Kernel, Parameter
-from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import Call, Constant, Group, RawStream, Tensor, Value, storages_of
 from graphstreams.verification.wrapper.operator_calls import refuse_sizes, use
 
 
-def call_kernel(machine: Machine, kernel: Kernel, call: Call) -> None:
+def call_kernel(machine: AbstractMachine, kernel: Kernel, call: Call) -> None:
     """`kernel.run(*arguments, stream=raw_stream)`: runs on the stream whose handle it is given."""
     reads, writes = _accesses(machine, kernel, call)
     machine.launch(kernel.name, reads, writes, scratch=kernel.allocates)
 
 
 def call_multi_kernel(
-    machine: Machine, name: str, kernels: Sequence[Kernel], slices: Sequence[Sequence[slice]], call: Call
+    machine: AbstractMachine, name: str, kernels: Sequence[Kernel], slices: Sequence[Sequence[slice]], call: Call
 ) -> None:
     """One of several kernels runs: what any of them reads or writes is read or written."""
     reads: list[Value] = []
@@ -31,40 +31,40 @@ def call_multi_kernel(
     machine.launch(name, reads, writes, scratch=True)
 
 
-def call_host_kernel(machine: Machine, name: str, types: Sequence[str], call: Call) -> None:
+def call_host_kernel(machine: AbstractMachine, name: str, types: Sequence[str], call: Call) -> None:
     """A C++ kernel runs on the host, at once; it only reads what it takes as `const T*` (torch 2.15.0, `codegen/cpp.py`)."""
     pairs = list(zip(types, call.arguments, strict=False))
     fits = all(isinstance(a, Tensor if kind.endswith("*") else Constant) for kind, a in pairs)
     if not fits or len(types) != len(call.values) or call.keywords:
-        raise machine.refuse(f"the arguments of kernel {name} do not fit its signature")
+        raise machine.unsupported(f"the arguments of kernel {name} do not fit its signature")
     tensors = [(kind, a) for kind, a in pairs if isinstance(a, Tensor)]
     for storage in storages_of(*(a for _, a in tensors)):
         if storage.on_device:
-            raise machine.refuse(f"kernel {name}, which runs on the host, is given a tensor of the GPU")
+            raise machine.unsupported(f"kernel {name}, which runs on the host, is given a tensor of the GPU")
         storage.on_host = storage.used = True
     reads, writes = ([a for kind, a in tensors if kind.startswith("const ") == only] for only in (True, False))
     machine.launch(name, reads, writes, stream=HOST)
 
 
-def _accesses(machine: Machine, kernel: Kernel, call: Call) -> tuple[list[Value], list[Value]]:
+def _accesses(machine: AbstractMachine, kernel: Kernel, call: Call) -> tuple[list[Value], list[Value]]:
     handle = call.keywords.get("stream")
     if not isinstance(handle, RawStream):
-        raise machine.refuse(f"kernel {kernel.name} is not given a stream that came from get_raw_stream")
+        raise machine.unsupported(f"kernel {kernel.name} is not given a stream that came from get_raw_stream")
     if set(call.keywords) != {"stream"}:
-        raise machine.refuse(f"kernel {kernel.name} is called with keywords {sorted(call.keywords)}")
+        raise machine.unsupported(f"kernel {kernel.name} is called with keywords {sorted(call.keywords)}")
     if handle.number != machine.stream:
-        raise machine.refuse(f"kernel {kernel.name} is given the handle of a stream that is not the current one")
+        raise machine.unsupported(f"kernel {kernel.name} is given the handle of a stream that is not the current one")
     if any(isinstance(argument, Group) for argument in call.arguments):
-        raise machine.refuse(f"kernel {kernel.name} is given a tuple")
+        raise machine.unsupported(f"kernel {kernel.name} is given a tuple")
     parameters = _match(kernel, call.arguments)
     if parameters is None:
         pointers = (a for p, a in zip(kernel.parameters, call.arguments, strict=False) if p.pointer)
         refuse_sizes(machine, f"kernel {kernel.name}", *pointers)
-        raise machine.refuse(f"the arguments of kernel {kernel.name} do not fit its signature")
+        raise machine.unsupported(f"the arguments of kernel {kernel.name} do not fit its signature")
     pairs = [(p, a) for p, a in zip(parameters, call.arguments, strict=False) if isinstance(a, Tensor)]
     use(*(argument for _, argument in pairs), Constant())
     if any(storage.on_host for _, argument in pairs for storage in argument.all):
-        raise machine.refuse(f"kernel {kernel.name} is given a tensor in host memory")
+        raise machine.unsupported(f"kernel {kernel.name} is given a tensor in host memory")
     return [a for p, a in pairs if not p.written], [a for p, a in pairs if p.written]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from graphstreams.verification.trace import HOST
 from graphstreams.verification.wrapper import operator_calls, stream_calls
-from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
     Call,
@@ -24,7 +24,7 @@ from graphstreams.verification.wrapper.abstract_values import (
 )
 
 
-def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:
+def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:
     """A function that was imported; with `pure` one that only computes. `taken` are the items taken of its result."""
     if pure or call.path in _PURE:
         return _compute(machine, call)
@@ -34,66 +34,66 @@ def call_path(machine: Machine, call: Call, taken: tuple[int, ...] = (), pure: b
         return operator_calls.operator(machine, call, taken)
     if call.path.startswith(_EXTERN):
         return operator_calls.extern_kernel(machine, call, taken)
-    raise machine.refuse(f"a call of {call.path}, {_REASONS.get(call.path, 'whose effects are not known')}")
+    raise machine.unsupported(f"a call of {call.path}, {_REASONS.get(call.path, 'whose effects are not known')}")
 
 
-def _compute(machine: Machine, call: Call) -> Value:
+def _compute(machine: AbstractMachine, call: Call) -> Value:
     if call.path not in _PURE:
-        raise machine.refuse(f"a call of {call.path}, where a number is expected")
+        raise machine.unsupported(f"a call of {call.path}, where a number is expected")
     if any(True for _ in storages_of(*call.values)) or any(isinstance(v, Stream | Event | RawStream) for v in call.values):
-        raise machine.refuse(f"{call.path} with tensors or streams among its arguments")
+        raise machine.unsupported(f"{call.path} with tensors or streams among its arguments")
     return Constant()
 
 
 # --- memory
 
 
-def _allocate(machine: Machine, call: Call) -> Value:
+def _allocate(machine: AbstractMachine, call: Call) -> Value:
     _constants(machine, call)
     made = machine.allocate(on_host="_cpu" in call.path)
     made.storages[0].on_device = not made.storages[0].on_host
     return made
 
 
-def _constants(machine: Machine, call: Call) -> None:
+def _constants(machine: AbstractMachine, call: Call) -> None:
     if any(True for _ in storages_of(*call.values)):
-        raise machine.refuse(f"{call.path} with tensors among its arguments")
+        raise machine.unsupported(f"{call.path} with tensors among its arguments")
 
 
-def tensor_in(machine: Machine, call: Call) -> Tensor:
+def tensor_in(machine: AbstractMachine, call: Call) -> Tensor:
     """The tensor that a call is given first."""
     operator_calls.refuse_sizes(machine, call.path, *call.arguments[:1])
     tensor = call.arguments[0] if call.arguments else None
     if not isinstance(tensor, Tensor):
-        raise machine.refuse(f"{call.path} of something that is not a tensor")
+        raise machine.unsupported(f"{call.path} of something that is not a tensor")
     return operator_calls.use(tensor)
 
 
-def _view(machine: Machine, call: Call) -> Value:
+def _view(machine: AbstractMachine, call: Call) -> Value:
     tensor = tensor_in(machine, call)
     _constants(machine, Call(call.path, call.arguments[1:], call.keywords))
     return tensor
 
 
-def _copy_if_misaligned(machine: Machine, call: Call) -> Value:
+def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
     """What it gives is the tensor itself, or a copy: then nothing but other names holds the tensor any more."""
     original = tensor_in(machine, call)
     if len(call.values) != 1 or original.all[0].on_host:
-        raise machine.refuse("copy_if_misaligned of other than one tensor")
+        raise machine.unsupported("copy_if_misaligned of other than one tensor")
     if len(original.all) > _MOST_COPIES:
-        raise machine.refuse("copy_if_misaligned of a copy of a copy, and so on")
+        raise machine.unsupported("copy_if_misaligned of a copy of a copy, and so on")
     clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
     return Tensor(clone.storages, original.all)
 
 
-def _check(machine: Machine, call: Call) -> Value:
+def _check(machine: AbstractMachine, call: Call) -> Value:
     operator_calls.refuse_sizes(machine, call.path, *call.arguments[:1])
     operator_calls.use(*call.arguments[:1])
     return NOTHING
 
 
-def _range(machine: Machine, call: Call) -> Value:
+def _range(machine: AbstractMachine, call: Call) -> Value:
     _constants(machine, call)
     return NOTHING
 
@@ -101,7 +101,7 @@ def _range(machine: Machine, call: Call) -> Value:
 # --- methods of tensors
 
 
-def tensor_method(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def tensor_method(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     """A method of a tensor; `call.path` is its name."""
     operator_calls.refuse_sizes(machine, f"the method {call.path}", *(call.values if call.path == "copy_" else ()))
     operator_calls.use(tensor)
@@ -109,27 +109,27 @@ def tensor_method(machine: Machine, tensor: Tensor, call: Call) -> Value:
         _constants(machine, call)
     if handler := _METHODS.get(call.path):
         return handler(machine, tensor, call)
-    raise machine.refuse(f"the method {call.path} of a tensor")
+    raise machine.unsupported(f"the method {call.path} of a tensor")
 
 
-def _same_memory(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def _same_memory(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     return tensor
 
 
-def _metadata(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def _metadata(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     return Constant()
 
 
-def _fill(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def _fill(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     machine.run(f"tensor.{call.path}", [], [tensor])
     return NOTHING
 
 
-def _copy(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def _copy(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     """`to.copy_(source, non_blocking)`: on the current stream; the host waits for what it says that it waits for."""
     source = tensor_in(machine, call)
     if call.keywords or not 1 <= len(call.arguments) <= 2:
-        raise machine.refuse("the method copy_ of a tensor with these arguments")
+        raise machine.unsupported("the method copy_ of a tensor with these arguments")
     to_host, from_host = ({storage.on_host for storage in value.all} for value in (tensor, source))
     if to_host == from_host == {True}:
         machine.run("tensor.copy_", [source], [tensor])
@@ -143,7 +143,7 @@ def _copy(machine: Machine, tensor: Tensor, call: Call) -> Value:
     return NOTHING
 
 
-def _item(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def _item(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     """The host reads a tensor of its own at once. For another it waits, but the source does not always tell which it is."""
     on_host = [Tensor((storage,)) for storage in tensor.all if storage.on_host or storage.late]
     elsewhere = [Tensor((storage,)) for storage in tensor.all if not storage.on_host]
@@ -154,15 +154,15 @@ def _item(machine: Machine, tensor: Tensor, call: Call) -> Value:
     return Constant()
 
 
-def _clone(machine: Machine, tensor: Tensor, call: Call) -> Value:
+def _clone(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     if any(storage.on_host for storage in tensor.all):
-        raise machine.refuse("the method clone of a tensor in host memory")
+        raise machine.unsupported("the method clone of a tensor in host memory")
     clone = machine.allocate()
     machine.launch("tensor.clone", [tensor], [clone])
     return clone
 
 
-_METHODS: dict[str, Callable[[Machine, Tensor, Call], Value]] = {
+_METHODS: dict[str, Callable[[AbstractMachine, Tensor, Call], Value]] = {
     **dict.fromkeys(("as_strided", "t"), _same_memory),
     **dict.fromkeys(("size", "stride"), _metadata),
     **dict.fromkeys(("zero_", "fill_"), _fill),
@@ -184,7 +184,7 @@ _REASONS = {
     "only the process knows",
     "torch._inductor.runtime.triton_heuristics.start_graph": "with which the setting profile_bandwidth times every kernel",
 }
-_FUNCTIONS: dict[str, Callable[[Machine, Call], Value]] = {
+_FUNCTIONS: dict[str, Callable[[AbstractMachine, Call], Value]] = {
     **dict.fromkeys((f"{_GUARDS}_empty_strided_{kind}" for kind in ("cuda", "cpu", "cpu_pinned")), _allocate),
     f"{_GUARDS}_reinterpret_tensor": _view,
     "torch.ops.inductor._alloc_from_pool": _view,

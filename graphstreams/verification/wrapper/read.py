@@ -11,7 +11,7 @@ import ast
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.trace import Trace, launch_order
 from graphstreams.verification.vector_clocks import Race, find_races
-from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.dispatch import bodies
 from graphstreams.verification.wrapper.module import read_module
 from graphstreams.verification.wrapper.names import Module
@@ -59,7 +59,7 @@ def read_bodies(source: str) -> tuple[Trace, ...]:
 
 
 def _read(module: Module) -> Trace:
-    machine = Machine()
+    machine = AbstractMachine()
     Reader(module, machine).read(module.entry())
     return machine.trace()
 

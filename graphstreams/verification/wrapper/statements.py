@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ast
 
-from graphstreams.verification.wrapper.abstract_machine import Machine
+from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     CONTEXT,
     NOTHING,
-    Bundle,
     Constant,
     Event,
     Group,
+    SequenceValue,
     Stream,
     Tensor,
     Value,
@@ -34,7 +34,7 @@ _PROFILER = ast.parse("from torch.profiler import record_function").body[0]
 class Reader(Blocks):
     """Reads the functions that one call runs into a machine."""
 
-    def __init__(self, module: Module, machine: Machine) -> None:
+    def __init__(self, module: Module, machine: AbstractMachine) -> None:
         super().__init__(module, machine)
         self._inputs = Inputs(machine)
         self._called: set[str] = set()  # partitions
@@ -51,7 +51,7 @@ class Reader(Blocks):
 
     # --- functions
 
-    def _run(self, function: ast.FunctionDef, arguments: Bundle) -> Value:
+    def _run(self, function: ast.FunctionDef, arguments: SequenceValue) -> Value:
         heap, line = self._machine.heap, self._machine.line
         outer = self._names, self._taken, self._is_method
         self._names, self._taken, self._is_method = {}, _taken(function), len(function.args.args) == 2
@@ -60,7 +60,7 @@ class Reader(Blocks):
         self._block(function.body)
         result, self._returned = self._returned, None
         if result is None:
-            raise self._machine.refuse(f"{function.name} ends without a return; the source may be cut off")
+            raise self._machine.unsupported(f"{function.name} ends without a return; the source may be cut off")
         for value in self._names.values():
             heap.drop(value)
         heap.collect()
@@ -82,9 +82,9 @@ class Reader(Blocks):
             ) if self._is_method and 0 <= index < len(self._module.partitions):
                 partition, arguments = self._module.partitions[index], self._names.get(name)
                 if partition in self._called:
-                    raise self._machine.refuse(f"{partition}, called a second time")
-                if not isinstance(arguments, Bundle) or arguments.places is not None or arguments is self._inputs.list:
-                    raise self._machine.refuse(f"{shortened(call)}, which is not given a list of this call")
+                    raise self._machine.unsupported(f"{partition}, called a second time")
+                if not isinstance(arguments, SequenceValue) or arguments.places is not None or arguments is self._inputs.list:
+                    raise self._machine.unsupported(f"{shortened(call)}, which is not given a list of this call")
                 self._called.add(partition)
                 return self._run(self._module.functions[partition], arguments)
         return None
@@ -95,7 +95,7 @@ class Reader(Blocks):
         for statement in statements:
             self._machine.line = statement.lineno
             if self._returned is not None:
-                raise self._machine.refuse(f"{shortened(statement)}, behind a return")
+                raise self._machine.unsupported(f"{shortened(statement)}, behind a return")
             self._statement(statement)
             self._machine.heap.collect()
 
@@ -124,7 +124,7 @@ class Reader(Blocks):
         if isinstance(target, ast.Tuple):
             self._unpack(target, source)
         elif not isinstance(target, ast.Name):
-            raise self._machine.refuse(f"an assignment to {shortened(target)}")
+            raise self._machine.unsupported(f"an assignment to {shortened(target)}")
         elif isinstance(source, ast.List) or (target.id == "return_vars" and isinstance(source, ast.Tuple)):
             self._bind(target.id, self._machine.heap.bundle([self._reference(element) for element in source.elts]))
         else:
@@ -143,18 +143,18 @@ class Reader(Blocks):
         """An output, or an item of a list of arguments."""
         value = self._argument(node)
         if not isinstance(value, Tensor | Constant):
-            raise self._machine.refuse(f"{shortened(node)}, where a tensor or a number is expected")
+            raise self._machine.unsupported(f"{shortened(node)}, where a tensor or a number is expected")
         return value
 
     def _unpack(self, target: ast.Tuple, source: ast.expr) -> None:
         names = [element.id for element in target.elts if isinstance(element, ast.Name)]
         if len(names) != len(target.elts) or len(set(names)) != len(names):
-            raise self._machine.refuse(f"an assignment to {shortened(target)}")
+            raise self._machine.unsupported(f"an assignment to {shortened(target)}")
         value = self._partition(source) or self._value(source)
         if value is self._inputs.list:
             self._inputs.take(names)
-        if not isinstance(value, Bundle) or value.places is not None or len(value.items) != len(names):
-            raise self._machine.refuse(f"{len(names)} names for what is not a tuple of that length")
+        if not isinstance(value, SequenceValue) or value.places is not None or len(value.items) != len(names):
+            raise self._machine.unsupported(f"{len(names)} names for what is not a tuple of that length")
         for name, item in zip(names, value.items, strict=True):
             self._bind(name, item)
 
@@ -168,16 +168,16 @@ class Reader(Blocks):
     def _bind(self, name: str, value: Value) -> None:
         before = self._names.get(name)
         if value is NOTHING or value is CONTEXT or isinstance(value, Group):
-            raise self._machine.refuse(f"{name} bound to what is no value")
+            raise self._machine.unsupported(f"{name} bound to what is no value")
         if name in self._module.names or self._module.path(name) or name == "self":
-            raise self._machine.refuse(f"{name}, a name of the module or of Python, bound in a function")
+            raise self._machine.unsupported(f"{name}, a name of the module or of Python, bound in a function")
         if isinstance(before, Stream | Event):
-            raise self._machine.refuse(f"{name} bound again: a handler that names it does not join all aux streams")
-        known = isinstance(value, Bundle) and value.named
+            raise self._machine.unsupported(f"{name} bound again: a handler that names it does not join all aux streams")
+        known = isinstance(value, SequenceValue) and value.named
         unnamed = [] if known else [storage for storage in storages_of(value) if not storage.names]
         for position, storage in enumerate(unnamed):
             storage.names[name if isinstance(value, Tensor) else f"{name}[{position}]"] = None
-        if isinstance(value, Bundle):
+        if isinstance(value, SequenceValue):
             value.named = True
         self._machine.heap.hold(value)
         self._names[name] = value
@@ -188,9 +188,9 @@ class Reader(Blocks):
         for target in targets:
             name = target.id if isinstance(target, ast.Name) else ""
             if name not in self._names:
-                raise self._machine.refuse(f"del {shortened(target)}, which is not a name of this function")
+                raise self._machine.unsupported(f"del {shortened(target)}, which is not a name of this function")
             if isinstance(self._names[name], Stream | Event):
-                raise self._machine.refuse(f"del {name}, a stream or an event")
+                raise self._machine.unsupported(f"del {name}, a stream or an event")
             self._machine.heap.drop(self._names.pop(name))
 
     def _return(self, elements: list[ast.expr]) -> None:

@@ -92,14 +92,14 @@ def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Se
 
 
 def _load(code: CodeType, device: Device, accesses: Accesses, run: Run) -> dict[str, Any]:
-    dice = random.Random(run.seed)
-    scope = namespace(device, accesses, functools.partial(_draw, dice, run.misaligned), run.streamed)
+    rng = random.Random(run.seed)
+    scope = namespace(device, accesses, functools.partial(_draw, rng, run.misaligned), run.streamed)
     exec(code, scope)
     return scope
 
 
-def _draw(dice: random.Random, share: float) -> bool:
-    return dice.random() < share
+def _draw(rng: random.Random, share: float) -> bool:
+    return rng.random() < share
 
 
 def _call(device: Device, call: Any, inputs: Inputs, interrupted: int = 0) -> None:

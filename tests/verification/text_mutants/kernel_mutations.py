@@ -37,15 +37,15 @@ def swap_parameters(text: Text) -> None:
     """The parameters that a launch gives by position change places."""
     places = [i for i in range(text.first) if text.lines[i].startswith("def ") and len(re.findall(_POINTER, text.lines[i])) > 1]
     if places:
-        place = text.dice.choice(places)
-        one, two = text.dice.sample(re.findall(_POINTER, text.lines[place]), 2)
+        place = text.rng.choice(places)
+        one, two = text.rng.sample(re.findall(_POINTER, text.lines[place]), 2)
         exchange = {one: two, two: one}
         text.lines[place] = re.sub(_POINTER, lambda match: exchange.get(match[0], match[0]), text.lines[place])
 
 
 def _access(text: Text, what: str = "") -> int | None:
     places = [i for i in range(text.first) if _ACCESS.match(text.lines[i]) and what in text.lines[i]]
-    return text.dice.choice(places) if places else None
+    return text.rng.choice(places) if places else None
 
 
 def _insert(text: Text, place: int, line: str) -> None:
@@ -57,4 +57,4 @@ def _exchange(text: Text, place: int) -> None:
     """Put another of the kernel's pointers in the place of the one that the line has."""
     start = max(i for i in range(place) if text.lines[i].startswith("def "))
     pointers = re.findall(_POINTER, text.lines[start])
-    text.lines[place] = re.sub(_POINTER, lambda _: text.dice.choice(pointers), text.lines[place], count=1)
+    text.lines[place] = re.sub(_POINTER, lambda _: text.rng.choice(pointers), text.lines[place], count=1)

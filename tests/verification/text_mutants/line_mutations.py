@@ -31,7 +31,7 @@ def _drop(text: Text, matching: Callable[[str], object]) -> None:
 def duplicate(text: Text) -> None:
     place = text.pick()
     assert place is not None
-    text.insert(place + 1 if text.dice.random() < 0.5 else text.place(), text.lines[place])
+    text.insert(place + 1 if text.rng.random() < 0.5 else text.place(), text.lines[place])
 
 
 def move(text: Text) -> None:
@@ -55,7 +55,7 @@ def _move(text: Text, matching: Callable[[str], object]) -> None:
     if place is not None:
         line = text.take(place)
         # Most changes that still run are small.
-        near = place + text.dice.choice((-3, -2, -1, 1, 2, 3)) if text.dice.random() < 0.5 else text.place()
+        near = place + text.rng.choice((-3, -2, -1, 1, 2, 3)) if text.rng.random() < 0.5 else text.place()
         text.insert(min(max(near, text.first + 1), text.last), line)
 
 
@@ -106,7 +106,7 @@ def into_block(text: Text) -> None:
     streams = text.names(STREAM)
     if place is not None and streams:
         line = text.lines[place]
-        stream = text.dice.choice(streams)
+        stream = text.rng.choice(streams)
         text.lines[place] = f"{indentation(line)}with {stream}:"
         text.lines.insert(place + 1, f"    {line}")
         text.last += 1

@@ -72,9 +72,9 @@ class Mutant:
 
 def mutant(source: str, seed: int | str) -> Mutant:
     """The mutant of that seed, the same each time. It may equal its source."""
-    dice = random.Random(seed)
-    text = Text.of(source, dice)
-    chosen = dice.choices(list(WEIGHTS), list(WEIGHTS.values()), k=dice.choice((1, 1, 2)))
+    rng = random.Random(seed)
+    text = Text.of(source, rng)
+    chosen = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=rng.choice((1, 1, 2)))
     for mutation in chosen:
         mutation(text)
     return Mutant("\n".join(text.lines) + "\n", tuple(mutation.__name__ for mutation in chosen))

@@ -82,17 +82,17 @@ def odd_dispatch(text: Text) -> None:
     if place is not None:
         line = text.lines[place]
         forms = _ODD_DISPATCHES if "_runs_on_streams(" in line else _ODD_CALLS
-        text.lines[place] = indentation(line) + text.dice.choice(forms).format(asks="_runs_on_streams")
+        text.lines[place] = indentation(line) + text.rng.choice(forms).format(asks="_runs_on_streams")
 
 
 def odd_sync(text: Text) -> None:
     """In the place of a record or a wait, or anywhere."""
     streams, events = text.names(STREAM), text.names(EVENT)
     if streams and events:
-        stream, other = text.dice.choice(streams), text.dice.choice(streams)
-        line = text.dice.choice(_ODD_SYNCS).format(stream=stream, other=other, event=text.dice.choice(events))
+        stream, other = text.rng.choice(streams), text.rng.choice(streams)
+        line = text.rng.choice(_ODD_SYNCS).format(stream=stream, other=other, event=text.rng.choice(events))
         place = text.pick(SYNC.match)
-        if place is not None and text.dice.random() < 0.7:
+        if place is not None and text.rng.random() < 0.7:
             text.lines[place] = indentation(text.lines[place]) + line
         else:
             text.insert(text.place(), line)
@@ -105,16 +105,16 @@ def odd_block(text: Text) -> None:
     if place is not None and streams:
         line = text.lines[place]
         forms = _ODD_HANDLERS if line.strip().startswith("except ") else _ODD_BLOCKS
-        form = text.dice.choice(forms).format(text.dice.choice(streams), text.dice.choice(streams))
+        form = text.rng.choice(forms).format(text.rng.choice(streams), text.rng.choice(streams))
         text.lines[place] = indentation(line) + form
 
 
 def odd_tensor(text: Text) -> None:
     place = text.pick(lambda line: TENSOR.search(line) and not is_del(line))
     if place is not None:
-        form, other = text.dice.choice(_ODD_TENSORS), text.dice.choice(text.names(TENSOR))
+        form, other = text.rng.choice(_ODD_TENSORS), text.rng.choice(text.names(TENSOR))
         # Behind the name that the line may begin with.
-        which = -1 if text.dice.random() < 0.5 else None
+        which = -1 if text.rng.random() < 0.5 else None
         text.replace(place, TENSOR, lambda name: form.format(name, other), which)
 
 
@@ -122,7 +122,7 @@ def odd_statement(text: Text) -> None:
     place = text.pick(lambda line: SYNC.match(line) or (LAUNCH.search(line) and not line.strip().startswith("buf")))
     if place is not None:
         line = text.lines[place]
-        text.lines[place] = indentation(line) + text.dice.choice(_ODD_STATEMENTS).format(line.strip())
+        text.lines[place] = indentation(line) + text.rng.choice(_ODD_STATEMENTS).format(line.strip())
 
 
 def odd_rebind(text: Text) -> None:
@@ -139,17 +139,17 @@ def rebind_in_module(text: Text) -> None:
     kernels = [line.split(" = ")[0] for line in text.lines[: text.first] if " = async_compile.triton(" in line]
     functions = ["assert_size_stride", "reinterpret_tensor", "empty_strided_cuda", "get_raw_stream", "extern_kernels"]
     choices = [(kernels, kernels), (functions, functions)] if len(kernels) > 1 else [(functions, functions)]
-    names, others = text.dice.choice(choices)
-    place = text.dice.choice((text.first, text.first, text.last))
+    names, others = text.rng.choice(choices)
+    place = text.rng.choice((text.first, text.first, text.last))
     text.lines.insert(place, f"{text.dice.choice(names)} = {text.dice.choice(others)}")
     text.first, text.last = text.first + (place == text.first), text.last + 1
 
 
 def drop_in_module(text: Text) -> None:
     places = [i for i in range(text.first) if re.match(r"\w+ = [\w.]+$|from |import ", text.lines[i])]
-    place = text.dice.choice(places)
+    place = text.rng.choice(places)
     line = text.lines.pop(place)
     text.first, text.last = text.first - 1, text.last - 1
-    if text.dice.random() < 0.5:
+    if text.rng.random() < 0.5:
         text.lines.insert(text.first, line)
         text.first, text.last = text.first + 1, text.last + 1

@@ -24,35 +24,35 @@ class Text:
     lines: list[str]
     first: int
     last: int
-    dice: random.Random
+    rng: random.Random
 
     @staticmethod
-    def of(source: str, dice: random.Random) -> Text:
+    def of(source: str, rng: random.Random) -> Text:
         """The text of a wrapper."""
         lines = source.splitlines()
         first = next(i for i, line in enumerate(lines) if BODY.match(line)) + 1
         last = next((i for i in range(first, len(lines)) if lines[i].startswith("def get_args")), len(lines))
-        return Text(lines, first, last, dice)
+        return Text(lines, first, last, rng)
 
     def pick(self, matching: Callable[[str], object] = bool) -> int | None:
         """A line of the functions that are called."""
         found = [i for i in range(self.first, self.last) if self.lines[i].strip() and matching(self.lines[i])]
-        return self.dice.choice(found) if found else None
+        return self.rng.choice(found) if found else None
 
     def place(self) -> int:
         """A line of theirs ahead of which another may be put."""
-        return self.dice.randrange(self.first + 1, self.last + 1)
+        return self.rng.randrange(self.first + 1, self.last + 1)
 
     def insert(self, place: int, text: str) -> None:
         """Put a line ahead of another, indented as that one or as the one before."""
         neighbours = [line for line in (*self.lines[place - 1 : place], *self.lines[place : place + 1]) if line.strip()]
-        self.lines.insert(place, indentation(self.dice.choice(neighbours)) + text.strip())
+        self.lines.insert(place, indentation(self.rng.choice(neighbours)) + text.strip())
         self.last += 1
 
     def insert_form(self, forms: Sequence[str]) -> None:
         """Put one of some lines anywhere, with any tensors' names in its places."""
         names = self.names(TENSOR)
-        self.insert(self.place(), self.dice.choice(forms).format(*(self.dice.choice(names) for _ in range(3))))
+        self.insert(self.place(), self.rng.choice(forms).format(*(self.rng.choice(names) for _ in range(3))))
 
     def take(self, place: int) -> str:
         """Remove a line; `pass` stands for it where its block would be empty."""
@@ -76,7 +76,7 @@ class Text:
         found = list(pattern.finditer(line))
         if not found:
             return False
-        match = self.dice.choice(found) if which is None else found[which]
+        match = self.rng.choice(found) if which is None else found[which]
         self.lines[place] = line[: match.start()] + new(match[0]) + line[match.end() :]
         return True
 

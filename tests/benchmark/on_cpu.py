@@ -15,7 +15,7 @@ import torch
 from graphstreams.autotuning.cuda_graph import clones, leaves
 from graphstreams.autotuning.occupancy import Blocks
 from graphstreams.benchmark import compile_variants, run
-from graphstreams.benchmark.variants import Contestant
+from graphstreams.benchmark.variants import CompiledVariant
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.list_schedule import plan_kernels
@@ -71,7 +71,7 @@ def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, 
     return module
 
 
-class CpuContestant(Contestant):
+class CpuContestant(CompiledVariant):
     """Runs its function where a graph would be replayed."""
 
     captures = 0
@@ -95,7 +95,7 @@ def take_the_place_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
     playing = ModuleType("graphstreams.benchmark.replayable")
     playing.player_of = lambda *_: [SimpleNamespace(graph=GRAPH, order=[0, 1, 2, 3], player=player)]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "graphstreams.benchmark.replayable", playing)
-    monkeypatch.setattr(compile_variants, "Contestant", CpuContestant)
+    monkeypatch.setattr(compile_variants, "CompiledVariant", CpuContestant)
     for timed in ("times_in_turns", "host_times_in_turns"):
         monkeypatch.setattr(run, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
     monkeypatch.setattr(torch, "compile", compile_on_cpu)

@@ -14,7 +14,7 @@ from graphstreams.autotuning.cuda_graph import leaves
 from graphstreams.benchmark import run
 from graphstreams.benchmark.results import summary
 from graphstreams.benchmark.run import difference, run_workload, time_in_turns
-from graphstreams.benchmark.variants import Contest, Field
+from graphstreams.benchmark.variants import BenchmarkSpec, WorkloadRun
 
 sys.path.insert(0, str(Path(__file__).parent))
 from on_cpu import CpuContestant, take_the_place_of_a_gpu
@@ -77,7 +77,7 @@ def test_a_bad_rival_spoils_nobody_elses_result(monkeypatch: pytest.MonkeyPatch,
         def forward(self, x: torch.Tensor) -> Any:
             return x + 1, x * 2
 
-    contest = Contest({"bad": rival(change), "good": lambda module, settings: module}, rounds=2, replays=4)
+    contest = BenchmarkSpec({"bad": rival(change), "good": lambda module, settings: module}, rounds=2, replays=4)
     row = run_workload("w", lambda: (Two(), lambda seed: [torch.full((4,), float(seed))]), contest)
     assert "failed" not in row
     for name in ("serial", "good", "graphstreams: roofline"):
@@ -121,7 +121,7 @@ def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
 
     monkeypatch.setattr(run, "times_in_turns", timed_by_place(asked))
     monkeypatch.setattr(run, "host_times_in_turns", host_times)
-    entrants = Field({name: {} for name in (*compiled, "played: p")}, dict(compiled), {"played: p": play})
+    entrants = WorkloadRun({name: {} for name in (*compiled, "played: p")}, dict(compiled), {"played: p": play})
     time_in_turns(entrants, [torch.ones(2)], rounds)
     assert asked == of_captures and sum(asked) == rounds
     # The first capture is there already, and its bits were compared; what is played has none yet.
@@ -151,7 +151,7 @@ def test_what_can_be_captured_no_more_is_left_out_and_the_others_keep_their_time
     asked: list[int] = []
     monkeypatch.setattr(run, "times_in_turns", timed_by_place(asked))
     monkeypatch.setattr(run, "host_times_in_turns", host_times)
-    entrants = Field({name: {} for name in (*compiled, *played)}, dict(compiled), dict(played))
+    entrants = WorkloadRun({name: {} for name in (*compiled, *played)}, dict(compiled), dict(played))
     time_in_turns(entrants, [torch.ones(2)], 5)
     assert asked == [1] * 5
     for name, places in (("serial", [0] * 5), ("hand: good", [2, 2, 1, 1, 1]), ("played: good", [4, 4, 2, 2, 2])):
