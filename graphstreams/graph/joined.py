@@ -48,7 +48,6 @@ def template_count(lowered: Lowered) -> int:
     return sum(bool(node.is_template()) for node in lowered.nodes)
 
 
-def chosen_subgraphs(lowered: Lowered) -> list[str]:
-    """Return the FX nodes for which max-autotune chose a graph of several kernels, such as a product split along K."""
-    nodes = [node for node in lowered.nodes if isinstance(node.node, ir.SubgraphBuffer)]
-    return [origin.name for node in nodes for origin in describe.ordered_origins([node])[-1:]]
+def subgraph_count(lowered: Lowered) -> int:
+    """Return for how many operators max-autotune chose a graph of several kernels: products split along K (decompose_k)."""
+    return sum(isinstance(node.node, ir.SubgraphBuffer) for node in lowered.nodes)
