@@ -6,6 +6,7 @@ Two launches are the same if kernel, sizes, layouts and settings are. Which buff
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -109,10 +110,11 @@ def _subgraphs(tree: ast.Module, callers: Sequence[ast.FunctionDef]) -> list[ast
 
 def _with_plain_names(function: ast.FunctionDef) -> ast.FunctionDef:
     """A subgraph, whose names begin with its own, with names of buffers: what it is given is no input of the graph."""
-    text = re.sub(rf"\b{re.escape(function.name)}_", "buf_", ast.unparse(function))
-    (plain,) = ast.parse(text).body
-    assert isinstance(plain, ast.FunctionDef)
-    return ast.copy_location(ast.increment_lineno(plain, function.lineno - 1), function)
+    plain = copy.deepcopy(function)
+    for node in ast.walk(plain):
+        if isinstance(node, ast.Name) and node.id.startswith(f"{function.name}_"):
+            node.id = f"buf_{node.id.removeprefix(f'{function.name}_')}"
+    return plain
 
 
 class _Reader:

@@ -91,7 +91,7 @@ class Reader(Blocks):
         return None
 
     def _subgraph(self, targets: int, call: ast.expr) -> Value | None:
-        """The result of `(buf0,) = name(name_args)`, with which a product runs that is split along K; None for anything else."""
+        """The result of `(buf0,) = name(name_args)`, as a product runs that is split along K; None for anything else."""
         match call:
             case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=listed)], keywords=[]) if (
                 name in self._module.subgraphs and targets == 1 and listed == f"{name}_args" and not self._in_subgraph
