@@ -54,8 +54,8 @@ class Reader(Blocks):
 
     def _run(self, function: ast.FunctionDef, arguments: Bundle) -> Value:
         heap, line = self._machine.heap, self._machine.line
-        outer = self._names, self._taken, self._is_method
-        self._names, self._taken, self._is_method = {}, _taken(function), len(function.args.args) == 2
+        outer = self._names, self._taken, self._is_method, self._profiler
+        self._names, self._taken, self._is_method, self._profiler = {}, _taken(function), len(function.args.args) == 2, False
         outer_fresh = heap.nest([])
         self._bind("args", arguments)
         self._block(function.body)
@@ -67,7 +67,7 @@ class Reader(Blocks):
         heap.collect()
         heap.nest(outer_fresh)
         heap.lend(result)
-        self._names, self._taken, self._is_method = outer
+        self._names, self._taken, self._is_method, self._profiler = outer
         self._machine.line = line
         return result
 

@@ -191,3 +191,11 @@ def test_one_that_calls_another_is_refused() -> None:
     assert verify(wrapper(both, inner + PRODUCT)) == []
     with pytest.raises(UnreadableWrapper, match="a call of inner"):
         verify(wrapper(both, inner + outer))
+
+
+def test_it_imports_the_profiler_by_itself() -> None:
+    imported, marked = "from torch.profiler import record_function\n", "    with record_function('graph'):\n        pass\n"
+    body, function = f"{imported}{BODY}", PRODUCT.replace("    args.clear()\n", f"    args.clear()\n{marked}")
+    assert verify(wrapper(body, function.replace(marked, f"    {imported}{marked}"))) == []
+    with pytest.raises(UnreadableWrapper, match="record_function"):
+        verify(wrapper(body, function))
