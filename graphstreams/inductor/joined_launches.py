@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import fsum
 from typing import Any
 
-from torch._inductor import ir
 from torch._inductor.scheduler import ForeachKernelSchedulerNode
 
 from graphstreams.inductor import scheduler_nodes
@@ -48,7 +47,6 @@ def template_count(lowered: Lowered) -> int:
     return sum(bool(node.is_template()) for node in lowered.nodes)
 
 
-def chosen_subgraphs(lowered: Lowered) -> list[str]:
-    """Return the FX nodes for which max-autotune chose a graph of several kernels, such as a product split along K."""
-    nodes = [node for node in lowered.nodes if isinstance(node.node, ir.SubgraphBuffer)]
-    return [origin.name for node in nodes for origin in scheduler_nodes.ordered_origins([node])[-1:]]
+def subgraph_count(lowered: Lowered) -> int:
+    """Return for how many operators max-autotune chose a graph of several kernels: products split along K (decompose_k)."""
+    return sum(scheduler_nodes.is_subgraph(node) for node in lowered.nodes)

@@ -58,6 +58,11 @@ def launches_nothing(node: Any) -> bool:
     return isinstance(node, NopKernelSchedulerNode)
 
 
+def is_subgraph(node: Any) -> bool:
+    """Return whether a scheduler node runs a graph of several kernels, as for a product that max-autotune splits along K."""
+    return isinstance(node.node, ir.SubgraphBuffer)
+
+
 def launch_names(node: Any) -> list[str]:
     """What the wrapper launches for a scheduler node; empty where it launches nothing."""
     if isinstance(node, NopKernelSchedulerNode) or not _launches(node):
@@ -66,10 +71,17 @@ def launch_names(node: Any) -> list[str]:
         inner: Any = node.node
         if isinstance(inner, ir.UserDefinedTritonKernel):
             return [user_triton.kernel_name(inner)]
-        # A subgraph, which max-autotune may choose for a product, has no operator's name.
+        if isinstance(inner, ir.SubgraphBuffer):
+            return _launch_names_inside(inner.subgraph)
         return [inner.python_kernel_name or str(inner.op_overload or type(inner).__name__)]
     category = "red" if any(leaf.is_reduction() for leaf in leaves(node)) else "poi"
     return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
+
+
+def _launch_names_inside(subgraph: Any) -> list[str]:
+    """What a subgraph launches, which max-autotune may choose for a product; its scheduler is there once code is generated."""
+    with V.set_graph_handler(subgraph):
+        return [name for node in subgraph.scheduler.nodes for name in launch_names(node)]
 
 
 def _launches(node: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import fx
 from graphstreams.dynamic_shapes.tokens import dynamic_tokens, token_count
 from graphstreams.errors import CannotJoin, StaySerial
 from graphstreams.inductor import conformance, wrapper_codegen
-from graphstreams.inductor.joined_launches import chosen_subgraphs, joined_kernels, most_saved_us, template_count
+from graphstreams.inductor.joined_launches import joined_kernels, most_saved_us, subgraph_count, template_count
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.memory import peak_memory
 from graphstreams.inductor.settings import changes_kernels, multiplies_rows, settings_off, stream_settings, unusable_setting
@@ -79,7 +79,6 @@ def _stages(
             if kernel.kind == "triton" and kernel.exclusive_reason:
                 note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
         serial = serial or lower(copy_graph(final), generate_code=True)
-        _check_subgraphs(serial)
         with serial.active():
             launches = conformance.launch_count(serial)
         outcome.report = replace(
@@ -196,15 +195,6 @@ def _host_of(serial: Lowered) -> Host:
     return host
 
 
-def _check_subgraphs(serial: Lowered) -> None:
-    with serial.active():
-        found = chosen_subgraphs(serial)
-    if found:
-        # Its kernels are in a function of their own, of which the proof knows nothing.
-        text = f"Inductor's setting max_autotune chose a subgraph (decompose_k) for {found[0]}, which the proof doesn't read"
-        raise StaySerial("serial", f"{text}; with triton.num_decompose_k_splits=0 it chooses none")
-
-
 def _sizes(host: Host, module: fx.GraphModule) -> dict[str, str]:
     """The Python that reads each dynamic size from the list that `host` is called with."""
     values = {node.name: node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")}
@@ -275,11 +265,13 @@ def _check_rival(outcome: Outcome, serial: Lowered, streamed: Lowered, launches:
     report, device = outcome.report, outcome.device
     assert report.kernels is not None and device is not None
     with serial.active():
-        joined, templates = joined_kernels(serial, report.kernels), template_count(serial)
+        joined, templates, split = joined_kernels(serial, report.kernels), template_count(serial), subgraph_count(serial)
     with streamed.active():
         templates -= template_count(streamed)
-    if report.measurement is None and templates > 0:
-        text = f"max-autotune chose templates for {templates} of the serial code's kernels, which streams go without"
+    chosen = [f"templates for {templates} of the serial code's kernels"] * (templates > 0)
+    chosen += [f"a split along K (decompose_k) for {split} of the serial code's products"] * (split > 0)
+    if report.measurement is None and chosen:
+        text = f"max-autotune chose {' and '.join(chosen)}, which streams go without"
         raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
     lost = launches - report.kernels_serial - sum(len(kernels) - 1 for kernels in joined)
     check_gain(report, options, lost, device, most_saved_us(joined, report.us) if report.us else 0.0)

@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from graphstreams.errors import Unsupported
+from graphstreams.inductor.scheduler_nodes import is_subgraph
 
 
 def check_graph(module: fx.GraphModule) -> None:
@@ -38,13 +39,21 @@ def check_nodes(nodes: Sequence[Any]) -> None:
         raise Unsupported(f"it also computes on {others[0]!r}{_operators_on(nodes, others[0])}")
     if len(devices) > 1:
         raise Unsupported("it uses several CUDA devices")
+    for node in nodes:
+        if is_subgraph(node):
+            # On streams settings choose none; whoever does nevertheless has kernels that can't be placed one by one.
+            raise Unsupported(f"Inductor runs a graph of several kernels for {_origins(node)}")
 
 
 def _operators_on(nodes: Sequence[Any], device: str) -> str:
     """The FX nodes behind the first scheduler node on a device, in words; empty if none are known."""
     node = next(node for node in nodes if node.get_device() is not None and node.get_device().type == device)
-    origins = sorted({origin for leaf in node.get_nodes() if leaf.node is not None for origin in leaf.node.get_origins()})
-    return f" ({', '.join(origin.name for origin in origins)})" if origins else ""
+    return f" ({origins})" if (origins := _origins(node)) else ""
+
+
+def _origins(node: Any) -> str:
+    found = {origin for leaf in node.get_nodes() if leaf.node is not None for origin in leaf.node.get_origins()}
+    return ", ".join(origin.name for origin in sorted(found))
 
 
 def is_host_value(node: fx.Node) -> bool:

@@ -6,12 +6,14 @@ Two launches are the same if kernel, sizes, layouts and settings are. Which buff
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from graphstreams.rewriting.kernel_sources import canonical_source
+from graphstreams.rewriting.two_bodies import STREAMED
 
 CALLER = "the caller's stream"
 _INPUT = re.compile(r"(arg|primals_|tangents_)\d+(_\d+)?")
@@ -75,7 +77,9 @@ def _crossing(launch: _Launch, launches: list[_Launch]) -> str:
 def _launches(source: str) -> list[_Launch]:
     tree = ast.parse(source)
     kernels = dict(_kernels(tree))
-    return [launch for function in _functions(tree) for launch in _Reader(kernels).read(function)]
+    functions = list(_functions(tree))
+    functions += [_with_plain_names(function) for function in _subgraphs(tree, functions)]
+    return [launch for function in functions for launch in _Reader(kernels).read(function)]
 
 
 def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -95,6 +99,22 @@ def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and (node.name == "call" or node.name.startswith("partition_")):
             yield node
+
+
+def _subgraphs(tree: ast.Module, callers: Sequence[ast.FunctionDef]) -> list[ast.FunctionDef]:
+    """The functions that others call for one operator of the graph, such as a product that is split along K."""
+    calls = (node.func for caller in callers for node in ast.walk(caller) if isinstance(node, ast.Call))
+    called = {function.id for function in calls if isinstance(function, ast.Name)}
+    return [s for s in tree.body if isinstance(s, ast.FunctionDef) and s.name in called and s.name != STREAMED]
+
+
+def _with_plain_names(function: ast.FunctionDef) -> ast.FunctionDef:
+    """A subgraph, whose names begin with its own, with names of buffers: what it is given is no input of the graph."""
+    plain = copy.deepcopy(function)
+    for node in ast.walk(plain):
+        if isinstance(node, ast.Name) and node.id.startswith(f"{function.name}_"):
+            node.id = f"buf_{node.id.removeprefix(f'{function.name}_')}"
+    return plain
 
 
 class _Reader:

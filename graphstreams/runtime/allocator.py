@@ -1,12 +1,12 @@
-"""Which of torch's CUDA allocators streamed graphs are sound with. Read in torch 2.14.1 and 2.15.0: `c10/cuda/
-CUDACachingAllocator.cpp`, `c10/core/AllocatorConfig.h`, `torch/cuda/memory.py`.
+"""Tell with which of torch's CUDA allocators streamed graphs are sound.
 
-A block of an aux stream that the caller's stream has read is freed once the caller's stream waits for that stream, and is safe
-from then on, for the aux stream gets it behind its next fork only. That holds where blocks stay with their streams.
+A block of an aux stream that the caller's stream has read is freed once the caller's stream waits for that stream. It is safe
+from then on, because the aux stream uses it only after its next fork. That holds if blocks stay with their streams.
 
-The text of the last settings does not tell what holds: settings that it does not name stay as they were. So the allocator is
-asked for its state. That takes as long as it has blocks, so it is asked when a graph is compiled or looked up in a cache, and
-not when one is called.
+The text of the latest settings does not tell the state, because settings that it does not name keep their values. So the
+allocator is asked for its state. The time that takes grows with the number of its blocks, so it is asked when a graph is
+compiled or looked up in a cache, not when one is called.
+Read in torch 2.14.1 and 2.15.0: `c10/cuda/CUDACachingAllocator.cpp`, `c10/core/AllocatorConfig.h`, `torch/cuda/memory.py`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _ALL_POOLS_WITHOUT_TRACES = (0, 0, False)
 
 @dataclass(frozen=True)
 class AllocatorState:
-    """What decides whether streamed graphs are sound with an allocator. None: it can't be asked."""
+    """The state that decides whether streamed graphs are sound with an allocator. None: the allocator can't be asked."""
 
     backend: str
-    expandable: bool | None = False  # whether new segments are
-    holds_expandable: bool | None = False  # whether there are such segments, perhaps from before the setting was changed
+    expandable: bool | None = False  # whether new segments are expandable
+    holds_expandable: bool | None = False  # whether some segments are, perhaps because the setting was on earlier
 
 
 def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mapping[str, Any]] | None = None) -> AllocatorState:
     """Return the state of the allocator in use, by default torch's own for CUDA.
 
-    `backend` returns its name and `snapshot` what `torch._C._cuda_memorySnapshot` does: "allocator_settings" and "segments".
+    `backend` returns its name. `snapshot` returns what `torch._C._cuda_memorySnapshot` does: "allocator_settings", "segments".
     """
     name = (backend or torch.cuda.memory.get_allocator_backend)()
     if name != "native":
@@ -41,7 +41,7 @@ def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mappi
         seen = (snapshot or _snapshot)()
         expandable = seen["allocator_settings"]["expandable_segments"]
         held = [segment["is_expandable"] for segment in seen["segments"]]
-    except Exception:  # whatever it is, nothing is known
+    except Exception:  # whatever the error, nothing is known
         return AllocatorState(name, None, None)
     if not all(isinstance(each, bool) for each in (expandable, *held)):
         return AllocatorState(name, None, None)
@@ -49,7 +49,7 @@ def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mappi
 
 
 def unsupported_allocator(found: AllocatorState | None = None) -> str:
-    """Return why graphs have to stay serial with an allocator in that state, by default the one in use; empty if need not."""
+    """Return why graphs have to stay serial with an allocator in state `found`, by default the one in use; empty if none."""
     found = found or state()
     if found.backend != "native":
         return f"the allocator {found.backend} hands a block that was freed to any stream"

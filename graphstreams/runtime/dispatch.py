@@ -1,6 +1,6 @@
-"""Which of the two bodies of a wrapper a call runs: the streamed one or Inductor's serial one.
+"""Decide which of the two bodies of a wrapper a call runs: the streamed one or Inductor's serial one.
 
-Generated code calls `runs_on_streams` at the start of the function that launches the kernels. Both bodies were generated from
+Generated code calls `runs_on_streams` at the start of the function that launches the kernels. Both bodies are generated from
 the same graph, so they share parameters and caches. Read in torch 2.15.0: `_inductor/runtime/triton_heuristics.py`
 (CachingAutotuner), `torch/csrc/cuda/Module.cpp` (_cuda_isCurrentStreamCapturing).
 """
@@ -20,7 +20,7 @@ _capturing = getattr(torch._C, "_cuda_isCurrentStreamCapturing", None)  # missin
 
 @dataclass(frozen=True)
 class Dispatch:
-    """For which calls the streamed body runs."""
+    """The calls for which the streamed body runs."""
 
     direct: bool = False  # also if the host launches the kernels, not only while a CUDA graph is captured
     size: str | None = None  # Python that reads a call's size from the list `inputs`, such as "inputs[2].shape[0]"
@@ -29,7 +29,7 @@ class Dispatch:
 
     @property
     def condition(self) -> str:
-        """The arguments of `runs_on_streams` behind the list of inputs, as Python."""
+        """The arguments of `runs_on_streams` after the list of inputs, as Python."""
         limits = (self.size, self.largest, self.smallest)
         values = (self.direct, *(limits if self.size is not None else ()))
         return ", ".join(map(repr, values))
@@ -40,7 +40,8 @@ def runs_on_streams(
 ) -> bool:
     """Return whether a call with `inputs` runs the streamed body. The fields of `Dispatch` say when.
 
-    The capture that counts is that of the current device's current stream: one C call, and most calls need no more.
+    What counts is whether the current stream of the current device is being captured: one C call, which is all that most calls
+    need.
     """
     if not direct and not _capturing():  # type: ignore[misc]
         return False
@@ -49,14 +50,14 @@ def runs_on_streams(
 
 @functools.cache
 def _reader(size: str) -> Callable[[Sequence[Any]], int]:
-    # The text is what `size_source` wrote into the wrapper.
+    # `size_source` wrote the text into the wrapper.
     return eval(f"lambda inputs: {size}")  # type: ignore[no-any-return]
 
 
 def size_source(size: str, known: Mapping[str, str]) -> str:
     """Return Python that computes `size`, an expression in the dynamic sizes, from a list of inputs.
 
-    `known` has the Python for each dynamic size, as `sizes_of` returns it. No size is specialised.
+    `known` has the Python for each dynamic size, as `sizes_of` returns it. No size is specialized.
     Raises ValueError if no input tells a size that is needed.
     """
     if size in known:
@@ -71,10 +72,10 @@ def size_source(size: str, known: Mapping[str, str]) -> str:
 
 
 def sizes_of(inputs: Sequence[Any]) -> dict[str, str]:
-    """Return, for each dynamic size that an input tells, Python that reads it: an int if there is one, else a tensor's shape.
+    """Return, for each dynamic size that an input tells, Python that reads it: from an int if there is one, else from a shape.
 
-    `inputs` are those that the graph was traced with: a SymInt where a call has an int, the name of a size, and fake tensors.
-    Nothing is compared or made an int.
+    `inputs` are those that the graph was traced with: fake tensors, and for each int of a call a SymInt or the name of a size.
+    No size is compared or converted to an int, so none is specialized.
     """
     known: dict[str, str] = {}
     for index, value in enumerate(inputs):
@@ -89,7 +90,7 @@ def sizes_of(inputs: Sequence[Any]) -> dict[str, str]:
 
 
 def cannot_settle() -> str:
-    """Return why this torch's Triton kernels can't be reduced to one configuration; empty if they can."""
+    """Return why `settle` can't reduce this torch's Triton kernels to one configuration; empty if it can."""
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
     missing = [name for name in ("precompile", "autotune_to_one_config") if not hasattr(CachingAutotuner, name)]
@@ -99,7 +100,7 @@ def cannot_settle() -> str:
 def settle(*kernels: Any) -> None:
     """Reduce each Triton kernel to one configuration without timing it.
 
-    For kernels that only the streamed body launches: its first call may be inside a capture, where nothing can be timed.
+    It is for kernels that only the streamed body launches: their first call may be in a capture, where nothing can be timed.
     """
     for kernel in kernels:
         kernel.precompile()

@@ -1,4 +1,4 @@
-"""What torch's dispatcher tells of an operator. Read in torch 2.15.0: `torch/_ops.py` (OpOverload)."""
+"""Ask torch's dispatcher about an operator. Read in torch 2.15.0: `torch/_ops.py` (OpOverload)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CUDA driver by `ctypes`, for what torch does not offer. Read in the driver API 12, `cuda.h`."""
+"""Call the CUDA driver through `ctypes`, for what torch does not offer. Read in the driver API 12, `cuda.h`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream, which is torch's own
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the legacy default stream, which is torch's default stream
 
 
 @cache
 def driver() -> Any:
-    """The library. Raises OSError where there is none."""
+    """Return the driver's library. Raises OSError if there is none."""
     return ctypes.CDLL("libcuda.so.1")
 
 
 def check(status: int, what: str) -> None:
-    """Raise RuntimeError where a call of the driver did not succeed."""
+    """Raise RuntimeError, which says `what` the driver could not do, unless the `status` of a call is success."""
     if status:
         raise RuntimeError(f"the CUDA driver could not {what}: error {status}")
 
@@ -26,10 +26,10 @@ def check(status: int, what: str) -> None:
 def new_stream(
     device: torch.device, priority: int = 0, kind: type[torch.cuda.ExternalStream] | None = None
 ) -> torch.cuda.ExternalStream:
-    """A stream of a CUDA device that nobody else has, as an object of `kind`. It is never destroyed.
+    """Return a new stream of a CUDA device, which nothing else uses, as an object of class `kind`. It is never destroyed.
 
     `priority` is CUDA's: 0, or less for a more urgent stream. May be called while a CUDA graph is being captured, and as the
-    first thing that a thread does with CUDA. Raises OSError where there is no driver, RuntimeError where it makes no stream.
+    first thing that a thread does with CUDA. Raises OSError if there is no driver, RuntimeError if it makes no stream.
     """
     handle = ctypes.c_void_p()
     with torch.cuda.device(device):
@@ -40,11 +40,11 @@ def new_stream(
 
 
 def _have_context(device: int) -> None:
-    """Make the primary context of the device with that index current in this thread, where the thread has none.
+    """Make the primary context of the device with that index current in this thread, if the thread has no context.
 
-    The runtime does so at its first call that needs one. A device that is already the thread's own, as the first one is from
-    the start, `torch.cuda.device` does not set, so that the thread may still be without. The context is never given back, for
-    the stream stays.
+    CUDA's runtime does so at its first call that needs one. `torch.cuda.device` calls nothing if the device is already the
+    thread's own, as device 0 is from the start, so the thread may still be without a context. The context is never released,
+    because the stream stays.
     """
     cuda, context, handle = driver(), ctypes.c_void_p(), ctypes.c_int()
     check(cuda.cuCtxGetCurrent(ctypes.byref(context)), "tell the context of a thread")

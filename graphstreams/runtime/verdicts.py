@@ -1,7 +1,7 @@
-"""What was decided about a graph when it was compiled, told again when its code is loaded from a cache.
+"""Log the verdict on a graph again when its code is loaded from a cache.
 
-Every wrapper of a graph that graphstreams has seen holds one line with its verdict, serial graphs too. The line runs when the
-wrapper is loaded: in the process that compiled the graph, which knows, and in each later one, which is told.
+Every wrapper of a graph that graphstreams has seen, also of one that stays serial, carries its verdict and a call of
+`announce`, which runs when the wrapper is loaded. The process that compiled the graph knows the verdict, so it logs nothing.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Verdict:
     stage: str = ""
     reason: str = ""
     streams: int = 1
-    speedup: float = 1.0  # of the streamed body in a CUDA graph, measured if it was, else predicted
+    speedup: float = 1.0  # of the streamed body in a CUDA graph: the measured one if there is one, else the predicted one
     direct: bool = False  # whether the streams also run when the host launches the kernels
 
     @property
     def lines(self) -> list[str]:
-        """The lines of a wrapper that carry it."""
+        """The lines of a wrapper that carry the verdict."""
         return [IMPORT, f"{NAME} = {json.dumps(asdict(self))!r}", f"_announce({NAME})"]
 
     def __str__(self) -> str:
@@ -44,7 +44,7 @@ class Verdict:
 
 
 class _Told(threading.local):
-    """What one thread has compiled or loaded since somebody began to listen."""
+    """The verdicts that one thread has compiled, and those it has loaded since `listening` began."""
 
     def __init__(self) -> None:
         self.compiled: set[str] = set()
@@ -55,12 +55,12 @@ _told = _Told()
 
 
 def compiled(verdict: Verdict) -> None:
-    """Note that this process compiled the graph itself, so that loading its code tells nothing new."""
+    """Note that this thread compiled the graph itself, so that `announce` does not log its verdict."""
     _told.compiled.add(json.dumps(asdict(verdict)))
 
 
 def announce(text: str) -> None:
-    """Log the verdict `text` of a wrapper that was loaded from a cache."""
+    """Log the verdict `text`, which is JSON, of a wrapper that was loaded from a cache."""
     if text in _told.compiled:
         return
     verdict = Verdict(**json.loads(text))
@@ -71,7 +71,7 @@ def announce(text: str) -> None:
 
 @contextlib.contextmanager
 def listening() -> Iterator[list[Verdict]]:
-    """Collect the verdicts of the wrappers that this thread loads from a cache within the context."""
+    """Collect the verdicts of the wrappers that this thread loads from a cache inside the context."""
     before, _told.loaded = _told.loaded, []
     try:
         yield _told.loaded

@@ -1,6 +1,5 @@
 """Groups of positions: the finest that keep given pairs together and have no circle."""
 
-import networkx as nx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,10 +59,11 @@ def problems(draw):
 
 
 def components(count, must_merge, links):
-    """Strongly connected components once joined pairs are linked in both directions."""
-    graph = nx.DiGraph([*links, *must_merge, *((b, a) for a, b in must_merge)])
-    graph.add_nodes_from(range(count))
-    return {tuple(sorted(component)) for component in nx.strongly_connected_components(graph)}
+    """Sets of positions that reach each other once joined pairs are linked in both directions, by Warshall's closure."""
+    reaches = {*links, *must_merge, *((b, a) for a, b in must_merge), *((p, p) for p in range(count))}
+    for via in range(count):
+        reaches |= {(a, b) for a in range(count) for b in range(count) if (a, via) in reaches and (via, b) in reaches}
+    return {tuple(b for b in range(count) if (a, b) in reaches and (b, a) in reaches) for a in range(count)}
 
 
 @settings(max_examples=300, deadline=None)

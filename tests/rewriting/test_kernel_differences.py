@@ -99,3 +99,30 @@ def test_a_kernel_cut_in_two_is_told_with_the_value_that_crosses():
 def test_the_same_launch_twice_is_not_the_same_launch_once():
     one, two = ("triton_a_0.run(arg0_1, buf0, 64, stream=s)",), ("triton_a_0.run(arg0_1, buf0, 64, stream=s)",) * 2
     assert len(kernel_differences(wrapper(kernel("triton_a_0"), *two), wrapper(kernel("triton_a_0"), *one))) == 1
+
+
+SPLIT = """
+def split(args):
+    split_arg0_1, split_arg1_1 = args
+    args.clear()
+    split_buf0 = empty_strided_cuda((64, ), (1, ), torch.float32)
+    extern_kernels.mm(split_arg0_1, split_arg1_1, out=split_buf0)
+    triton_a_0.run(split_buf0, split_buf1, 64, stream=s)
+    return (split_buf1, )
+"""
+SPLIT_CALL = ("split_args = [arg0_1, arg1_1]", "(buf1,) = split(split_args)")
+
+
+def test_what_a_function_launches_for_one_operator_is_of_the_serial_code():
+    serial = wrapper(kernel("triton_a_0") + SPLIT, *SPLIT_CALL)
+    found = kernel_differences(serial, wrapper(kernel("triton_a_0"), "triton_a_0.run(arg1_1, buf0, 64, stream=s)"))
+    assert found == ("extern_kernels.mm is launched by the serial code and not on streams",)
+    assert kernel_differences(serial, wrapper(kernel("triton_a_0") + SPLIT, *SPLIT_CALL)) == ()
+    # What it is given is no input of the graph: its layout counts, which is not told here.
+    (only, gone) = kernel_differences(serial, SERIAL)
+    assert "extern_kernels.mm" in only and "extern_kernels.mm" in gone
+
+
+def test_a_function_that_nothing_calls_launches_nothing():
+    serial = wrapper(kernel("triton_a_0") + SPLIT, "triton_a_0.run(arg1_1, buf0, 64, stream=s)")
+    assert kernel_differences(serial, wrapper(kernel("triton_a_0"), "triton_a_0.run(arg1_1, buf0, 64, stream=s)")) == ()

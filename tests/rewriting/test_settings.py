@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, TORCH_2_14, captured, module_and_inputs
+from made_up_choices import LongSums, choose
+from sample_modules import FREE_EVENTS, captured, module_and_inputs
 from torch import Tensor, nn
-from torch._inductor import config, select_algorithm
+from torch._inductor import config
 
 from graphstreams import backend
 from graphstreams.errors import StaySerial
@@ -180,53 +180,113 @@ def test_what_serial_saves_by_joining_is_taken_from_the_gain() -> None:
     assert refused(report, int(8.0 / launch) + 1, 2.0)
 
 
-def choose(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
-    """Let max-autotune choose what has `chosen` in its name for every product, as if that had been timed to be the fastest."""
-
-    def timed(self: Any, name: str, nodes: Any, layout: Any, inputs: Any, key: str, choices: Sequence[Any], *_: Any, **__: Any):
-        return {choice: 1.0 if chosen in choice.name else 2.0 for choice in choices}
-
-    run = explain.run_stages
-
-    def with_autotuning(*args: Any, **kwargs: Any) -> Outcome:
-        # `offline` switches it off, for nothing can be timed; here nothing is.
-        with config.patch(max_autotune_gemm=True, max_autotune_gemm_backends="TRITON,ATEN", benchmark_template_fusion=False):
-            return run(*args, **kwargs)
-
-    monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "do_autotuning", timed)
-    monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "make_precompile_fn", lambda *_, **__: dict)
-    monkeypatch.setattr(explain, "run_stages", with_autotuning)
-
-
 @pytest.fixture
 def templates(monkeypatch: pytest.MonkeyPatch) -> None:
     choose(monkeypatch, "triton_mm")
 
 
-class LongSums(nn.Module):
-    """Two products of few rows and columns, which max-autotune may split along K."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = (nn.Linear(16384, 32, bias=False, dtype=torch.bfloat16) for _ in range(2))
-
-    def forward(self, x: Tensor) -> Any:
-        return self.a(x).relu(), self.b(x).sin()
-
-
-choices_of_2_15 = pytest.mark.skipif(TORCH_2_14, reason="the choices are made up in the form that 2.15 has")
-
-
-@choices_of_2_15
-def test_a_product_for_which_a_subgraph_was_chosen_is_named_with_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def split(monkeypatch: pytest.MonkeyPatch) -> None:
     choose(monkeypatch, "decompose_k")
-    rows = torch.empty(32, 16384, dtype=torch.bfloat16)
-    (outcome,) = capture(LongSums(), (rows,), "h200", FREE_EVENTS)
-    assert outcome.report.verdict == "serial"
-    assert re.search(r"max_autotune chose a subgraph \(decompose_k\) for mm", outcome.report.reason), outcome.report.reason
 
 
-@choices_of_2_15
+def measured(monkeypatch: pytest.MonkeyPatch, inductor_us: float) -> None:
+    """Let the streamed code be measured to take 30 us, and the serial code `inductor_us`."""
+    check = run._check_rival
+
+    def with_measurement(outcome: Outcome, *args: Any) -> None:
+        outcome.report.__dict__["measurement"] = Measurement(40.0, 30.0, compiled_us=30.0, inductor_us=inductor_us)
+        check(outcome, *args)
+
+    monkeypatch.setattr(run, "_check_rival", with_measurement)
+
+
+def long_sums(settings: dict[str, Any] | None = None) -> Report:
+    with config.patch(settings or {}):
+        (outcome,) = capture(LongSums(), (torch.empty(32, 16384, dtype=torch.bfloat16),), "h200", FREE_EVENTS)
+    return outcome.report
+
+
+@pytest.mark.usefixtures("split")
+def test_a_serial_body_of_products_split_along_k_is_proved_but_not_judged_by_modelled_times() -> None:
+    report = long_sums()
+    streamed, serial = report.wrapper.split("def call_on_streams(")[1].split("return (", 1)
+    assert "extern_kernels.mm(" in streamed and "decompose_k" not in streamed
+    assert len(re.findall(r"\(buf\d+,\) = decompose_k_mm_\w+\(decompose_k_mm_\w+_args\)", serial)) == 2
+    assert verify(report.wrapper) == [] and report.races == () and report.order_kept
+    assert report.verdict == "serial"
+    assert "a split along K (decompose_k) for 2 of the serial code's products" in report.reason
+    assert "nothing was measured" in report.reason
+    assert any("max_autotune_gemm=True; bits may differ" in note for note in report.notes)
+
+
+@pytest.mark.usefixtures("split")
+def test_each_launch_of_a_split_product_counts() -> None:
+    """Two of each, one of which adds the parts up, and what follows each: on streams that is one product, and the same."""
+    report = long_sums()
+    assert (report.kernels_serial, report.kernels_streamed) == (6, 4)
+    assert sum("extern_kernels.mm" in each and "its bits may differ" in each for each in report.differences) == 2
+    gone = [each for each in report.differences if "is launched by the serial code and not on streams" in each]
+    assert [each.split()[0] for each in gone] == ["extern_kernels.bmm_dtype", "triton_poi_fused_mm_t_0"] * 2
+    assert len(report.differences) == 6
+
+
+@pytest.mark.usefixtures("split")
+def test_streams_beside_split_products_run_where_they_were_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, 36.0)
+    report = long_sums()
+    assert report.verdict == "clean", report.reason
+    assert "decompose_k" in report.wrapper and "call_on_streams" in report.wrapper
+
+
+@pytest.mark.usefixtures("split")
+def test_split_products_run_where_they_were_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, 29.0)
+    report = long_sums()
+    assert report.verdict == "serial" and "generated code's measured gain is -3.4%" in report.reason, report.reason
+
+
+@pytest.mark.usefixtures("split")
+def test_the_serial_body_of_split_products_is_inductors(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, 36.0)
+    seen: list[str] = []
+    find_host = run.find_host
+    monkeypatch.setattr(run, "find_host", lambda source: seen.append(source) or find_host(source))
+    for settings, host in (({}, "call"), ({"triton.cudagraphs": True}, "partition_0")):
+        report = long_sums(settings)
+        assert report.verdict == "clean", report.reason
+        before, after = functions(seen[-1]), functions(report.wrapper)
+        assert sum(name.startswith("decompose_k") for name in before) == 2
+        changed = {name for name, text in after.items() if before.get(name) != text}
+        assert changed == {"call_on_streams", host}
+
+
+@pytest.mark.usefixtures("split")
+def test_products_of_a_dynamic_size_are_split_along_k_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a size is bounded, Inductor may split: its function is then given the size by its name."""
+    measured(monkeypatch, 36.0)
+    on_gpu = explain.fake_cuda
+
+    def bounded(value: Tensor, mode: Any) -> Tensor:
+        made = on_gpu(value, mode)
+        torch._dynamo.mark_dynamic(made, 0, min=2, max=64)
+        return made
+
+    monkeypatch.setattr(explain, "fake_cuda", bounded)
+    report = long_sums()
+    assert report.verdict == "clean", report.reason
+    assert re.search(r"decompose_k_\w+_args = \[s\d+, ", report.wrapper)
+
+
+@pytest.mark.usefixtures("split")
+def test_kernels_are_not_read_from_code_with_a_subgraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of streams choose none; without them there would be kernels that can't be placed one by one."""
+    monkeypatch.setattr(run, "stream_settings", dict)
+    report = long_sums()
+    assert (report.verdict, report.stage) == ("serial", "read")
+    assert "Inductor runs a graph of several kernels for" in report.reason and "mm" in report.reason
+
+
 @pytest.mark.usefixtures("templates")
 def test_a_serial_body_of_templates_is_proved_but_not_judged_by_modelled_times() -> None:
     report = planned("diamond", {}).report
@@ -236,16 +296,9 @@ def test_a_serial_body_of_templates_is_proved_but_not_judged_by_modelled_times()
     assert any("bits may differ between calls that run streams and calls that don't" in note for note in report.notes)
 
 
-@choices_of_2_15
 @pytest.mark.usefixtures("templates")
 def test_streams_beside_templates_run_where_they_were_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    check = run._check_rival
-
-    def measured(outcome: Outcome, *args: Any) -> None:
-        outcome.report.__dict__["measurement"] = Measurement(40.0, 30.0, compiled_us=30.0, inductor_us=36.0)
-        check(outcome, *args)
-
-    monkeypatch.setattr(run, "_check_rival", measured)
+    measured(monkeypatch, 36.0)
     report = planned("diamond", {}).report
     assert report.verdict == "clean", report.reason
     assert "extern_kernels.mm" in report.wrapper and "triton_tem_fused" in report.wrapper

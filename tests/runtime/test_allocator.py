@@ -78,10 +78,10 @@ def test_an_allocator_that_cannot_be_asked_is_not_sound() -> None:
 
 SET_TWICE = """
 import torch
-from graphstreams.runtime.allocator import unsuited
+from graphstreams.runtime.allocator import unsupported_allocator
 for text in {settings!r}:
     torch._C._accelerator_setAllocatorSettings(text)
-print(torch._C._accelerator_getAllocatorSettings() + "|" + unsuited())
+print(torch._C._accelerator_getAllocatorSettings() + "|" + unsupported_allocator())
 """
 
 

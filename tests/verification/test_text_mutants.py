@@ -378,7 +378,16 @@ def test_memory_that_is_freed_belongs_to_the_stream_that_it_came_from() -> None:
 
 # --- the verifier
 
-SMALL = ("topk", "lists", "user kernels", "dynamic", "two lists, any plan", "compiled partition", "compiled shared inputs")
+SMALL = (
+    "topk",
+    "lists",
+    "user kernels",
+    "dynamic",
+    "two lists, any plan",
+    "split along K",
+    "compiled partition",
+    "compiled shared inputs",
+)
 EACH = 60
 
 
@@ -420,6 +429,7 @@ def test_there_are_wrappers_of_every_form() -> None:
         "compiled shared inputs": "copy_if_misaligned(",
         "compiled partition": "self.partitions[0](",
         "dynamic": "empty_strided_cuda((s",
+        "split along K": ",) = decompose_k_",
     }
     for name, form in forms.items():
         assert form in corpus.wrapper(name).source

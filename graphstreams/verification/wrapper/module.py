@@ -11,7 +11,7 @@ import ast
 import builtins
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.wrapper.definitions import HARNESS, check_function, read_slices
+from graphstreams.verification.wrapper.definitions import HARNESS, called_functions, check_function, read_slices
 from graphstreams.verification.wrapper.names import ALIASES, IMPORTS, Module, MultiKernel
 from graphstreams.verification.wrapper.syntax import dotted, literal, same, shortened
 
@@ -96,9 +96,12 @@ class _TopLevel:
         if missing:
             raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
         module.functions.update(self._defined)
+        called = {"call", "call_on_streams", *module.partitions}
+        module.subgraphs = set(called_functions(f for name, f in module.functions.items() if name in called)) - called
         for name, function in module.functions.items():
-            if name not in {"call", "call_on_streams", *module.partitions, *HARNESS}:
+            if name not in {*called, *module.subgraphs, *HARNESS}:
                 raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
+        module.subgraphs &= module.functions.keys() - HARNESS
 
     def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
         if name in self.module.names and not repeated:

@@ -52,6 +52,7 @@ class Module:
     tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
     names: set[str] = field(default_factory=set)  # all that are bound
     partitions: tuple[str, ...] = ()
+    subgraphs: set[str] = field(default_factory=set)  # functions that a body calls for one operator of the graph
     _read: dict[str, Kernel] = field(default_factory=dict)
 
     def kernel(self, name: str) -> Kernel:

@@ -2,7 +2,7 @@
 
 Wrappers are straight-line code: no loop, and no branch but one that raises. Whatever else occurs is refused. Read in torch
 2.14.1 and 2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return,
-codegen_partition_call).
+codegen_partition_call, codegen_subgraph_call_with_flattened_outputs).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Reader(Blocks):
     def __init__(self, module: Module, machine: AbstractMachine) -> None:
         super().__init__(module, machine)
         self._inputs = Inputs(machine)
-        self._called: set[str] = set()  # partitions
+        self._called: set[str] = set()  # partitions and subgraphs
+        self._in_subgraph = False
         self._returned: Value | None = None
         self._is_method = False
 
@@ -53,8 +54,8 @@ class Reader(Blocks):
 
     def _run(self, function: ast.FunctionDef, arguments: SequenceValue) -> Value:
         heap, line = self._machine.heap, self._machine.line
-        outer = self._names, self._taken, self._is_method
-        self._names, self._taken, self._is_method = {}, _taken(function), len(function.args.args) == 2
+        outer = self._names, self._taken, self._is_method, self._profiler
+        self._names, self._taken, self._is_method, self._profiler = {}, _taken(function), len(function.args.args) == 2, False
         outer_fresh = heap.nest([])
         self._bind("args", arguments)
         self._block(function.body)
@@ -66,7 +67,7 @@ class Reader(Blocks):
         heap.collect()
         heap.nest(outer_fresh)
         heap.lend(result)
-        self._names, self._taken, self._is_method = outer
+        self._names, self._taken, self._is_method, self._profiler = outer
         self._machine.line = line
         return result
 
@@ -87,6 +88,25 @@ class Reader(Blocks):
                     raise self._machine.unsupported(f"{shortened(call)}, which is not given a list of this call")
                 self._called.add(partition)
                 return self._run(self._module.functions[partition], arguments)
+        return None
+
+    def _subgraph(self, targets: int, call: ast.expr) -> Value | None:
+        """The result of `(buf0,) = name(name_args)`, as a product runs that is split along K; None for anything else."""
+        match call:
+            case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=listed)], keywords=[]) if (
+                name in self._module.subgraphs and targets == 1 and listed == f"{name}_args" and not self._in_subgraph
+            ):
+                arguments = self._names.get(listed)
+                if name in self._called:
+                    raise self._machine.unsupported(f"{name}, called a second time")
+                if not isinstance(arguments, SequenceValue) or arguments.places is not None or arguments is self._inputs.list:
+                    raise self._machine.unsupported(f"{shortened(call)}, which is not given a list of this call")
+                use(arguments)  # a size goes there by its own name: an input that does not is a tensor
+                self._called.add(name)
+                self._in_subgraph = True
+                result = self._run(self._module.functions[name], arguments)
+                self._in_subgraph = False
+                return result
         return None
 
     # --- statements
@@ -150,7 +170,7 @@ class Reader(Blocks):
         names = [element.id for element in target.elts if isinstance(element, ast.Name)]
         if len(names) != len(target.elts) or len(set(names)) != len(names):
             raise self._machine.unsupported(f"an assignment to {shortened(target)}")
-        value = self._partition(source) or self._value(source)
+        value = self._partition(source) or self._subgraph(len(names), source) or self._value(source)
         if value is self._inputs.list:
             self._inputs.take(names)
         if not isinstance(value, SequenceValue) or value.places is not None or len(value.items) != len(names):

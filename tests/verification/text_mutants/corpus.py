@@ -8,13 +8,16 @@ from __future__ import annotations
 import functools
 import io
 import random
+import re
 import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
+from made_up_choices import choose
 from pre_attention import PreAttention, deepseek_v32, pre_attention_inputs
 from sample_modules import FREE_EVENTS, captured, reading_of
 from torch import Tensor, nn
@@ -30,7 +33,16 @@ from graphstreams.pipeline.explain import capture
 from graphstreams.rewriting.regions import rewrite
 from tests.verification.random_graphs import generated, random_plan
 from tests.verification.random_modules import SIZE, RandomModule
-from tests.verification.text_mutants.models import USER_KERNELS, Convolutions, Lists, Names, Shared, TwoLists, UserKernels
+from tests.verification.text_mutants.models import (
+    USER_KERNELS,
+    Convolutions,
+    Lists,
+    Names,
+    Shared,
+    TwoLists,
+    TwoProducts,
+    UserKernels,
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +130,33 @@ def _random(seed: int) -> str:
     return _planned(RandomModule(seed), (matrix, matrix, matrix, cache, where), {})
 
 
+_SUBGRAPH = re.compile(r"^def (decompose_k_\w+)\(args\):\n(?:(?:[ #].*)?\n)*?    return .*\n", re.MULTILINE)
+_PRODUCT = re.compile(r"( +)extern_kernels\.mm\((\w+, .*), out=(buf\d+)\)\n")
+
+
+def _split_along_k() -> str:
+    """A serial body whose products run as functions, and a streamed one that calls them too, which Inductor does not write.
+
+    They stand in front of the body, where mutations reach them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        choose(patch, "decompose_k")
+        (outcome,) = capture(TwoProducts(), (torch.empty(32, 16384, dtype=torch.bfloat16),), "h200", FREE_EVENTS)
+    source = outcome.report.wrapper
+    functions = list(_SUBGRAPH.finditer(source))
+    source = _SUBGRAPH.sub("", source)
+    start = source.index("def call_on_streams(")
+    head, body, end = source[:start], *re.split(r"(?<=\n)(?=async_compile\.wait)", source[start:])
+    for function in functions:
+        name, product = function[1], _PRODUCT.search(body)
+        assert product is not None
+        indent, operands, result = product.groups()
+        call = f"{indent}{name}_args = [{operands}]\n{indent}({result},) = {name}({name}_args)\n"
+        body = body[: product.start()] + call + body[product.end() :]
+        body = re.sub(rf" +{result} = empty_strided.*\n", "", body)
+    return "".join([head, *(function[0] for function in functions), body, end])
+
+
 def _images() -> tuple[Tensor, Tensor]:
     return torch.empty(2, 8, 16, 16), torch.empty(4, 8)
 
@@ -135,6 +174,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "lists": lambda: _planned(Lists(), (_rows(4), _rows(4)), {}),
     "user kernels": lambda: _planned(UserKernels(), (_rows(4), _rows(4)), {}),
     "convolutions": lambda: _planned(Convolutions(), _images(), {}),
+    "split along K": _split_along_k,
     "random 3": lambda: _random(3),
     "random 8": lambda: _random(8),
     "topk, any plan": lambda: _any_plan(reading_of("topk"), 1),

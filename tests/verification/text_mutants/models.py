@@ -96,3 +96,14 @@ class Convolutions(nn.Module):
         both = self.first(x).relu() + self.second(x)
         values, order = torch.sort(self.head(y), -1)
         return both, values + self.side(y), order
+
+
+class TwoProducts(nn.Module):
+    """Products of few rows and columns, which max-autotune may split along K, and what is computed from both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (nn.Linear(16384, 32, bias=False, dtype=torch.bfloat16) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x).relu() + self.b(x).sin()

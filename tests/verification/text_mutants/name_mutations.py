@@ -64,7 +64,7 @@ def rebind(text: Text) -> None:
 def misalign(text: Text) -> None:
     names = text.names(TENSOR)
     one, two = text.rng.choice(names), text.rng.choice(names)
-    text.insert(text.place(), f"{one} = copy_if_misaligned({text.dice.choice((one, two))})")
+    text.insert(text.place(), f"{one} = copy_if_misaligned({text.rng.choice((one, two))})")
     text.lines.insert(0, "from torch._C._dynamo.guards import copy_if_misaligned")
     text.first, text.last = text.first + 1, text.last + 1
 

@@ -141,7 +141,7 @@ def rebind_in_module(text: Text) -> None:
     choices = [(kernels, kernels), (functions, functions)] if len(kernels) > 1 else [(functions, functions)]
     names, others = text.rng.choice(choices)
     place = text.rng.choice((text.first, text.first, text.last))
-    text.lines.insert(place, f"{text.dice.choice(names)} = {text.dice.choice(others)}")
+    text.lines.insert(place, f"{text.rng.choice(names)} = {text.rng.choice(others)}")
     text.first, text.last = text.first + (place == text.first), text.last + 1
 
 

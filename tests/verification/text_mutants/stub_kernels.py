@@ -103,7 +103,7 @@ class AsyncCompile:
 
 # --- library kernels
 
-_LIBRARY = {"mm", "addmm", "bmm", "baddbmm", "convolution", "_scaled_mm", "_int_mm"}
+_LIBRARY = {"mm", "addmm", "bmm", "bmm_dtype", "baddbmm", "convolution", "_scaled_mm", "_int_mm"}
 
 
 class ExternKernels:

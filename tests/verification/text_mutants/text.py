@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 WORD = re.compile(r"\b[A-Za-z_]\w*\b")
-TENSOR = re.compile(r"\b(?:arg\d+_1(?:_orig)?|buf\d+)\b")
+TENSOR = re.compile(r"\b(?:decompose_k_\w+?_)?(?:arg\d+_1(?:_orig)?|buf\d+)\b")
 STREAM = re.compile(r"\b(?:stream\d+|default_stream)\b")
 EVENT = re.compile(r"\bevent\d+\b")
 HANDLE = re.compile(r"\braw_stream\d*\b")
 SYNC = re.compile(r"\s*event\d+\.(?:record|wait)\(")
 LAUNCH = re.compile(r"\.run\(|extern_kernels\.|torch\.ops\.")
-BODY = re.compile(r"\s*def (?:call|partition_)\w*\(")
+BODY = re.compile(r"\s*def (?:call|partition_|decompose_k_)\w*\(")
 
 
 @dataclass
