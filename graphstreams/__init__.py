@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from graphstreams.api import plan, verify
     from graphstreams.backend import StreamPass, graphstreams
     from graphstreams.errors import GraphstreamsError, OptionError
+    from graphstreams.ir.plan import Plan
     from graphstreams.options import Options
     from graphstreams.pipeline.explain import explain
+    from graphstreams.reports.report import Report
 
 _PLACES = {
     "GraphstreamsError": "errors",
     "OptionError": "errors",
     "Options": "options",
+    "Plan": "ir.plan",
+    "Report": "reports.report",
     "StreamPass": "backend",
     "explain": "pipeline.explain",
     "graphstreams": "backend",
@@ -27,7 +31,9 @@ _PLACES = {
     "verify": "api",
 }
 
-__all__ = ["GraphstreamsError", "OptionError", "Options", "StreamPass", "explain", "graphstreams", "plan", "verify"]
+__all__ = [
+    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "explain", "graphstreams", "plan", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from graphstreams.inductor.compile import compile_graph, inductor_settings, inpu
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.post_grad_pass import Code, PostGradPass, replays_cuda_graphs
 from graphstreams.inductor.settings import unusable_setting
-from graphstreams.inductor.wrapper_codegen import foreign_generator
+from graphstreams.inductor.wrapper_registry import foreign_generator
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import check_graph
@@ -71,13 +71,13 @@ class StreamPass(PostGradPass):
             report = _report_on_placed(name, placed, lowered)
             code = _with_verdict(report.wrapper, report)
         else:
-            outcome = run_stages(
+            compilation = run_stages(
                 gm, self.options, name, self.input_names, texts=self.options.dump is not None,
                 inputs=self.inputs, serial=lowered,
             )  # fmt: skip
-            report = outcome.report
+            report = compilation.report
             clean = report.verdict == "clean"
-            code = (report.wrapper, outcome.added) if clean else _with_verdict(lowered.source, report)
+            code = (report.wrapper, compilation.added) if clean else _with_verdict(lowered.source, report)
         verdicts.compiled(report.as_verdict())
         self._done(report)
         return code

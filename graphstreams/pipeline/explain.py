@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.errors import CannotPlan
 from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, graph_name
-from graphstreams.inductor.offline import fake_cuda, faked_parameters, has_gpu, offline, settings_that_run
+from graphstreams.inductor.fake_tensors import fake_cuda, faked_parameters
+from graphstreams.inductor.offline import has_gpu, offline, settings_that_run
 from graphstreams.ir.devices import Device, device_at_hand, device_by_name
 from graphstreams.options import Options
-from graphstreams.pipeline.outcome import Outcome, note
+from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reports.report import Report
 
@@ -35,10 +37,10 @@ def explain(
     Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, CannotPlan if `module` is no
     module, `inputs` no tuple or list, or there is nothing to plan.
     """
-    outcomes = capture(module, inputs, target, options, dynamic)
-    if not outcomes:
+    compilations = capture(module, inputs, target, options, dynamic)
+    if not compilations:
         raise CannotPlan("the module compiles to no graph: it computes nothing on tensors")
-    return max(outcomes, key=lambda outcome: outcome.report.kernels_serial).report
+    return max(compilations, key=lambda found: found.report.kernels_serial).report
 
 
 def capture(
@@ -47,13 +49,13 @@ def capture(
     target: str | Device | None = None,
     options: Options | Mapping[str, Any] | None = None,
     dynamic: bool | None = None,
-) -> list[Outcome]:
-    """As `explain`, with every graph's Outcome: its report, the rewritten module and what was read."""
+) -> list[GraphCompilation]:
+    """As `explain`, with every graph's GraphCompilation: its report, the rewritten module and what was read."""
     _check_module(module)
     _check_inputs(inputs)
     chosen = options if isinstance(options, Options) else Options.from_dict(options)
     device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
-    outcomes: list[Outcome] = []
+    compilations: list[GraphCompilation] = []
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     at_hand = has_gpu() and device.name == torch.cuda.get_device_name(0)
     off = [] if at_hand else settings_that_run()
@@ -61,14 +63,16 @@ def capture(
         fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]
 
         def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
-            outcomes.append(run_stages(gm, chosen, graph_name(), names, device, texts=True))
+            found = run_stages(gm, chosen, graph_name(), names, device, texts=True)
             if off:
-                note(outcomes[-1], f"off, for without that GPU nothing can be run: {', '.join(off)}")
+                text = f"off, for without that GPU nothing can be run: {', '.join(off)}"
+                found = replace(found, report=replace(found.report, notes=(*found.report.notes, text)))
+            compilations.append(found)
 
         backend = PostGradBackend(plan)
         with mode, torch.no_grad(), fresh_dynamo():
             torch.compile(module, backend=backend, dynamic=dynamic)(*fakes)
-    return outcomes
+    return compilations
 
 
 def _check_module(module: Any) -> None:

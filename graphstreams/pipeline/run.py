@@ -1,48 +1,103 @@
-"""The stages in order, for one graph: read, price, plan, rewrite, join, verify, measure. The graph given is not changed."""
+"""The recipe: read, price, plan, rewrite, lower, join, prove, measure. One graph goes through it, and is not changed.
+
+Each stage is a function that returns a value. What the stages find is written into the report here, and nowhere else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
 
-from graphstreams.dynamic_shapes.tokens import dynamic_tokens, token_count
-from graphstreams.errors import CannotJoin, StaySerial
-from graphstreams.inductor import conformance, wrapper_codegen
-from graphstreams.inductor.joined_launches import joined_kernels, most_saved_us, subgraph_count, template_count
-from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
-from graphstreams.inductor.memory import peak_memory
-from graphstreams.inductor.settings import changes_kernels, multiplies_rows, settings_off, stream_settings, unusable_setting
+from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.costs.roofline import Roofline
+from graphstreams.dynamic_shapes.tokens import Tokens, dynamic_tokens
+from graphstreams.errors import StaySerial, Unmeasurable
+from graphstreams.inductor import conformance
+from graphstreams.inductor.lowering import Lowered, copy_graph, lower
+from graphstreams.inductor.settings import stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
+from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.pipeline.outcome import Outcome, close_autotuner, guarded, note, stage
-from graphstreams.pipeline.select_plan import best_plan, check_gain, check_speed
-from graphstreams.pipeline.select_token_range import plan_for_tokens, streamed_part
+from graphstreams.pipeline.compilation import GraphCompilation, Progress
+from graphstreams.pipeline.gain import gain_too_small
+from graphstreams.pipeline.preconditions import (
+    check_collectives,
+    check_tokens,
+    final_graph,
+    kept_in_place,
+    notes_on_settings,
+    sizes_in,
+    unusable,
+)
+from graphstreams.pipeline.select_plan import (  # fmt: skip
+    MeasuredPlans,
+    ModelledPlans,
+    PlanChoice,
+    PlanSource,
+    Task,
+    time_code,
+    times_code,
+)
+from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
+from graphstreams.pipeline.streamed_body import check_memory, check_proof, compare_bodies, host_of, join_bodies, prove
+from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reading.reader import read
 from graphstreams.reports.dump import readable, readable_regions
-from graphstreams.reports.report import Report
-from graphstreams.rewriting.agreement import disagreement, matching_outputs
-from graphstreams.rewriting.kernel_differences import kernel_differences
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.rewriting.two_bodies import Host, find_host, join
-from graphstreams.runtime.allocator import unsupported_allocator
-from graphstreams.runtime.dispatch import Dispatch, cannot_settle, sizes_of
-from graphstreams.runtime.streams import missing_stream_api
-from graphstreams.verification.vector_clocks import find_races
-from graphstreams.verification.wrapper.read import launch_order, read_bodies
+from graphstreams.rewriting.two_bodies import Joined
+from graphstreams.rewriting.wrapper_source import Host
+from graphstreams.runtime.dispatch import Dispatch
 
-ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
+log = logging.getLogger("graphstreams")
+
 DIRECT_GAIN = 0.02  # share of the serial time that streams have to save in direct calls to run there: noise is below it
+SLOWER = 1.03  # times what its kernels took in a replay, from which on a note says that the generated code is slower
+
+
+@dataclass(frozen=True)
+class ReadGraph:
+    """A graph as kernels, and as Inductor lowers it serially."""
+
+    reading: Reading
+    serial: Lowered
+    host: Host  # the function of the serial wrapper that launches the kernels
+    tokens: Tokens | None  # if calls choose their number
+    sizes: Mapping[str, str]  # the Python that reads each dynamic size from the list that `host` is called with
+
+    @property
+    def example(self) -> int | None:
+        """The number of tokens in the call that is compiled, if calls choose it."""
+        return self.tokens.example if self.tokens else None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The plan of one graph, the times of its kernels in us, and the autotuner that measured them, if one did."""
+
+    us: tuple[float, ...]
+    choice: PlanChoice
+    autotuner: Autotuner | None = None
+
+
+@dataclass(frozen=True)
+class Bodies:
+    """A graph as Inductor has lowered it serially and on streams, and the function that both bodies belong to."""
+
+    serial: Lowered
+    streamed: Lowered
+    host: Host
 
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
     device: Device | None = None, texts: bool = False, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
-) -> Outcome:  # fmt: skip
+) -> GraphCompilation:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams, in a body beside the serial one.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
@@ -51,234 +106,211 @@ def run_stages(
     `gm` is lowered here, after the passes that Inductor runs behind the custom post-grad pass.
     Never raises for a graph that has to stay serial: the report says why.
     """
-    outcome = Outcome(Report(name, "serial"), device=device)
-    with guarded(outcome):
+    progress = Progress(name)
+    with progress.until_stopped():
+        graph = _read(progress, gm, options, input_names, device, serial)
+        task = Task(graph.reading, device or device_at_hand(), options)
+        progress.tell(device=task.device.name)
+        if texts:
+            with progress.stage("report"):
+                progress.tell(graph_serial=readable(graph.reading.module))
+        chosen = _choose(progress, task, inputs, graph.tokens)
         try:
-            _stages(outcome, gm, options, input_names, texts, inputs, serial)
+            dispatch = _dispatch(progress, task, chosen, graph)
+            streamed = _rewrite(progress, task, graph.host, texts)
+            finish(progress, task, Bodies(graph.serial, streamed, graph.host), dispatch, graph.example, chosen.autotuner)
         finally:
-            close_autotuner(outcome)
-    return outcome
+            if chosen.autotuner is not None:
+                chosen.autotuner.close()
+    return progress.compilation
 
 
-def _stages(
-    outcome: Outcome, gm: fx.GraphModule, options: Options, input_names: Sequence[str], texts: bool,
-    inputs: Sequence[Any] | None, serial: Lowered | None,
+def finish(
+    progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, example: int | None = None,
+    autotuner: Autotuner | None = None,
 ) -> None:  # fmt: skip
-    with stage(outcome, "read"):
-        if (
-            reason := unsupported_allocator()
-            or missing_stream_api(at_hand=outcome.device is None)
-            or unusable_setting()
-            or wrapper_codegen.foreign_generator()
-        ):
+    """Join the two bodies, prove the text, time it if the plan was just measured, and prove the text that runs.
+
+    The plan is the report's. `example` is the number of tokens in the call that is compiled, if calls choose it. Raises
+    StaySerial if the code is not proved or not worth it.
+    """
+    timed = autotuner is not None and times_code(PlanChoice(progress.report.plan, progress.report.measurement))
+    if timed:  # the streamed body runs however it is called
+        joined = _join(progress, task, bodies, Dispatch(direct=True), settled=False)
+    else:
+        joined = _as_it_runs(progress, task, bodies, dispatch, example)
+    _prove(progress, task, joined, bodies.streamed)
+    _compare(progress, task, bodies, example)
+    if timed:
+        assert autotuner is not None
+        _time(progress, task, joined, bodies.serial, autotuner)
+        joined = _as_it_runs(progress, task, bodies, dispatch, example)
+        _prove(progress, task, joined, bodies.streamed)
+    progress.tell(verdict="clean", wrapper=joined.source)
+    progress.keep(added=joined.added)
+
+
+def _read(
+    progress: Progress, gm: fx.GraphModule, options: Options, input_names: Sequence[str], device: Device | None,
+    serial: Lowered | None,
+) -> ReadGraph:  # fmt: skip
+    """Read the kernels of a graph. Raises StaySerial or Unsupported if it can't be put on streams."""
+    with progress.stage("read"):
+        if reason := unusable(device):
             raise StaySerial("serial", reason)
-        final = _final_graph(gm, finished=serial is not None)
-        reading = outcome.reading = read(final, outcome.report.name, input_names, stream_settings())
-        _check_collectives(reading)
-        for kernel in reading.kernels.kernels:
-            if kernel.kind == "triton" and kernel.exclusive_reason:
-                note(outcome, f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}")
+        final = final_graph(gm, finished=serial is not None)
+        reading = read(final, progress.report.name, input_names, stream_settings())
+        progress.keep(reading=reading)
+        check_collectives(reading)
+        progress.note(*kept_in_place(reading))
         serial = serial or lower(copy_graph(final), generate_code=True)
         with serial.active():
             launches = conformance.launch_count(serial)
-        outcome.report = replace(
-            outcome.report, kernels=reading.kernels, kernels_serial=launches, memory_serial=reading.peak_memory,
-            wrapper=serial.source,
-        )  # fmt: skip
-        host = _host_of(serial)
-        _note_settings(outcome)
+        kernels, memory = reading.kernels, reading.peak_memory
+        progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source)
+        host = host_of(serial)
+        progress.note(*notes_on_settings())
         tokens = dynamic_tokens(final)
         if tokens is None:
-            _check_tokens(final, options)
-    if texts:
-        with stage(outcome, "report"):
-            outcome.report = replace(outcome.report, graph_serial=readable(reading.module))
-    outcome.device = outcome.device or device_at_hand()
-    outcome.report = replace(outcome.report, device=outcome.device.name)
-    if tokens is None:
-        plan, dispatch = best_plan(outcome, reading, options, inputs), Dispatch()
-    else:
-        plan, dispatch = plan_for_tokens(outcome, reading, options, inputs, tokens, _sizes(host, final))
-    with stage(outcome, "rewrite"):
-        module = outcome.module = rewrite(reading, plan)
-        module.meta[wrapper_codegen.MARK] = replace(module.meta[wrapper_codegen.MARK], aligned=host.aligned)
-    if texts:
-        with stage(outcome, "report"):
-            outcome.report = replace(outcome.report, graph_streams=readable_regions(module, reading.kernels, plan))
-    with stage(outcome, "lower"):
-        streamed = streamed_code(module)
-    finish(outcome, serial, streamed, host, dispatch, options)
+            check_tokens(final, options)
+        return ReadGraph(reading, serial, host, tokens, sizes_in(host, final) if tokens else {})
 
 
-def finish(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, options: Options) -> None:
-    """Join the two bodies, prove the text, time it if the plan was measured, and prove the text that runs.
-
-    Raises StaySerial if it is not proved or not worth it.
-    """
-    if not (timed := outcome.times_code):
-        source = _as_it_runs(outcome, serial, streamed, host, dispatch)
-    else:  # the streamed body runs however it is called
-        source = _joined(outcome, serial, streamed, host, Dispatch(direct=True), settled=False)
-    _prove(outcome, source, streamed)
-    _compare(outcome, serial, streamed, options)
-    if timed:
-        check_speed(outcome, source, serial, options)
-        source = _as_it_runs(outcome, serial, streamed, host, dispatch)
-        _prove(outcome, source, streamed)
-    outcome.report = replace(outcome.report, verdict="clean", wrapper=source)
-
-
-def _as_it_runs(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch) -> str:
-    """The wrapper with both bodies, of which direct calls run the streamed one if that was measured to gain."""
-    outcome.report = replace(outcome.report, direct=_gains_directly(outcome))
-    return _joined(outcome, serial, streamed, host, replace(dispatch, direct=outcome.report.direct))
-
-
-def _gains_directly(outcome: Outcome) -> bool:
-    """Whether the streamed body also runs if the host launches the kernels: only a measurement says so, and for one size."""
-    measured = outcome.report.measurement
-    sized = outcome.example is not None  # each call chooses its number of tokens, and with fewer the host may be what counts
-    return not sized and measured is not None and (measured.direct_gain or 0.0) >= DIRECT_GAIN
-
-
-def _joined(outcome: Outcome, serial: Lowered, streamed: Lowered, host: Host, dispatch: Dispatch, settled: bool = True) -> str:
-    """The wrapper with both bodies; with `settled` as it is to run, with what was decided."""
-    with stage(outcome, "verify"):
-        assert outcome.reading is not None
-        if difference := disagreement(serial, streamed, outcome.reading.mutated):
-            raise StaySerial("refused", difference)
-        try:
-            outputs = matching_outputs(serial, streamed, host)
-            told = outcome.report.as_verdict("clean").lines if settled else []
-            joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, told)
-        except CannotJoin as reason:
-            raise StaySerial("refused", str(reason)) from None
-        if joined.own_kernels and (why := cannot_settle()):
-            raise StaySerial("serial", f"{joined.own_kernels} kernels only run on streams, and {why}")
-        outcome.added, outcome.report = joined.added, replace(outcome.report, own_kernels=joined.own_kernels)
-        return joined.source
-
-
-def _unusable(device: Device | None) -> str:
-    """Return what keeps every graph serial here; empty if nothing does."""
-    return (
-        unsupported_allocator()
-        or missing_stream_api(at_hand=device is None)
-        or unusable_setting()
-        or wrapper_codegen.foreign_generator()
-    )
-
-
-def _final_graph(gm: fx.GraphModule, finished: bool) -> fx.GraphModule:
-    """A copy of the graph as Inductor lowers it."""
-    module = copy_graph(gm)
-    if not finished:
-        finish_post_grad_passes(module)
-    return module
-
-
-def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
-    """Return the kernels of a post-grad graph, which is not changed."""
-    return read(_final_graph(gm, finished=False), name, input_names, stream_settings())
-
-
-def _host_of(serial: Lowered) -> Host:
+def _choose(progress: Progress, task: Task, inputs: Sequence[Any] | None, tokens: Tokens | None) -> Chosen:
+    """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times."""
+    limit = task.options.max_tokens
+    if tokens is not None and limit is not None and tokens.example > limit:
+        us = tuple(Roofline(task.device).price(task.reading.kernels))
+        progress.tell(us=us, costs="roofline")
+        return Chosen(us, PlanChoice(None, rejected=f"there are {tokens.example} tokens, more than max_tokens={limit}"))
+    if inputs is None or task.options.costs not in ("auto", "measured"):
+        return _choose_by(progress, task, ModelledPlans())
+    autotuner = None
     try:
-        host = find_host(serial.source)
-    except CannotJoin as reason:
-        with serial.active():
-            raise StaySerial("serial", f"{reason}{conformance.where_cut(serial)}; each of them stays serial") from None
-    with serial.active():
-        cut = conformance.where_cut(serial) if host.name != "call" else ""
-    if cut:
-        raise StaySerial("serial", f"Inductor keeps a part of it out of its CUDA graph{cut}; the rest stays serial")
-    return host
+        autotuner = Autotuner(task.reading, task.device, task.options, inputs_by_position(task.reading.module, inputs))
+        return replace(_choose_by(progress, task, MeasuredPlans(autotuner)), autotuner=autotuner)
+    except Exception as error:
+        log.debug("measuring failed", exc_info=True)
+        if autotuner is not None:
+            autotuner.close()
+        reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
+        progress.note(f"kernels were not measured: {reason}")
+        if task.options.costs == "measured":
+            log.warning("%s: kernels were not measured, their times are modelled: %s", progress.report.name, reason)
+        progress.tell(us=(), plan=None, measurement=None)
+    return _choose_by(progress, task, ModelledPlans())
 
 
-def _sizes(host: Host, module: fx.GraphModule) -> dict[str, str]:
-    """The Python that reads each dynamic size from the list that `host` is called with."""
-    values = {node.name: node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")}
-    return sizes_of([values.get(name, name) for name in host.inputs])
+def _choose_by(progress: Progress, task: Task, source: PlanSource) -> Chosen:
+    with progress.stage("price"):
+        prices = source.price(task)
+    progress.tell(us=prices.us, costs=prices.source)
+    with progress.stage("plan"):
+        choice = source.choose(task, prices)
+    progress.tell(plan=choice.plan, measurement=choice.measurement)
+    return Chosen(prices.us, choice)
 
 
-def _note_settings(outcome: Outcome) -> None:
-    if off := settings_off():
-        bits = "; bits may differ between calls that run streams and calls that don't" if changes_kernels() else ""
-        note(outcome, f"off on streams, on in the serial code: {', '.join(off)}{bits}")
-    if multiplies_rows():
-        text = "coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum"
-        note(outcome, text)
+def _dispatch(progress: Progress, task: Task, chosen: Chosen, graph: ReadGraph) -> Dispatch:
+    """Return which calls run on streams. Raises StaySerial if none do."""
+    choice, tokens = chosen.choice, graph.tokens
+    if tokens is None:
+        if choice.rejected:
+            raise StaySerial("serial", choice.rejected)
+        return Dispatch()
+    smaller = smaller_sizes(task, tokens, chosen.us, choice) if choice.rejected else None
+    if choice.rejected and smaller is None:
+        raise StaySerial("serial", choice.rejected)
+    if smaller is not None:
+        # This call, and others with as many tokens, will run the serial body.
+        count = smaller.costs.tokens.example
+        progress.note(f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially")
+        progress.tell(plan=smaller.plan, us=smaller.us, measurement=None)
+    with progress.stage("threshold"):
+        gain_at = chosen.autotuner.gain_at if chosen.autotuner else None
+        found = token_range(task, tokens, chosen.us, choice, smaller, gain_at)
+        progress.note(*found.notes)
+        progress.tell(threshold=found.threshold)
+        return dispatch_by_tokens(found.threshold, graph.sizes)
 
 
-def _check_collectives(reading: Reading) -> None:
-    for kernel in reading.kernels.kernels:
-        if found := [launch for launch in kernel.launches if "_c10d_functional" in launch]:
-            # Of several ranks each would need the same plan, and NCCL's kernels spin beside ours.
-            raise StaySerial("serial", f"it holds a collective ({found[0]}): such graphs are not put on streams yet")
+def _rewrite(progress: Progress, task: Task, host: Host, texts: bool) -> Lowered:
+    """Rewrite the graph to the report's plan, and return the code that Inductor generates for it."""
+    reading, plan = task.reading, progress.report.plan
+    assert plan is not None
+    with progress.stage("rewrite"):
+        module = rewrite(reading, plan)
+        module.meta[REWRITTEN] = replace(module.meta[REWRITTEN], aligned=host.aligned)
+        progress.keep(module=module)
+    if texts:
+        with progress.stage("report"):
+            progress.tell(graph_streams=readable_regions(module, reading.kernels, plan))
+    with progress.stage("lower"):
+        return streamed_code(module)
 
 
-def _check_tokens(gm: fx.GraphModule, options: Options) -> None:
-    if options.max_tokens is None:
-        return
-    tokens = token_count(gm)
-    # For a dynamic size this comparison becomes a guard: another graph is compiled for the other side of it.
-    if tokens is not None and tokens > options.max_tokens:
-        raise StaySerial("serial", f"its first matrix product has {tokens} rows, more than max_tokens={options.max_tokens}")
+def _as_it_runs(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, example: int | None) -> Joined:
+    """Return the wrapper with both bodies, of which direct calls run the streamed one if that was measured to gain."""
+    direct = gains_directly(progress.report.measurement, example)
+    progress.tell(direct=direct)
+    return _join(progress, task, bodies, replace(dispatch, direct=direct))
 
 
-def _prove(outcome: Outcome, source: str, streamed: Lowered) -> None:
-    """Check the text with both bodies. Raises StaySerial if it has a race or another order than the plan."""
-    reading, plan = outcome.reading, outcome.report.plan
-    assert reading is not None and plan is not None
-    with stage(outcome, "verify"):
-        outcome.report = replace(outcome.report, wrapper=source)
-        with streamed.active():
-            named, unnamed = conformance.lowered_steps(streamed), conformance.unnamed_steps(streamed)
-        bodies = read_bodies(source)
-        in_wrapper = conformance.without_names(launch_order(bodies[0]))
-        difference = conformance.first_difference(conformance.planned_steps(plan, reading.kernels), named)
-        difference = difference or conformance.first_difference(unnamed, in_wrapper)
-        races = tuple(str(race) for body in bodies for race in find_races(body))
-        outcome.report = replace(outcome.report, order_kept=not difference, races=races)
-        if races:
-            raise StaySerial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
-        if difference:
-            raise StaySerial("refused", f"the generated wrapper does not keep the plan's order: {difference}")
+def gains_directly(measurement: Any, example: int | None) -> bool:
+    """Return whether the streamed body also runs if the host launches the kernels: a measurement says so for one size only."""
+    # With fewer tokens than in the example the host may be what counts.
+    return example is None and measurement is not None and (measurement.direct_gain or 0.0) >= DIRECT_GAIN
 
 
-def _compare(outcome: Outcome, serial: Lowered, streamed: Lowered, options: Options) -> None:
-    """Compare the launches and the memory of the two bodies. Raises StaySerial if the streamed one is not worth them."""
-    with stage(outcome, "verify"):
-        with streamed.active():
-            launches, memory = conformance.launch_count(streamed), peak_memory(streamed)
-        differences = kernel_differences(serial.source, streamed.source)
-        outcome.report = replace(
-            outcome.report, kernels_streamed=launches, memory_streamed=memory, differences=differences
-        )  # fmt: skip
-        _check_rival(outcome, serial, streamed, launches, options)
-        part = streamed_part(outcome)
-        _check_memory(int(outcome.report.memory_serial * part), int(memory * part), options)
+def _join(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, settled: bool = True) -> Joined:
+    with progress.stage("verify"):
+        verdict = progress.report.as_verdict("clean").lines if settled else []
+        joined = join_bodies(bodies.serial, bodies.streamed, bodies.host, task.reading.mutated, dispatch, settled, verdict)
+        progress.tell(own_kernels=joined.own_kernels)
+        return joined
 
 
-def _check_rival(outcome: Outcome, serial: Lowered, streamed: Lowered, launches: int, options: Options) -> None:
-    """Raise Serial if the serial code, with the user's settings, may be no slower. `launches` are the streamed code's."""
-    report, device = outcome.report, outcome.device
-    assert report.kernels is not None and device is not None
-    with serial.active():
-        joined, templates, split = joined_kernels(serial, report.kernels), template_count(serial), subgraph_count(serial)
-    with streamed.active():
-        templates -= template_count(streamed)
-    chosen = [f"templates for {templates} of the serial code's kernels"] * (templates > 0)
-    chosen += [f"a split along K (decompose_k) for {split} of the serial code's products"] * (split > 0)
-    if report.measurement is None and chosen:
-        text = f"max-autotune chose {' and '.join(chosen)}, which streams go without"
-        raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
-    lost = launches - report.kernels_serial - sum(len(kernels) - 1 for kernels in joined)
-    check_gain(report, options, lost, device, most_saved_us(joined, report.us) if report.us else 0.0)
+def _prove(progress: Progress, task: Task, joined: Joined, streamed: Lowered) -> None:
+    """Raise StaySerial if the text with both bodies has a race or another order than the plan."""
+    plan = progress.report.plan
+    assert plan is not None
+    with progress.stage("verify"):
+        progress.tell(wrapper=joined.source)
+        proof = prove(joined.source, streamed, task.reading, plan)
+        progress.tell(order_kept=not proof.out_of_order, races=proof.races)
+        check_proof(proof)
 
 
-def _check_memory(serial: int, streamed: int, options: Options) -> None:
-    allowed = max(options.max_extra_memory * serial, ALLOWED_MEMORY)
-    if streamed - serial > allowed:
-        extra = (streamed - serial) / 2**20
-        raise StaySerial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")
+def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None) -> None:
+    """Raise StaySerial if the serial code, with the user's settings, may be no slower, or if streams need too much memory."""
+    report = progress.report
+    assert report.plan is not None
+    with progress.stage("verify"):
+        found = compare_bodies(bodies.serial, bodies.streamed, task.reading.kernels, report.us, report.kernels_serial)
+        progress.tell(kernels_streamed=found.launches, memory_streamed=found.memory, differences=found.kernels)
+        if found.chosen and report.measurement is None:
+            text = f"max-autotune chose {found.chosen}, which streams go without"
+            raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
+        _check_gain(progress, task, found.lost_fusions, found.joined_us)
+        part = streamed_part(report.threshold, example)
+        check_memory(int(report.memory_serial * part), int(found.memory * part), task.options.max_extra_memory)
+
+
+def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autotuner: Autotuner) -> None:
+    """Time the code that was proved. Raises StaySerial if it gains too little."""
+    report = progress.report
+    assert report.plan is not None and report.measurement is not None
+    with progress.stage("measure"):
+        measured = time_code(autotuner, report.us, report.plan, report.measurement, joined.source, serial)
+        progress.tell(measurement=measured)
+        _check_gain(progress, task)
+    if measured.compiled_us > SLOWER * measured.played_us:
+        text = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
+        progress.note(text)
+
+
+def _check_gain(progress: Progress, task: Task, lost_fusions: int = 0, joined_us: float = 0.0) -> None:
+    plan, measurement = progress.report.plan, progress.report.measurement
+    assert plan is not None
+    if reason := gain_too_small(plan, measurement, task.options, task.device, lost_fusions, joined_us):
+        raise StaySerial("serial", reason)

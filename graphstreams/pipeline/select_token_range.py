@@ -1,127 +1,105 @@
-"""The plan of a graph of which each call chooses the number of tokens, and for which numbers it runs."""
+"""For which numbers of tokens a plan runs, in a graph whose calls choose the number."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from graphstreams.costs.roofline import price
-from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, plan_for_fewer, sizing_of
+from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, costs_by_size, plan_for_fewer
 from graphstreams.dynamic_shapes.threshold import confirm
 from graphstreams.dynamic_shapes.tokens import Tokens
 from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
-from graphstreams.ir.reading import Reading
 from graphstreams.ir.threshold import Threshold
-from graphstreams.options import Options
-from graphstreams.pipeline.outcome import Outcome, note, stage
-from graphstreams.pipeline.select_plan import best_plan
+from graphstreams.pipeline.select_plan import PlanChoice, Task
 from graphstreams.planning.modelled_plan import listed_wait_us, simulated_plan
 from graphstreams.runtime.dispatch import Dispatch, size_source
 
+GainAt = Callable[[Plan, Mapping[str, int]], float]  # share of the serial time that a plan saves at other dynamic sizes
 
-def plan_for_tokens(
-    outcome: Outcome, reading: Reading, options: Options, inputs: Sequence[Any] | None, tokens: Tokens, sizes: Mapping[str, str]
-) -> tuple[Plan, Dispatch]:
-    """The plan where each call chooses how many tokens there are, and for how many of them it runs.
 
-    Arguments as for `best_plan`; `sizes` as `size_source` takes them. Where the call that is compiled gains too little, the
-    plan is for fewer tokens. Raises StaySerial where no number of them gains enough.
+@dataclass(frozen=True)
+class TokenRange:
+    """Up to which number of tokens a plan runs, and what to note about how that was found."""
+
+    threshold: Threshold
+    notes: tuple[str, ...] = ()
+
+
+def smaller_sizes(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice) -> SmallerSizes | None:
+    """Return a plan for calls with fewer tokens than the one that is compiled; None if none is known to gain.
+
+    `us` are the kernels' times in that call, `choice` its plan, which gains too little.
     """
-    outcome.example, fewer = tokens.example, None
-    try:
-        _check_example(outcome, reading, options, tokens)
-        plan = best_plan(outcome, reading, options, inputs)
-    except StaySerial:
-        if not outcome.report.us:
-            raise
-        # Fewer tokens may gain yet; this call, and others with as many, will run the serial body.
-        fewer = _plan_for_fewer(outcome, tokens, options)
-        if fewer is None:
-            raise
-        plan = fewer.plan
-    with stage(outcome, "threshold"):
-        threshold = _threshold(outcome, plan, fewer, tokens, options)
-        outcome.report = replace(outcome.report, threshold=threshold)
-        if threshold.largest == 0:
-            raise StaySerial("serial", f"no number of tokens gains enough: {threshold.reason}")
-        if not threshold.limits:
-            return plan, Dispatch()
-        size = size_source(threshold.symbol, sizes)
-        return plan, Dispatch(size=size, largest=threshold.largest, smallest=threshold.smallest)
-
-
-def _check_example(outcome: Outcome, reading: Reading, options: Options, tokens: Tokens) -> None:
-    if options.max_tokens is not None and tokens.example > options.max_tokens:
-        assert outcome.device is not None
-        outcome.report = replace(outcome.report, us=tuple(price(reading.kernels, outcome.device)), costs="roofline")
-        raise StaySerial("serial", f"there are {tokens.example} tokens, more than max_tokens={options.max_tokens}")
-
-
-def _plan_for_fewer(outcome: Outcome, tokens: Tokens, options: Options) -> SmallerSizes | None:
-    device = outcome.device
-    assert device is not None
 
     def plan_at(kernels: KernelGraph, us: Sequence[float]) -> Plan:
-        return simulated_plan(kernels, us, device, options)
+        return simulated_plan(kernels, us, task.device, task.options)
 
     try:
-        fewer = plan_for_fewer(_sizing(outcome, tokens, options), options, listed_wait_us(options), plan_at)
+        costs = _costs_by_size(task, tokens, us, choice)
+        return plan_for_fewer(costs, task.options, listed_wait_us(task.options), plan_at)
     except ValueError:  # how the times of the kernels grow is not known
         return None
-    if fewer is not None:
-        count = fewer.sizing.tokens.example
-        note(outcome, f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially")
-        outcome.report = replace(outcome.report, plan=fewer.plan, us=fewer.us, measurement=None)
-    return fewer
 
 
-def _threshold(outcome: Outcome, plan: Plan, fewer: SmallerSizes | None, tokens: Tokens, options: Options) -> Threshold:
+def token_range(
+    task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice, smaller: SmallerSizes | None, gain_at: GainAt | None
+) -> TokenRange:
+    """Return for which numbers of tokens the plan of `choice`, or of `smaller`, runs; measured if `gain_at` is given."""
+    plan = smaller.plan if smaller else choice.plan
+    assert plan is not None
     try:
-        sizing = fewer.sizing if fewer else _sizing(outcome, tokens, options)
-        threshold = sizing.threshold(plan, options)
+        costs = smaller.costs if smaller else _costs_by_size(task, tokens, us, choice)
+        threshold = costs.threshold(plan, task.options)
     except ValueError as error:
         # Without the two curves there is the user's word, or no limit.
-        return Threshold(str(tokens.size), options.max_tokens, (), f"not solved: {error}")
-    if outcome.tuner is None or options.max_tokens is not None:
-        return threshold
-    measured = outcome.report.measurement  # of the plan for the example; one for fewer tokens has none
-    known = {tokens.example: measured.gain} if measured is not None else {}
-
-    def gain_at(size: int) -> float | None:
-        return _measured_gain(outcome, plan, sizing, size)
-
-    point_at = sizing.curves(plan).at
-    return confirm(threshold, gain_at, options.min_gain, sizing.tokens.example, sizing.tokens.limits, known, point_at)
+        return TokenRange(Threshold(str(tokens.size), task.options.max_tokens, (), f"not solved: {error}"))
+    if gain_at is None or task.options.max_tokens is not None:
+        return TokenRange(threshold)
+    known = {tokens.example: choice.measurement.gain} if choice.measurement is not None and smaller is None else {}
+    return _confirmed(task, plan, costs, threshold, known, gain_at)
 
 
-def _sizing(outcome: Outcome, tokens: Tokens, options: Options) -> CostsBySize:
-    report, device = outcome.report, outcome.device
-    assert device is not None and report.kernels is not None
-    sizing = sizing_of(tokens, report.kernels, report.us, device, options.event_us)
-    if report.plan is None or report.measurement is None:
-        return sizing
-    return sizing.corrected(report.plan, report.measurement.gain)
+def _confirmed(
+    task: Task, plan: Plan, costs: CostsBySize, threshold: Threshold, known: Mapping[int, float], gain_at: GainAt
+) -> TokenRange:
+    notes: list[str] = []
+    low, high = costs.tokens.limits
+
+    def measured_gain(size: int) -> float | None:
+        if not low <= size <= high:
+            return None
+        try:
+            return gain_at(plan, costs.times.sizes(size))
+        except Unmeasurable as reason:
+            notes.append(f"the threshold was not confirmed at {size} tokens: {reason}")
+            return None
+
+    point_at = costs.curves(plan).at
+    found = confirm(threshold, measured_gain, task.options.min_gain, costs.tokens.example, (low, high), known, point_at)
+    return TokenRange(found, tuple(notes))
 
 
-def _measured_gain(outcome: Outcome, plan: Plan, sizing: CostsBySize, size: int) -> float | None:
-    """The share of the serial time that `plan` saves at another number of tokens, None where that cannot be measured."""
-    assert outcome.tuner is not None
-    low, high = sizing.tokens.limits
-    if not low <= size <= high:
-        return None
-    try:
-        return outcome.tuner.gain_at(plan, sizing.times.sizes(size))
-    except Unmeasurable as reason:
-        note(outcome, f"the threshold was not confirmed at {size} tokens: {reason}")
-        return None
+def dispatch_by_tokens(threshold: Threshold, sizes: Mapping[str, str]) -> Dispatch:
+    """Return which calls run on streams; `sizes` is as `size_source` takes it. Raises StaySerial if no call does."""
+    if threshold.largest == 0:
+        raise StaySerial("serial", f"no number of tokens gains enough: {threshold.reason}")
+    if not threshold.limits:
+        return Dispatch()
+    size = size_source(threshold.symbol, sizes)
+    return Dispatch(size=size, largest=threshold.largest, smallest=threshold.smallest)
 
 
-def streamed_part(outcome: Outcome) -> float:
-    """The largest number of tokens that runs on streams, as a part of the example's: so much less memory is held."""
-    threshold = outcome.report.threshold
-    if threshold is None or not threshold.largest or outcome.example is None:
+def streamed_part(threshold: Threshold | None, example: int | None) -> float:
+    """Return the largest number of tokens that runs on streams, as a part of the example's: so much less memory is held."""
+    if threshold is None or not threshold.largest or example is None:
         return 1.0
-    return min(1.0, threshold.largest / outcome.example)
+    return min(1.0, threshold.largest / example)
+
+
+def _costs_by_size(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice) -> CostsBySize:
+    costs = costs_by_size(tokens, task.reading.kernels, us, task.device, task.options.event_us)
+    if choice.plan is None or choice.measurement is None:
+        return costs
+    return costs.corrected(choice.plan, choice.measurement.gain)

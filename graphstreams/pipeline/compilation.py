@@ -1,0 +1,82 @@
+"""What becomes of one graph, and what is known of it while the recipe runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import fx
+
+from graphstreams.errors import StaySerial, Unsupported
+from graphstreams.ir.reading import Reading
+from graphstreams.reports.report import Report
+
+log = logging.getLogger("graphstreams")
+
+
+@dataclass(frozen=True)
+class GraphCompilation:
+    """The report of a graph and, unless it stays serial, the rewritten module that its streamed body is generated from."""
+
+    report: Report
+    module: fx.GraphModule | None = None
+    reading: Reading | None = None
+    added: tuple[tuple[int, int], ...] = ()  # lines that the report's wrapper has more than the serial one, by place
+
+
+class Progress:
+    """A GraphCompilation in the making. Only the recipe writes to it; the stages return values."""
+
+    def __init__(self, name: str) -> None:
+        """Start with a report that knows the graph's name alone."""
+        self.compilation = GraphCompilation(Report(name, "serial"))
+        self._stage = ""  # the one that runs, or ran last
+
+    @property
+    def report(self) -> Report:
+        """The report so far."""
+        return self.compilation.report
+
+    def keep(self, **fields: Any) -> None:
+        """Set fields of the compilation."""
+        self.compilation = replace(self.compilation, **fields)
+
+    def tell(self, **fields: Any) -> None:
+        """Set fields of the report."""
+        self.keep(report=replace(self.report, **fields))
+
+    def note(self, *texts: str) -> None:
+        """Add lines to the report's notes."""
+        self.tell(notes=(*self.report.notes, *texts))
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Run the stage `name` within this context. The report gets its seconds, added to those it already took."""
+        self._stage = name
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            taken = time.perf_counter() - started
+            before = self.report.seconds
+            self.tell(seconds={**before, name: before.get(name, 0.0) + taken})
+            log.debug("%s: %s took %.3f s", self.report.name, name, taken)
+
+    @contextmanager
+    def until_stopped(self) -> Iterator[None]:
+        """Raise nothing out of this context: what stops a stage becomes the report's verdict, and there is no module."""
+        try:
+            yield
+        except (StaySerial, Unsupported) as stop:
+            self._stop(getattr(stop, "verdict", "serial"), str(stop))
+        except Exception as error:
+            log.debug("stage %s failed", self._stage, exc_info=True)
+            self._stop("refused", f"{type(error).__name__}: {error}")
+
+    def _stop(self, verdict: str, reason: str) -> None:
+        self.tell(verdict=verdict, reason=reason, stage=self._stage)
+        self.keep(module=None)

@@ -1,0 +1,122 @@
+"""Put the streamed body beside the serial one, prove the text that runs, and compare the two bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphstreams.errors import CannotJoin, StaySerial
+from graphstreams.inductor import conformance
+from graphstreams.inductor.lowering import Lowered, peak_memory
+from graphstreams.inductor.serial_launches import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import Plan
+from graphstreams.ir.reading import Reading
+from graphstreams.rewriting.agreement import disagreement, matching_outputs
+from graphstreams.rewriting.kernel_differences import kernel_differences
+from graphstreams.rewriting.two_bodies import Joined, join
+from graphstreams.rewriting.wrapper_source import Host, find_host
+from graphstreams.runtime.dispatch import Dispatch, cannot_settle
+from graphstreams.verification.vector_clocks import find_races
+from graphstreams.verification.wrapper.read import launch_order, read_bodies
+
+ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the verifier finds in a wrapper with both bodies."""
+
+    races: tuple[str, ...]
+    out_of_order: str  # where a stream does not keep the plan's order; empty if all do
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How the streamed body differs from the serial one."""
+
+    launches: int  # of the streamed body
+    memory: int  # bytes that its buffers take at its peak, by Inductor's estimate
+    kernels: tuple[str, ...]  # launches that are not serial's, and why
+    lost_fusions: int  # launches more than serial has, without those that serial joins
+    joined_us: float  # us that the serial code may save by joining launches
+    chosen: str  # what max-autotune chose for the serial code alone; empty if nothing
+
+
+def host_of(serial: Lowered) -> Host:
+    """Return the function of the serial wrapper that launches the kernels. Raises StaySerial if there are several."""
+    try:
+        host = find_host(serial.source)
+    except CannotJoin as reason:
+        with serial.active():
+            raise StaySerial("serial", f"{reason}{where_cut(serial)}; each of them stays serial") from None
+    with serial.active():
+        cut = where_cut(serial) if host.name != "call" else ""
+    if cut:
+        raise StaySerial("serial", f"Inductor keeps a part of it out of its CUDA graph{cut}; the rest stays serial")
+    return host
+
+
+def join_bodies(
+    serial: Lowered, streamed: Lowered, host: Host, mutated: tuple[str, ...], dispatch: Dispatch,
+    settled: bool = True, verdict: Sequence[str] = (),
+) -> Joined:  # fmt: skip
+    """Return the wrapper with both bodies, of which a call runs the one that `dispatch` says.
+
+    `mutated` are the inputs that the graph changes. With `settled` kernels that only the streamed body launches are reduced to
+    one configuration when the wrapper is loaded. `verdict` are lines that tell what was decided. Raises StaySerial if the two
+    bodies can't stand in one wrapper.
+    """
+    if difference := disagreement(serial, streamed, mutated):
+        raise StaySerial("refused", difference)
+    try:
+        outputs = matching_outputs(serial, streamed, host)
+        joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, verdict)
+    except CannotJoin as reason:
+        raise StaySerial("refused", str(reason)) from None
+    if joined.own_kernels and (why := cannot_settle()):
+        raise StaySerial("serial", f"{joined.own_kernels} kernels only run on streams, and {why}")
+    return joined
+
+
+def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof:
+    """Return the races of a wrapper, on every way through it, and where its streamed body leaves the plan's order."""
+    with streamed.active():
+        named, unnamed = conformance.lowered_steps(streamed), conformance.unnamed_steps(streamed)
+    bodies = read_bodies(source)
+    in_wrapper = conformance.without_names(launch_order(bodies[0]))
+    difference = conformance.first_difference(conformance.planned_steps(plan, reading.kernels), named)
+    difference = difference or conformance.first_difference(unnamed, in_wrapper)
+    return Proof(tuple(str(race) for body in bodies for race in find_races(body)), difference)
+
+
+def check_proof(proof: Proof) -> None:
+    """Raise StaySerial if the proof found something."""
+    if proof.races:
+        raise StaySerial("refused", f"the generated wrapper has {len(proof.races)} races, the first: {proof.races[0]}")
+    if proof.out_of_order:
+        raise StaySerial("refused", f"the generated wrapper does not keep the plan's order: {proof.out_of_order}")
+
+
+def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us: Sequence[float], launches: int) -> Differences:
+    """Return how the streamed body differs from the serial one, which makes `launches` launches."""
+    with streamed.active():
+        streamed_launches, memory = conformance.launch_count(streamed), peak_memory(streamed)
+        templates = -template_count(streamed)
+    with serial.active():
+        joined, split = joined_kernels(serial, kernels), subgraph_count(serial)
+        templates += template_count(serial)
+    chosen = [f"templates for {templates} of the serial code's kernels"] * (templates > 0)
+    chosen += [f"a split along K (decompose_k) for {split} of the serial code's products"] * (split > 0)
+    lost = streamed_launches - launches - sum(len(each) - 1 for each in joined)
+    saved = most_saved_us(joined, us) if us else 0.0
+    different = kernel_differences(serial.source, streamed.source)
+    return Differences(streamed_launches, memory, different, lost, saved, " and ".join(chosen))
+
+
+def check_memory(serial: int, streamed: int, max_extra_memory: float) -> None:
+    """Raise StaySerial if the streamed body needs too much more memory; sizes are in bytes, the limit a share of serial's."""
+    allowed = max(max_extra_memory * serial, ALLOWED_MEMORY)
+    if streamed - serial > allowed:
+        extra = (streamed - serial) / 2**20
+        raise StaySerial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")
