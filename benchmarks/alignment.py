@@ -1,11 +1,11 @@
-"""Inputs past an aligned address: a table of kinds of input and offsets, each way to run against serial Inductor.
+"""Compare runs on inputs past an aligned address with serial Inductor: a table of kinds of input, offsets and ways to run.
 
     python benchmarks/alignment.py --out alignment
 
 Needs a GPU, and about 16 cores to be done in 100 s. Offsets are in elements, in the call that is compiled for and in the call
-that is compared. An error like "misaligned address" ends the process that it comes up in, so all is run by workers, and a lost
-one costs the cells behind it in its group. Nothing is timed. A cell is right if it has serial's bits or if serial fails
-too. Serial runs in the same way: called, captured by hand, or with Inductor's own CUDA graphs. Exit status 1: a cell is wrong.
+that is compared. An error like "misaligned address" ends its process, so workers run everything, and the loss of one costs the
+later cells of its group. Nothing is timed. A cell is right if it has serial's bits or if serial fails too. Serial runs in the
+same way: called, captured by hand, or with Inductor's own CUDA graphs. Exit status 1: a cell is wrong.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from typing import Any
 
 from misaligned import KINDS
 from tabulate import tabulate
-from workers import Lost, Worker, environment_of, one_line, serve
+from workers import Lost, RestartedWorker, Worker, environment_of, one_line, serve
+
+from graphstreams.benchmark.results import environment, write
+from graphstreams.benchmark.script import has_gpu
 
 ROOT = Path(__file__).parents[1]
 OFFSETS = (0, 1, 3, 8)
-# How each way runs; serial runs the same way, or called directly if it has none of its own. Only what is captured has streams.
+# How serial runs for each way: the same way, or called directly if it has no such way. Only captured calls use streams.
 SERIAL_WAY = {
     "direct": "direct",
     "from a cache": "direct",
@@ -56,11 +59,11 @@ class Cell:
     called_at: int
     way: str
     status: str = "not run"  # "equal", "differs", "raised", "lost", "serial fails", "not run"
-    told: str = ""  # what the backend said of the graph, or the error
+    told: str = ""  # the backend's verdict on the graph, or the error
 
     @property
     def right(self) -> bool:
-        """Whether serial's bits came out, or serial fails too."""
+        """Return whether the cell has serial's bits, or serial fails too."""
         return self.status in RIGHT
 
 
@@ -78,16 +81,15 @@ def groups(kinds: Sequence[str], ways: Sequence[str] = WAYS) -> list[list[Cell]]
     return found
 
 
-class Asking:
-    """Runs the cells of groups in one worker after another."""
+class CellRunner:
+    """A runner of the cells of groups, in one worker after another."""
 
     def __init__(self, start: Callable[[], Worker]) -> None:
         """`start` returns a new Worker."""
-        self._start = start
-        self._worker: Worker | None = None
+        self._worker = RestartedWorker(start)
 
     def run(self, cells: Sequence[Cell]) -> Iterator[Cell]:
-        """Yield each cell with its status. Behind a loss the other cells that run in the same way are left out."""
+        """Yield each cell with its status. After a loss the other cells that run in the same way are left out."""
         lost: set[tuple[str, str]] = set()
         serial: dict[tuple[str, int], str] = {}  # how serial failed, by its way and the offset in the call
         for cell in cells:
@@ -133,53 +135,44 @@ class Asking:
         return replace(cell, status="equal" if answer["equal"] else "differs", told=answer["told"])
 
     def _ask(self, cell: Cell, side: str) -> dict[str, Any]:
-        if self._worker is None:
-            self._worker = self._start()
-        try:
-            answer: dict[str, Any] = self._worker.ask({**asdict(cell), "side": side}, ANSWER_S)
-        except Lost:
-            self.close()
-            raise
-        return answer
+        return self._worker.ask({**asdict(cell), "side": side}, ANSWER_S)
 
     def close(self) -> None:
         """End the worker, if there is one."""
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        self._worker.close()
 
 
 def run(arguments: argparse.Namespace, save: Callable[[Sequence[Cell]], None]) -> list[Cell]:
-    """Run all cells in parallel workers; print a line and save what is there for each group.
+    """Run all cells in parallel workers. For each group print a line, and save all that is done.
 
-    When the limit has passed no group is begun any more.
+    After the time limit no group is begun.
     """
     started = time.monotonic()
     waiting = groups(arguments.kinds, arguments.ways)
     done: list[Cell] = []
     lock = threading.Lock()
     with tempfile.TemporaryDirectory() as cache:
-        environment = environment_of(ROOT, {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"})
+        variables = environment_of(ROOT, {"TORCHINDUCTOR_CACHE_DIR": cache, "TORCHINDUCTOR_COMPILE_THREADS": "1"})
         options = json.dumps(arguments.options)
         command = [sys.executable, __file__, "--worker", "--device", arguments.device, "--options", options]
         log = arguments.out / "workers.log"
 
         def work() -> None:
-            asking = Asking(lambda: Worker(command, environment, log))
+            runner = CellRunner(lambda: Worker(command, variables, log))
             while True:
                 with lock:
                     if not waiting:
                         break
                     cells = waiting.pop(0)
                 late = time.monotonic() - started > arguments.limit
-                found = [replace(cell, told="the time was over") for cell in cells] if late else asking.all(cells)
+                found = [replace(cell, told="the time was over") for cell in cells] if late else runner.all(cells)
                 with lock:
                     done.extend(found)
                     save(done)
                     seconds = time.monotonic() - started
                     print(f"[{seconds:.0f} s] {cells[0].kind}, {cells[0].dtype}, compiled at {cells[0].compiled_at}: "
                           f"{counted(found)}", flush=True)  # fmt: skip
-            asking.close()
+            runner.close()
 
         threads = [threading.Thread(target=work) for _ in range(arguments.workers)]
         for thread in threads:
@@ -219,7 +212,7 @@ def _entry(cells: Sequence[Cell]) -> str:
 
 
 def verdicts(cells: Sequence[Cell]) -> Mapping[str, int]:
-    """Return how often the backend said what, so that a table of graphs that all ran serially is not taken for a proof."""
+    """Return how often the backend gave each verdict, because a table of graphs that all ran serially proves nothing."""
     return Counter(f"{cell.way}: {cell.told}" for cell in cells if cell.status == "equal")
 
 
@@ -245,20 +238,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the table; 2 without a GPU, 1 if a cell is wrong, lost or was not run."""
+    """Run the table. Return 2 without a GPU, 1 if a cell is wrong, lost or was not run."""
     arguments = parse_args(argv)
     if arguments.worker:
         from alignment_worker import Sides
 
         serve(Sides(arguments.device, arguments.options))
         return 0
-    import torch
-
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("alignment needs a CUDA device", file=sys.stderr)
+    if arguments.device == "cuda" and not has_gpu("alignment"):
         return 2
-    from graphstreams.benchmark.results import environment, write
-
     arguments.out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     place = environment() if arguments.device == "cuda" else {"device": "cpu"}

@@ -1,4 +1,4 @@
-"""One process that compiles, calls and compares the modules of the table of misaligned inputs."""
+"""Compile, call and compare the modules of the table of misaligned inputs: a process of `alignment.py`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch._inductor.utils import fresh_cache
 from workers import messages
 
 from graphstreams import StreamPass, graphstreams
-from graphstreams.autotuning.cuda_graph import Captured, clones, copy_into, leaves
+from graphstreams.autotuning.cuda_graph import CapturedFunction, clones, copy_into, leaves
 from graphstreams.benchmark.bits import equal_bits
 
 Function = Callable[..., Any]
-SAME_KERNELS = {"deterministic": True, "emulate_precision_casts": True}  # so that sums are rounded alike
+SAME_KERNELS = {"deterministic": True, "emulate_precision_casts": True}  # so that both sides round alike
 
 
 class Sides:
-    """Answers requests: serial keeps what it gave, ours is compared with that."""
+    """The handler of requests: the results of serial are kept, and ours are compared with them."""
 
     def __init__(self, device: str, options: Mapping[str, Any]) -> None:
         """`options` are those of graphstreams."""
@@ -51,14 +51,14 @@ class Sides:
         return {"told": told, "equal": equal_bits(self._expected[key], found)}
 
     def _enter(self, request: Mapping[str, Any]) -> None:
-        """Make the group's module and forget the one before."""
+        """Make the group's module and forget the last one."""
         group = tuple(request[name] for name in ("kind", "dtype", "compiled_at"))
         if group == self._group:
             return
         torch._dynamo.reset()
         self._functions, self._expected = {}, {}
         self._cache.close()
-        self._cache.enter_context(fresh_cache())  # a graph of another group is no answer
+        self._cache.enter_context(fresh_cache())  # without graphs of other groups
         self._kind, self._dtype = KINDS[request["kind"]], DTYPES[request["dtype"]]
         torch.manual_seed(0)
         subject = self._subject(request["compiled_at"], 0) if self._kind.parameter else None
@@ -69,10 +69,10 @@ class Sides:
         return subject_of(self._kind, self._dtype, offset, seed, self.device)
 
     def _values(self, offset: int, seed: int) -> list[Any]:
-        """Fresh inputs. A parameter is moved in place of an input."""
+        """Return fresh inputs. A parameter is moved instead of an input."""
         others = others_of(compute_dtype(self._dtype), seed, self.device)
         if (parameter := self._module.subject) is not None:
-            if parameter.storage_offset() != offset:  # else it stays: a captured graph reads it where it is
+            if parameter.storage_offset() != offset:  # otherwise it stays, because a captured graph reads it there
                 parameter.data = self._subject(offset, 0)
             return [None, *others]
         subject = self._subject(offset, seed)
@@ -81,7 +81,7 @@ class Sides:
         return [subject, *others]
 
     def _function(self, name: str, request: Mapping[str, Any]) -> tuple[Function, str]:
-        """The compiled function, called once at the offset of the compile, and what was said of its graph."""
+        """Return the compiled function, called once at the offset of the compile, and the verdict on its graph."""
         if name not in self._functions:
             said: list[str] = []
             with messages(said):
@@ -101,7 +101,7 @@ class Sides:
             stream_pass = StreamPass(self.options)
             settings["post_grad_custom_post_pass"] = stream_pass
             return torch.compile(self._module, dynamic=False, options=settings), stream_pass.reports
-        if name.startswith("from a cache"):  # compiled before, by the way "direct" or right here
+        if name.startswith("from a cache"):  # compiled before, for the way "direct" or here
             self._function("direct", {"compiled_at": self._group[2]})
             torch._dynamo.reset()
             self._functions.clear()
@@ -109,10 +109,10 @@ class Sides:
         return torch.compile(self._module, backend=graphstreams, dynamic=False, options=options), ()
 
     def _results(self, function: Function, way: str, offset: int) -> list[Any]:
-        """Outputs and inputs after a call on fresh values."""
+        """Return outputs and inputs after a call on fresh values."""
         if "captured" in way:
             static = self._values(offset, 1)
-            captured = Captured(lambda: function(*static), [])  # clones would be aligned
+            captured = CapturedFunction(lambda: function(*static), [])  # clones would be aligned
             copy_into(static, self._values(offset, 2))
             captured.replay()
             return clones([*captured.outputs, *static])

@@ -1,9 +1,9 @@
-"""Predicted against measured times of plans on one H200: does the model of contention rank them?
+"""Compare predicted with measured times of plans on one H200: does the model of contention rank them?
 
     python benchmarks/contention.py [FOLDER]
 
-Without FOLDER the workloads are those of benchmarks/data/plans. With `--compact OUT` each file of FOLDER, as the collection
-left it, is also written to OUT with what is needed here only.
+Without FOLDER the workloads are those of benchmarks/data/plans. With `--compact OUT` each file of FOLDER is also written to
+OUT, with only what is needed here.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class Workload:
     random: list[bool]  # whether the plan was drawn at random
 
     def with_contention(self, estimated: bool = False) -> list[float]:
-        """The predicted us of each plan; `estimated`: without the blocks measured."""
+        """Return the predicted us of each plan; with `estimated` without the blocks measured."""
         found = footprints(self.graph, self.us, DEVICE, {} if estimated else self.blocks)
         predecessors = self.graph.predecessors()
-        # Read at each call: a fit changes it. The plans were measured as CUDA graphs, in which a fork is free.
+        # Read at each call, because a fit changes it. The plans were measured as CUDA graphs, in which a fork is free.
         event_us = simulator.EVENT_US
         return [simulator.simulate(p, predecessors, self.us, found, event_us, 0.0).makespan for p in self.plans]
 
     def without(self, event_us: float) -> list[float]:
-        """The predicted us of each plan, were kernels side by side as fast as alone."""
+        """Return the predicted us of each plan if kernels side by side are as fast as alone."""
         predecessors = self.graph.predecessors()
         return [timed(p, predecessors, self.us, event_us).makespan for p in self.plans]
 
 
 def compact(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A workload as it was collected, with fewer digits and without what is not needed here."""
+    """Return a workload as it was collected, with fewer digits and only what is needed here."""
     kernels = [
         {
             **{key: kernel[key] for key in ("name", "kind", "blocks")},
@@ -78,7 +78,7 @@ def compact(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(folder: Path) -> list[Workload]:
-    """The workloads of a folder, compact or as collected, by name. Raises ValueError where there are none."""
+    """Return the workloads of a folder, compact or as collected, by name. Raises ValueError if there are none."""
     files = sorted(folder.glob("*.json"))
     if not files:
         raise ValueError("no measured plans there")
@@ -95,7 +95,7 @@ def _workload(data: Mapping[str, Any]) -> Workload:
         us=[kernel["us"] * scale for kernel in data["kernels"]],
         blocks={number: [(c, a) for c, a in kernel["blocks"]] for number, kernel in enumerate(data["kernels"])},
         plans=[Assignment(plan["order"], plan["stream"]) for plan in data["plans"]],
-        # Each plan was timed in turns with the serial graph, whose time tells the clock of the moment.
+        # Each plan was timed in turns with the serial graph, which corrects for the clock at that moment.
         measured=[plan["us"] * data["serial"] / plan["serial"] for plan in data["plans"]],
         random=[plan["kind"] == "random" for plan in data["plans"]],
     )
@@ -107,7 +107,7 @@ def _kernel(number: int, data: Mapping[str, Any]) -> Kernel:
 
 
 def spearman(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Spearman's rank correlation; of equal values each has the mean of their ranks."""
+    """Return Spearman's rank correlation; equal values have the mean of their ranks."""
     return statistics.correlation(_ranks(xs), _ranks(ys))
 
 
@@ -119,7 +119,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def kendall(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Kendall's tau-b."""
+    """Return Kendall's tau-b."""
     pairs = [(_sign(x - v), _sign(y - w)) for (x, y), (v, w) in combinations(zip(xs, ys, strict=True), 2)]
     in_xs, in_ys = sum(x != 0 for x, _ in pairs), sum(y != 0 for _, y in pairs)
     return float(sum(x * y for x, y in pairs) / (in_xs * in_ys) ** 0.5)
@@ -130,7 +130,7 @@ def _sign(value: float) -> int:
 
 
 def error(predicted: Sequence[float], measured: Sequence[float]) -> float:
-    """The mean of |predicted / measured - 1|."""
+    """Return the mean of |predicted / measured - 1|."""
     return statistics.fmean(abs(p / m - 1) for p, m in zip(predicted, measured, strict=True))
 
 
@@ -143,7 +143,7 @@ MODELS: dict[str, Callable[[Workload], list[float]]] = {
 
 
 def comparison(workloads: Sequence[Workload]) -> str:
-    """A row for each workload and model: correlations and error, of the random plans and of all."""
+    """Return a table, a row for each workload and model: correlations and error, of the random plans and of all."""
     rows: list[list[Any]] = []
     for workload in workloads:
         rows += [[workload.name, name, *_quality(workload, model(workload))] for name, model in MODELS.items()]
@@ -164,7 +164,7 @@ def _quality(workload: Workload, predicted: Sequence[float]) -> list[float]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the comparison; 2 where the data cannot be read."""
+    """Print the comparison. Return 2 if the data can't be read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured plans, one JSON file a workload")
     parser.add_argument("--compact", type=Path, metavar="OUT", help="write the compact files to this folder")

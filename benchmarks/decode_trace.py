@@ -1,4 +1,4 @@
-"""What a profiler's trace of some decode steps says: GPU time of kernels and copies, launches, and what the host waits for."""
+"""Summarize a profiler's trace of decode steps: GPU time of kernels and copies, launches, and what the host waits for."""
 
 from __future__ import annotations
 

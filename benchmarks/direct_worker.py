@@ -1,11 +1,13 @@
-"""One process with one version of the package: compiles a row, captures it, and times it on request.
+"""Compile one module with one version of the package, and time it on request: a process of `direct.py`.
 
-It uses only what versions from 0.1.0 on have: a captured function, a timer, the comparison of bits.
+Of the package it uses only the backend `graphstreams.graphstreams` and the files of a report, so that it runs with other
+versions too.
 """
 
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import tempfile
 import time
@@ -14,91 +16,140 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from graphstreams import graphstreams
-from graphstreams.autotuning.timing import host_times_in_turns, times_in_turns
-from graphstreams.benchmark.bits import equal_bits
-from graphstreams.benchmark.results import largest_report
-from graphstreams.benchmark.run import prepared
-from graphstreams.benchmark.variants import CompiledVariant
+from direct_side import Side, equal_bits, no_collection
+from workers import serve
 
 SEEDS = 3  # of inputs on which bits are compared
+UNCOUNTED = 3  # samples before those that count
+FEWEST_PAIRS = 30  # that are timed whatever the limit
+REPORTED = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured", "notes")
+
+Sample = tuple[float, float]  # us of a call until the GPU is done with it, and until it returns
 
 
 def made(row: str) -> tuple[torch.nn.Module, Callable[[int], Sequence[Any]]]:
     """Return a row's module and the maker of its inputs, on the GPU."""
+    from deepseek_workloads import WORKLOADS
     from more_modules import MORE
 
-    if row in MORE:
-        return MORE[row]()
-    from bench_deepseek import WORKLOADS
+    return MORE[row]() if row in MORE else WORKLOADS[row].make()
 
-    return WORKLOADS[row].make()
+
+def time_calls(function: Callable[[], Any], calls: int) -> Sample:
+    """Return the mean times of one of `calls` calls, which an idle GPU gets one after another."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    start.record()
+    for _ in range(calls):
+        function()
+    end.record()
+    returned = time.perf_counter() - began
+    end.synchronize()
+    return start.elapsed_time(end) * 1e3 / calls, returned * 1e6 / calls
+
+
+def paired_samples(
+    pairs: Sequence[Sequence[Callable[[], Any]]], count: int, seconds: float, sample: Callable[[Callable[[], Any]], Sample]
+) -> list[list[list[Sample]]]:
+    """Return for each pair of functions the samples of the first and of the second, `count` of each.
+
+    The two samples of a pair follow each other, each time in the other order. After so many seconds there are no more samples
+    than FEWEST_PAIRS.
+    """
+    found: list[list[list[Sample]]] = [[[], []] for _ in pairs]
+    began = time.perf_counter()
+    for number in range(-UNCOUNTED, count):
+        if number >= FEWEST_PAIRS and time.perf_counter() - began > seconds:
+            break
+        for pair, own in zip(pairs, found, strict=True):
+            for place in (0, 1) if number % 2 == 0 else (1, 0):
+                us = sample(pair[place])
+                if number >= 0:
+                    own[place].append(us)
+    return found
 
 
 class Row:
-    """Answers the requests "prepare", "time", "capture" and "drop"."""
+    """The handler of the requests "prepare", "pairs", "replay", "capture" and "drop"."""
 
-    def __init__(self, settings: str) -> None:
-        """`settings` of Inductor: "deterministic" or "default"."""
-        self._settings = {"deterministic": settings == "deterministic"}
-        self._sides: dict[str, CompiledVariant] = {}
-        self._prepared = prepared()
-        self._prepared.__enter__()
+    def __init__(self, deterministic: bool) -> None:
+        """Compile with Inductor's setting of that name, or without."""
+        self._settings = {"deterministic": deterministic}
+        self._sides: dict[str, Side] = {}
+        gc.freeze()
 
     def __call__(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Do what a request asks. Raises what compiling, capturing or calling raises."""
+        """Return the answer to a request. Raises what compiling, capturing or calling raises."""
         with torch.no_grad():
             answer: Mapping[str, Any] = getattr(self, f"_{request['do']}")(request)
             torch.cuda.synchronize()
         return answer
 
     def _prepare(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Compile and capture both sides, and count the runs in which their bits differ."""
+        from graphstreams import graphstreams
+
         self._drop(request)
         started = time.perf_counter()
         module, inputs = made(request["row"])
         values = inputs(0)
-        self._sides["serial"] = CompiledVariant(torch.compile(module, options=dict(self._settings)), values)
+        self._sides["serial"] = Side(torch.compile(module, options=dict(self._settings)), values)
         with tempfile.TemporaryDirectory() as directory:
             options: dict[str, Any] = {"inductor": dict(self._settings), "dump": directory}
-            self._sides["ours"] = CompiledVariant(torch.compile(module, backend=graphstreams, options=options), values)
-            told = _verdict(Path(directory))
-        seeds = range(1, SEEDS + 1)
-        wrong = {way: sum(not self._equal(inputs(seed), way == "direct") for seed in seeds) for way in ("graph", "direct")}
-        for each in self._sides.values():
-            each.load(values)
+            self._sides["ours"] = Side(torch.compile(module, backend=graphstreams, options=options), values)
+            told = report_in(Path(directory))
+        wrong = {way: sum(not self._equal(inputs(seed), way) for seed in range(1, SEEDS + 1)) for way in ("graph", "direct")}
+        for side in self._sides.values():
+            side.load(values)
         package = sys.modules["graphstreams"].__file__
         return {**told, "package": package, "wrong": wrong, "seconds": round(time.perf_counter() - started, 1)}
 
-    def _equal(self, values: Sequence[Any], direct: bool) -> bool:
-        return equal_bits(*(each.results(values, direct) for each in self._sides.values()))
+    def _equal(self, values: Sequence[Any], way: str) -> bool:
+        return equal_bits(*(side.results(values, way) for side in self._sides.values()))
 
-    def _time(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """One sample; a batch before it does not count, because the other process had the GPU."""
-        side, repeats = self._sides[request["side"]], request["repeats"]
-        call = side.replay if request["way"] == "graph" else side.direct
-        timer = host_times_in_turns if request["way"] == "host" else times_in_turns
-        ((us,),) = timer([call], 1, repeats, 1)
+    def _pairs(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Time direct calls of serial beside ours, and of serial beside serial, which tells the noise."""
+        serial, ours = self._sides["serial"].direct, self._sides["ours"].direct
+        with no_collection():
+            found = paired_samples(
+                ((serial, ours), (serial, serial)),
+                request["pairs"],
+                request["seconds"],
+                lambda function: time_calls(function, request["calls"]),
+            )
+        names = (("serial", "ours"), ("control", "control again"))
+        samples = {name: own for pair, both in zip(names, found, strict=True) for name, own in zip(pair, both, strict=True)}
+        ways = enumerate(("direct", "host"))
+        return {way: {name: [us[place] for us in own] for name, own in samples.items()} for place, way in ways}
+
+    def _replay(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Time one batch of replays; one before it does not count, because the other process had the GPU."""
+        replay = self._sides[request["side"]].replay
+        _, (us, _) = (time_calls(replay, request["repeats"]) for _ in range(2))
         return {"us": us}
 
     def _capture(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        for each in self._sides.values():
-            each.capture_again()
+        for side in self._sides.values():
+            side.capture()
         return {}
 
     def _drop(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         self._sides.clear()
-        torch._dynamo.reset()
+        torch.compiler.reset()
         gc.collect()
         torch.cuda.empty_cache()
         return {}
 
 
-def _verdict(directory: Path) -> dict[str, Any]:
-    """What the report on the largest graph says; a worker of another version may know less."""
-    try:
-        _, report = largest_report(directory)
-    except RuntimeError as error:
-        return {"verdict": "unknown", "reason": str(error)}
-    names = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured", "notes", "seconds")
-    return {name: report.get(name) for name in names}
+def report_in(directory: Path) -> dict[str, Any]:
+    """Return what the report on the largest graph says; another version of the package may say less."""
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in directory.glob("*/report.json")]
+    if not reports:
+        return {"verdict": "unknown", "reason": "graphstreams saw no graph"}
+    largest = max(reports, key=lambda report: report["kernels_serial"])
+    return {name: largest.get(name) for name in REPORTED}
+
+
+if __name__ == "__main__":
+    serve(Row(deterministic=sys.argv[1] == "deterministic"))

@@ -1,15 +1,15 @@
-"""Fits the constants of the model of contention to measured plans, and tries them on workloads that it has not seen.
+"""Fit the constants of the model of contention to measured plans, and compare it on workloads that it has not seen.
 
     python benchmarks/fit_contention.py NAME,NAME [FOLDER]
 
-The constants of graphstreams/costs/footprint.py and graphstreams/planning/simulation.py are searched one after another, for
-the plans of the workloads named. Prints what is found, and the comparison of contention.py with it. Writes nothing.
+The constants of graphstreams/costs/footprint.py and graphstreams/planning/simulator.py are searched one after another, for
+the plans of the workloads named. Prints the constants found, and the comparison of contention.py with them. Writes nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from contention import DATA, Workload, comparison, error, read, spearman
 from graphstreams.costs import footprint
 from graphstreams.planning import simulator
 
-# Where the search starts, and its first step. Not searched: BANDWIDTH, on which little depends from 0.85 on.
+# The start of the search, and its first step. BANDWIDTH is not searched, because little depends on it from 0.85 on.
 CONSTANTS: dict[tuple[Any, str], tuple[float, float]] = {
     (simulator, "EVENT_US"): (0.4, 0.2),
     (simulator, "CROWDING"): (0.1, 0.1),
@@ -32,7 +32,7 @@ REFINEMENTS = 3  # the step is halved after each
 
 
 def fit(workloads: Sequence[Workload]) -> dict[str, float]:
-    """Set the constants to the best that a coordinate search finds."""
+    """Set the constants to the best that a coordinate search finds, and return them."""
     for (module, name), (start, _) in CONSTANTS.items():
         setattr(module, name, start)
     best = score(workloads)
@@ -51,7 +51,7 @@ def fit(workloads: Sequence[Workload]) -> dict[str, float]:
 
 
 def score(workloads: Sequence[Workload]) -> float:
-    """Ranks count most: of the random plans and of all, in which the good ones are many. Then the error."""
+    """Return the mean of rank correlations, of random plans and of all, less three times the error."""
     found = []
     for workload in workloads:
         predicted = workload.with_contention()
@@ -61,7 +61,17 @@ def score(workloads: Sequence[Workload]) -> float:
     return statistics.fmean(found)
 
 
-if __name__ == "__main__":
-    workloads = read(Path(sys.argv[2]) if len(sys.argv) > 2 else DATA)
-    print(fit([workload for workload in workloads if workload.name in sys.argv[1].split(",")]), end="\n\n")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Fit, and print the constants and the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", metavar="NAME,NAME", help="workloads to fit to")
+    parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured plans, one JSON file a workload")
+    arguments = parser.parse_args(argv)
+    workloads, names = read(arguments.folder), arguments.names.split(",")
+    print(fit([workload for workload in workloads if workload.name in names]), end="\n\n")
     print(comparison(workloads))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Hugging Face models with random weights through `generate`: plain Inductor and graphstreams in turns, in one process.
+"""Time Hugging Face models with random weights in `generate`: plain Inductor and graphstreams in turns, in one process.
 
     python benchmarks/generate.py --out generate [--profile] [--models qwen2_moe]
 
@@ -6,7 +6,7 @@ Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default
 7B model, with four layers, bf16, with a static cache. Every side has a copy of the model that shares the weights, so that each
 keeps its own compiled call. A step is one token; the prompt, which is not compiled, is not timed. transformers makes a new
 static cache for every text, so Inductor's CUDA graphs are recorded anew in the first steps of each: "all" counts these and
-"steady" begins behind them. With `--profile` some steady steps of each side are taken apart. Exit status 1: a side failed, or
+"steady" begins after them. With `--profile` some steady steps of each side are profiled. Exit status 1: a side failed, or
 is under its bar.
 """
 
@@ -17,7 +17,6 @@ import copy
 import json
 import logging
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,12 +30,15 @@ from decode_trace import summarize
 from generate_report import OURS, PLAIN, failures, table
 from workers import messages, one_line
 
-from graphstreams.benchmark.results import environment, summary, write
+from graphstreams.benchmark.results import environment, reports_in, write
+from graphstreams.benchmark.run import prepared, release
+from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.timing import summary
 
 # Cohere with the sizes of its default configuration, which are a 35B model's, and with those of a 7B model.
 MODELS = ("cohere", "cohere_7b", "qwen2_moe")
 MODES = ("default", "reduce-overhead")
-SETTLED = 8  # steps behind which no CUDA graph is recorded any more
+SETTLED = 8  # steps after which no CUDA graph is recorded
 PROFILED = (SETTLED + 4, SETTLED + 12)  # steps between which the profiler runs
 REPORTED = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured",
             "notes", "seconds")  # fmt: skip
@@ -50,10 +52,10 @@ Action = Callable[[], None]
 
 
 class Clock:
-    """Notes the time at some steps, when the GPU has nothing left to do. A logits processor: called once a step."""
+    """A logits processor, called once a step, that notes the time at some steps when the GPU has nothing left to do."""
 
     def __init__(self, actions: Mapping[int, Action] | None = None, wait: Action = lambda: None) -> None:
-        """`actions` are done at the steps they stand for. `wait` waits for the GPU."""
+        """`actions` are called at their steps. `wait` waits for the GPU."""
         self.step, self._actions, self._wait = 0, dict(actions or {}), wait
         self.at: dict[int, float] = {}  # step -> when, in s
 
@@ -103,7 +105,7 @@ def build(name: str, layers: int, device: str, tiny: bool) -> Any:
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.eval().requires_grad_(False)
-    model.generation_config.eos_token_id = None  # a text has as many tokens as are asked for
+    model.generation_config.eos_token_id = None  # so that a text has as many tokens as are asked for
     model.generation_config.pad_token_id = 0
     return model
 
@@ -160,7 +162,7 @@ def first_difference(some: Sequence[int], others: Sequence[int]) -> int | None:
 
 
 def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> None:
-    """Compile a side and generate twice, noting what the package says. What fails is kept as the record's "failed"."""
+    """Compile a side and generate twice, noting what the package logs. An error is kept as the record's "failed"."""
     from torch._dynamo.utils import counters
 
     started = time.perf_counter()
@@ -178,19 +180,18 @@ def warm_up(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> 
     side.record["cudagraph_skips"] = counters["inductor"]["cudagraph_skips"] - before[0].get("cudagraph_skips", 0)
     if arguments.device == "cuda":
         side.record["reserved_mib"] = round((torch.cuda.memory_reserved() - reserved) / 2**20, 1)
-    side.record["reports"] = reports_in(side.dump) if side.backend == OURS else []
+    side.record["reports"] = short_reports(side.dump) if side.backend == OURS else []
     side.record["said"] = side.said
 
 
-def reports_in(directory: Path) -> list[dict[str, Any]]:
+def short_reports(directory: Path) -> list[dict[str, Any]]:
     """Return what each report says in short."""
-    found = [json.loads(path.read_text()) for path in sorted(directory.glob("*/report.json"))]
-    return [{name: report.get(name) for name in REPORTED} for report in found]
+    return [{name: report.get(name) for name in REPORTED} for report in reports_in(directory).values()]
 
 
 @contextmanager
 def dumping(side: Side) -> Any:
-    """Within this context the package writes its reports into the side's folder: a mode leaves no room for options."""
+    """Let the package write its reports to the side's folder in this context, because a mode leaves no room for options."""
     os.environ["GRAPHSTREAMS_DUMP"] = str(side.dump)
     try:
         yield
@@ -199,7 +200,7 @@ def dumping(side: Side) -> Any:
 
 
 def waiting(device: str) -> Callable[[], None]:
-    """Return what waits for the device."""
+    """Return a function that waits for the device."""
     return torch.cuda.synchronize if device == "cuda" else lambda: None
 
 
@@ -215,10 +216,10 @@ def time_text(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -
 
 
 def profile(side: Side, prompt: torch.Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what the steady steps of one text consist of."""
+    """Return the profile of some steady steps of one text."""
     activity = torch.profiler.ProfilerActivity
     kinds = [activity.CPU, activity.CUDA] if arguments.device == "cuda" else [activity.CPU]
-    with torch.profiler.profile(activities=kinds):  # kernels are seen in those graphs that are recorded behind the first use
+    with torch.profiler.profile(activities=kinds):  # only graphs that are recorded after its first use show their kernels
         torch.zeros(1, device=arguments.device)
     profiler = torch.profiler.profile(activities=kinds)
     first, last = PROFILED
@@ -291,7 +292,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--tokens", type=int, default=72, help="tokens of a text (default 72)")
     add("--rounds", type=int, default=15, help="texts of each side (default 15)")
     add("--deterministic", action="store_true", help="compile all sides with Inductor's setting `deterministic`")
-    add("--profile", action="store_true", help="take some steps of each side apart, after the timing")
+    add("--profile", action="store_true", help="profile some steps of each side, after the timing")
     add("--tiny", action="store_true", help="tiny layers and 128 words, to try the benchmark itself")
     add("--device", default="cuda", help="cpu tries the benchmark itself: nothing is streamed there")
     add("--out", type=Path, default=Path("generate"), help="directory for generate.md and generate.json")
@@ -302,13 +303,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 2 without a GPU, 1 if a side failed or is under its bar."""
+    """Run the benchmark. Return 2 without a GPU, 1 if a side failed or is under its bar."""
     arguments = parse_args(argv)
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        print("generate needs a CUDA device", file=sys.stderr)
+    if arguments.device == "cuda" and not has_gpu("generate"):
         return 2
-    from graphstreams.benchmark.run import prepared, release
-
     place = environment() if arguments.device == "cuda" else {"device": "cpu"}
     results: list[dict[str, Any]] = []
     with torch.no_grad(), prepared(), tempfile.TemporaryDirectory() as folder:

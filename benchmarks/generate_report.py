@@ -1,4 +1,4 @@
-"""What `generate.py` measured, as ratios, as bars that are not reached, and as tables."""
+"""The ratios and tables of `generate.py`, and the bars that are not reached."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ratios(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def failures(result: Mapping[str, Any]) -> list[str]:
-    """Return what failed, and which bars are not reached. A bar counts where all steps are taken together."""
+    """Return what failed, and which bars are not reached. A bar is for all steps together."""
     found = [f"{side['mode']}, {side['backend']}: {side['failed']}" for side in result["sides"] if "failed" in side]
     for mode, ratio in ratios(result).items():
         bar = BARS.get((result["model"], mode), NEVER_SLOWER)

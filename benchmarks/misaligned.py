@@ -1,4 +1,4 @@
-"""Inputs past an aligned address, and modules with independent branches that use one each in its own way."""
+"""Inputs past an aligned address, and modules with independent branches, each of which uses one in its own way."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Kind:
     forward: Forward
     dtypes: tuple[str, ...] = WIDE  # of the subject
     shape: tuple[int, ...] = (ROWS, WIDTH)
-    row: int | None = None  # elements from one row to the next, where the subject is not contiguous
+    row: int | None = None  # elements from one row to the next, if the subject is not contiguous
     parameter: bool = False  # a parameter of the module rather than an argument
     static: bool = False  # marked as an input whose address stays, as a static cache is
     offsets: tuple[tuple[int, int], ...] = ()  # pairs of those in the compile and in the call; empty: all pairs
 
 
 class Module(nn.Module):
-    """Three linear layers of independent branches, and what a kind does with them."""
+    """A module of three linear layers in independent branches, which a kind uses in its own way."""
 
     def __init__(self, kind: Kind, dtype: torch.dtype, device: str, subject: Tensor | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Modules beside those of `examples/`: many small kernels, and few large ones."""
+"""Modules for benchmarks beside those of `examples/`: many small kernels, or few large ones."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def _made(module: nn.Module, rows: int, width: int, device: str) -> tuple[nn.Mod
 
 
 def experts(device: str = "cuda") -> tuple[nn.Module, Inputs]:
-    """A mixture of experts on 64 rows."""
+    """Return a mixture of experts on 64 rows, and a maker of its inputs."""
     torch.manual_seed(0)
     return _made(GatedExperts(), 64, 1024, device)
 
 
 def wide(device: str = "cuda") -> tuple[nn.Module, Inputs]:
-    """Products that take longer than their launch and leave part of the GPU idle: 256 rows of 4096."""
+    """Return products that take longer than their launch and leave part of the GPU idle: 256 rows of 4096."""
     torch.manual_seed(0)
     return _made(WideBranches(4096), 256, 4096, device)
 
 
 def huge(device: str = "cuda") -> tuple[nn.Module, Inputs]:
-    """Products that fill the GPU: 8192 rows of 4096."""
+    """Return products that fill the GPU: 8192 rows of 4096."""
     torch.manual_seed(0)
     return _made(WideBranches(4096, 2), 8192, 4096, device)
 

@@ -1,4 +1,4 @@
-"""What benchmarks that run a function of the user's on the GPU at hand begin with."""
+"""Load a function of the user's for a benchmark on the GPU at hand."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from graphstreams.benchmark.report import versions
 from graphstreams.benchmark.results import environment
-from graphstreams.benchmark.tables import versions
 from graphstreams.command_line.importer import load_function
 
 
 def load(name: str) -> Callable[..., Any] | None:
-    """The function of `module:function`, and a line printed on where it will run; None, and a line why, where it cannot."""
+    """Return the function of `module:function`, and print where it will run; None, with a line that says why, if it can't."""
     try:
         function = load_function(name)
     except ValueError as problem:

@@ -1,10 +1,10 @@
-"""Settings of Inductor that users switch on, as rivals: serial and streams, each without and with the setting, in turns.
+"""Compare settings of Inductor that users switch on: serial and streams, each without and with the setting, in turns.
 
     python benchmarks/own_settings.py --out own_settings [--settings combo_kernels max_autotune]
 
-Needs a GPU. The module is the V3.2 layer, TP 8, one token, unless `--workload` names another. All that is compiled is captured
-in CUDA graphs, five times each, and timed in turns in one run. With a setting on, the backend has to be at least as fast as the
-faster of serial with the setting and streams without it, but for one per cent of noise. Exit status 1: it is not, or it failed.
+Needs a GPU. The module is the V3.2 layer, TP 8, one token, unless `--workload` names another. All variants are captured in CUDA
+graphs, five times each, and timed in turns in one run. With a setting on, the backend has to be at least as fast as serial with
+the setting and as streams without it, but for one per cent of noise. Exit status 1: it is not, or it failed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,15 @@ from tabulate import tabulate
 from workers import one_line
 
 from graphstreams import graphstreams
+from graphstreams.benchmark.bits import compare_bits
 from graphstreams.benchmark.results import environment, largest_report, write
-from graphstreams.benchmark.run import compare_bits, prepared, release, time_in_turns
+from graphstreams.benchmark.run import prepared, release
+from graphstreams.benchmark.script import has_gpu, parse_counts
+from graphstreams.benchmark.timing import time_in_turns
 from graphstreams.benchmark.variants import OURS, SERIAL, CompiledVariant, Inputs, WorkloadRun
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from bench_deepseek import WORKLOADS
+from deepseek_workloads import WORKLOADS
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "combo_kernels": {"combo_kernels": True},
@@ -45,8 +48,8 @@ BAR = 0.99
 ROW = ("setting", "serial us", "serial, set", "streams", "streams, set", "against the faster", "verdict", "bits", "failed")
 
 
-def makers(names: Sequence[str], base: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return who takes part: the name -> the backend and Inductor's settings. Those without a setting come first."""
+def variants(names: Sequence[str], base: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return backend and settings of Inductor of each variant, by name. Those without a setting come first."""
     found = {SERIAL: ("inductor", dict(base)), OURS: (OURS, dict(base))}
     for name in names:
         for backend, title in (("inductor", SERIAL), (OURS, OURS)):
@@ -54,43 +57,43 @@ def makers(names: Sequence[str], base: Mapping[str, Any]) -> dict[str, tuple[str
     return found
 
 
-def enter(
-    entrants: WorkloadRun, name: str, side: tuple[str, dict[str, Any]], module: torch.nn.Module, values: Sequence[Any]
+def compile_variant(
+    compared: WorkloadRun, name: str, variant: tuple[str, dict[str, Any]], module: torch.nn.Module, values: Sequence[Any]
 ) -> None:
-    """Compile, call and capture one side; its record says what the backend reports, or why it failed."""
-    backend, settings = side
-    with entrants.entry(name) as record, tempfile.TemporaryDirectory() as directory:
+    """Compile, call and capture one variant; its record says what the backend reports, or why it failed."""
+    backend, settings = variant
+    with compared.record(name) as record, tempfile.TemporaryDirectory() as directory:
         if backend == OURS:
             options: dict[str, Any] = {"inductor": settings, "dump": directory}
             function = torch.compile(module, backend=graphstreams, options=options)
-            entrants.compiled[name] = CompiledVariant(function, values)
+            compared.compiled[name] = CompiledVariant(function, values)
             _, report = largest_report(Path(directory))
             record.update({key: report.get(key) for key in REPORTED})
         else:
-            entrants.compiled[name] = CompiledVariant(torch.compile(module, options=settings), values)
+            compared.compiled[name] = CompiledVariant(torch.compile(module, options=settings), values)
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Compile all sides, compare bits, and time them in turns; settings behind the limit are left out."""
-    started, entrants = time.perf_counter(), WorkloadRun()
+    """Compile all variants, compare bits, and time them in turns. After the time limit nothing more is compiled."""
+    started, compared = time.perf_counter(), WorkloadRun()
     module, inputs = made(arguments.workload)
     values = inputs(0)
     left_out = []
-    for name, side in makers(arguments.settings, {"deterministic": arguments.deterministic}).items():
+    for name, variant in variants(arguments.settings, {"deterministic": arguments.deterministic}).items():
         if time.perf_counter() - started > arguments.limit:
             left_out.append(name)
             continue
-        enter(entrants, name, side, module, values)
-        record = entrants.rivals[name]
+        compile_variant(compared, name, variant, module, values)
+        record = compared.records[name]
         told = record.get("failed") or f"{record.get('verdict', '')} {record.get('reason') or ''}"
         print(f"[{time.perf_counter() - started:.0f} s] {name}: {one_line(told)}", flush=True)
-    entrants.drop_failed()
-    compare_bits(entrants, inputs, arguments.replays)
-    time_in_turns(entrants, values, arguments.rounds)
+    compared.drop_failed()
+    compare_bits(compared, inputs, arguments.replays)
+    time_in_turns(compared, values, arguments.rounds)
     seconds = round(time.perf_counter() - started, 1)
     names = [name for name in arguments.settings if f"{OURS}: {name}" not in left_out]
     told = {"workload": arguments.workload, "settings": names, "left_out": left_out}
-    return {**told, "rivals": entrants.rivals, "seconds": seconds}
+    return {**told, "rivals": compared.records, "seconds": seconds}
 
 
 def made(workload: str) -> tuple[torch.nn.Module, Inputs]:
@@ -99,22 +102,22 @@ def made(workload: str) -> tuple[torch.nn.Module, Inputs]:
 
 
 def median(result: Mapping[str, Any], name: str) -> float | None:
-    """Return the us of a replay of one side; None if it was not timed."""
+    """Return the us of a replay of one variant; None if it was not timed."""
     record = result["rivals"].get(name, {})
     return record["graph"]["median"] if "graph" in record and "failed" not in record else None
 
 
 def against_the_faster(result: Mapping[str, Any], setting: str) -> float | None:
-    """Return how many times faster the backend with the setting is than the faster of the two that it has to match."""
-    rivals = [us for us in (median(result, f"{SERIAL}: {setting}"), median(result, OURS)) if us is not None]
+    """Return how many times faster the backend with the setting is than the faster of the two variants that it has to match."""
+    others = [us for us in (median(result, f"{SERIAL}: {setting}"), median(result, OURS)) if us is not None]
     own = median(result, f"{OURS}: {setting}")
-    return min(rivals) / own if rivals and own else None
+    return min(others) / own if others and own else None
 
 
 def failing(result: Mapping[str, Any]) -> list[str]:
     """Return the settings with which the backend failed or is slower than it has to be.
 
-    A setting with which serial fails too is none of them.
+    A setting with which serial fails too does not count.
     """
     found = []
     for setting in result["settings"]:
@@ -155,22 +158,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME", help=f"of {', '.join(SETTINGS)}")
     add("--workload", choices=[*WORKLOADS, *MORE], default="layer-tp8-1", metavar="NAME", help="default layer-tp8-1")
-    add("--deterministic", action="store_true", help="compile all sides with Inductor's setting `deterministic`")
-    add("--rounds", type=int, default=40, help="rounds of timing (default 40)")
-    add("--replays", type=int, default=5, help="replays whose bits are compared (default 5)")
+    add("--deterministic", action="store_true", help="compile all variants with Inductor's setting `deterministic`")
     add("--limit", type=float, default=300.0, help="seconds after which nothing more is compiled (default 300)")
     add("--out", type=Path, default=Path("own_settings"), help="directory for own_settings.md and own_settings.json")
-    arguments = parser.parse_args(argv)
-    if arguments.rounds < 2 or arguments.replays < 0:
-        parser.error("--rounds has to be at least 2, --replays at least 0")
-    return arguments
+    return parse_counts(parser, argv, replays=5)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 2 without a GPU, 1 if a setting makes the backend fail or be slower than it has to be."""
+    """Run the benchmark. Return 2 without a GPU, 1 if a setting makes the backend fail or be slower than it has to be."""
     arguments = parse_args(argv)
-    if not torch.cuda.is_available():
-        print("own_settings needs a CUDA device", file=sys.stderr)
+    if not has_gpu("own_settings"):
         return 2
     with prepared(), torch.no_grad():
         result = run(arguments)

@@ -1,10 +1,10 @@
-"""Predicted against measured times of the kernels of measured workloads, one H200.
+"""Compare predicted with measured times of the kernels of measured workloads, on one H200.
 
     python benchmarks/roofline.py [FOLDER] [--run FILE] [--out FILE]
 
-Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. The models that are compared: the numbers fitted
-by hand, the calibration in the package, numbers fitted to one half of the workloads and tried on kernels of the other that
-this half lacks, and numbers fitted to a calibration run, whose kernels are none of the workloads'. The run is the one of
+Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. The models compared are the numbers fitted by hand,
+the calibration in the package, numbers fitted to one half of the workloads and tried on kernels that only the other half has,
+and numbers fitted to a calibration run, whose kernels are in no workload. The run is the one of
 benchmarks/data/calibration_h200.json, or what `graphstreams bench --calibrate --kernels FILE` wrote. With `--out FILE` the
 fit to the run and the workloads together is written: the calibration in the package.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tabulate import tabulate
 
 from graphstreams.calibration.fit import BY_HAND, errors, fit, predicted
 from graphstreams.calibration.samples import Sample, from_dict, load
+from graphstreams.calibration.table import median_and_percentile
 from graphstreams.costs.calibration import Calibration, shipped
 from graphstreams.costs.roofline import work_of
 from graphstreams.ir.devices import DEVICES
@@ -36,7 +36,7 @@ Workloads = Mapping[str, Sequence[Mapping[str, Any]]]  # name -> kernels
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The compact file, or a folder with one file a workload, as measured. Raises ValueError where there are none."""
+    """Return the data of the compact file, or of a folder with one file a workload. Raises ValueError if there are none."""
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
     files = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("*.json"))]
@@ -53,34 +53,32 @@ def _compact(kernel: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def samples(kernels: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """What a fit is made from."""
+    """Return the samples that a fit is made from."""
     return [from_dict(kernel) for kernel in kernels if kernel["kind"] != "none"]
 
 
 def samples_of(workloads: Workloads) -> list[Sample]:
-    """The kernels of all workloads."""
+    """Return the samples of all workloads."""
     return samples(kernel for kernels in workloads.values() for kernel in kernels)
 
 
 def comparison(models: Mapping[str, tuple[Calibration, Sequence[Sample]]]) -> str:
-    """One row a model: the median of the error over the kernels of each kind, with the 90th percentile in brackets."""
+    """Return a table, one row a model: the median of the error by kind of kernel, with the 90th percentile in brackets."""
     found = {name: errors(each, DEVICE, calibration) for name, (calibration, each) in models.items()}
     kinds = list(dict.fromkeys(kind for by_kind in found.values() for kind in by_kind))
     rows = []
     for name, by_kind in found.items():
-        every = sorted(error for own in by_kind.values() for error in own)
+        every = [error for own in by_kind.values() for error in own]
         rows.append([name, len(every), *(_text(by_kind.get(kind, ())) for kind in kinds), _text(every)])
     return tabulate(rows, headers=["model, tried on", "kernels", *kinds, "all"], disable_numparse=True)
 
 
 def _text(found: Sequence[float]) -> str:
-    if not found:
-        return "-"
-    return f"{statistics.median(found):.1%} ({found[int(0.9 * (len(found) - 1))]:.1%})"
+    return "{:.1%} ({:.1%})".format(*median_and_percentile(found)) if found else "-"
 
 
 def models(workloads: Workloads, run: Sequence[Sample]) -> dict[str, tuple[Calibration, Sequence[Sample]]]:
-    """Every model with what it is tried on. `run` has the kernels of a calibration run."""
+    """Return every model with the samples it is tried on. `run` has the kernels of a calibration run."""
     every = samples_of(workloads)
     halves = {
         title: samples(kernel for name, kernels in workloads.items() if name.startswith(start) for kernel in kernels)
@@ -93,7 +91,9 @@ def models(workloads: Workloads, run: Sequence[Sample]) -> dict[str, tuple[Calib
         "fitted to all": fit(every, DEVICE),
         "fitted to the run": of_run,
     }
-    found = {f"{name}, all": (calibration, every) for name, calibration in calibrations.items()}
+    found: dict[str, tuple[Calibration, Sequence[Sample]]] = {
+        f"{name}, all": (calibration, every) for name, calibration in calibrations.items()
+    }
     found |= {"fitted to the run, the same": (of_run, run), "package, the run": (shipped(), run)}
     for title, own in halves.items():
         (rest,) = (half for half in halves if half != title)
@@ -113,7 +113,7 @@ def _what(sample: Sample) -> tuple[Any, ...]:
 
 
 def each_kernel(workloads: Workloads) -> str:
-    """Every kernel with the us that were measured, and that the numbers by hand and the package's predict."""
+    """Return a table of every kernel: the us measured, and those that the numbers by hand and the package's predict."""
     rows = []
     for workload, kernels in workloads.items():
         for kernel, sizes, us in samples(kernels):
@@ -123,7 +123,7 @@ def each_kernel(workloads: Workloads) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the comparison; 2 where the data cannot be read."""
+    """Print the comparison. Return 2 if the data can't be read."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured workloads, one JSON file each")
     parser.add_argument("--kernels", action="store_true", help="print every kernel too")
@@ -141,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         workloads = read(arguments.folder)["workloads"]
         if arguments.out:
             together = [*run, *samples_of(workloads)]
-            fit(together, DEVICE, told["date"], told["versions"], told["event_us"]).save(arguments.out)
+            fit(together, DEVICE, told["date"], told["versions"]).save(arguments.out)
         if arguments.kernels:
             print(each_kernel(workloads), end="\n\n")
         print("|predicted / measured - 1|: median (90th percentile)\n")

@@ -1,8 +1,8 @@
-"""How long it takes to price and plan random graphs, in CPU seconds over their number of kernels.
+"""Time how long it takes to price and plan random graphs, in CPU seconds by their number of kernels.
 
     python benchmarks/scale.py 2500 5000 10000 20000 40000
 
-No GPU. The kernels stand in layers of twenty, each behind two of the layer before; times are modelled for an H200.
+Needs no GPU. The kernels are in layers of twenty, each after two of the layer before; times are modelled for an H200.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import sympy
 from tabulate import tabulate
 
-from graphstreams.costs.roofline import price
+from graphstreams.costs.roofline import Roofline
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Access, Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.options import Options
@@ -25,7 +25,7 @@ WIDTH = 20
 
 
 def graph_of(count: int, seed: int = 0) -> KernelGraph:
-    """So many kernels, of matrix products, reductions and pointwise ones in turns."""
+    """Return a graph of `count` kernels: matrix products, reductions and pointwise ones in turns."""
     rng = random.Random(seed)
     kernels = []
     for number in range(count):
@@ -42,10 +42,10 @@ def graph_of(count: int, seed: int = 0) -> KernelGraph:
 
 
 def row(count: int) -> list[str]:
-    """Seconds for prices and for the plan, and its streams."""
+    """Return the cells of one number of kernels: seconds for prices, for the plan and for both, and its streams."""
     graph, device = graph_of(count), DEVICES["h200"]
     started = time.process_time()
-    us = price(graph, device)
+    us = Roofline(device).price(graph)
     priced = time.process_time()
     plan = simulated_plan(graph, us, device, Options())
     ended = time.process_time()

@@ -1,4 +1,4 @@
-"""Tell, for each of many settings of Inductor, what becomes of one module on streams: a table, made without a GPU."""
+"""Print a table, made without a GPU, of what becomes of one module on streams under each of many settings of Inductor."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cases(text: str) -> list[dict[str, Any]]:
 
 
 class Attention(nn.Module):
-    """Projections, norms, a cache that is written and read, softmax and products: parallel kernels of most kinds."""
+    """A module with parallel kernels of most kinds: projections, norms, a cache that is written and read, softmax, products."""
 
     def __init__(self, features: int = 2048, head: int = 512, slots: int = 1024) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 def planned(settings: dict[str, Any]) -> Report | str:
-    """The report of the module under `settings`, or the error that compiling it raises."""
+    """Return the report of the module under `settings`, or the error that compiling it raises."""
     torch.manual_seed(0)
     inputs = (torch.randn(2, 2048, dtype=torch.bfloat16), torch.tensor([3, 9]))
     try:
@@ -60,7 +60,7 @@ def planned(settings: dict[str, Any]) -> Report | str:
 
 
 def line(settings: dict[str, Any]) -> str:
-    """One row: settings, verdict, reason or notes, launches before and after, seconds."""
+    """Return one row: settings, verdict, reason or notes, launches before and after, seconds."""
     started = time.perf_counter()
     report = planned(settings)
     seconds = time.perf_counter() - started
@@ -72,6 +72,7 @@ def line(settings: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("only", nargs="*", help="settings to try, by a part of their name; all by default")
     only = parser.parse_args().only

@@ -1,7 +1,7 @@
-"""Processes that measure on request: a line of JSON in, a line of JSON out.
+"""Run processes that measure on request: a line of JSON in, a line of JSON out.
 
-A benchmark asks them so that two versions of the package can take turns on one GPU, and so that a process that CUDA has
-lost costs one answer only.
+With them two versions of the package take turns on one GPU, and a process that CUDA has failed costs one answer only.
+This module imports nothing of the package, because a worker may have another version of it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 Handler = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-FATAL = ("CUDA error", "device-side assert", "illegal memory access", "misaligned address")  # nothing works behind these
+FATAL = ("CUDA error", "device-side assert", "illegal memory access", "misaligned address")  # nothing works after these
 
 
 class Lost(RuntimeError):
-    """Raised if a worker gives no answer any more; the message says why."""
+    """The error of a worker that gives no more answers. The message says why."""
 
 
 class Worker:
@@ -78,15 +79,45 @@ class Worker:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what was not written any more is not needed
+                with contextlib.suppress(OSError):  # a request that could not be written
                     stream.close()
+
+
+class RestartedWorker:
+    """A worker that starts with the first request, and again with the first one after it was lost."""
+
+    def __init__(self, start: Callable[[], Worker]) -> None:
+        """`start` returns a new Worker."""
+        self._start = start
+        self._worker: Worker | None = None
+
+    def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Return the answer to a request. Raises Lost if there is none."""
+        if self._worker is None:
+            self._worker = self._start()
+        try:
+            return self._worker.ask(request, timeout_s)
+        except Lost:
+            self.close()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Return whether a process is running."""
+        return self._worker is not None
+
+    def close(self) -> None:
+        """End the process, if there is one."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
 
 
 def serve(handler: Handler) -> None:
     """Answer each request on standard input with what `handler` returns, until there are no more.
 
-    What the handler raises becomes {"failed": text}; if CUDA is lost by it, {"lost": text}, and this returns. What the program
-    prints goes to standard error.
+    An error of the handler becomes {"failed": text}; if CUDA can't be used after it, {"lost": text}, and this function returns.
+    What the program prints goes to standard error.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -112,15 +143,15 @@ def one_line(text: str, limit: int = 200) -> str:
 
 
 def environment_of(checkout: Path, others: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment with a checkout's package and examples first on the path, and `others`."""
-    own = [str(checkout.resolve()), str(checkout.resolve() / "examples")]
+    """Return this process's environment with a checkout's package and our examples first on the path, and `others`."""
+    own = [str(checkout.resolve()), str(EXAMPLES)]
     path = os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **(others or {})}
 
 
 @contextlib.contextmanager
 def messages(said: list[str]) -> Iterator[None]:
-    """Within this context the first lines of what the package logs are added to `said`."""
+    """Add the first line of each message that the package logs in this context to `said`."""
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: said.append(record.getMessage().splitlines()[0])  # type: ignore[method-assign]
     logger = logging.getLogger("graphstreams")

@@ -1,8 +1,8 @@
-"""One compile with a dynamic number of tokens, timed on both sides of its threshold against serial Inductor.
+"""Time one compile with a dynamic number of tokens on both sides of its threshold against serial Inductor.
 
     python examples/bench_tokens.py --out tokens
 
-Needs a GPU. DeepSeek V3.2's attention layer is compiled once by plain Inductor and once by graphstreams; each call then has
+Needs a GPU. DeepSeek V3.2's attention layer is compiled once by serial Inductor and once by graphstreams; each call then has
 another number of tokens. Bits are compared first, then both sides are timed in turns on the same inputs. Writes
 DIR/tokens.md and DIR/tokens.json after every number of tokens.
 """
@@ -10,8 +10,6 @@ DIR/tokens.md and DIR/tokens.json after every number of tokens.
 from __future__ import annotations
 
 import argparse
-import gc
-import sys
 import tempfile
 import time
 import traceback
@@ -27,21 +25,23 @@ from torch._dynamo.utils import counters
 
 from graphstreams.autotuning.timing import times_in_turns
 from graphstreams.benchmark.bits import equal_bits
-from graphstreams.benchmark.results import environment, largest_report, summary, write
-from graphstreams.benchmark.run import captures_in, samples_over_captures
+from graphstreams.benchmark.results import environment, largest_report, write
+from graphstreams.benchmark.run import release
+from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.timing import captures_in, samples_over_captures, summary
 from graphstreams.benchmark.variants import CompiledVariant
 from graphstreams.options import Options
 
 DEVICE = "cuda"
 REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time
 TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
-INDUCTOR: dict[str, Any] = {"deterministic": True}  # of both sides: else their reductions may round differently
+INDUCTOR: dict[str, Any] = {"deterministic": True}  # so that reductions of both sides round alike
 
 
 def compile_both(config: Config, min_gain: float) -> tuple[list[Callable[..., Any]], dict[str, Any]]:
-    """The functions of SIDES, compiled by a call with `config.tokens` tokens, and the report of graphstreams.
+    """Return the functions of SIDES, compiled by a call with `config.tokens` tokens, and the report of graphstreams.
 
-    Raises what compiling raises, and RuntimeError where graphstreams saw no graph.
+    Raises what compiling raises, and RuntimeError if graphstreams saw no graph.
     """
     module = build(config, DEVICE)
     with tempfile.TemporaryDirectory() as directory:
@@ -59,16 +59,16 @@ def compile_both(config: Config, min_gain: float) -> tuple[list[Callable[..., An
 
 
 def tokens_around(threshold: Mapping[str, Any] | None) -> list[int]:
-    """TOKENS, and the numbers on both sides of each limit of a threshold as it stands in report.json."""
+    """Return TOKENS, and the numbers on both sides of each limit of a threshold as it stands in report.json."""
     limits = threshold or {"smallest": 0, "largest": None}
     beside = {limits["smallest"] - 1, limits["smallest"]} if limits["smallest"] else set()
     beside |= {limits["largest"], limits["largest"] + 1} if limits["largest"] else set()
-    # For a size of 1 torch compiles a graph of its own.
+    # torch compiles another graph for a size of 1.
     return sorted({*TOKENS, *(tokens for tokens in beside if tokens > 1)})
 
 
 def runs_on(report: Mapping[str, Any], tokens: int) -> str:
-    """Which body a call with so many tokens runs in a CUDA graph, by report.json."""
+    """Return which body a call with so many tokens runs in a CUDA graph, by report.json."""
     if report["verdict"] != "clean":
         return "serial"
     limits = report["threshold"] or {"smallest": 0, "largest": None}
@@ -77,7 +77,7 @@ def runs_on(report: Mapping[str, Any], tokens: int) -> str:
 
 
 def wrong_runs(sides: Sequence[CompiledVariant], config: Config, seeds: int) -> dict[str, int]:
-    """How many of `seeds` runs on fresh inputs have other outputs or changed inputs than serial's, for each way to run."""
+    """Return how many of `seeds` runs on fresh inputs have other outputs or changed inputs than serial's, by way to run."""
     wrong = dict.fromkeys(REPEATS, 0)
     for seed in range(1, seeds + 1):
         fresh = example_inputs(config, DEVICE, seed)
@@ -88,19 +88,19 @@ def wrong_runs(sides: Sequence[CompiledVariant], config: Config, seeds: int) -> 
 
 
 def measure(functions: Sequence[Callable[..., Any]], config: Config, seeds: int, rounds: int) -> dict[str, Any]:
-    """Bits and times of both sides with `config.tokens` tokens. What was captured is free on return."""
+    """Compare bits and times of both sides with `config.tokens` tokens. The captures are freed on return."""
     values = example_inputs(config, DEVICE, 0)
     sides = [CompiledVariant(function, values) for function in functions]
     row: dict[str, Any] = {"wrong": wrong_runs(sides, config, seeds), "runs": dict.fromkeys(REPEATS, seeds)}
     for side in sides:
         side.load(values)
 
-    def captured(again: bool) -> dict[str, Callable[[], None]]:
+    def capture(again: bool) -> dict[str, Callable[[], None]]:
         for side in sides if again else ():
             side.capture_again()
         return {name: side.replay for name, side in zip(SIDES, sides, strict=True)}
 
-    graph = samples_over_captures(captured, rounds, REPEATS["graph"])
+    graph = samples_over_captures(capture, rounds, REPEATS["graph"])
     direct = dict(zip(SIDES, times_in_turns([side.direct for side in sides], rounds, REPEATS["direct"]), strict=True))
     for way, samples in (("graph", graph), ("direct", direct)):
         row[way] = {name: summary(samples[name]) for name in SIDES}
@@ -108,7 +108,7 @@ def measure(functions: Sequence[Callable[..., Any]], config: Config, seeds: int,
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything as it stands in tokens.json. Raises what compiling raises; what fails at one number of tokens is noted."""
+    """Run the benchmark and return what tokens.json holds. Raises what compiling raises; later errors are noted in rows."""
     started = time.perf_counter()
     torch._dynamo.reset()
     counters.clear()
@@ -127,8 +127,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         except Exception as error:
             row["failed"] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
-        gc.collect()
-        torch.cuda.empty_cache()
+        release()
         result["rows"].append({**row, "graphs": counters["stats"]["unique_graphs"]})
         result["seconds"] = round(time.perf_counter() - started, 1)
         print(f"[{result['seconds']:.0f} s] {', '.join(map(': '.join, zip(HEADERS, cells(row), strict=True)))}", flush=True)
@@ -159,10 +158,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark; 2 where there is no GPU, 1 where nothing could be measured."""
+    """Run the benchmark. Return 2 if there is no GPU, 1 if nothing could be measured."""
     arguments = parse_args(argv)
-    if not torch.cuda.is_available():
-        print("bench_tokens needs a CUDA device", file=sys.stderr)
+    if not has_gpu("bench_tokens"):
         return 2
     with torch.no_grad():
         result = run(arguments)

@@ -1,23 +1,24 @@
-"""The results of `bench_tokens.py` as a table. A result is plain data, as it stands in tokens.json."""
+"""The table of `bench_tokens.py`, from a result of plain data as it stands in tokens.json."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from graphstreams.benchmark.tables import markdown, shortened, versions
+from graphstreams.benchmark.report import versions
+from graphstreams.benchmark.tables import markdown, shortened
 
 SIDES = ("serial", "graphstreams")
 HEADERS = ("tokens", "runs on", "serial us", "graphstreams us", "ratio", "direct ratio", "wrong runs / runs")
 LEGEND = (
     "Times are medians of one replay of a CUDA graph, and `runs on` is what was captured in it. A ratio is how many times "
     "faster than serial graphstreams is: `ratio` as a CUDA graph, `direct ratio` launched by the host. Runs, some of each way, "
-    "are wrong where outputs or caches differ."
+    "are wrong if outputs or caches differ."
 )
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """One number of tokens, under HEADERS."""
+    """Return the cells of one number of tokens, under HEADERS."""
     first = [str(row["tokens"]), row["runs_on"]]
     if "failed" in row:
         return [*first, f"failed: {shortened(row['failed'])}", *["-"] * (len(HEADERS) - 3)]
@@ -28,7 +29,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def told(result: Mapping[str, Any]) -> str:
-    """What graphstreams said of the graph, and for which numbers of tokens it runs on streams, with the reason."""
+    """Return what graphstreams reports of the graph, and for which numbers of tokens it runs on streams, with the reason."""
     why = f": {result['reason']}" if result["reason"] else ""
     threshold = result["threshold"]
     limits = f" Threshold: {threshold['reason']}." if threshold else " It has no threshold."
@@ -40,7 +41,7 @@ def told(result: Mapping[str, Any]) -> str:
 
 
 def graphs_told(result: Mapping[str, Any]) -> str:
-    """Whether one graph a side served all numbers of tokens."""
+    """Return whether one graph a side served all numbers of tokens, as text."""
     further = [row for row in result["rows"] if row["graphs"] > len(SIDES)]
     if not further:
         return "No number of tokens was compiled again."
@@ -49,7 +50,7 @@ def graphs_told(result: Mapping[str, Any]) -> str:
 
 
 def tables(result: Mapping[str, Any]) -> str:
-    """The result as markdown."""
+    """Return the result as markdown."""
     how = f"Medians of {result['rounds']} rounds, both sides in turns, over {result['captures']} captures of each"
     parts = (
         "# DeepSeek V3.2's layer with a dynamic number of tokens",

@@ -1,9 +1,9 @@
-"""What graphstreams adds to the compile of the DeepSeek V3.2 layer, by stage, and what a second process finds in the caches.
+"""Time what graphstreams adds to the compile of the DeepSeek V3.2 layer, by stage, and what caches save a second process.
 
     python examples/compile_time.py --rounds 3
 
-Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, where it says "again", the cache of the one
-before. A round of all ways is eight processes; standard error tells what each took as it ends.
+Needs a GPU. Each compile is the first of a fresh process, with an empty cache or, if it says "again", the cache of the one
+before. A round of all ways is eight processes; the seconds of each are printed to standard error as it ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from graphstreams.benchmark.results import environment
+from graphstreams.benchmark.results import environment, reports_in
+from graphstreams.benchmark.script import has_gpu
 from graphstreams.benchmark.tables import markdown
 
 HERE = Path(__file__).parent
@@ -34,9 +35,9 @@ WAYS = ("serial", *OPTIONS)
 
 
 def compile_once(way: str, reported: bool) -> dict[str, Any]:
-    """Compile and run the layer once in this process: host seconds in all, those of each stage if `reported`, and a sum.
+    """Compile and run the layer once in this process. Return "seconds", those of the "stages" if `reported`, and a sum.
 
-    A report is written only where no cache is used, so what is to be found in one again goes without.
+    Without a report the result can come from a cache.
     """
     sys.path.insert(0, str(HERE))
     import deepseek_v32
@@ -44,7 +45,7 @@ def compile_once(way: str, reported: bool) -> dict[str, Any]:
     config = deepseek_v32.Config()
     module, inputs = deepseek_v32.build(config, "cuda"), deepseek_v32.example_inputs(config, "cuda")
     with tempfile.TemporaryDirectory() as directory, torch.no_grad():
-        inductor = {"deterministic": True}  # so that a second compile may be asked for equal bits
+        inductor = {"deterministic": True}  # so that a second compile has equal bits
         options: dict[str, Any] = {**OPTIONS[way], "inductor": inductor} if way in OPTIONS else inductor
         if reported:
             options["dump"] = directory
@@ -52,21 +53,21 @@ def compile_once(way: str, reported: bool) -> dict[str, Any]:
         output = torch.compile(module, backend="graphstreams" if way in OPTIONS else "inductor", options=options)(*inputs)
         torch.cuda.synchronize()
         seconds = time.perf_counter() - started
-        reports = [json.loads(path.read_text()) for path in Path(directory).glob("*/report.json")]
+        reports = list(reports_in(Path(directory)).values())
     stages = {stage: s for stage, s in reports[0]["seconds"].items() if stage != "report"} if reports else {}
     return {"seconds": seconds, "stages": stages, "output": float(output.double().sum())}
 
 
 def in_fresh_process(way: str, cache: str, reported: bool = False) -> dict[str, Any]:
-    """The same in a process of its own, with the caches of a directory."""
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
+    """Do the same in a fresh process, with the caches of a directory."""
+    variables = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": f"{cache}/triton"}
     command = [sys.executable, __file__, "--once", way, *(["--reported"] if reported else [])]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def one_round(ways: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every way with caches of its own, twice, and graphstreams once more with a report of its stages."""
+    """Compile every way twice with caches of its own, and graphstreams once more with a report of its stages."""
     found = {}
 
     def run(name: str, way: str, cache: str, reported: bool = False) -> None:
@@ -84,7 +85,7 @@ def one_round(ways: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> str:
-    """Medians in seconds, one row a way to compile."""
+    """Return medians in seconds, one row a way to compile."""
 
     def middle(values: Sequence[float]) -> str:
         return f"{statistics.median(values):.2f}"
@@ -103,15 +104,14 @@ def table(rounds: Sequence[dict[str, dict[str, Any]]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compile in turns and print medians after every round; 2 where there is no GPU."""
+    """Compile in turns and print medians after every round. Return 2 if there is no GPU."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="rounds (default 3)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY", help=f"of {'; '.join(WAYS)}")
     parser.add_argument("--once", help=argparse.SUPPRESS)
     parser.add_argument("--reported", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    if not torch.cuda.is_available():
-        print("compile_time needs a CUDA device", file=sys.stderr)
+    if not has_gpu("compile_time"):
         return 2
     if arguments.once:
         print(json.dumps(compile_once(arguments.once, arguments.reported)))

@@ -1,7 +1,8 @@
-"""The same two phases behind opaque operators, as vLLM's pull request 39943 brings streams into a compiled model.
+"""Put two phases of the V3.2 examples behind opaque operators, as vLLM's pull request 39943 does in a compiled model.
 
-Each operator's body forks a side stream, runs a function on either stream and joins. The functions are compiled apart, so
-both keep Inductor's fusions; the graph around them sees one operator. As in vLLM, an operator finds its module by a name.
+The phases are those of `hand_streams.py`. Each operator's body forks a side stream, runs a function on either stream and
+joins. The functions are compiled apart, so both keep Inductor's fusions; the graph around them sees one operator. As in vLLM,
+an operator finds its module by a name.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _numbers = itertools.count()
 def by_operators(
     module: torch.nn.Module, settings: Mapping[str, Any], phases: frozenset[int] = frozenset({1, 2})
 ) -> Callable[..., Any]:
-    """A layer or block of the V3.2 examples with its `phases` in operators, compiled with these settings of Inductor."""
+    """Compile a layer or block of the V3.2 examples with its `phases` in operators, with these settings of Inductor."""
     opaque = CustomOpStreams(parts_of(module), phases, settings)
     return torch.compile(opaque, fullgraph=True, options=dict(settings))
 
@@ -30,28 +31,28 @@ def by_operators(
 class CustomOpStreams(torch.nn.Module):
     """A module in parts whose `phases` are opaque operators; without CUDA their bodies run in order.
 
-    Takes and returns what the module itself does. With `settings` each path is compiled with these settings of Inductor.
+    It takes and returns what the module does. With `settings` each path is compiled with these settings of Inductor.
     """
 
     def __init__(self, parts: Parts, phases: frozenset[int], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.parts, self.phases = parts, phases
-        self.name = f"rival{next(_numbers)}"
+        self.name = f"module{next(_numbers)}"
         _modules[self.name] = self
         paths: tuple[Callable[..., Any], ...] = (parts.down, parts.key, parts.query, self._rest)
         if settings is not None:
             paths = tuple(torch.compile(path, fullgraph=True, options=dict(settings)) for path in paths)
         self.down, self.key, self.query, self.rest = paths
         self.side = torch.cuda.Stream() if torch.cuda.is_available() else None
-        # Made once, as vLLM does: an operator that makes events at every call costs more on the host.
+        # Made once, as in vLLM: an operator that makes events at every call costs more on the host.
         self.events = [torch.cuda.Event() for _ in range(4)] if self.side else []
-        ops = torch.ops.deepseek_rivals
+        ops = torch.ops.deepseek_operators
         self.second = ops.block_phase_2 if isinstance(parts, BlockParts) else ops.layer_phase_2
 
     def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> Any:
         parts = self.parts
         if 1 in self.phases:
-            q_c, qkv_a, key, projected = torch.ops.deepseek_rivals.phase_1(hidden, self.name)
+            q_c, qkv_a, key, projected = torch.ops.deepseek_operators.phase_1(hidden, self.name)
         else:
             (q_c, qkv_a), (key, projected) = parts.down(hidden), parts.key(hidden)
         if 2 in self.phases:
@@ -61,12 +62,12 @@ class CustomOpStreams(torch.nn.Module):
         return parts.finish(query, chosen, tuple(kept), positions, *caches)
 
     def phase_1(self, hidden: Tensor) -> Tensors:
-        """Down projection beside the indexer's key: `(q_c, qkv_a, key, projected)`."""
+        """Run the down projection beside the indexer's key. Return `(q_c, qkv_a, key, projected)`."""
         down, key = self._beside(0, (self.down, (hidden,)), (self.key, (hidden,)))
         return (*down, *key)
 
     def phase_2(self, q_c: Tensor, *values: Tensor) -> Tensors:
-        """The rest of the indexer beside the query: `(query, chosen, *kept)`. `values` are as `_rest` takes them."""
+        """Run the rest of the indexer beside the query. Return `(query, chosen, *kept)`. `values` are those of `_rest`."""
         positions = values[3]
         rest, query = self._beside(2, (self.rest, (q_c, *values)), (self.query, (q_c, positions)))
         return (query, *rest)
@@ -76,7 +77,7 @@ class CustomOpStreams(torch.nn.Module):
         return (chosen, *self.parts.kept(qkv_a, positions, *caches))
 
     def _beside(self, first: int, main: tuple[Any, Tensors], beside: tuple[Any, Tensors]) -> tuple[Any, Any]:
-        """Both functions with their arguments, the second on the side stream; `first` is the first of two events."""
+        """Call both functions with their arguments, the second on the side stream. `first` is the index of two events."""
         if self.side is None:
             return main[0](*main[1]), beside[0](*beside[1])
         start, done = self.events[first : first + 2]
@@ -127,9 +128,9 @@ def _layer_shapes(q_c: Tensor, *arguments: Any) -> Tensors:
     return query, q_c.new_empty(tokens, config.topk, dtype=torch.int64)
 
 
-# As vLLM's `direct_register_custom_op` does: each call of a `torch.library.custom_op` goes through layers of Python that would
-# be counted against this rival wherever the host launches.
-_library = torch.library.Library("deepseek_rivals", "FRAGMENT")
+# As vLLM's `direct_register_custom_op` does: a call of a `torch.library.custom_op` goes through layers of Python, which would
+# count against this variant if the host launches.
+_library = torch.library.Library("deepseek_operators", "FRAGMENT")
 
 
 def _register(name: str, function: Callable[..., Any], shapes: Callable[..., Tensors], mutates: tuple[str, ...] = ()) -> None:
@@ -137,7 +138,7 @@ def _register(name: str, function: Callable[..., Any], shapes: Callable[..., Ten
     _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
     for device in ("CUDA", "CPU"):
         _library.impl(name, function, device)
-    torch.library.register_fake(f"deepseek_rivals::{name}", shapes, lib=_library)
+    torch.library.register_fake(f"deepseek_operators::{name}", shapes, lib=_library)
 
 
 _register("phase_1", _phase_1, _first_shapes)

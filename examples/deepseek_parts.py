@@ -1,6 +1,6 @@
-"""The layer and the block of the V3.2 examples, cut into the parts that serving engines put beside each other by hand.
+"""Cut the layer and the block of the V3.2 examples into the parts that serving engines put beside each other by hand.
 
-A compiled graph needs no such cuts: they serve the rivals of `bench_deepseek.py`, which name what runs on which stream.
+A compiled graph needs no such cuts: they serve those variants of `bench_deepseek.py` that name what runs on which stream.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Tensors = tuple[Tensor, ...]
 
 
 class Parts(torch.nn.Module, ABC):
-    """One module as functions of tensors. No part returns a view of what it was given, nor two of the same memory.
+    """A module as functions of tensors. No part returns a view of its arguments, or two tensors that share memory.
 
-    Rows of the table of cosines are taken in each part, where Inductor fuses that into the rotation; taken once, they would
-    be a kernel of their own in front of every stream.
+    Each part indexes the table of cosines by itself, which Inductor fuses into the rotation. Indexed once for all parts, it
+    would be another kernel, for which every stream waits.
     """
 
     def __init__(self, layer: SparseAttention) -> None:
@@ -29,18 +29,18 @@ class Parts(torch.nn.Module, ABC):
         self.layer = layer
 
     def down(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """`(q_c, qkv_a)`: the down projection whole, and its normalised query part."""
+        """Return `(q_c, qkv_a)`: the normalized query part of the down projection, and all of it."""
         qkv_a = self.layer.fused_qkv_a_proj(hidden)
         return self.layer.q_a_layernorm(qkv_a[:, : self.layer.config.q_lora]), qkv_a
 
     def key(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """`(key, projected)`: the indexer's key, normalised but not rotated, and the GEMM's output, with its weights."""
+        """Return `(key, projected)`: the indexer's key, normalized but not rotated, and the GEMM's output, with its weights."""
         projected = self.layer.indexer.wk_weights_proj(hidden)
         key = projected[:, : self.layer.config.index_dim]
         return self.layer.indexer.k_norm(key.float()).to(hidden.dtype), projected
 
     def logits(self, q_c: Tensor, key: Tensor, projected: Tensor, positions: Tensor, index_cache: Tensor) -> Tensor:
-        """Writes the rotated key into the cache; returns the indexer's logits `[T, context]`."""
+        """Write the rotated key into the cache and return the indexer's logits `[T, context]`."""
         indexer, config, cos_sin = self.layer.indexer, self.layer.config, self.layer.cos_sin[positions]
         rows = torch.arange(q_c.shape[0], device=q_c.device)
         index_cache.index_put_((rows, positions), indexer._rotate(key.unsqueeze(1), cos_sin).squeeze(1))
@@ -48,30 +48,30 @@ class Parts(torch.nn.Module, ABC):
         return indexer._logits(query, projected[:, config.index_dim :], index_cache)
 
     def latent(self, qkv_a: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The normalised latent and the rotated key of this step."""
+        """Return the normalized latent and the rotated key of this step."""
         config, cos_sin = self.layer.config, self.layer.cos_sin[positions]
         _, kv_a, k_pe = qkv_a.split((config.q_lora, config.kv_lora, config.rope), dim=-1)
         return self.layer.kv_a_layernorm(kv_a), apply_rope(k_pe.unsqueeze(1), cos_sin, interleaved=True).squeeze(1)
 
     @abstractmethod
     def query(self, q_c: Tensor, positions: Tensor) -> Tensor:
-        """The rotated query of every head."""
+        """Return the rotated query of every head."""
 
     @abstractmethod
     def chosen(self, q_c: Tensor, key: Tensor, projected: Tensor, positions: Tensor, index_cache: Tensor) -> Tensor:
-        """What the indexer chooses; writes its cache."""
+        """Return what the indexer selects, and write its cache."""
 
     @abstractmethod
     def kept(self, qkv_a: Tensor, positions: Tensor, *caches: Tensor) -> Tensors:
-        """What becomes of this step's latent: outputs, or a write to the first of `caches`."""
+        """Return this step's latent as outputs, or write it to the first of `caches` and return nothing."""
 
     @abstractmethod
     def finish(self, query: Tensor, chosen: Tensor, kept: Tensors, positions: Tensor, *caches: Tensor) -> Tensor | Tensors:
-        """The module's outputs."""
+        """Return the module's outputs."""
 
 
 class BlockParts(Parts):
-    """`PreAttention` in parts."""
+    """The parts of `PreAttention`."""
 
     def query(self, q_c: Tensor, positions: Tensor) -> Tensor:
         config = self.layer.config
@@ -91,7 +91,7 @@ class BlockParts(Parts):
 
 
 class LayerParts(Parts):
-    """`SparseAttention` in parts. Its caches are those of the latents and of the indexer."""
+    """The parts of `SparseAttention`. Its caches are those of the latents and of the indexer."""
 
     def query(self, q_c: Tensor, positions: Tensor) -> Tensor:
         return self.layer._absorbed_query(q_c, self.layer.cos_sin[positions])
@@ -114,7 +114,7 @@ class LayerParts(Parts):
 
 
 def parts_of(module: torch.nn.Module) -> Parts:
-    """The parts of a `SparseAttention` or a `PreAttention`, which share its weights."""
+    """Return the parts of a `SparseAttention` or a `PreAttention`, which share its weights."""
     if isinstance(module, PreAttention):
         return BlockParts(module.layer)
     if isinstance(module, SparseAttention):

@@ -1,8 +1,8 @@
-"""The part of a V3.2 attention layer in front of the attention: no top-k, so that little hides what streams gain.
+"""The part of a V3.2 attention layer before the attention, without the top-k, whose time would hide what streams gain.
 
-The block is `deepseek_v32.py` up to the logits of the indexer; a threshold stands in place of the top-k. With 16 heads and
-64 tokens a first prototype of streams computed it wrongly: its first GEMM makes a buffer on one stream that a kernel on
-another reads last, and freed at that kernel's launch, its block was overwritten while it was read.
+The block is `deepseek_v32.py` up to the logits of the indexer; a threshold replaces the top-k. Its first GEMM makes a buffer
+on one stream that a kernel on another stream reads last. If that buffer were freed when the kernel is launched, its memory
+could be overwritten while it is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class PreAttention(torch.nn.Module):
-    """`forward` returns the query, the new latent and rotated key, and which slots have logits above a threshold."""
+    """A block that returns the query, the new latent and rotated key, and which slots have logits above a threshold."""
 
     def __init__(self, layer: SparseAttention) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class PreAttention(torch.nn.Module):
         return query, layer.kv_a_layernorm(kv_a), k_pe, logits > logits.mean(dim=-1, keepdim=True)
 
     def _logits(self, hidden: Tensor, q_c: Tensor, positions: Tensor, cos_sin: Tensor, index_cache: Tensor) -> Tensor:
-        """As the indexer has them: its forward pass without the choice of slots."""
+        """Return the indexer's logits: its forward pass without the selection of slots."""
         indexer, config = self.layer.indexer, self.layer.config
         key, weights = indexer._key_and_weights(hidden)
         key = indexer._rotate(indexer.k_norm(key.float()).to(hidden.dtype).unsqueeze(1), cos_sin)
@@ -50,18 +50,18 @@ class PreAttention(torch.nn.Module):
 def pre_attention(
     heads: int = 16, tokens: int = 64, device: torch.device | str = "meta", seed: int = 0
 ) -> tuple[PreAttention, tuple[Tensor, Tensor, Tensor]]:
-    """The block at full size but for its heads, and `(hidden, positions, index_cache)`, with random values but on "meta"."""
+    """Return the block at full size but for its heads, and `(hidden, positions, index_cache)`; on "meta" without values."""
     config = Config(heads=heads, tokens=tokens)
     return PreAttention(build(config, device, seed)), pre_attention_inputs(config, device, seed)
 
 
 def bench(tokens: int) -> tuple[PreAttention, Callable[[int], Sequence[Any]]]:
-    """The block with 16 heads on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
+    """Return the block with 16 heads on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
     config = Config(heads=16, tokens=tokens)
     return PreAttention(build(config, "cuda")), lambda seed: pre_attention_inputs(config, "cuda", seed)
 
 
 def pre_attention_inputs(config: Config, device: torch.device | str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Random `(hidden, positions, index_cache)` of the block."""
+    """Return random `(hidden, positions, index_cache)` of the block."""
     hidden, positions, _, index_cache = example_inputs(config, device, seed)
     return hidden, positions, index_cache

@@ -1,4 +1,4 @@
-"""One DeepSeek V3.2 attention layer at decode, in plain PyTorch: absorbed latent attention with its sparse indexer.
+"""A DeepSeek V3.2 attention layer at decode, in plain PyTorch: absorbed latent attention with its sparse indexer.
 
 Sizes and the order of the steps follow the DeepSeek V3.2-Exp inference code. The projections are fused as in
 vLLM, whose pull requests 39308 and 39943 overlap the same kernels by hand. The layer is one rank's share under tensor
@@ -21,7 +21,7 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes of the layer. ``heads`` counts all ranks; each rank has ``heads // tp`` and the whole indexer."""
+    """The sizes of the layer. ``heads`` counts all ranks; each rank has ``heads // tp`` and the whole indexer."""
 
     hidden: int = 7168
     q_lora: int = 1536
@@ -52,7 +52,7 @@ class Config:
 
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
-        """A layer small enough for a CPU test; ``changes`` replace single fields."""
+        """Return sizes small enough for a CPU; ``changes`` replace single fields."""
         widths = {"hidden": 64, "q_lora": 48, "kv_lora": 32, "nope": 16, "rope": 16, "v_dim": 16, "index_dim": 32}
         counts = {"heads": 4, "index_heads": 16, "topk": 8, "context": 32, "tokens": 3}
         return cls(**{**widths, **counts, **changes})
@@ -63,21 +63,21 @@ def _frozen(*shape: int, dtype: torch.dtype) -> nn.Parameter:
 
 
 def quantize(x: Tensor, dim: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Returns ``x`` in float8_e4m3fn and the fp32 scale that undoes it, of size 1 along ``dim``."""
+    """Return ``x`` in float8_e4m3fn and the fp32 scale that undoes it, of size 1 along ``dim``."""
     scale = x.float().abs().amax(dim, keepdim=True).clamp(min=1e-12) / FLOAT8_MAX
-    # Rounding in the division can pass the largest float8, and the cast would make that a NaN.
+    # After rounding, the quotient can exceed the largest float8, which the cast would turn into a NaN.
     return (x.float() / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX).to(FLOAT8), scale
 
 
 class Linear(nn.Module):
-    """``[T, in] -> [T, out]`` in one dtype, without bias. Unlike nn.Linear it leaves its weight uninitialised."""
+    """A product ``[T, in] -> [T, out]`` in one dtype, without bias. Unlike nn.Linear it leaves its weight uninitialized."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.weight = _frozen(out_features, in_features, dtype=dtype)
 
     def load(self, weight: Tensor) -> None:
-        """Takes a weight ``[out, in]`` of any float dtype."""
+        """Store a weight ``[out, in]`` of any float dtype."""
         self.weight.copy_(weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class Linear(nn.Module):
 
 
 class Float8Linear(Linear):
-    """``[T, in] -> [T, out]`` bfloat16 through an fp8 GEMM: one scale for the weight, a dynamic one for each token."""
+    """An fp8 product ``[T, in] -> [T, out]`` bfloat16: one scale for the weight, a dynamic one for each token."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         if in_features % 16 or out_features % 16:
@@ -95,7 +95,7 @@ class Float8Linear(Linear):
         self.weight_scale = _frozen(1, out_features, dtype=torch.float32)
 
     def load(self, weight: Tensor) -> None:
-        """Takes a weight ``[out, in]`` of any float dtype and quantises it."""
+        """Quantize and store a weight ``[out, in]`` of any float dtype."""
         quantized, scale = quantize(weight, (0, 1))
         self.weight.copy_(quantized)
         self.weight_scale.copy_(scale.expand_as(self.weight_scale))
@@ -112,21 +112,21 @@ def _linear(config: Config, in_features: int, out_features: int) -> Linear:
 
 
 class RMSNorm(nn.RMSNorm):
-    """Normalises the last dimension in fp32 and returns the input's dtype."""
+    """A norm over the last dimension, computed in fp32 and returned in the input's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.rms_norm(x.float(), self.normalized_shape, self.weight.float(), self.eps).to(x.dtype)
 
 
 def rope_table(context: int, rope: int, theta: float = 10000.0) -> Tensor:
-    """Cosines, then sines, of every position: fp32 ``[context, rope]``."""
+    """Return cosines, then sines, of every position: fp32 ``[context, rope]``."""
     frequencies = theta ** (-torch.arange(0, rope, 2, dtype=torch.float32) / rope)
     angles = torch.outer(torch.arange(context, dtype=torch.float32), frequencies)
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
 def apply_rope(x: Tensor, cos_sin: Tensor, interleaved: bool) -> Tensor:
-    """Rotates ``x`` ``[T, heads, rope]`` by ``cos_sin`` fp32 ``[T, rope]``; keeps shape and dtype.
+    """Rotate ``x`` ``[T, heads, rope]`` by ``cos_sin`` fp32 ``[T, rope]``; keep shape and dtype.
 
     Pairs are neighbours if ``interleaved``, else element i of either half. DeepSeek V3.2-Exp rotates neighbours in
     attention and halves in the indexer.
@@ -139,7 +139,7 @@ def apply_rope(x: Tensor, cos_sin: Tensor, interleaved: bool) -> Tensor:
 
 
 class Indexer(nn.Module):
-    """Chooses the ``topk`` cache slots that each token attends to."""
+    """The module that selects the ``topk`` cache slots that each token attends to."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -154,10 +154,10 @@ class Indexer(nn.Module):
         self.wq_b = _linear(config, config.q_lora, config.index_heads * config.index_dim)
 
     def forward(self, hidden: Tensor, q_c: Tensor, positions: Tensor, cos_sin: Tensor, index_cache: Tensor) -> Tensor:
-        """Writes this step's key into ``index_cache`` and returns slots ``[T, topk]`` int64, in no particular order.
+        """Write this step's key into ``index_cache`` and return slots ``[T, topk]`` int64, in no particular order.
 
         ``hidden`` is ``[T, hidden]``, ``q_c`` ``[T, q_lora]``, ``cos_sin`` fp32 ``[T, rope]``. A token at a position
-        below ``topk - 1`` has too few slots to choose from: the rest of its row lies beyond its position.
+        below ``topk - 1`` has too few slots to select from: the rest of its row lies beyond its position.
         """
         key, weights = self._key_and_weights(hidden)
         key = self._rotate(self.k_norm(key.float()).to(hidden.dtype).unsqueeze(1), cos_sin)
@@ -166,7 +166,7 @@ class Indexer(nn.Module):
         query = self._rotate(self.wq_b(q_c).unflatten(-1, (self.config.index_heads, self.config.index_dim)), cos_sin)
         logits = self._logits(query, weights, index_cache)
         future = torch.arange(index_cache.shape[1], device=hidden.device) > positions.unsqueeze(1)
-        # Attention does not depend on the order of its slots, and sorting them takes an H200 as long as choosing them.
+        # Attention does not depend on the order of its slots, and sorting them takes an H200 as long as selecting them.
         return logits.masked_fill(future, -torch.inf).topk(self.config.topk, dim=-1, sorted=False).indices
 
     def _key_and_weights(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,7 +185,7 @@ class Indexer(nn.Module):
 
 
 class SparseAttention(nn.Module):
-    """One rank's attention layer, for one new token of each of T sequences."""
+    """An attention layer of one rank, for one new token of each of T sequences."""
 
     cos_sin: Tensor
 
@@ -206,11 +206,11 @@ class SparseAttention(nn.Module):
     def forward(
         self, hidden: Tensor, positions: Tensor, kv_cache: Tensor, index_cache: Tensor, return_indices: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Returns ``[T, hidden]``, and if asked the attended slots ``[T, topk]`` int64, with -1 where there are fewer.
+        """Return ``[T, hidden]``, and if asked the attended slots ``[T, topk]`` int64, padded with -1.
 
         ``hidden`` is ``[T, hidden]`` after the input norm; ``positions`` int64 ``[T]``, below ``context``. Both caches
         hold one sequence a row and are updated in place at ``positions``: ``kv_cache`` ``[T, context, kv_lora + rope]``
-        with normalised latents and rotated keys, ``index_cache`` ``[T, context, index_dim]``. All but ``positions``
+        with normalized latents and rotated keys, ``index_cache`` ``[T, context, index_dim]``. All but ``positions``
         have ``config.dtype``.
         """
         config = self.config
@@ -250,7 +250,7 @@ def _generator(device: torch.device, seed: int) -> torch.Generator | None:
 
 @torch.no_grad()
 def build(config: Config, device: torch.device | str, seed: int = 0) -> SparseAttention:
-    """A layer with random weights, N(0, 1 / fan_in) each, made on ``device``; on "meta" it has shapes only."""
+    """Return a layer with random weights, N(0, 1 / fan_in) each, made on ``device``; on "meta" it has shapes only."""
     device = torch.device(device)
     generator = _generator(device, seed)
     with device:
@@ -266,7 +266,7 @@ def build(config: Config, device: torch.device | str, seed: int = 0) -> SparseAt
 
 
 def example_inputs(config: Config, device: torch.device | str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``(hidden, positions, kv_cache, index_cache)`` as the layer takes them; positions and caches are random too."""
+    """Return ``(hidden, positions, kv_cache, index_cache)`` as the layer takes them, all random."""
     device = torch.device(device)
     options: dict[str, Any] = {"generator": _generator(device, seed), "device": device}
     batch = config.tokens
@@ -278,19 +278,19 @@ def example_inputs(config: Config, device: torch.device | str, seed: int = 0) ->
 
 
 def layer() -> tuple[SparseAttention, tuple[Tensor, ...]]:
-    """The full-size layer and its inputs on the meta device: 1 token, a context of 4096."""
+    """Return the full-size layer and its inputs on the meta device: 1 token, a context of 4096."""
     config = Config(tokens=1, context=4096)
     return build(config, "meta"), example_inputs(config, "meta")
 
 
 def tiny() -> tuple[SparseAttention, tuple[Tensor, ...]]:
-    """A tiny layer and its inputs on the CPU."""
+    """Return a tiny layer and its inputs on the CPU."""
     config = Config.tiny()
     return build(config, "cpu"), example_inputs(config, "cpu")
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line; what it leaves out is None and takes the default of the chosen size."""
+    """Read the command line. What it leaves out is None, and becomes the default of the chosen size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tp", type=int, help="ranks that share the attention heads")
     parser.add_argument("--tokens", type=int, help="sequences, each decoding one token")
@@ -298,19 +298,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="a layer small enough for a CPU")
     parser.add_argument("--fp8", action="store_true", help="fp8 weights and GEMMs; weights_proj stays bfloat16")
     parser.add_argument("--streams", type=int, help="most streams of a plan, the caller's included")
-    parser.add_argument("--target", default="h200", help="the GPU to plan for where none is here")
+    parser.add_argument("--target", default="h200", help="the GPU to plan for if there is none")
     parser.add_argument("--dump", help="directory for the report's files")
     return parser.parse_args(argv)
 
 
 def config_from(args: argparse.Namespace) -> Config:
-    """The Config that ``parse_args`` describes."""
+    """Return the Config that the arguments describe."""
     changes = {name: value for name in ("tp", "tokens", "context", "fp8") if (value := getattr(args, name)) is not None}
     return Config.tiny(**changes) if args.tiny else Config(**changes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Plans the layer, shows the plan, checks the rewritten graph on the CPU, and on a GPU compares bits and times."""
+    """Plan the layer, show the plan, check the rewritten graph on the CPU, and on a GPU compare bits and times."""
     from graphstreams import explain
     from graphstreams.testing.equal_on_cpu import equal_on_cpu
 
@@ -324,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dump:
         print(f"report: {report.save(args.dump)}")
     small = Config.tiny(fp8=config.fp8)
-    # On a tiny layer nothing is to be gained: rewrite it all the same.
+    # A tiny layer gains nothing from streams: rewrite it all the same.
     same = equal_on_cpu(build(small, "cpu"), example_inputs(small, "cpu"), args.target, {**options, "min_gain": 0.0})
     print(f"tiny layer on the CPU: the rewritten graph has {'the same bits' if all(same) else 'OTHER BITS'} as the serial one")
     equal = all(same) and report.verdict == "clean"
@@ -332,19 +332,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(config: Config, options: dict[str, Any]) -> bool:
-    from graphstreams.benchmark.comparison import compare
-    from graphstreams.benchmark.comparison_table import comparison_table
+    from graphstreams.benchmark.results import sound
+    from graphstreams.benchmark.run import prepared, run_workload
+    from graphstreams.benchmark.tables import bits_table, speed_table, times_table
+    from graphstreams.benchmark.variants import OURS, BenchmarkSpec
 
-    name = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"
-    done = compare(name, build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed), options)
-    print(comparison_table([done]))
-    return done.equal
+    title = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"
+    spec = BenchmarkSpec(options=options, own={"default": {}}, replays=1000, direct_runs=20, reduce_overhead_runs=20)
+    with prepared():
+        row = run_workload(title, lambda: _on_gpu(config), spec)
+    record = row["rivals"].get(f"{OURS}: default", {})
+    print(f"verdict: {record.get('verdict', 'none')} {record.get('reason', '')}".rstrip())
+    for table in (speed_table([row], {"graphstreams": OURS}), bits_table([row]), times_table([row])):
+        print(f"\n{table}")
+    return sound([row])
+
+
+def _on_gpu(config: Config) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
+    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
 
 
 def bench(tokens: int) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
-    """The full-size layer on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
-    config = Config(tokens=tokens)
-    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
+    """Return the full-size layer on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
+    return _on_gpu(Config(tokens=tokens))
 
 
 if __name__ == "__main__":

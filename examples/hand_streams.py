@@ -1,4 +1,4 @@
-"""Streams placed by hand in the model, as serving engines would write them where torch.compile can trace streams.
+"""Place streams by hand in the model, as serving engines would write them if torch.compile can trace streams.
 
 Phase 1 is vLLM's pull request 39943: the indexer's key GEMM and norm beside the down projection. Phase 2 is its issue 39308:
 the query's up projection with RoPE beside the rest of the indexer. Both use one side stream, as 39308 asks.
@@ -19,7 +19,7 @@ PHASES: dict[str, frozenset[int]] = {"phase 1": frozenset({1}), "phase 2": froze
 def by_hand(
     module: torch.nn.Module, settings: Mapping[str, Any], phases: frozenset[int] = PHASES["both"]
 ) -> Callable[..., Any]:
-    """A layer or block of the V3.2 examples with its `phases` on streams, compiled with these settings of Inductor."""
+    """Compile a layer or block of the V3.2 examples with its `phases` on streams, with these settings of Inductor."""
     compiled = torch.compile(HandStreams(parts_of(module), phases), fullgraph=True, options=dict(settings))
     return lambda *values: compiled(*values)[0]
 
@@ -27,9 +27,9 @@ def by_hand(
 class HandStreams(torch.nn.Module):
     """A module in parts with its phases on a side stream; without CUDA everything runs in order.
 
-    Takes `(hidden, positions, *caches)` as the module itself does; the indexer's cache is the last. Returns the module's
-    outputs and `q_c`, which both streams read: torch 2.15 frees it once its last reader on the caller's stream is enqueued,
-    unless it is an output; `record_stream` marks a copy of it there.
+    It takes `(hidden, positions, *caches)` as the module does; the indexer's cache is the last. It returns the module's outputs
+    and `q_c`, which both streams read: torch 2.15 frees it once its last reader on the caller's stream is enqueued, unless it
+    is an output; `record_stream` marks a copy of it there.
     """
 
     def __init__(self, parts: Parts, phases: frozenset[int]) -> None:
@@ -48,7 +48,7 @@ class HandStreams(torch.nn.Module):
             _join(key_done)
         else:
             key, projected = parts.key(hidden)
-        # Behind the last event that this stream records: Dynamo allows no record behind a write to an input.
+        # After the last event that this stream records, because Dynamo allows no record after a write to an input.
         chosen = parts.chosen(q_c, key, projected, positions, caches[-1])
         kept = parts.kept(qkv_a, positions, *caches)
         if 2 in self.phases:
@@ -58,11 +58,11 @@ class HandStreams(torch.nn.Module):
         return parts.finish(query, chosen, kept, positions, *caches), q_c
 
     def _beside(self, part: Callable[..., Any], *values: Tensor) -> tuple[Any, torch.cuda.Event | None]:
-        """`part` on the side stream, behind what the caller's stream has done so far, and the event of its end."""
+        """Run `part` on the side stream, after the caller's stream so far. Return its result and the event of its end."""
         if self.side is None:
             return part(*values), None
         done = torch.cuda.Event()
-        # Not an event: at the head of a graph torch 2.15 puts kernels that read only inputs in front of the wait for one.
+        # Not an event: at the start of a graph torch 2.15 moves kernels that read only inputs before the wait for one.
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
             result = part(*values)

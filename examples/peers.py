@@ -1,4 +1,4 @@
-"""How other systems assign kernels to streams, as functions of our kernel graph: rivals of `bench_deepseek.py`.
+"""Assign kernels to streams as other systems do: the policies of `bench_deepseek.py`.
 
 Written from their papers and descriptions, to compare policies on the same kernels; what else those systems do (lifetimes,
 thresholds, their own runners) is not here. Each policy takes a graph, the us of each kernel and its share of the GPU, from 0
@@ -20,10 +20,10 @@ TORCHSCHED_STREAMS = 8
 
 
 def tensorrt_llm(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> Assignment:
-    """TensorRT-LLM's `auto_multi_stream`: a list schedule by the longest path behind each kernel, from constants.
+    """Assign as TensorRT-LLM's `auto_multi_stream`: a list schedule by the longest path from each kernel, with constant times.
 
     A matrix product counts 10, a mixture of experts 60, all else 1. A kernel goes to the first of three streams that is free
-    when its inputs are ready, else to the one that is free first. Each stream launches as far as it can, in turns.
+    when its inputs are ready, or to the one that is free first. Each stream launches as far as it can, in turns.
     """
     weight = [_constant(kernel) for kernel in graph.kernels]
     remaining = bottom_levels(graph.successors(), weight)
@@ -40,7 +40,7 @@ def tensorrt_llm(graph: KernelGraph, us: Sequence[float], shares: Sequence[float
 
 
 def torchsched(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> Assignment:
-    """apex's `torchsched`: the longest path, counted in kernels, on stream 0; the others in turns over seven more streams.
+    """Assign as apex's `torchsched`: the longest path, counted in kernels, on stream 0, the others in turns on seven more.
 
     Kernels are launched in program order.
     """
@@ -52,7 +52,7 @@ def torchsched(graph: KernelGraph, us: Sequence[float], shares: Sequence[float])
 
 
 def opara(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> Assignment:
-    """Opara: a kernel follows the first predecessor that no kernel follows yet, on its stream, else it opens a new one.
+    """Assign as Opara: a kernel follows the first predecessor that no kernel follows yet, on its stream, or opens a new one.
 
     Of the kernels that may be launched the one that needs least of the GPU goes first, matrix products and others in turns.
     """
@@ -71,7 +71,7 @@ def opara(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> A
 
 
 def nimble(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> Assignment:
-    """Nimble: chains of direct dependences, so that kernels without a path between them never share a stream.
+    """Assign as Nimble: a stream is a chain of direct dependences, so kernels without a path between them never share one.
 
     The chains come from a maximum matching on the transitive reduction, as in its paper (Kwon et al., NeurIPS 2020). Of all
     assignments that keep such kernels apart, this leaves the fewest of the reduction's edges between streams.
@@ -80,7 +80,7 @@ def nimble(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> 
 
 
 def fewest_streams(graph: KernelGraph, us: Sequence[float], shares: Sequence[float]) -> Assignment:
-    """The same with the matching on the transitive closure: the fewest streams that keep such kernels apart (Dilworth)."""
+    """Assign as Nimble, but from the transitive closure: the fewest streams that keep such kernels apart (Dilworth)."""
     return _chains(graph, closure(graph))
 
 
@@ -94,31 +94,31 @@ POLICIES: dict[str, Policy] = {
 
 
 def minimum_syncs(graph: KernelGraph, assignment: Assignment) -> int:
-    """Nimble's count: the edges of the transitive reduction whose ends are on two streams. Fork and join are not in it."""
+    """Return Nimble's count: the edges of the transitive reduction whose ends are on two streams, without fork and join."""
     stream = assignment.stream
     return sum(stream[before] != stream[after] for before, own in enumerate(reduction(graph)) for after in own)
 
 
 def fork_and_join_syncs(graph: KernelGraph, assignment: Assignment) -> tuple[int, int]:
-    """The same for the caller's stream: kernels on other streams that nothing comes before, and that nothing comes after."""
+    """Return how many kernels on streams other than the caller's have no predecessors, and how many no successors."""
     neighbours = graph.predecessors(), graph.successors()
     forks, joins = (sum(s != 0 and not own for s, own in zip(assignment.stream, side, strict=True)) for side in neighbours)
     return forks, joins
 
 
 def syncs(graph: KernelGraph, assignment: Assignment) -> dict[str, int]:
-    """Both counts by name, as a contest keeps them of each assignment."""
+    """Return both counts by name, as a benchmark keeps them of each assignment."""
     between = fork_and_join_syncs(graph, assignment)
     return {"reduction_syncs": minimum_syncs(graph, assignment), "reduction_forks_and_joins": sum(between)}
 
 
 def closure(graph: KernelGraph) -> list[list[int]]:
-    """Everything that each kernel comes before, directly or not."""
+    """Return all kernels that come after each kernel, directly or not."""
     return [_members(bits) for bits in _reached(graph.successors())]
 
 
 def reduction(graph: KernelGraph) -> list[list[int]]:
-    """The successors of each kernel without those that another successor comes before anyway."""
+    """Return the successors of each kernel without those that come after another successor."""
     successors = graph.successors()
     reached = _reached(successors)
     reduced = []
@@ -131,7 +131,7 @@ def reduction(graph: KernelGraph) -> list[list[int]]:
 
 
 def _reached(successors: Sequence[Sequence[int]]) -> list[int]:
-    """What each kernel comes before, as bits. Edges go from lower to higher ids."""
+    """Return all kernels that come after each kernel, as bits. Edges go from lower to higher ids."""
     reached = [0] * len(successors)
     for kernel in reversed(range(len(successors))):
         for successor in successors[kernel]:
@@ -144,7 +144,7 @@ def _members(bits: int) -> list[int]:
 
 
 def _chains(graph: KernelGraph, nexts: Sequence[Sequence[int]]) -> Assignment:
-    """One stream a chain; each kernel is followed by at most one of its `nexts`, and as many are as possible."""
+    """Assign a stream to each chain: a kernel is followed by at most one of its `nexts`, and as many as possible are."""
     leader = _matching(nexts)
     stream: list[int] = []
     chains = 0
@@ -158,7 +158,7 @@ def _chains(graph: KernelGraph, nexts: Sequence[Sequence[int]]) -> Assignment:
 
 
 def _matching(nexts: Sequence[Sequence[int]]) -> dict[int, int]:
-    """A maximum matching of kernels with one of their `nexts` each: the latter to the former.
+    """Return a maximum matching of kernels with one of their `nexts` each, as a map from the latter to the former.
 
     By augmenting paths (Kuhn, "The Hungarian method for the assignment problem", Naval Research Logistics Quarterly 2, 1955).
     """
@@ -189,7 +189,7 @@ def _multiplies(kernel: Kernel) -> bool:
 
 
 def _by_rank(graph: KernelGraph, rank: Sequence[float]) -> Iterator[int]:
-    """The kernels in an order that agrees with the edges: of those whose predecessors have gone, the lowest rank first."""
+    """Yield the kernels in an order that agrees with the edges: of those that are ready, the lowest rank first."""
     missing, successors = [len(own) for own in graph.predecessors()], graph.successors()
     ready = [(rank[k], k) for k, count in enumerate(missing) if not count]
     heapify(ready)
@@ -203,7 +203,7 @@ def _by_rank(graph: KernelGraph, rank: Sequence[float]) -> Iterator[int]:
 
 
 def _in_turns(queues: Sequence[Sequence[int]], predecessors: Sequence[Sequence[int]]) -> list[int]:
-    """Launches of the streams in turns, each as far as the launches of the others let it."""
+    """Return the launches of the streams in turns, each as far as the launches of the others let it."""
     order: list[int] = []
     launched: set[int] = set()
     places = [0] * len(queues)
@@ -217,7 +217,7 @@ def _in_turns(queues: Sequence[Sequence[int]], predecessors: Sequence[Sequence[i
 
 
 def _small_first(graph: KernelGraph, shares: Sequence[float]) -> list[int]:
-    """Opara's order of launches."""
+    """Return Opara's order of launches."""
     missing, successors = [len(own) for own in graph.predecessors()], graph.successors()
     ready = [k for k, count in enumerate(missing) if not count]
     order: list[int] = []
@@ -236,6 +236,6 @@ def _small_first(graph: KernelGraph, shares: Sequence[float]) -> list[int]:
 
 
 def _with_exclusive(graph: KernelGraph, assignment: Assignment) -> Assignment:
-    """The same with exclusive kernels on the caller's stream."""
+    """Return the same with exclusive kernels on the caller's stream."""
     streams = zip(graph.kernels, assignment.stream, strict=True)
     return Assignment(assignment.order, [0 if kernel.on_caller else stream for kernel, stream in streams])

@@ -1,4 +1,4 @@
-"""The command line: graphstreams plan | explain | verify | bench | demo."""
+"""Run the command line: graphstreams plan | explain | verify | bench | demo."""
 
 from __future__ import annotations
 
@@ -24,16 +24,19 @@ log = logging.getLogger("graphstreams")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done; 1 races found, or a benchmark in which graphstreams failed or had
-    other bits than serial; 2 bad input, or a graph that had to stay serial where `--strict` asks for more."""
+    """Run one command and return its exit status.
+
+    0: done. 1: races were found, or in a benchmark graphstreams failed or had other bits than serial. 2: bad input, or with
+    `--strict` a graph that had to stay serial.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal's encoding has not every letter of a name
+            stream.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack letters of a name
     arguments = parser().parse_args(argv)
     try:
         status = _COMMANDS[arguments.command](arguments)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a full disk or a closed pipe can still be told
+            sys.stdout.flush()  # here a full disk or a closed pipe can still be reported
         return status
     except Exception as error:
         log.debug("%s failed", arguments.command, exc_info=True)
@@ -108,7 +111,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _streams(arguments: argparse.Namespace) -> dict[str, int]:
-    """The option as far as it is given. Raises ValueError where it is out of range."""
+    """Return the option if it is given. Raises ValueError if it is out of range."""
     from graphstreams.options import Options
 
     return {} if arguments.streams is None else {"streams": Options(streams=arguments.streams).streams}
@@ -122,12 +125,12 @@ def _verify(arguments: argparse.Namespace) -> int:
     try:
         with time_limit(READING_S):
             source = read_text(arguments.wrapper, LARGEST_WRAPPER)
-        importlib.import_module("torch")  # which the proof asks for schemas: to load it is not part of reading
+        importlib.import_module("torch")  # the proof asks it for schemas; loading it does not count as reading
         with time_limit(READING_S + len(source) / READ_PER_S):
             races = verify(source)
-    except Exception as error:  # one that nobody thought of proves nothing either
+    except Exception as error:  # an unexpected one proves nothing either
         known = isinstance(error, ValueError | OSError)
-        # The reason may end in what another error says, and that may say nothing.
+        # The reason may end in another error's text, which may be empty.
         reason = (one_line(error) if known else with_type(error)).rstrip(": ")
         named = reason if isinstance(error, OSError) and error.filename is not None else f"{arguments.wrapper}: {reason}"
         raise ValueError(named) from error
@@ -149,19 +152,20 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.policies is not None and arguments.settings == "default":
         raise ValueError("--policies are played with --settings deterministic or both")
     _check_counts(arguments.rounds, arguments.replays)
-    from graphstreams.benchmark.tables import report
+    from graphstreams.benchmark.report import report
+    from graphstreams.benchmark.results import sound
     from graphstreams.benchmark.variants import BenchmarkSpec
-    from graphstreams.command_line.bench import policies_of, rivals_of, run, sound, tokens_of
+    from graphstreams.command_line.bench import compilers_of, policies_of, run, tokens_of
     from graphstreams.files import make_folder
 
-    batch, rivals, policies = tokens_of(arguments.batch), rivals_of(arguments.rival), policies_of(arguments.policies)
+    batch, compilers, policies = tokens_of(arguments.batch), compilers_of(arguments.rival), policies_of(arguments.policies)
     if arguments.out is not None:
         make_folder(arguments.out)
-    contest = BenchmarkSpec(rivals, policies, _streams(arguments), rounds=arguments.rounds, replays=arguments.replays)
+    spec = BenchmarkSpec(compilers, policies, _streams(arguments), rounds=arguments.rounds, replays=arguments.replays)
     settings = ["deterministic", "default"] if arguments.settings == "both" else [arguments.settings]
-    result = run(arguments.function, batch, settings, contest, arguments.out, _say)
+    result = run(arguments.function, batch, settings, spec, arguments.out, _say)
     print(report(result))
-    return 0 if sound(result) else 1
+    return 0 if sound([row for rows in result["passes"].values() for row in rows]) else 1
 
 
 def _check_counts(rounds: int, replays: int) -> None:

@@ -1,10 +1,28 @@
-"""Every exception that this package raises on purpose, and what each means for the user."""
+"""Every exception that this package raises on purpose: those that reach a user, then those that stages raise to each other."""
 
 from __future__ import annotations
 
 
+class OptionError(ValueError):
+    """Raised by `Options` and the backend for a name or a value that is no option. The message says what would be one."""
+
+
+class ProfileError(ValueError):
+    """Raised if a profile of kernel times can't be read or does not fit the graph.
+
+    The message names the file, if there is one, and the kernel at fault. Correct that entry.
+    """
+
+
+class CannotPlan(ValueError):
+    """Raised by `explain` for something that it can't plan. The message says what to pass instead."""
+
+
 class UnreadableWrapper(ValueError):
-    """The source holds a construct whose effect on memory or streams is not known, so nothing is proved about it."""
+    """Raised by `verify` for a wrapper with a construct whose effect on memory or streams is not known.
+
+    Nothing is proved about such a wrapper. During a compile the graph runs serially.
+    """
 
     def __init__(self, line: int, construct: str) -> None:
         self.line = line
@@ -12,45 +30,43 @@ class UnreadableWrapper(ValueError):
         super().__init__(f"line {line}: {construct}" if line else construct)
 
 
-class Unsupported(Exception):
-    """The graph has to stay serial; the message says why."""
-
-
 class GraphstreamsError(RuntimeError):
-    """Raised with `strict=True` if a graph would run serially; the message names the stage and the reason."""
+    """Raised by the backend for a graph that would run serially, if the option `strict` is set.
 
-
-class CannotPlan(ValueError):
-    """What was given to `explain` is nothing that it plans."""
+    The message names the stage that decided and the reason. Without `strict` it is a warning, and the graph runs serially.
+    """
 
 
 class StaySerial(Exception):
-    """The graph stays serial. `verdict` is "serial" where there is nothing to gain, "refused" where a proof failed."""
+    """Raised by any stage to leave the graph serial.
+
+    `verdict` is "serial" if there is nothing to gain or streams are not supported there, "refused" if a proof failed. Verdict
+    and reason go into the report.
+    """
 
     def __init__(self, verdict: str, reason: str) -> None:
         super().__init__(reason)
         self.verdict = verdict
 
 
-class ProfileError(ValueError):
-    """A profile that cannot be read; the message names the file, if there is one, and the kernel at fault."""
-
-
-class RewriteError(RuntimeError):
-    """The plan cannot be expressed on this graph; the message says why."""
-
-
-class StreamsRemain(RuntimeError):
-    """A graph's streams could not be taken out; the message says why."""
-
-
-class CannotJoin(Exception):
-    """The two bodies cannot stand in one wrapper; the message says why."""
-
-
-class OptionError(ValueError):
-    """A name or value that is not an option; the message says what would be."""
+class Unsupported(Exception):
+    """Raised while a graph is read, if it can't be put on streams. The graph stays serial, and the report says why."""
 
 
 class Unmeasurable(Exception):
-    """The graph's kernels cannot be timed here; the message says why."""
+    """Raised by the autotuner if a graph's kernels can't be timed on the GPU at hand.
+
+    The message says why. Plans are then made from modelled times.
+    """
+
+
+class RewriteError(RuntimeError):
+    """Raised if a plan can't be expressed on its graph. The graph stays serial, and the report says why."""
+
+
+class CannotJoin(Exception):
+    """Raised if a serial and a streamed body can't stand in one wrapper. The graph stays serial, and the report says why."""
+
+
+class StreamsRemain(RuntimeError):
+    """Raised if streams that another pass placed can't be taken out of a graph. The graph runs as that pass left it."""

@@ -1,4 +1,4 @@
-"""Files and folders that a user names: whether they can be read or written, before any work is done for them."""
+"""Read files that a user names, and check before any work is done that others can be written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ LARGEST = 16 * 2**20  # bytes
 def read_text(path: str | os.PathLike[str], largest: int = LARGEST) -> str:
     """Return the text of a file in UTF-8.
 
-    Raises ValueError, without the file's name, if there are more than `largest` bytes or they are no text; OSError as `open`.
+    Raises ValueError, without the file's name, if there are more than `largest` bytes or they are no text; OSError as `open`
+    does.
     """
     with open(path, "rb") as file:
         content = file.read(largest + 1)  # of a device that never ends too
@@ -49,6 +50,6 @@ def check_file(path: Path) -> None:
 
 
 def _try_to_write(folder: Path) -> None:
-    """Permissions don't tell: root has all, and some file systems take no files."""
+    # Permissions don't tell: root has all, and some file systems take no files.
     with tempfile.TemporaryFile(dir=folder):
         pass

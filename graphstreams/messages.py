@@ -1,4 +1,4 @@
-"""One line of text from an error or a value, however long or deep it is."""
+"""Write an error or a value, however long or deep it is, as one line of text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shortened(text: str, longest: int = LONGEST_LINE) -> str:
 
 
 def shown(value: object) -> str:
-    """Return a value as Python writes it, cut where it is long or deep."""
+    """Return a value as Python writes it, cut if it is long or deep."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = 100
     short.maxlong = 40

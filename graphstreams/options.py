@@ -1,4 +1,4 @@
-"""Everything a user can set, in one place."""
+"""Define every option that a user can set, and read options from a mapping or the environment."""
 
 from __future__ import annotations
 
@@ -34,42 +34,31 @@ class Options:
         5,
         int,
         (1, 8),
-        "streams in all, the caller's included, of which a plan takes as many as are best; 1 turns the rewriting off",
+        "the most streams of a plan, the caller's included, of which as many are taken as are best; 1 turns it off",
     )
     costs: str = _field(
-        "auto",
-        str,
-        None,
+        "auto", str, None,
         "where kernel times come from: 'measured' on the GPU at hand, 'roofline', or the path of a profile file (JSON, us); "
-        "'auto': measured where there is a GPU, else roofline",
-    )
+        "'auto': measured if there is a GPU, else roofline",
+    )  # fmt: skip
     search: int = _field(
-        32,
-        int,
-        (0, 10_000),
-        "how many plans to measure on the GPU at hand before one is chosen, most of them the fastest of four in a brief try, "
-        "with no more than 32 plans and 125 kernels; 0 turns it off, and so do costs that are not measured",
-    )
+        32, int, (0, 10_000),
+        "how many plans to measure on the GPU at hand before one is chosen; 0 turns it off, as do costs that aren't measured",
+    )  # fmt: skip
     min_gain: float = _field(
-        0.02,
-        float,
-        (0.0, 1.0),
-        "share of the serial time that a plan has to save to be used: as measured, or where nothing is, as predicted",
-    )
+        0.02, float, (0.0, 1.0),
+        "share of the serial time that a plan has to save, as measured, or as predicted if nothing was measured",
+    )  # fmt: skip
     max_tokens: int | None = _field(
-        None,
-        int,
-        (1, 2**31),
-        "calls whose first matrix product has more rows than this run serially, where that number is dynamic too; None: "
-        "as many as are predicted to gain",
-    )
+        None, int, (1, 2**31),
+        "calls whose first matrix product has more rows than this run serially, also if that number is dynamic; None: as many "
+        "as are predicted, or measured, to gain",
+    )  # fmt: skip
     event_us: float | None = _field(
-        None,
-        float,
-        (0.0, 1000.0),
-        "what a wait for another stream adds, in us; None: 0.2 on the simulator, and "
-        "1.0 in list schedules, which know no contention",
-    )
+        None, float, (0.0, 1000.0),
+        "what a wait for another stream adds, in us; None: 0.2 on the simulator, and 1.0 in list schedules, which know no "
+        "contention",
+    )  # fmt: skip
     max_extra_memory: float = _field(
         0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
     )
@@ -78,7 +67,7 @@ class Options:
     )
     dump: str | None = _field(None, str, None, "directory for the report of every graph, one folder a graph; None: no report")
     strict: bool = _field(
-        False, bool, None, "raise for every graph that would run serially, whatever the reason: too small a gain is one too"
+        False, bool, None, "raise for every graph that would run serially, whatever the reason; too small a gain is one too"
     )
 
     def __post_init__(self) -> None:
@@ -92,12 +81,12 @@ class Options:
 
     @property
     def profile(self) -> str | None:
-        """The path of the profile file that kernel times come from, if any."""
+        """The path of the profile that kernel times come from; None if `costs` names another source."""
         return None if self.costs in COSTS else self.costs
 
     @classmethod
     def from_dict(cls, given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Options:
-        """Options from a mapping, then from the environment, then the defaults.
+        """Return options from a mapping, else from the environment, else their defaults.
 
         Raises OptionError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
         """
@@ -113,7 +102,7 @@ class Options:
 
     @classmethod
     def help(cls) -> str:
-        """One line for each option: name, default, range, meaning."""
+        """Return one line for each option: name, default, range, meaning."""
         return "\n".join(
             f"{field.name} (default {field.default!r}{_range(field)}): {field.metadata['text']}"
             for field in dataclasses.fields(cls)
@@ -121,7 +110,7 @@ class Options:
 
 
 def disabled(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether GRAPHSTREAMS_DISABLE turns everything off. Raises OptionError where it is neither 0 nor 1."""
+    """Return whether GRAPHSTREAMS_DISABLE turns everything off. Raises OptionError if it is neither 0 nor 1."""
     text = (os.environ if environment is None else environment).get(PREFIX + "DISABLE", "")
     return _boolean(PREFIX + "DISABLE", text) if text else False
 

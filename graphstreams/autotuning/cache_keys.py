@@ -1,4 +1,7 @@
-"""What a measured plan depends on, as keys for what is kept on disk. Read in torch 2.15.0: `utils/_config_module.py`."""
+"""Computes the keys of the cache on disk: all that a measured time or plan depends on.
+
+Read in torch 2.15.0: `utils/_config_module.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,31 +17,35 @@ from typing import Any
 import torch
 from torch._inductor import config
 
-from graphstreams.autotuning.benchmark_worker import precisions
+from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 
+LONGEST_TEXT = 500  # characters that a name may stand for; longer texts are replaced by their hash
+
 
 @cache
 def source_hash() -> bytes:
-    """Of every file of this package: another version of it reads, plans and measures otherwise."""
+    """Return the hash of every file of this package, because another version may read, plan and measure otherwise."""
     files = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
 def setting(device: Device) -> str:
-    """What the times of all kernels depend on: device, versions, and how exact library kernels are to be."""
+    """Return what the times of all kernels depend on: device, versions, and the precision of library kernels."""
     return repr((device.name, torch.__version__, torch.version.cuda, _version("triton"), sorted(precisions().items())))
 
 
 def plan_key(reading: Reading, options: Options) -> str:
-    """What the plan of a graph depends on, its device and versions left out: the graph with all sizes, strides and dtypes, the
-    options of the search, every setting of Inductor, and this package."""
+    """Return the key of a graph's plan, to which `setting` adds the device and versions.
+
+    It depends on the graph with all sizes, strides and dtypes, on the options of the search, on every setting of Inductor, and
+    on this package.
+    """
     chosen = (options.streams, options.event_us, options.search, options.priority)
     settings = sorted(config.save_config_portable(ignore_private_configs=False).items())
-    # Not by name: AOTAutograd numbers the graphs of a process.
-    kernels = replace(reading.kernels, name="")
+    kernels = replace(reading.kernels, name="")  # the name depends on how many graphs the process has compiled
     values = [_described(node.meta.get("val")) for node in reading.module.graph.nodes]
     graph = (str(reading.module.graph), values, kernels, chosen, settings, source_hash())
     return hashlib.sha256(repr(graph).encode()).hexdigest()
@@ -59,14 +66,11 @@ def _version(package: str) -> str:
         return "none"
 
 
-LONGEST_TEXT = 500  # characters that a name may stand for; longer texts are replaced by their hash
-
-
 def launch_keys(source: str, lines: Sequence[int], inputs: Mapping[str, str]) -> list[str]:
-    """What decides the time of the launch on each of `lines` of a wrapper: the kernel's source or operator, and its arguments.
+    """Return what decides the time of the launch on each of `lines` of a wrapper: its kernel or operator, and the arguments.
 
     `inputs` describes each input of the wrapper by name: dtype, shape and strides of a tensor, the value of a number. Names
-    of buffers and numbers in names of kernels do not count: equal launches of two graphs have equal keys.
+    of buffers and numbers in names of kernels do not count, so equal launches of two graphs have equal keys.
     """
     reader = _Keys(set(lines), inputs)
     for statement in ast.parse(source).body:
@@ -75,7 +79,7 @@ def launch_keys(source: str, lines: Sequence[int], inputs: Mapping[str, str]) ->
 
 
 class _Keys:
-    """Reads a wrapper from top to bottom; every name stands for the text of what it was made from."""
+    """A reader of a wrapper from top to bottom. Every name stands for the text of what it was made from."""
 
     def __init__(self, lines: set[int], inputs: Mapping[str, str]) -> None:
         self.keys: dict[int, str] = {}
@@ -93,7 +97,7 @@ class _Keys:
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
         if not isinstance(target, ast.Name) or target.id in self._text:
-            return  # inputs are unpacked from `args`; nothing else is bound twice to something else
+            return  # an input, which is unpacked from `args`; no other name is bound to two things
         match value:
             case ast.Call(func=ast.Attribute(attr="triton"), args=[_, ast.Constant(value=str(source)), *_]):
                 self._text[target.id] = source.replace(target.id, "kernel")
@@ -113,5 +117,5 @@ class _Keys:
 
 
 def _shortened(text: str) -> str:
-    """Where each operator takes the result of the one before it twice, texts would double with every step."""
+    """Return `text`, or its hash: if each operator takes the last one's result twice, texts double with every step."""
     return text if len(text) <= LONGEST_TEXT else hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A function captured in a CUDA graph by hand, and what takes values into and out of such a graph."""
+"""Captures functions in CUDA graphs by hand, and copies values into and out of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Within this context no garbage is collected by itself.
+    """Disable automatic garbage collection within this context.
 
-    Generated code that is garbage takes its kernels along, and CUDA ends a capture during which a kernel is unloaded.
+    The kernels of generated code are unloaded with it, and CUDA ends a capture during which a kernel is unloaded.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -25,12 +25,46 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-class Captured:
-    """A function in a CUDA graph, with inputs of its own.
+class CudaGraph:
+    """A captured CUDA graph, and the function that it was captured from, which holds what the graph launches.
 
-    `inputs` stay where they are, and `outputs` until it is captured again: a replay reads the former, writes the latter, and
-    changes what inputs the function changes. `outputs` are the leaves of the function's result. Code that Dynamo has compiled
-    for the function has to stay in Inductor's caches for as long as there are replays.
+    A kernel is unloaded once nothing refers to it (read in triton 3.9.0, `compiler/compiler.py`, and torch 2.15.0,
+    `_inductor/runtime/static_triton_launcher.py`), and CUDA does not promise that a graph keeps it. Small graphs could
+    still be replayed with all their kernels unloaded (H200, driver 580); one process ended in the replay of a large one.
+    """
+
+    def __init__(
+        self, function: Callable[[], Any], stream: torch.cuda.Stream, pool: Any = None, keep_graph: bool = False
+    ) -> None:
+        """Wait for the GPU, and capture what `function` enqueues on `stream`.
+
+        `pool` and `keep_graph` are as for `torch.cuda.CUDAGraph`. Raises what the function or the capture raises.
+        """
+        self.graph = torch.cuda.CUDAGraph(keep_graph=keep_graph)  # the first attribute, so that it goes before its kernels
+        self.function = function
+        torch.cuda.synchronize()
+        with torch.cuda.stream(stream), no_collection():
+            # Other threads, such as those of Inductor's compilation, may use the device meanwhile.
+            self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                function()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # which the interrupted capture raises again
+                    self.graph.capture_end()
+                raise
+            self.graph.capture_end()
+
+    def replay(self) -> None:
+        """Enqueue the graph on the current stream."""
+        self.graph.replay()
+
+
+class CapturedFunction:
+    """A function in a CUDA graph, with inputs and outputs of its own.
+
+    A replay reads `inputs`, changes those that the function changes, and writes `outputs`, the leaves of the function's result.
+    The inputs stay where they are, the outputs until the function is captured again. Code that Dynamo has compiled for the
+    function has to stay in Inductor's caches for as long as there are replays.
     """
 
     def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
@@ -38,9 +72,8 @@ class Captured:
 
         Raises RuntimeError without a GPU, and what the function or the capture raises.
         """
-        self.graph = torch.cuda.CUDAGraph()  # goes first when this goes, before what it launches
         self.function, self.inputs = function, clones(values)
-        # What a library or a wrapper makes for each stream has to be there before the capture, so it is on the same stream.
+        # The calls are on the stream of the capture, because libraries and wrappers keep resources for each stream.
         self._stream = torch.cuda.Stream()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
@@ -50,36 +83,38 @@ class Captured:
         self._capture()
 
     def capture_again(self) -> None:
-        """Let another graph of the same launches take the place of this one, with other `outputs`.
+        """Replace the graph by another capture of the same launches, with other `outputs`.
 
-        Two captures differ in time, where the graph has branches by up to 2 % (H200). Raises what the capture raises.
+        Two captures of a graph with branches differ in time by up to 2 % (H200). Raises what the capture raises.
         """
-        self.outputs: list[Any] = []
-        self.graph = torch.cuda.CUDAGraph()
+        del self.graph, self.outputs  # which frees their memory before the next capture
         self._capture()
 
     def _capture(self) -> None:
-        with no_collection(), torch.cuda.graph(self.graph, stream=self._stream):
-            self.outputs = leaves(self.function(*self.inputs))
+        outputs: list[Any] = []
+        function, inputs = self.function, self.inputs  # by themselves: a reference to `self` would be a cycle
+        torch.cuda.empty_cache()  # the capture cannot use cached memory
+        self.graph = CudaGraph(lambda: outputs.extend(leaves(function(*inputs))), self._stream)
+        self.outputs = outputs
 
     def replay(self) -> None:
         """Enqueue the graph on the current stream."""
         self.graph.replay()
 
     def load(self, values: Sequence[Any]) -> None:
-        """Copy fresh values into the inputs. Raises ValueError where there are more or fewer of them."""
+        """Copy fresh values into the inputs. Raises ValueError for another number of values."""
         copy_into(self.inputs, values)
 
 
 def clones(values: Sequence[Any]) -> list[Any]:
-    """The values, with copies of the tensors among them."""
+    """Return the values, with copies of the tensors among them."""
     return [value.clone() if isinstance(value, torch.Tensor) else value for value in values]
 
 
 def copy_into(targets: Sequence[Any], values: Sequence[Any]) -> None:
     """Copy values into tensors that stay where they are; targets of other types are left alone.
 
-    Raises ValueError where there are more or fewer values than targets.
+    Raises ValueError if there are more or fewer values than targets.
     """
     for target, value in zip(targets, values, strict=True):
         if isinstance(target, torch.Tensor):
@@ -87,22 +122,5 @@ def copy_into(targets: Sequence[Any], values: Sequence[Any]) -> None:
 
 
 def leaves(result: Any) -> list[Any]:
-    """What a nested result holds, in order."""
+    """Return what a nested result holds, in order."""
     return list(torch.utils._pytree.tree_leaves(result))
-
-
-class CudaGraph:
-    """A captured CUDA graph, and the function that it was captured from, which holds what the graph launches.
-
-    A kernel that nothing refers to any more is unloaded (read in triton 3.9.0, `compiler/compiler.py`, and torch 2.15.0,
-    `_inductor/runtime/static_triton_launcher.py`), and CUDA does not say that a graph keeps it. Small graphs were
-    still replayed with all their kernels unloaded (H200, driver 580); one process ended in the replay of a large one.
-    """
-
-    def __init__(self, function: Callable[[], Any], keep_graph: bool) -> None:
-        self.captured = torch.cuda.CUDAGraph(keep_graph=keep_graph)
-        self.function = function
-
-    def replay(self) -> None:
-        """Enqueue the graph on the current stream."""
-        self.captured.replay()

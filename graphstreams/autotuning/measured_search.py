@@ -1,33 +1,32 @@
-"""Search for the plan that is fastest when it is measured; the simulator only proposes which to measure.
+"""Searches for the plan that is fastest when it is measured; the simulator only proposes which plans to measure.
 
-What a search finds grows with the plans that it has seen on the GPU, and the simulator, good at random plans, hardly ranks good
-ones. So of a few proposals the fastest in a brief try is the one that is measured, where the graph is small enough for that.
+What a search finds grows with the number of plans that it has seen on the GPU. The simulator ranks random plans well, but good
+ones hardly at all. So for each plan that is measured a few proposals are screened, if the graph is small enough for that.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.list_schedule import varied_schedule
-from graphstreams.planning.local_search import EVALUATED_KERNELS
-from graphstreams.planning.neighborhood import SearchSpace, Signature, distinct, signature
+from graphstreams.planning.neighborhood import SIMULATED_KERNELS, SearchSpace, Signature, distinct, signature
 from graphstreams.planning.paths import Assignment
 
-Measure = Callable[[Plan], float]
-Fastest = Callable[[Sequence[Plan]], int]
+Measure = Callable[[Plan], float]  # the time of a plan in us
+Screen = Callable[[Sequence[Plan]], int]  # the index of the plan that is fastest in a short benchmark
 
 PROPOSALS = 24  # changes simulated for each that is measured
 PARENTS = 3  # how many of the best measured plans are changed further
-SCREENED = 4  # plans that are tried briefly for each that is measured
+SCREENED = 4  # plans screened for each that is measured
 
 
 @dataclass(frozen=True)
 class MeasuredCandidate:
-    """A plan that was measured: what the simulator said of it, and what it took, in us."""
+    """A plan, and the time in us that was measured of it."""
 
     plan: Plan
     measured_us: float
@@ -40,87 +39,74 @@ def search_by_measuring(
     seed: int = 0,
     first: Sequence[Plan] = (),
     enough: Callable[[], bool] = lambda: False,
-    fastest: Fastest | None = None,
+    screen: Screen | None = None,
 ) -> list[MeasuredCandidate]:
-    """`count` plans, fewer where there are no more or `enough` says so, in the order in which they were measured.
+    """Measure `count` plans, at least one, and return them in the order in which they were measured.
 
-    Those of `first` come first. Then half are list schedules, those for the given times and then for varied times; half are
-    changes of the best plans so far. `measure` returns the time of a plan in us. At least one plan is measured. Where `fastest`
-    is given, it says after a brief try which of at most BRIEFLY plans is the fastest; the others come when no new ones do.
+    They are fewer if there are no more, or once `enough` returns True. Those of `first` come first. Then half are list
+    schedules, those for the given times and then for varied times; half are changes of the best plans so far. If `screen` is
+    given, it chooses each plan among up to SCREENED; the others are proposed again when no new ones come.
     """
-    search = _Measuring(space, measure, random.Random(seed), count, enough, fastest)
-    listed = sorted(space.starts, key=search.predicted)[: max(1, count // 4)]
+    search = _MeasuredSearch(space, measure, count, random.Random(seed), enough, screen)
+    listed = sorted(space.initial, key=space.makespan)[: max(1, count // 4)]
     for assignment in (*map(assignment_of, first), *listed):
         search.measure([assignment])
     if space.streams > 1 and space.free:
-        search.fill(search.varied, (count + 1) // 2)
-        search.fill(search.changed, count)
-    return [result for _, result in search.tried]
+        search.fill(search.varied_schedule, (count + 1) // 2)
+        search.fill(search.neighbor, count)
+    return [candidate for _, candidate in search.measured]
 
 
-class _Measuring:
+@dataclass
+class _MeasuredSearch:
     """A measured search while it runs."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        measure: Measure,
-        rng: random.Random,
-        count: int,
-        enough: Callable[[], bool],
-        fastest: Fastest | None,
-    ) -> None:
-        self._space, self._measure, self._dice, self._count, self._enough = space, measure, rng, count, enough
-        self._fastest = fastest or (lambda plans: 0)
-        self._proposals = min(PROPOSALS, max(1, EVALUATED_KERNELS // max(1, len(space.us))))
-        self._drawn = min(SCREENED, self._proposals) if fastest else 1
-        self._seen: set[Signature] = set()  # plans that were measured
-        self._passed_over: set[Signature] = set()  # plans that were drawn, most of them beside the one that was measured
-        self.tried: list[tuple[Assignment, MeasuredCandidate]] = []
-        self._parents: list[Assignment] = []
-
-    def predicted(self, assignment: Assignment) -> float:
-        return self._space.simulate(assignment).makespan
+    space: SearchSpace
+    measure_plan: Measure
+    count: int
+    rng: random.Random
+    enough: Callable[[], bool]
+    screen: Screen | None
+    measured: list[tuple[Assignment, MeasuredCandidate]] = field(default_factory=list)
+    parents: list[tuple[Assignment, MeasuredCandidate]] = field(default_factory=list)  # the fastest of them, in order
+    seen: set[Signature] = field(default_factory=set)  # plans that were measured
+    passed_over: set[Signature] = field(default_factory=set)  # plans that were screened, whether or not they were measured
 
     def _ended(self, count: int) -> bool:
-        return len(self.tried) >= min(count, self._count) or (bool(self.tried) and self._enough())
+        return len(self.measured) >= min(count, self.count) or (bool(self.measured) and self.enough())
 
     def measure(self, assignments: Sequence[Assignment]) -> None:
-        """Measure the fastest of a few plans, of those that were not measured before, unless the search has ended."""
-        fresh = [assignment for assignment in distinct(assignments) if signature(assignment) not in self._seen]
-        if not fresh or self._ended(self._count):
+        """Measure the fastest of a few plans that have not been measured, unless the search has ended."""
+        fresh = [assignment for assignment in distinct(assignments) if signature(assignment) not in self.seen]
+        if not fresh or self._ended(self.count):
             return
-        plans = [self._space.plan(assignment) for assignment in fresh]
-        chosen = self._fastest(plans) if len(plans) > 1 else 0
-        plan, assignment = plans[chosen], fresh[chosen]
-        self._passed_over.update(map(signature, fresh))
-        self._seen.add(signature(assignment))
-        self.tried.append((assignment, MeasuredCandidate(plan, self._measure(plan))))
-        self._parents = self._best()
+        plans = [self.space.plan(assignment) for assignment in fresh]
+        chosen = self.screen(plans) if self.screen and len(plans) > 1 else 0
+        self.passed_over.update(map(signature, fresh))
+        self.seen.add(signature(fresh[chosen]))
+        self.measured.append((fresh[chosen], MeasuredCandidate(plans[chosen], self.measure_plan(plans[chosen]))))
+        self.parents = sorted(self.measured, key=lambda entry: entry[1].measured_us)[:PARENTS]
 
     def fill(self, propose: Callable[[], Assignment], count: int) -> None:
         """Measure proposals until `count` plans are measured, or no new ones come."""
+        proposals = min(PROPOSALS, max(1, SIMULATED_KERNELS // max(1, len(self.space.us))))
         while not self._ended(count):
-            proposed = distinct([propose() for _ in range(self._proposals)])
-            left = [assignment for assignment in proposed if signature(assignment) not in self._seen]
-            fresh = [assignment for assignment in left if signature(assignment) not in self._passed_over] or left
+            proposed = distinct([propose() for _ in range(proposals)])
+            left = [assignment for assignment in proposed if signature(assignment) not in self.seen]
+            fresh = [assignment for assignment in left if signature(assignment) not in self.passed_over] or left
             if not fresh:
                 return
-            fresh.sort(key=self.predicted)
-            # Not always the simulator's first choice: it does not know what decides between good plans.
-            self.measure([self._draw(fresh) for _ in range(min(self._drawn, len(fresh)))])
+            fresh.sort(key=self.space.makespan)
+            # Not always the simulator's first choice, because it does not know what decides between good plans.
+            self.measure([self._draw(fresh) for _ in range(min(SCREENED if self.screen else 1, len(fresh)))])
 
     def _draw(self, ranked: list[Assignment]) -> Assignment:
-        return ranked.pop(min(int(self._dice.expovariate(0.5)), len(ranked) - 1))
+        return ranked.pop(min(int(self.rng.expovariate(0.5)), len(ranked) - 1))
 
-    def varied(self) -> Assignment:
-        space = self._space
-        return varied_schedule(space.graph, space.us, space.streams, space.event_us, self._dice)
+    def varied_schedule(self) -> Assignment:
+        space = self.space
+        return varied_schedule(space.graph, space.us, space.streams, space.event_us, self.rng)
 
-    def changed(self) -> Assignment:
-        parent = self._parents[min(int(self._dice.expovariate(1.5)), len(self._parents) - 1)]
-        return self._space.changed(parent, self._dice)
-
-    def _best(self) -> list[Assignment]:
-        """The plans to change, the fastest first."""
-        return [assignment for assignment, _ in sorted(self.tried, key=lambda entry: entry[1].measured_us)[:PARENTS]]
+    def neighbor(self) -> Assignment:
+        parent, _ = self.parents[min(int(self.rng.expovariate(1.5)), len(self.parents) - 1)]
+        return self.space.random_neighbor(parent, self.rng)

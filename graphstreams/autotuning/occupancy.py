@@ -1,7 +1,7 @@
-"""How much of a GPU the kernels of a captured CUDA graph fill, asked of the driver.
+"""Asks the driver how much of a GPU the kernels of a captured CUDA graph fill.
 
-From the nodes of the graph: every kernel's grid, block and shared memory, those of libraries included, and how many of its
-blocks fit on one SM (`cuOccupancyMaxActiveBlocksPerMultiprocessor`). Structures and attributes: CUDA driver API 12, `cuda.h`.
+The nodes of the graph give every kernel's grid, block and shared memory, also for libraries' kernels, and
+`cuOccupancyMaxActiveBlocksPerMultiprocessor` how many of its blocks fit on one SM. Structures: CUDA driver API 12, `cuda.h`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _KERNEL_NODE = 0  # CU_GRAPH_NODE_TYPE_KERNEL
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """The thread blocks of one kernel: how many there are, and how many the whole GPU holds at once."""
+class Occupancy:
+    """The thread blocks of one launch: how many there are, and how many the whole GPU holds at once."""
 
     count: int
     at_once: int
 
     @property
     def share(self) -> float:
-        """The part of the GPU that they fill, at most 1."""
+        """The share of the GPU's block slots that they fill, at most 1."""
         return min(1.0, self.count / max(1, self.at_once))
 
 
 class _KernelNodeParams(ctypes.Structure):
-    """CUDA_KERNEL_NODE_PARAMS_v2."""
+    """The driver's CUDA_KERNEL_NODE_PARAMS_v2."""
 
     _fields_ = [
         ("func", ctypes.c_void_p),
@@ -45,13 +45,13 @@ class _KernelNodeParams(ctypes.Structure):
     ]
 
 
-def blocks_of_graph(graph: torch.cuda.CUDAGraph) -> list[Blocks]:
-    """The blocks of each kernel of a graph that was captured with `keep_graph=True`, in the order of its nodes.
+def blocks_of_graph(graph: torch.cuda.CUDAGraph) -> list[Occupancy]:
+    """Return the blocks of each kernel of a graph that was captured with `keep_graph=True`, in the order of its nodes.
 
-    Raises RuntimeError where the driver does not tell.
+    Raises RuntimeError if the driver does not tell.
     """
     sms = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-    return [_blocks(parameters, sms) for parameters in _kernel_nodes(ctypes.c_void_p(graph.raw_cuda_graph()))]
+    return [_occupancy(parameters, sms) for parameters in _kernel_nodes(ctypes.c_void_p(graph.raw_cuda_graph()))]
 
 
 def _kernel_nodes(graph: ctypes.c_void_p) -> Iterator[_KernelNodeParams]:
@@ -68,7 +68,7 @@ def _kernel_nodes(graph: ctypes.c_void_p) -> Iterator[_KernelNodeParams]:
             yield parameters
 
 
-def _blocks(parameters: _KernelNodeParams, sms: int) -> Blocks:
+def _occupancy(parameters: _KernelNodeParams, sms: int) -> Occupancy:
     cuda, function, per_sm = driver(), ctypes.c_void_p(parameters.func), ctypes.c_int()
     if not function.value:
         check(cuda.cuKernelGetFunction(ctypes.byref(function), ctypes.c_void_p(parameters.kern)), "tell a kernel's function")
@@ -77,4 +77,4 @@ def _blocks(parameters: _KernelNodeParams, sms: int) -> Blocks:
         ctypes.byref(per_sm), function, ctypes.c_int(threads), ctypes.c_size_t(parameters.shared_bytes)
     )
     check(status, "tell how many blocks fit on an SM")
-    return Blocks(parameters.grid[0] * parameters.grid[1] * parameters.grid[2], per_sm.value * sms)
+    return Occupancy(parameters.grid[0] * parameters.grid[1] * parameters.grid[2], per_sm.value * sms)

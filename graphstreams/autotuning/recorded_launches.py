@@ -1,8 +1,8 @@
-"""The launches of a serial wrapper as functions that can be called again, in any order and on any stream.
+"""Turns the launches of a serial wrapper into functions that can be called again, in any order and on any stream.
 
 The source of the wrapper is changed in three ways before it runs once: every launch goes through a recorder, nothing is
-freed, and a launch asks for the current stream when it is called. What a launch reads and writes therefore stays where
-it is for as long as the launches are held. Read in torch 2.15.0: `_inductor/codegen/wrapper.py`.
+freed, and a launch asks for the current stream when it is called. So what a launch reads and writes stays where it is for as
+long as the launches are held. Read in torch 2.15.0: `_inductor/codegen/wrapper.py`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
 
-Launch = Callable[[], Any]
+RecordedLaunch = Callable[[], Any]
 Item = TypeVar("Item")
 
 _RECORD = "_graphstreams_record"
 
 
-def record_launches(source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any]) -> list[Launch]:
-    """Run the wrapper `source` once and return the launches that stand on `lines`, in that order.
+def record_launches(
+    source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any]
+) -> list[RecordedLaunch]:
+    """Run the wrapper `source` once and return the launches on its `lines`, in that order.
 
-    `constants` are the tensors that Inductor puts into the module, `arguments` those of its `call`; inputs that the graph
-    mutates are mutated, now and whenever a launch that does so is called. Raises ValueError where a line holds no launch.
+    `constants` are the tensors that Inductor puts into the module, `arguments` those of its `call`. Inputs that the graph
+    mutates are mutated now, and again by each call of a launch that does so. Raises ValueError if a line holds no launch.
     """
-    launches: list[Launch] = []
+    launches: list[RecordedLaunch] = []
 
-    def record(launch: Launch) -> Any:
+    def record(launch: RecordedLaunch) -> Any:
         launches.append(launch)
         return launch()
 
@@ -42,7 +44,7 @@ def record_launches(source: str, lines: Sequence[int], constants: Mapping[str, A
     vars(module).update(constants)
     vars(module)[_RECORD] = record
     module.call(list(arguments))
-    # The launches refer to the module, which otherwise refers to them: buffers would wait for a garbage collection.
+    # The launches refer to the module. If it referred to them, their buffers would stay until the next garbage collection.
     del vars(module)[_RECORD]
     if len(launches) != len(lines):
         raise ValueError(f"the wrapper made {len(launches)} launches, {len(lines)} were expected")
@@ -50,7 +52,7 @@ def record_launches(source: str, lines: Sequence[int], constants: Mapping[str, A
 
 
 def by_kernel(of_launches: Sequence[Item], kernel_of_launch: Sequence[int], kernels: int) -> list[list[Item]]:
-    """What there is of each launch, in lists by kernel id. Raises ValueError where launches and kernels do not match."""
+    """Return the items of launches in lists by kernel id. Raises ValueError if launches and items are not equally many."""
     found: list[list[Item]] = [[] for _ in range(kernels)]
     for kernel, item in zip(kernel_of_launch, of_launches, strict=True):
         found[kernel].append(item)
@@ -58,7 +60,7 @@ def by_kernel(of_launches: Sequence[Item], kernel_of_launch: Sequence[int], kern
 
 
 class _Recorder(ast.NodeTransformer):
-    """Rewrites the body of a wrapper's `call`."""
+    """A pass that rewrites the body of a wrapper's `call`."""
 
     def __init__(self, lines: set[int]) -> None:
         self._lines = lines
@@ -90,7 +92,7 @@ class _Recorder(ast.NodeTransformer):
         return node
 
     def _bound(self, call: ast.Call) -> ast.Lambda:
-        """`call` as a function that holds the values which its names have now, but asks for the stream when called."""
+        """Return `call` as a function that holds the values which its names have now, but asks for the stream when called."""
         body = _Substitute(self._raw_streams).visit(call)
         names = sorted({n.id for n in ast.walk(body) if isinstance(n, ast.Name)} & self._locals)
         arguments = ast.arguments([], [ast.arg(n) for n in names], None, [], [], None, [ast.Name(n, ast.Load()) for n in names])
@@ -98,6 +100,8 @@ class _Recorder(ast.NodeTransformer):
 
 
 class _Substitute(ast.NodeTransformer):
+    """A pass that replaces names by expressions."""
+
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
         self._values = values
 

@@ -1,16 +1,18 @@
-"""Inputs for measuring, where the real ones are not known: their layout is what decides the time of most kernels."""
+"""Makes inputs to measure with if the real ones are not known: their layout decides the time of most kernels."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A tensor without its values. Plain data, but for names that JSON can hold."""
+    """A tensor without its values, as plain data."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -18,28 +20,44 @@ class Layout:
     device: str  # "cuda:0"
 
     @staticmethod
-    def of(value: torch.Tensor, shape: tuple[int, ...], strides: tuple[int, ...]) -> Layout:
-        """The layout of `value`, a fake tensor perhaps, at other sizes."""
+    def of(value: torch.Tensor, sizes: Mapping[str, int] | None = None) -> Layout:
+        """Return the layout of `value`, which may be a fake tensor; `sizes` as for `concrete`."""
+        shape, strides = (tuple(concrete(size, sizes) for size in of) for of in (value.shape, value.stride()))
         return Layout(shape, strides, str(value.dtype).removeprefix("torch."), str(value.device))
 
-    def make(self) -> torch.Tensor:
-        """Normal random numbers, the same each time; zeros for integers, a valid index wherever there is one."""
-        dtype = getattr(torch, self.dtype)
-        made = torch.empty_strided(self.shape, self.strides, dtype=dtype, device=self.device)
-        if dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-            # From a generator of its own: the caller's random numbers stay what they are without a compile.
-            return made.normal_(generator=torch.Generator(made.device).manual_seed(0))
-        return made.zero_()
+    def empty(self) -> torch.Tensor:
+        """Return a tensor without initialized values."""
+        return torch.empty_strided(self.shape, self.strides, dtype=getattr(torch, self.dtype), device=self.device)
+
+    def synthesize(self) -> torch.Tensor:
+        """Return normal random numbers, each time the same; zeros for integers, which are valid indices if there are any."""
+        value = self.empty()
+        if value.dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+            # From a generator of its own, because a compile must not change the caller's random numbers.
+            return value.normal_(generator=torch.Generator(value.device).manual_seed(0))
+        return value.zero_()
 
 
-def described(argument: Any) -> Any:
-    """What JSON can hold of an argument: a number, or the layout of a tensor."""
+def concrete(size: Any, sizes: Mapping[str, int] | None = None) -> Any:
+    """Return the number that a size stands for in the example, or with other values for some dynamic sizes."""
+    if not isinstance(size, torch.SymInt | torch.SymFloat):
+        return size
+    if not sizes or not isinstance(size, torch.SymInt):
+        return size.node.hint
+    expression, shape_env = size.node.expr, size.node.shape_env
+    assert shape_env is not None
+    known = {s: sizes.get(str(s), shape_env.backed_var_to_val.get(s)) for s in expression.free_symbols}
+    return int(expression.xreplace({symbol: sympy.Integer(value) for symbol, value in known.items()}))
+
+
+def describe(argument: Any) -> Any:
+    """Return what JSON can hold of an argument: a number, or the fields of a layout."""
     return vars(argument) if isinstance(argument, Layout) else argument
 
 
-def made(description: Any) -> Any:
-    """The argument that `described` described, made up."""
+def synthesize(description: Any) -> Any:
+    """Return the argument that `describe` described, with synthetic values for a tensor."""
     if not isinstance(description, dict):
         return description
     shape, strides = tuple(description["shape"]), tuple(description["strides"])
-    return Layout(shape, strides, description["dtype"], description["device"]).make()
+    return Layout(shape, strides, description["dtype"], description["device"]).synthesize()

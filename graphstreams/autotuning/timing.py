@@ -1,10 +1,11 @@
-"""TODO."""
+"""Times functions and CUDA graphs on the GPU at hand, always in turns: a clock that drifts does so for all of them."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -12,17 +13,18 @@ import torch
 from graphstreams.autotuning.cuda_graph import CudaGraph
 
 DISCARDED = 2  # rounds before those that count
+CAPTURES = 3  # captures of each graph if its time decides
+ROUNDS, LONG_ROUNDS = 5, 11  # for one of several captures, and for an only one
 
-
-CAPTURES = 3  # of each graph where a time decides
+_Timer = Callable[[Callable[[], Any], int], float]  # us of so many calls
 
 
 def times_in_turns(
     functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = DISCARDED
 ) -> list[list[float]]:
-    """Samples of the time of one call of each function in us, one a round, measured in turns with CUDA events.
+    """Return samples of the time of one call of each function in us, one a round, measured with CUDA events.
 
-    As many rounds as `discarded` says go before and do not count.
+    A sample is the mean of `repeats` calls. `discarded` rounds before the first do not count.
     """
     return _in_turns(functions, rounds, repeats, discarded, _device_us)
 
@@ -30,28 +32,19 @@ def times_in_turns(
 def host_times_in_turns(
     functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = DISCARDED
 ) -> list[list[float]]:
-    """As `times_in_turns`, but of the host until a call returns, when its kernels may still run.
+    """Return samples as `times_in_turns` does, but of the host's time until a call returns, whose kernels may still run.
 
-    The GPU has nothing to do when the calls of a sample begin. With more than about a thousand launches in all of them the host
-    would wait until the GPU has taken some.
+    The GPU is idle when the calls of a sample begin. The calls of one sample should make less than about a thousand launches,
+    because with more the host waits until the GPU has taken some.
     """
     return _in_turns(functions, rounds, repeats, discarded, _host_us)
 
 
 def _in_turns(
-    functions: Sequence[Callable[[], Any]],
-    rounds: int,
-    repeats: int,
-    discarded: int,
-    us_of: Callable[[Callable[[], Any], int], float],
+    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int, us_of: _Timer
 ) -> list[list[float]]:
-    samples: list[list[float]] = [[] for _ in functions]
-    for current in range(rounds + discarded):
-        for function, own in zip(functions, samples, strict=True):
-            us = us_of(function, repeats)
-            if current >= discarded:
-                own.append(us / repeats)
-    return samples
+    found = [[us_of(function, repeats) / repeats for function in functions] for _ in range(rounds + discarded)]
+    return [list(samples) for samples in zip(*found[discarded:], strict=True)]
 
 
 def _device_us(function: Callable[[], Any], repeats: int) -> float:
@@ -73,23 +66,50 @@ def _host_us(function: Callable[[], Any], repeats: int) -> float:
 
 
 def medians_in_turns(graphs: Sequence[CudaGraph], rounds: int = 7, repeats: int = 10) -> list[float]:
-    """The median time of one replay of each graph in us."""
+    """Return the median time of one replay of each graph in us."""
     return [statistics.median(own) for own in times_in_turns([graph.replay for graph in graphs], rounds, repeats)]
 
 
 def means_over_captures(
-    captured: Sequence[Callable[[], CudaGraph]],
+    captures: Sequence[Callable[[], CudaGraph]],
     rounds: int,
     repeats: int,
-    captures: int = CAPTURES,
+    count: int = CAPTURES,
     enough: Callable[[], bool] = lambda: False,
 ) -> list[float]:
-    """The time in us of one replay of what each function captures: medians in turns, and their mean over a few captures.
+    """Return the time in us of one replay of what each function captures: the mean of medians over `count` captures.
 
-    Two captures of the same launches differ by up to 2 % where there are branches (H200), more than good plans from each other.
-    Of `captures` there are fewer, but one at least, where `enough` says so.
+    Two captures of the same launches differ by up to 2 % if there are branches (H200), which is more than good plans differ.
+    There is one capture at least, and no further one once `enough` returns True.
     """
     found: list[list[float]] = []
-    while not found or (len(found) < captures and not enough()):
-        found.append(medians_in_turns([capture() for capture in captured], rounds, repeats))
+    while not found or (len(found) < count and not enough()):
+        found.append(medians_in_turns([capture() for capture in captures], rounds, repeats))
     return [statistics.fmean(own) for own in zip(*found, strict=True)]
+
+
+def means_within(seconds: float, captures: Sequence[Callable[[], CudaGraph]], replay_us: float) -> list[float]:
+    """Return times as `means_over_captures` does, in about `seconds` if replays take about `replay_us` us.
+
+    Slow replays are repeated less often, and slow replays or captures are captured less often.
+    """
+    count = repeats_within(seconds, replay_us, len(captures) * (ROUNDS + DISCARDED), CAPTURES)
+    rounds = ROUNDS if count > 1 else LONG_ROUNDS
+    repeats = repeats_within(seconds, replay_us, count * len(captures) * (rounds + DISCARDED), 20)
+    ends = time.monotonic() + seconds
+    return means_over_captures(captures, rounds, repeats, count, lambda: time.monotonic() > ends)
+
+
+def repeats_within(seconds: float, us: float, calls: int, most: int) -> int:
+    """Return how often each of `calls` calls that take `us` us can be repeated in `seconds`, from once to `most` times."""
+    return max(1, min(most, int(seconds * 1e6 / (us * calls))))
+
+
+def intervals_in_replays(graph: CudaGraph, events: Sequence[torch.cuda.Event], replays: int) -> list[float]:
+    """Return the median time in us between each two successive events that `graph` records, over `replays` replays."""
+    samples = []
+    for _ in range(replays + 3):  # of which the first three do not count
+        graph.replay()
+        torch.cuda.synchronize()
+        samples.append([earlier.elapsed_time(later) * 1000 for earlier, later in pairwise(events)])
+    return [statistics.median(own) for own in zip(*samples[3:], strict=True)]

@@ -1,5 +1,5 @@
-"""Ways to put one module on streams against serial Inductor on a GPU, in one run and in turns.
+"""One benchmark of ways to run a module on a GPU: their bits against serial Inductor's, and their times, measured in turns.
 
-What is not graphstreams comes from outside: a rival is a function that compiles the module in its own way, a policy one that
-places the kernels of a graph. Policies are played on the kernels of the serial graph; nothing is compiled for them.
+Ways other than graphstreams come from the caller: a compiler compiles the module in its own way, a policy puts the kernels of
+a graph on streams. Policies are replayed on the kernels of the serial graph; nothing is compiled for them.
 """

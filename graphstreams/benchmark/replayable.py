@@ -1,4 +1,4 @@
-"""The kernels of a module on the GPU at hand, to be played in any order: for benchmarks and calibration."""
+"""Compile the kernels of a module's serial graphs for the GPU at hand, to be replayed in any order."""
 
 from __future__ import annotations
 
@@ -15,42 +15,44 @@ from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.inductor.compile import PostGradBackend
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.reading import Reading
-from graphstreams.pipeline.run import read_graph
+from graphstreams.pipeline.preconditions import read_graph
 from graphstreams.reading.naming import inputs_by_position
 
 
 @dataclass(frozen=True)
-class Playable:
-    """One graph: what was read of it, and its compiled kernels."""
+class ReplayableGraph:
+    """A graph that was read, and its compiled kernels."""
 
     reading: Reading
-    player: KernelReplayer
+    replayer: KernelReplayer
 
     @property
     def graph(self) -> KernelGraph:
+        """Return the kernels and their dependences."""
         return self.reading.kernels
 
     @property
     def order(self) -> list[int]:
-        """Kernel ids in the order of the serial code."""
+        """Return the kernel ids in the order of the serial code."""
         return self.reading.kernel_order
 
 
-def player_of(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Playable]:
-    """The graphs of `module(*inputs)`, largest first, their kernels compiled by Inductor and run once on the real inputs.
+def replayable_graphs(module: torch.nn.Module, inputs: Sequence[Any]) -> list[ReplayableGraph]:
+    """Return the graphs of `module(*inputs)`, largest first, their kernels compiled and run once on the real inputs.
 
-    Needs a CUDA device. Raises Unmeasurable where kernels cannot be repeated.
+    Needs a CUDA device, and clears what Dynamo has compiled. Raises Unmeasurable if kernels can't be repeated.
     """
-    found: list[Playable] = []
+    found: list[ReplayableGraph] = []
 
     def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
         reading = read_graph(gm, f"graph {len(found)}", names)
         code = CompiledSerialGraph(reading)
         with unset_fake_temporarily():
-            found.append(Playable(reading, code.player(code.arguments(inputs_by_position(reading.module, values)))))
+            arguments = code.arguments(inputs_by_position(reading.module, values))
+            found.append(ReplayableGraph(reading, code.replayer(arguments)))
 
     torch.compiler.reset()
     with torch.no_grad():
         torch.compile(module, backend=PostGradBackend(visit))(*inputs)
     torch.compiler.reset()
-    return sorted(found, key=lambda playable: -len(playable.reading.order))
+    return sorted(found, key=lambda replayable: -len(replayable.reading.order))

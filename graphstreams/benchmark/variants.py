@@ -1,4 +1,4 @@
-"""Who takes part in a contest: serial Inductor, graphstreams, and what others bring to put a module on streams."""
+"""The data of a benchmark: which variants of a module to run, how often, and a record of each."""
 
 from __future__ import annotations
 
@@ -11,31 +11,32 @@ from typing import Any
 
 import torch
 
-from graphstreams.autotuning.cuda_graph import Captured, clones, leaves
+from graphstreams.autotuning.cuda_graph import CapturedFunction, CudaGraph, clones, leaves
+from graphstreams.benchmark.replayable import ReplayableGraph
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.planning.paths import Assignment
 
 Function = Callable[..., Any]
 Settings = Mapping[str, Any]  # of Inductor
 Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
-Maker = Callable[[torch.nn.Module, Settings], Function]  # compiles a module in a rival's way
-# The graph, the us of each kernel and the largest share of the GPU that a launch of it takes, from 0 to 1. The order of the
-# assignment is that of the launches.
+Compiler = Callable[[torch.nn.Module, Settings], Function]
+# The graph, the us of each kernel, and the largest share of the GPU that a launch of it takes, from 0 to 1. Kernels are
+# launched in the order of the assignment.
 Policy = Callable[[KernelGraph, Sequence[float], Sequence[float]], Assignment]
 
-SERIAL, OURS, PLAYED = "serial", "graphstreams", "played"  # names of rivals, or what they begin with
-VARIANTS: dict[str, dict[str, Any]] = {
+SERIAL, OURS, REPLAYED = "serial", "graphstreams", "played"  # names of variants, or what they begin with
+OWN_VARIANTS: dict[str, dict[str, Any]] = {  # options of graphstreams by the variant's name
     "roofline": {"costs": "roofline", "search": 0},
     "measured": {"costs": "measured", "search": 0},
     "search": {"costs": "measured"},
 }
 
 
-class CompiledVariant(Captured):
+class CompiledVariant(CapturedFunction):
     """A compiled function with inputs of its own, as a CUDA graph and launched by the host."""
 
     def __init__(self, function: Function, values: Sequence[Any]) -> None:
-        """`values` are cloned. Raises what compiling, running or capturing the function raises."""
+        """Compile, call and capture `function` on clones of `values`. Raises what these raise."""
         function(*clones(values))  # compiles, on the stream that the program is on
         super().__init__(function, values)
 
@@ -44,7 +45,7 @@ class CompiledVariant(Captured):
         self.function(*self.inputs)
 
     def results(self, values: Sequence[Any], direct: bool = False) -> list[Any]:
-        """Outputs and changed inputs on fresh inputs. A later call overwrites those of a graph."""
+        """Return outputs and changed inputs on fresh inputs. A later replay overwrites those of a replay."""
         self.load(values)
         if direct:
             return [*leaves(self.function(*self.inputs)), *self.inputs]
@@ -54,36 +55,39 @@ class CompiledVariant(Captured):
 
 @dataclass(frozen=True)
 class BenchmarkSpec:
-    """Who takes part beside serial Inductor and graphstreams, and how often each is run."""
+    """The variants to run beside serial Inductor, and how often to run them."""
 
-    makers: Mapping[str, Maker] = field(default_factory=dict)  # by the rival's name: "group" or "group: variant"
-    policies: Mapping[str, Policy] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)  # of graphstreams, under each of VARIANTS
-    told: Callable[[KernelGraph, Assignment], Mapping[str, Any]] = lambda graph, assignment: {}  # kept of each assignment
+    compilers: Mapping[str, Compiler] = field(default_factory=dict)  # by the variant's name: "group" or "group: variant"
+    policies: Mapping[str, Policy] | None = None  # None: no plan is replayed on the kernels of the serial graph
+    options: Mapping[str, Any] = field(default_factory=dict)  # of graphstreams, in each of `own`
+    describe: Callable[[KernelGraph, Assignment], Mapping[str, Any]] = lambda graph, assignment: {}  # kept of each assignment
     rounds: int = 40  # of timing
     replays: int = 50  # whose bits are compared
+    direct_runs: int = 5  # launched by the host, whose bits are compared; no more than replays
+    reduce_overhead_runs: int = 0  # of Inductor's own CUDA graphs, whose bits are compared
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: OWN_VARIANTS)
 
 
 @dataclass
 class WorkloadRun:
-    """All that is timed in turns for one workload, and what is known of each rival."""
+    """The variants of one workload, and a record of what is known of each."""
 
-    rivals: dict[str, dict[str, Any]] = field(default_factory=lambda: {SERIAL: {}})
+    records: dict[str, dict[str, Any]] = field(default_factory=lambda: {SERIAL: {}})
     compiled: dict[str, CompiledVariant] = field(default_factory=dict)
-    played: dict[str, Callable[[], Any]] = field(default_factory=dict)  # what captures each as a CUDA graph
-    playable: Any = None  # the serial graph's kernels, with the memory that the played graphs use
+    replayed: dict[str, Callable[[], CudaGraph]] = field(default_factory=dict)  # what captures each plan
+    serial_graph: ReplayableGraph | None = None  # holds the memory that replayed plans use
 
     def drop_failed(self) -> None:
-        """Go on without the rivals that failed. Raises RuntimeError where serial did."""
-        if reason := self.rivals[SERIAL].get("failed"):
+        """Go on without the variants that failed. Raises RuntimeError if serial failed."""
+        if reason := self.records[SERIAL].get("failed"):
             raise RuntimeError(reason)
-        self.compiled = {name: each for name, each in self.compiled.items() if "failed" not in self.rivals[name]}
-        self.played = {name: each for name, each in self.played.items() if "failed" not in self.rivals[name]}
+        self.compiled = {name: each for name, each in self.compiled.items() if "failed" not in self.records[name]}
+        self.replayed = {name: each for name, each in self.replayed.items() if "failed" not in self.records[name]}
 
     @contextmanager
-    def entry(self, name: str) -> Iterator[dict[str, Any]]:
-        """The record of a rival. What fails in here is written there, and the others go on."""
-        record = self.rivals.setdefault(name, {})
+    def record(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the record of a variant; an error in this context is written there, and the other variants go on."""
+        record = self.records.setdefault(name, {})
         started = time.perf_counter()
         try:
             yield record

@@ -1,4 +1,4 @@
-"""From kernels that were timed to the parameters of the roofline: robust coordinate descent. Pure Python, deterministic."""
+"""Fit the parameters of the roofline to timed kernels by robust coordinate descent. Pure Python, deterministic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from graphstreams.ir.devices import Device
 Values = dict[str, float]  # parameters by a name such as "floors.gemm"
 Move = dict[str, int]  # by which power of one factor each parameter is multiplied
 
-# Where each fit starts, and what stands for parameters that no sample depends on: fitted by hand to the kernels of V3.2
+# Each fit starts here, and parameters that no sample depends on keep these values. Fitted by hand to the kernels of V3.2
 # decode layers on one H200 inside CUDA graphs. aten.topk selects in one block per row, the others sort.
 BY_HAND = Calibration(
     device="NVIDIA H200",
@@ -28,16 +28,15 @@ BY_HAND = Calibration(
     bandwidth_share=0.8,
     flops_share=1.0,
     serial={"topk": (22.0, 0.0), "sort": (25.0, 0.0), "kthvalue": (25.0, 0.0), "nonzero": (15.0, 0.0)},
-    event_us=1.0,
     kernels=0,
     error=0.0,
 )
 
-ROUNDING = 0.05  # logarithm of predicted over measured time up to which errors count as squares; larger count as they are
+ROUNDING = 0.05  # logarithm of predicted over measured time up to which errors count as squares; larger ones count linearly
 SMALLEST = 0.01  # us, of a parameter that starts at 0
 FIRST_STEP, LAST_STEP = 0.5, 5e-4  # of the logarithm of a parameter
 MOST_ROUNDS = 300
-NOTHING = 1e-9  # less than this is no difference
+NOTHING = 1e-9  # the largest difference of losses that does not count
 LATENCIES = ("latency.gemm", "latency.other")
 
 
@@ -46,12 +45,11 @@ def fit(
     device: Device,
     date: str | None = None,
     versions: Mapping[str, str] | None = None,
-    event_us: float | None = None,
 ) -> Calibration:
-    """The parameters with which the roofline of `device` comes nearest to the samples, by the logarithm of time.
+    """Return the parameters with which the roofline of `device` comes nearest to the samples, by the logarithm of time.
 
-    Parameters that no sample ever depends on stay those of `BY_HAND`, and so does `event_us` unless it is given. `date` is
-    today by default. Raises ValueError where there are no samples, or one has no time above 0.
+    Parameters that no sample ever depends on stay those of `BY_HAND`. `date` is today by default.
+    Raises ValueError if there are no samples, or one has no time above 0.
     """
     works = _works(samples, device)
     if not works:
@@ -74,23 +72,20 @@ def fit(
         versions=dict(versions or {}),
         kernels=len(works),
     )
-    if event_us is None:
-        undecided.append("event_us")
     return replace(
         result,
-        event_us=BY_HAND.event_us if event_us is None else float(f"{event_us:.4g}"),
         error=round(statistics.median(abs(predicted(w, result) / us - 1) for w, us in works), 4),
         undecided=tuple(undecided),
     )
 
 
 def predicted(work: Work, calibration: Calibration) -> float:
-    """us of a kernel whose work is given in numbers."""
+    """Return the us of a kernel whose work is given in numbers."""
     return float(max(candidates(work, calibration)))
 
 
 def errors(samples: Iterable[Sample], device: Device, calibration: Calibration) -> dict[str, list[float]]:
-    """|predicted / measured - 1| of every sample, by kind of kernel, ascending."""
+    """Return |predicted / measured - 1| of every sample, by kind of kernel, ascending."""
     found: dict[str, list[float]] = {}
     for work, us in _works(samples, device):
         found.setdefault(work.kind, []).append(abs(predicted(work, calibration) / us - 1))
@@ -117,7 +112,7 @@ def _values(calibration: Calibration) -> Values:
 
 
 def _with(calibration: Calibration, values: Values) -> Calibration:
-    """The calibration with other parameters. A floor is at least the latency, which no kernel is shorter than."""
+    """Return the calibration with other parameters. A floor is at least the latency, because no kernel is shorter than that."""
     return replace(
         calibration,
         floors={k: max(values[f"floors.{k}"], values[f"latency.{latency_of(k)}"]) for k in calibration.floors},
@@ -130,7 +125,7 @@ def _with(calibration: Calibration, values: Values) -> Calibration:
 
 
 def _moves(values: Values) -> list[Move]:
-    """Each parameter by itself, and those together of which one makes up for the other."""
+    """Return moves of each parameter by itself, and of pairs of which one can make up for the other."""
     pairs = [(latency, share) for latency in LATENCIES for share in ("bandwidth_share", "flops_share")]
     pairs += [("latency.gemm", "inner_us"), ("inner_us", "bandwidth_share")]
     pairs += [(name, f"{name[:-1]}1") for name in values if name.startswith("serial.") and name.endswith(".0")]
@@ -138,7 +133,7 @@ def _moves(values: Values) -> list[Move]:
 
 
 def _descend(start: Values, loss: Callable[[Values], float], moves: Sequence[Move]) -> Values:
-    """One move after another, each kept where it helps, by ever smaller steps."""
+    """Try one move after another by ever smaller steps, and keep each that lowers the loss."""
     best = {name: value or SMALLEST for name, value in start.items()}
     lowest, step = loss(best), FIRST_STEP
     for _ in range(MOST_ROUNDS):

@@ -1,4 +1,4 @@
-"""The modules that a calibration run times: matrix products, pointwise kernels, reductions and selections of many sizes."""
+"""The modules that a calibration times: matrix products, pointwise kernels, reductions and selections of many sizes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# What decode multiplies, N x K: projections of DeepSeek V3.2, whole and cut by eight, and square ones.
+# Weights of decode, N x K: projections of DeepSeek V3.2, whole and cut by eight, and square ones.
 WEIGHTS = ((192, 7168), (2112, 7168), (3072, 1536), (8192, 1536), (24576, 1536), (7168, 2048), (7168, 16384),
            (1024, 1024), (4096, 4096))  # fmt: skip
 ROWS = (1, 16, 64)
-MANY_ROWS = ((2048, 7168, 2048), (4096, 4096, 7168))  # M, N, K; these are bound by arithmetic
+MANY_ROWS = ((2048, 7168, 2048), (4096, 4096, 7168))  # M, N, K, bound by arithmetic
 BATCHED = ((16, 1, 512, 128), (128, 1, 512, 128), (128, 1, 128, 512), (16, 64, 512, 128), (32, 64, 4096, 128),
            (64, 16, 2048, 576))  # fmt: skip  # batch, M, N, K
 SMALL = (2**9, 2**12, 2**15, 2**18)  # elements of 2 bytes: 1 KB to 512 KB, which stay in the L2 cache
 LARGE = (2**21, 2**23, 2**25)  # 4 MB to 64 MB
 SMALL_ROWS = ((1, 512), (1, 2048), (1, 7168), (16, 1536), (64, 512), (64, 2048), (64, 7168))  # rows, and elements of each
-LARGE_ROWS = ((1024, 2048), (4096, 2048), (16384, 2048))
-SELECTIONS = ((1, 4096), (16, 4096), (64, 4096), (256, 4096), (1, 65536), (64, 65536))  # the same
+LARGE_ROWS = ((1024, 2048), (4096, 2048), (16384, 2048))  # rows, and elements of each
+SELECTIONS = ((1, 4096), (16, 4096), (64, 4096), (256, 4096), (1, 65536), (64, 65536))  # rows, and elements of each
 DISTANCES = (16, 32, 64)
-DIAMONDS = 8
 
 
-class Each(nn.Module):
-    """Independent operations, in order: one kernel each."""
+class Operations(nn.Module):
+    """A sequence of independent operations, each of which is one kernel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +33,7 @@ class Each(nn.Module):
         self._calls: list[tuple[Callable[..., Any], list[int]]] = []
 
     def add(self, operation: Callable[..., Any], *tensors: Tensor) -> None:
-        """Call `operation` on tensors, which may be those of other calls too."""
+        """Add a call of `operation` on tensors, which other calls may have too."""
         places = []
         for tensor in tensors:
             known = [i for i, each in enumerate(self.inputs) if each is tensor]
@@ -44,27 +43,17 @@ class Each(nn.Module):
 
     @property
     def operations(self) -> int:
-        """How many there are."""
+        """Return the number of operations."""
         return len(self._calls)
 
     def forward(self, *tensors: Tensor) -> list[Any]:
-        """The result of each operation."""
+        """Return the result of each operation."""
         return [operation(*[tensors[i] for i in places]) for operation, places in self._calls]
 
 
-class Diamonds(nn.Module):
-    """Two products of x that can run side by side, then theirs, and so on: tiny kernels, a fork and a join each time."""
-
-    def forward(self, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        """All three are square."""
-        for _ in range(DIAMONDS):
-            x = torch.mm(torch.mm(x, left), torch.mm(x, right))
-        return x
-
-
-def products() -> Each:
-    """Matrix products. Before a weight is read again all others are, so that it comes from memory, not from a cache."""
-    module = Each()
+def products() -> Operations:
+    """Return matrix products. Before a weight is read again all others are, so that it comes from memory, not from a cache."""
+    module = Operations()
     weights = [_random(*shape) for shape in WEIGHTS]
     for rows in ROWS:
         for weight in weights:
@@ -76,9 +65,9 @@ def products() -> Each:
     return module
 
 
-def memory_bound(counts: Sequence[int], rows: Sequence[tuple[int, int]]) -> Each:
-    """Pointwise kernels over so many elements, and reductions over rows."""
-    module = Each()
+def memory_bound(counts: Sequence[int], rows: Sequence[tuple[int, int]]) -> Operations:
+    """Return pointwise kernels over each of `counts` elements, and reductions over the last dimension of `rows`."""
+    module = Operations()
     for count in counts:
         module.add(_activated, _random(count))
         module.add(_widened, _random(count))
@@ -89,17 +78,17 @@ def memory_bound(counts: Sequence[int], rows: Sequence[tuple[int, int]]) -> Each
     return module
 
 
-def selections() -> Each:
-    """Top-k, which few blocks do."""
-    module = Each()
+def selections() -> Operations:
+    """Return calls of top-k, which takes few thread blocks."""
+    module = Operations()
     for shape in SELECTIONS:
         module.add(_top, _random(*shape, dtype=torch.float32))
     return module
 
 
-def library_operators() -> Each:
-    """Sort, of which the same is true, and an operator of torch's library with next to no work."""
-    module = Each()
+def library_operators() -> Operations:
+    """Return calls of sort, which takes few thread blocks too, and of an operator with next to no work."""
+    module = Operations()
     for shape in SELECTIONS:
         module.add(_in_order, _random(*shape, dtype=torch.float32))
     for count in DISTANCES:
@@ -107,7 +96,7 @@ def library_operators() -> Each:
     return module
 
 
-GROUPS: dict[str, Callable[[], Each]] = {
+GROUPS: dict[str, Callable[[], Operations]] = {
     "matrix products": products,
     "small pointwise kernels and reductions": lambda: memory_bound(SMALL, SMALL_ROWS),
     "large pointwise kernels and reductions": lambda: memory_bound(LARGE, LARGE_ROWS),

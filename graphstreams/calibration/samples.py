@@ -1,4 +1,4 @@
-"""Timed kernels as plain data: what a roofline is fitted to, kept so that it can be fitted again."""
+"""Keep timed kernels as plain data, so that a roofline can be fitted to them again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABOUT = "Kernels of a calibration run: bytes read and written, FLOPs, us with th
 
 
 def as_dict(sample: Sample) -> dict[str, Any]:
-    """What the roofline looks at, in numbers. Raises ValueError where a dynamic size has no value."""
+    """Return what the roofline looks at, in numbers. Raises ValueError if a dynamic size has no value."""
     kernel, sizes, us = sample
     return {
         "name": kernel.name,
@@ -34,7 +34,7 @@ def as_dict(sample: Sample) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> Sample:
-    """The sample that `as_dict` wrote; what it reads is one access, and so is what it writes. Raises KeyError."""
+    """Return the sample that `as_dict` wrote; all that it reads is one access, all that it writes another. Raises KeyError."""
     kernel = Kernel(
         id=0,
         name=data["name"],
@@ -50,9 +50,8 @@ def from_dict(data: Mapping[str, Any]) -> Sample:
 
 
 def save(samples: Iterable[Sample], of: Calibration, path: Path) -> Path:
-    """Write samples, one a line, with what the calibration fitted to them knows else of the run. Raises OSError as `open`."""
-    event_us = None if "event_us" in of.undecided else of.event_us
-    head = {"about": ABOUT, "device": of.device, "date": of.date, "versions": of.versions, "event_us": event_us}
+    """Write samples, one a line, below device, date and versions of the calibration of them. Raises OSError as `open`."""
+    head = {"about": ABOUT, "device": of.device, "date": of.date, "versions": of.versions}
     lines = ",\n".join(f"  {json.dumps(as_dict(sample))}" for sample in samples)
     text = json.dumps(head, indent=1).removesuffix("\n}")
     path.write_text(f'{text},\n "kernels": [\n{lines}\n ]\n}}\n', encoding="utf-8")
@@ -60,9 +59,9 @@ def save(samples: Iterable[Sample], of: Calibration, path: Path) -> Path:
 
 
 def load(path: Path) -> tuple[list[Sample], dict[str, Any]]:
-    """The samples of a file that `save` wrote, and its other fields.
+    """Return the samples of a file that `save` wrote, and its other fields.
 
-    Raises ValueError, which names the file, where it holds none; OSError as `open`.
+    Raises ValueError, with the file's name, if it holds none; OSError as `open`.
     """
     try:
         data = dict(json.loads(path.read_text(encoding="utf-8")))

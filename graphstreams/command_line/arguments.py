@@ -1,4 +1,4 @@
-"""What can stand on the command line."""
+"""Define the options of the command line."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--target", help="the GPU to plan for, such as h200; default: the one at hand")
     explain.add_argument("--streams", type=int, help=_STREAMS)
     explain.add_argument("--dump", type=Path, metavar="DIR", help="write the report's files there")
-    explain.add_argument("--strict", action="store_true", help="exit with 2 where the graph would run serially")
+    explain.add_argument("--strict", action="store_true", help="exit with 2 if the graph would run serially")
     verify = commands.add_parser("verify", help="look for races in the source of an Inductor wrapper")
     verify.add_argument("wrapper", type=Path)
-    _add_bench(commands.add_parser("bench", help="on a GPU: serial, graphstreams and rivals, equal bits and times"))
+    _add_bench(commands.add_parser("bench", help="on a GPU: bits and times of serial, graphstreams and other variants"))
     demo = commands.add_parser("demo", help="the DeepSeek V3.2 attention layer, from compile to report")
     demo.add_argument("--dump", type=Path, metavar="DIR", default=Path("graphstreams_dump"))
     return made
@@ -39,15 +39,15 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
     rival = "another way to run the module: (module, settings of Inductor) -> compiled function; may be given again"
     add("--rival", action="append", default=[], metavar="NAME=MODULE:FUNCTION", help=rival)
     policies = (
-        "names and functions (graph, us, shares) -> Assignment, played on the kernels of the serial graph; none: no such; "
-        "default: those of other systems, where the project's examples are there"
+        "names and functions (graph, us, shares) -> Assignment, replayed on the kernels of the serial graph; none: no such; "
+        "default: those of other systems, if the project's examples are there"
     )
     add("--policies", metavar="MODULE:MAPPING", help=policies)
-    settings = "of Inductor: deterministic (bits compared, policies played; the default), default (times of what is compiled)"
+    settings = "of Inductor: deterministic (bits compared, policies replayed; the default), default (times of what is compiled)"
     add("--settings", choices=("deterministic", "default", "both"), default="deterministic", help=settings)
     add("--rounds", type=int, default=40, help="rounds of timing (default 40)")
     add("--replays", type=int, default=50, help="replays whose bits are compared (default 50)")
     add("--calibrate", action="store_true", help="time kernels of many kinds and fit the roofline to them")
-    out = "a folder for bench.md and bench.json; with --calibrate the calibration's file (default: where compiles look for it)"
+    out = "a folder for bench.md and bench.json; with --calibrate the calibration's file (default: the one that compiles read)"
     add("--out", type=Path, metavar="PLACE", help=out)
     add("--kernels", type=Path, metavar="FILE", help="with --calibrate: write the kernels that were timed there")

@@ -1,4 +1,4 @@
-"""What torch tells on standard error while it compiles: shown afterwards, or not at all if the compile fails."""
+"""Hold back what torch writes to standard error while it compiles: show it afterwards, or not at all if that fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 class _Collector(logging.Filter):
-    """Keeps what torch tells instead of letting it pass."""
+    """A filter that keeps the records of torch's loggers instead of letting them pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,7 +18,7 @@ class _Collector(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith("torch"):
-            return True  # a handler may be others' too
+            return True  # others may log to the same handler
         self.records.append(record)
         return False
 
@@ -27,7 +27,7 @@ class _Collector(logging.Filter):
 def held_back() -> Iterator[None]:
     """Hold torch's log and all warnings back within this context; drop them if it raises.
 
-    Beside an error torch logs tracebacks of its own. Nothing is held back from who asks for it with TORCH_LOGS.
+    Beside an error torch logs tracebacks of its own. With TORCH_LOGS set nothing is held back.
     """
     if os.environ.get("TORCH_LOGS"):
         yield
@@ -49,6 +49,6 @@ def held_back() -> Iterator[None]:
 
 
 def _handlers() -> list[logging.Handler]:
-    """Those of all of torch's loggers, but for the structured trace, which goes to a file."""
+    """Return the handlers of all of torch's loggers but the structured trace, which goes to a file."""
     names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("torch.") and name != "torch.__trace"]
     return list(dict.fromkeys(handler for name in names for handler in logging.getLogger(name).handlers))

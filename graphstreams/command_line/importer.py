@@ -16,20 +16,20 @@ from graphstreams.messages import shown, with_type
 
 
 def load_function(name: str) -> Callable[..., Any]:
-    """The function of `module:function` or `path/to/file.py:function`.
+    """Return the function of `module:function` or `path/to/file.py:function`.
 
-    Raises ValueError where the name has no such form, no such module, or the module no such function.
+    Raises ValueError if the name has another form, or there is no such module or function.
     """
     return _load(name, "function", callable)
 
 
 def load_mapping(name: str) -> Mapping[str, Any]:
-    """The mapping of `module:name` or `path/to/file.py:name`. Raises ValueError as `load_function` does."""
+    """Return the mapping of `module:name` or `path/to/file.py:name`. Raises ValueError as `load_function` does."""
     return _load(name, "mapping", lambda value: isinstance(value, Mapping))
 
 
 def module_and_inputs(name: str) -> tuple[Any, Any]:
-    """What the function with that name returns: a module and its example inputs. Raises ValueError if that is not so."""
+    """Return the module and the example inputs that the named function returns. Raises ValueError if it returns others."""
     result = guarded(f"{name} cannot be called", load_function(name))
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{name} has to return (module, example inputs), not {_kind(result)}")
@@ -37,9 +37,9 @@ def module_and_inputs(name: str) -> tuple[Any, Any]:
 
 
 def guarded(failure: str, run: Callable[[], Any]) -> Any:
-    """What `run` returns, which calls the user's code. Raises ValueError, which begins with `failure`, if that raises or exits.
+    """Return what `run`, which calls the user's code, returns.
 
-    KeyboardInterrupt passes.
+    Raises ValueError, which begins with `failure`, if that code raises or exits. KeyboardInterrupt passes.
     """
     try:
         return run()
@@ -73,13 +73,13 @@ def _load(name: str, kind: str, fits: Callable[[Any], bool]) -> Any:
 
 
 def _from_file(path: Path) -> Any:
-    if not os.path.isfile(path):  # without an error where the name is too long
+    if not os.path.isfile(path):  # Path.is_file raises if the name is too long
         raise ValueError(f"there is no file {path}")
-    # Executed again, its classes would be others than those that its neighbours import.
+    # If it were executed again, its classes would differ from those that modules beside it import.
     for name in (path.stem, str(path.resolve())):
         if (loaded := sys.modules.get(name)) is not None and _is(loaded, path):
             return loaded
-    # As for a script, so that files beside it can be imported. Behind all else: none of them may hide a package.
+    # As for a script, so that files beside it can be imported; last on the path, so that none of them hides a package.
     if (folder := str(path.absolute().parent)) not in sys.path:
         sys.path.append(folder)
     full = str(path.resolve())  # stays when another file has the same name
@@ -103,7 +103,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _free(name: str) -> bool:
-    """Whether a file may have this name: no other module has it, unless that is a file which was loaded here too."""
+    """Return whether a file may have this name: no other module has it but one that was loaded here too."""
     taken = sys.modules.get(name)
     file = getattr(taken, "__file__", None)
     return taken is None or (file is not None and sys.modules.get(str(Path(file).resolve())) is taken)

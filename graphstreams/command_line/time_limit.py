@@ -1,4 +1,4 @@
-"""A limit on the time that reading a file may take."""
+"""Limit the time that reading a file may take."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 
 class _Stop(BaseException):
-    """Raised in the middle of the work; no handler of errors takes it for one."""
+    """The exception that stops the work. It is no Exception, so that no handler of errors catches it."""
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Stop the work in this context after so many seconds.
 
-    There is no limit in other threads than the main one and on systems without alarm signals. Raises TimeoutError.
+    There is no limit in threads other than the main one, or on systems without alarm signals. Raises TimeoutError.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -27,7 +27,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise _Stop
 
     handler = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again and again, for Python drops what is raised in a finalizer
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)  # again and again, because Python drops what is raised in a finalizer
     try:
         yield
     except _Stop:

@@ -1,4 +1,4 @@
-"""What was measured about one GPU: the parameters of the roofline, a JSON file with the date of the measurements."""
+"""Holds the parameters of the roofline that were measured on one GPU, in a JSON file with the date of the measurements."""
 
 from __future__ import annotations
 
@@ -20,30 +20,28 @@ log = logging.getLogger("graphstreams")
 
 KINDS = ("gemm", "template", "reduction", "pointwise", "triton", "extern")  # of kernels that are launched
 HIGHEST_US = 1e6
+_IGNORED = "event_us"  # a field that files may have: what a wait for another stream takes, on which no plan depends
 _PACKAGED = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How kernels of one GPU compare with its data sheet. Times are in us, each with the gap in front of a kernel.
+    """How the kernels of one GPU compare with its data sheet. Times are in us, and include the gap in front of a kernel.
 
-    Plain data: `loads(dumps(calibration)) == calibration`. Raises ValueError for a number that cannot be one.
+    Plain data: `loads(dumps(calibration)) == calibration`. Raises ValueError for a value out of range.
     """
 
     device: str  # the driver's name of the GPU that was measured
     date: str  # of the measurements, YYYY-MM-DD
     versions: dict[str, str]  # of torch, CUDA and so on
     floors: dict[str, float]  # us of the shortest launch, by kind of kernel
-    latency: dict[str, float]  # us until a kernel runs at full rate, and after: "gemm", templates too, and "other"
-    inner_us: float  # us that the latency of a matrix product grows by with each 1,000 of its inner dimension
-    bandwidth_share: float  # of the data sheet's, reached by large kernels
-    flops_share: float  # of the data sheet's, the same
-    serial: dict[str, tuple[float, float]]  # by operation that few blocks do: us, and us more for each MB it touches
-    # What a wait for another stream adds inside a CUDA graph. To be read: plans are made with what fits measured plans best,
-    # `planning.simulation.EVENT_US` and `choosing.LISTED_WAIT_US`.
-    event_us: float
-    kernels: int  # how many were fitted
-    error: float  # the median of |predicted / measured - 1| over them
+    latency: dict[str, float]  # us that a kernel runs below its full rate: "gemm", which templates share, and "other"
+    inner_us: float  # us that each 1,000 of the inner dimension add to the latency of a matrix product
+    bandwidth_share: float  # share of the data sheet's bandwidth that large kernels reach
+    flops_share: float  # share of the data sheet's FLOP rate that large kernels reach
+    serial: dict[str, tuple[float, float]]  # us, and us for each MB touched, by operation that runs in few blocks
+    kernels: int  # number of kernels that the parameters were fitted to
+    error: float  # median of |predicted / measured - 1| over those kernels
     undecided: tuple[str, ...] = ()  # parameters that no kernel of the fit depends on
 
     def __post_init__(self) -> None:
@@ -61,25 +59,26 @@ class Calibration:
                 raise ValueError(f"serial.{operation} is no pair of numbers")
             for value in line:
                 _check(f"serial.{operation}", value, 0.0, HIGHEST_US)
-        for name, high in (("inner_us", HIGHEST_US), ("event_us", HIGHEST_US), ("kernels", math.inf), ("error", math.inf)):
+        for name, high in (("inner_us", HIGHEST_US), ("kernels", math.inf), ("error", math.inf)):
             _check(name, getattr(self, name), 0.0, high)
         for name in ("bandwidth_share", "flops_share"):
             _check(name, getattr(self, name), 0.01, 1.0)
         _check_texts(self.device, self.date, self.versions)
 
     def dumps(self) -> str:
-        """The calibration as indented JSON."""
+        """Return the calibration as indented JSON."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
     @staticmethod
     def loads(text: str) -> Calibration:
-        """The calibration that `dumps` wrote. Raises ValueError where the text is not one; the message says why."""
+        """Return the calibration that `dumps` wrote. Raises ValueError, which says why, if the text is not one."""
         try:
             data = json.loads(text)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         if not isinstance(data, dict):
             raise ValueError("it is no object")
+        data.pop(_IGNORED, None)
         known = {field.name for field in fields(Calibration)}
         if unknown := sorted(data.keys() - known):
             raise ValueError(f"{unknown[0]!r} is no field")
@@ -93,47 +92,50 @@ class Calibration:
 
     @staticmethod
     def load(path: Path) -> Calibration:
-        """The calibration in a file. Raises ValueError, which names the file, where it holds none; OSError as `open`."""
+        """Return the calibration in a file.
+
+        Raises OSError if the file can't be read, and ValueError, which names the file, if it holds no calibration.
+        """
         try:
             return Calibration.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: not a calibration: {error}") from None
 
     def save(self, path: Path) -> Path:
-        """Write the file, and the folder it is in where that is missing."""
+        """Write the calibration to `path`, whose folder is made if it is missing, and return `path`."""
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.dumps(), encoding="utf-8")
         return path
 
     def described(self, device: str) -> str:
-        """One line on where the numbers come from when they are used for `device`."""
+        """Return where the numbers come from, in words, if they are used for the GPU named `device`."""
         other = "" if device == self.device else f" of {self.device}"
         return f"calibration{other} of {self.date}"
 
 
 def latency_of(kind: str) -> str:
-    """Which latency a kind of kernel has."""
+    """Return the key in `Calibration.latency` of a kind of kernel."""
     return "gemm" if kind in ("gemm", "template") else "other"
 
 
 def calibration_of(device: Device) -> Calibration:
-    """The user's own calibration of such a device, else the package's, else the package's of the H200.
+    """Return the user's calibration of a device, else the package's, else the package's calibration of the H200.
 
-    The last for want of a better one: latencies and floors differ little between GPUs of the last generations, and shares
-    are of each device's own data sheet. A file of the user's that holds none is passed over with a warning.
+    The H200's can stand in because latencies and floors differ little between recent GPUs, and shares refer to each device's
+    own data sheet. A user's file that holds no calibration is skipped with a warning.
     """
     try:
         return Calibration.load(user_file(device.name))
     except ValueError as error:
         log.warning("%s; graphstreams bench --calibrate writes a new one", error)
     except OSError:
-        pass  # there is none, or no folder
+        pass  # the user has none
     keys = [key for key, known in DEVICES.items() if known.name == device.name]
     return next((found for key in keys if (found := _packaged(key))), None) or shipped()
 
 
 def shipped(key: str = "h200") -> Calibration:
-    """The calibration of a listed device that came with the package. Raises ValueError where there is none."""
+    """Return the package's calibration of the device with this key in `DEVICES`. Raises ValueError if it has none."""
     found = _packaged(key)
     if found is None:
         raise ValueError(f"the package has no calibration of {key!r}")
@@ -147,7 +149,7 @@ def _packaged(key: str) -> Calibration | None:
 
 
 def user_file(name: str) -> Path:
-    """Where the user's own calibration of the device with that name of the driver's belongs."""
+    """Return the path of the user's calibration of the GPU that the driver calls `name`."""
     return _user_folder() / (re.sub(r"\W+", "_", name.lower()) + ".json")
 
 
@@ -156,7 +158,7 @@ def _user_folder() -> Path:
 
 
 def fingerprint() -> bytes:
-    """Changes with every calibration that could be used here."""
+    """Return bytes that change with every calibration that could be used here."""
     files = [file for folder in (_PACKAGED, _user_folder()) for file in sorted(folder.glob("*.json"))]
     return repr([(file.name, file.read_bytes()) for file in files]).encode()
 

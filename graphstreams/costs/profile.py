@@ -1,37 +1,59 @@
-"""Profiles: kernels, their measured times and their order, read from a JSON file.
+"""Reads profiles: kernels, their measured times and their order, in a JSON file.
 
 The file is {"name": ..., "unit": "us", "kernels": [{"id": ..., "label": ..., "us": ..., "after": [ids]}, ...]};
-"source" and "label" may be left out, and so may "after" where a kernel waits for none.
+"name", "label" and "after" may be left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from graphlib import CycleError, TopologicalSorter
-from heapq import heapify, heappop, heappush
 from os import PathLike
 from typing import Any
+
+import networkx as nx
 
 from graphstreams.errors import ProfileError
 from graphstreams.files import read_text
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.messages import shortened, shown
 
-LONGEST_US = 1e12  # of a kernel: more than eleven days
+LONGEST_US = 1e12  # time of one kernel: more than eleven days
 MOST_KERNELS = 10_000
-MOST_DEPENDENCES = 50_000  # entries of all 'after'
+MOST_DEPENDENCES = 50_000  # entries of all 'after' together
 LONGEST_NAME = 1000  # characters
 MOST_TO_COMPARE = 2000  # names among which a similar one is looked for
 
 
-def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:
-    """The kernels of a profile, given as a path or as the parsed JSON, and the time of each in us.
+@dataclass(frozen=True)
+class Profile:
+    """The cost model that takes times from a profile which names the graph's kernels."""
 
-    Program order is the order of the file, except where a kernel stands before one that it waits for: of those that
-    wait for nothing any more, the first in the file comes next (Kahn, CACM 5(11), 1962). Raises ProfileError where
-    the profile is not one or too large, and OSError where the file cannot be opened.
+    name: str  # path of the file
+
+    def price(self, graph: KernelGraph) -> list[float]:
+        """Return the time of each kernel of `graph` in us.
+
+        Raises ProfileError if the profile lacks a kernel, with the nearest name that it has, and as `load_profile` does.
+        """
+        profile, us = load_profile(self.name)
+        times = {kernel.name: time for kernel, time in zip(profile.kernels, us, strict=True)}
+        for kernel in graph.kernels:
+            if kernel.name not in times:
+                near = get_close_matches(kernel.name, list(times)[:MOST_TO_COMPARE], n=1, cutoff=0.0)[0]
+                text = f"has no time for kernel {kernel.name!r}; the nearest name it has is {near!r}"
+                raise ProfileError(f"the profile {self.name} {text}")
+        return [times[kernel.name] for kernel in graph.kernels]
+
+
+def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:
+    """Return the kernels of a profile, given as a path or as the parsed JSON, and the time of each in us.
+
+    Program order is the order of the file, unless a kernel is listed before one that it waits for: of the kernels that have
+    nothing left to wait for, the first in the file comes next. Raises ProfileError if `source` is no profile or is too large,
+    and OSError if the file can't be opened.
     """
     if isinstance(source, Mapping):
         return _graph(source)
@@ -85,7 +107,7 @@ def _entries(data: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _ids(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Place in the file of each id, in the order of the file."""
+    """Return the place of each id in the file, in the order of the file."""
     ids: dict[str, int] = {}
     for index, entry in enumerate(entries):
         name = _text(entry, "id", f"kernels[{index}]") if isinstance(entry, Mapping) else None
@@ -98,7 +120,7 @@ def _ids(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def _text(data: Mapping[str, Any], field: str, owner: str) -> str | None:
-    """A field that is text which can be printed, None where it is left out."""
+    """Return a field of printable text, None if it is left out."""
     value = data.get(field)
     if value is None:
         return None
@@ -119,7 +141,7 @@ def _time(entry: Mapping[str, Any]) -> float:
 
 
 def _all_after(entries: Sequence[Mapping[str, Any]], ids: Mapping[str, int]) -> list[list[int]]:
-    """Places in the file of the kernels that each entry waits for, without repeats."""
+    """Return, for each entry, the places in the file of the kernels that it waits for, without repeats."""
     found, count = [], 0
     for entry in entries:
         after = entry.get("after", [])
@@ -148,32 +170,15 @@ def _hint(name: object, ids: Mapping[str, int]) -> str:
 
 
 def _program_order(after: Sequence[Sequence[int]], names: Sequence[str]) -> list[int]:
-    followers: list[list[int]] = [[] for _ in after]
-    for index, earlier in enumerate(after):
-        for other in earlier:
-            followers[other].append(index)
-    missing = [len(earlier) for earlier in after]
-    ready = [index for index, count in enumerate(missing) if not count]
-    heapify(ready)
-    order: list[int] = []
-    while ready:
-        order.append(heappop(ready))
-        for index in followers[order[-1]]:
-            missing[index] -= 1
-            if not missing[index]:
-                heappush(ready, index)
-    if len(order) < len(after):
-        raise ProfileError(f"the kernels wait for each other in a cycle: {shortened(_cycle(after, names))}")
-    return order
-
-
-def _cycle(after: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """The members of one cycle, each followed by one that waits for it."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(range(len(after)))
+    graph.add_edges_from((before, index) for index, earlier in enumerate(after) for before in earlier)
     try:
-        TopologicalSorter(dict(enumerate(after))).prepare()
-    except CycleError as error:
-        return " -> ".join(names[index] for index in error.args[1])
-    raise AssertionError("no cycle")
+        return list(nx.lexicographical_topological_sort(graph))
+    except nx.NetworkXUnfeasible:
+        cycle = [before for before, _ in nx.find_cycle(graph)]
+        text = shortened(" -> ".join(names[index] for index in (*cycle, cycle[0])))
+        raise ProfileError(f"the kernels wait for each other in a cycle: {text}") from None
 
 
 def _kernel(position: int, entry: Mapping[str, Any]) -> Kernel:
@@ -183,23 +188,8 @@ def _kernel(position: int, entry: Mapping[str, Any]) -> Kernel:
 
 
 def _json_type(value: object) -> str:
-    """The JSON type of a parsed value that is not a list, with its article."""
+    """Return the JSON type of a parsed value that is not a list, with its article."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")
-
-
-def price_from_profile(graph: KernelGraph, source: str | PathLike[str]) -> list[float]:
-    """The time of each kernel of `graph` in us from a profile that names its kernels.
-
-    Raises ProfileError where the profile lacks one, with the nearest name that it has.
-    """
-    profile, us = load_profile(source)
-    times = {kernel.name: time for kernel, time in zip(profile.kernels, us, strict=True)}
-    for kernel in graph.kernels:
-        if kernel.name not in times:
-            near = get_close_matches(kernel.name, list(times)[:MOST_TO_COMPARE], n=1, cutoff=0.0)[0]
-            text = f"has no time for kernel {kernel.name!r}; the nearest name it has is {near!r}"
-            raise ProfileError(f"the profile {source} {text}")
-    return [times[kernel.name] for kernel in graph.kernels]

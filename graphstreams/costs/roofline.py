@@ -1,10 +1,10 @@
-"""Times of kernels from bytes and FLOPs: a roofline with a floor, as sympy expressions in the dynamic sizes.
+"""Predicts the times of kernels from bytes and FLOPs: a roofline with a floor, as sympy expressions in the dynamic sizes.
 
 The model is Williams, Waterman and Patterson's (CACM 2009): a kernel takes as long as the slower of moving its bytes and
-doing its arithmetic. At decode nearly all kernels are so small that latency decides: each launch has a floor, and a kernel
-runs at full rate only after a while, a matrix product later the longer its inner dimension is, which a block goes through
-in one piece or which a second kernel sums up. A matrix product of few rows is bound by these and by its bytes, never by its
-FLOPs. The numbers are those of a calibration (`calibration.py`).
+doing its arithmetic. At decode nearly all kernels are so small that latency decides. Each launch has a floor, and a kernel
+reaches its full rate only after a latency. The latency of a matrix product grows with its inner dimension, because one block
+goes through all of it, or a second kernel sums up the parts. A matrix product of few rows is bound by these and by its bytes,
+never by its FLOPs. The parameters are those of a calibration (`calibration.py`).
 """
 
 from __future__ import annotations
@@ -19,35 +19,31 @@ from graphstreams.costs.calibration import Calibration, calibration_of, latency_
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import Kernel, KernelGraph, value_of
 
-# Bytes of an element of a matrix product's result, by the dtype of what is multiplied, where it is not 2.
+# Bytes of an element of a matrix product's result, by the dtype of its operands, if they are not 2.
 _RESULT_BYTES = {"float64": 8, "float32": 4, "int8": 4}
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel does, in the time that the data sheet gives it. Numbers, or expressions in the dynamic sizes."""
+    """The work of a kernel, with the times of the data sheet. Numbers, or expressions in the dynamic sizes."""
 
     kind: str
     launches: int
     megabytes: Any  # read and written
-    moving_us: Any  # for them
-    computing_us: Any  # for its FLOPs
+    moving_us: Any  # us to move these at the data sheet's bandwidth
+    computing_us: Any  # us to compute at the data sheet's FLOP rate
     inner: Any  # inner dimension of the matrix product, in thousands; 0 for other kernels
-    operations: tuple[str, ...]
+    operations: tuple[str, ...]  # ATen operations
 
     def at(self, sizes: Mapping[str, int]) -> Work:
-        """As numbers, for given dynamic sizes. Raises ValueError where one is missing."""
-        return replace(
-            self,
-            megabytes=value_of(self.megabytes, sizes),
-            moving_us=value_of(self.moving_us, sizes),
-            computing_us=value_of(self.computing_us, sizes),
-            inner=value_of(self.inner, sizes),
-        )
+        """Return the work in numbers, for given dynamic sizes. Raises ValueError if one is missing."""
+        names = ("megabytes", "moving_us", "computing_us", "inner")
+        numbers: dict[str, Any] = {name: value_of(getattr(self, name), sizes) for name in names}
+        return replace(self, **numbers)
 
 
 def work_of(kernel: Kernel, device: Device) -> Work:
-    """What `kernel` does, by the data sheet of `device`."""
+    """Return the work of `kernel`, with times by the data sheet of `device`."""
     size = sum((access.bytes for access in (*kernel.reads, *kernel.writes)), sympy.S.Zero)
     return Work(
         kind=kernel.kind,
@@ -61,7 +57,7 @@ def work_of(kernel: Kernel, device: Device) -> Work:
 
 
 def candidates(work: Work, calibration: Calibration) -> list[Any]:
-    """Times in us, the longest of which the kernel takes. Numbers or expressions, as those in `work` are."""
+    """Return times in us, the longest of which the kernel takes. They are numbers or expressions, as `work` is."""
     latency = calibration.latency[latency_of(work.kind)]
     if work.inner != 0:
         latency = latency + calibration.inner_us * work.inner
@@ -75,42 +71,31 @@ def candidates(work: Work, calibration: Calibration) -> list[Any]:
 
 
 class Roofline:
-    """Prices kernels for one device."""
+    """The cost model of one device that computes times from bytes and FLOPs."""
 
     def __init__(self, device: Device, calibration: Calibration | None = None) -> None:
-        """Without `calibration` with the best that is known here for `device`: `calibration_of`."""
+        """Use `calibration`, or the best one that there is for `device` (`calibration_of`)."""
         self.device = device
         self.calibration = calibration or calibration_of(device)
+        self.name = f"roofline, {self.calibration.described(device.name)}"
 
     def expression(self, kernel: Kernel) -> sympy.Expr:
-        """The kernel's time in us, an expression in the dynamic sizes.
-
-        As it stands: to simplify the maxima of some hundred kernels takes sympy seconds.
-        """
+        """Return the kernel's time in us, an expression in the dynamic sizes."""
         if kernel.kind == "none":
             return sympy.S.Zero
+        # Unevaluated, because sympy takes seconds to simplify the maxima of some hundred kernels.
         return sympy.Max(*map(sympy.sympify, candidates(work_of(kernel, self.device), self.calibration)), evaluate=False)
 
     def us(self, kernel: Kernel, sizes: Mapping[str, int] | None = None) -> float:
-        """The kernel's time in us for given dynamic sizes. Raises ValueError where one is missing.
-
-        With numbers in place of the sizes: of 20,000 kernels sympy's maxima took 5 s, these take less than 2.
-        """
+        """Return the kernel's time in us for given dynamic sizes. Raises ValueError if one is missing."""
         if kernel.kind == "none":
             return 0.0
+        # From numbers: sympy's maxima take more than twice as long.
         return float(max(candidates(work_of(kernel, self.device).at(sizes or {}), self.calibration)))
 
-    def prices(self, graph: KernelGraph) -> list[float]:
-        """The time of each kernel in us at the graph's example sizes."""
+    def price(self, graph: KernelGraph) -> list[float]:
+        """Return the time of each kernel in us, at the graph's example sizes."""
         return [self.us(kernel, graph.sizes) for kernel in graph.kernels]
-
-    def __str__(self) -> str:
-        return f"roofline, {self.calibration.described(self.device.name)}"
-
-
-def price(graph: KernelGraph, device: Device) -> list[float]:
-    """The time of each kernel in us on `device`, at the graph's example sizes."""
-    return Roofline(device).prices(graph)
 
 
 def _rate(kernel: Kernel, device: Device) -> float:
@@ -121,7 +106,7 @@ def _rate(kernel: Kernel, device: Device) -> float:
 
 
 def _inner_dimension(kernel: Kernel) -> sympy.Expr:
-    """K of a product of M x K and K x N, from its 2 M N K FLOPs and the bytes of its result."""
+    """Return K of a product of M x K and K x N, from its 2 M N K FLOPs and the bytes of its result."""
     written = sum((access.bytes for access in kernel.writes), sympy.S.Zero)
     if kernel.flops == 0 or written == 0:
         return sympy.S.Zero

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Find the number of tokens of a graph, if each call chooses it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from graphstreams.runtime.dispatch import size_source, sizes_of
 
 
 def token_count(module: fx.GraphModule) -> Any:
-    """Rows of the graph's first matrix product, which for a language model are its tokens; None where there is none.
+    """Return the rows of the graph's first matrix product, which for a language model are its tokens; None if there is none.
 
-    An int, or a SymInt whose comparison adds a guard to the graph.
+    The result is an int, or a SymInt whose comparison adds a guard to the graph.
     """
     for node in module.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload) and node.target._opname in ("mm", "addmm", "_scaled_mm"):
@@ -30,11 +30,11 @@ class Tokens:
 
     size: sympy.Expr  # in the graph's dynamic sizes
     example: int  # in the call that is compiled
-    limits: tuple[int, int]  # what it can be, as far as is looked at
+    limits: tuple[int, int]  # the smallest and the largest that is looked at
 
 
 def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
-    """The number of tokens of a graph, None where it is fixed or where a call's inputs do not tell it. Adds no guard."""
+    """Return the number of tokens of a graph, None if it is fixed or a call's inputs don't tell it. Adds no guard."""
     count = token_count(module)
     if not isinstance(count, torch.SymInt):
         return None
@@ -51,4 +51,4 @@ def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
 
 
 def _whole(bound: Any, default: int) -> int:
-    return int(bound) if bound.is_Integer else default  # infinity is none
+    return int(bound) if bound.is_Integer else default  # infinity is no integer

@@ -1,4 +1,4 @@
-"""Compile with Inductor: the whole way, or up to the point at which this package takes a graph.
+"""Compile with Inductor, completely or up to its post-grad passes, after which this package takes the graph.
 
 Read in torch 2.15.0: `_inductor/compile_fx.py` (compile_fx, codegen_and_compile), `_inductor/__init__.py`.
 """
@@ -19,7 +19,7 @@ from graphstreams.errors import OptionError
 
 
 def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Mapping[str, Any]) -> Any:
-    """Return the function that Inductor makes of a graph from Dynamo, under `settings` of Inductor."""
+    """Return the function that Inductor compiles a graph from Dynamo to, with `settings` of Inductor."""
     from torch._inductor.compile_fx import compile_fx
 
     return compile_fx(gm, example_inputs, config_patches=dict(settings))
@@ -27,16 +27,23 @@ def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: M
 
 @contextlib.contextmanager
 def recompile_limit(limit: int) -> Iterator[None]:
-    """Within this context Dynamo compiles one function up to `limit` times before it gives up."""
+    """Let Dynamo compile one function up to `limit` times inside the context before it gives up."""
     with torch._dynamo.config.patch(recompile_limit=limit):
         yield
 
 
+def keep_addresses(values: Sequence[Any]) -> None:
+    """Tell Dynamo that the tensors among `values` keep their addresses: Inductor's CUDA graphs can't change other inputs."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            torch._dynamo.mark_static_address(value, guard=False)
+
+
 class PostGradBackend:
-    """A backend that hands on each graph as it is after Inductor's post-grad passes, and computes without Inductor's code."""
+    """A backend that passes on each graph as it is after Inductor's post-grad passes, and runs the graph eagerly."""
 
     def __init__(self, visit: Callable[[fx.GraphModule, list[str], Sequence[Any]], None]) -> None:
-        """`visit` gets the graph, and of the compiled function's inputs the names in the source and the values."""
+        """Call `visit` with each graph, and the compiled function's inputs: their names in the source and their values."""
         self.visit = visit
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
@@ -47,7 +54,7 @@ class PostGradBackend:
         def inner(graph: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
             return self._after_post_grad(graph, inputs, names, example_inputs)
 
-        # A graph from AOTAutograd's cache would never come here.
+        # Inductor is not called for a graph from AOTAutograd's cache.
         with torch._functorch.config.patch(enable_autograd_cache=False):
             return compile_fx(gm, example_inputs, inner_compile=inner)
 
@@ -58,7 +65,7 @@ class PostGradBackend:
 
         eager = copy.copy(gm.graph)
         module = fx.GraphModule(gm, eager)
-        # As codegen_and_compile of _inductor/compile_fx.py does, up to its custom post-grad pass.
+        # The steps of codegen_and_compile in _inductor/compile_fx.py, up to its custom post-grad pass.
         compile_fx.view_to_reshape(gm)
         with torch.no_grad(), V.set_fake_mode(detect_fake_mode(inputs) or compile_fx.fake_tensor_prop(gm, inputs)):
             compile_fx.fake_tensor_prop(gm, inputs)
@@ -75,6 +82,7 @@ class PostGradBackend:
 
 @contextlib.contextmanager
 def fresh_dynamo() -> Iterator[None]:
+    """Let Dynamo know of no earlier compilation inside the context, and of none from inside it afterwards."""
     torch._dynamo.reset()
     try:
         yield
@@ -83,7 +91,7 @@ def fresh_dynamo() -> Iterator[None]:
 
 
 def input_names(gm: fx.GraphModule) -> list[str]:
-    """The expression that Dynamo reads each input of its graph from, such as `L['self']._parameters['weight']`."""
+    """Return the expression that Dynamo reads each input of its graph from, such as `L['self']._parameters['weight']`."""
     names = []
     for node in gm.graph.find_nodes(op="placeholder"):
         source = getattr(node.meta.get("grapharg"), "source", None) or getattr(node, "_dynamo_source", None)
@@ -93,12 +101,14 @@ def input_names(gm: fx.GraphModule) -> list[str]:
 
 
 def graph_name() -> str:
+    """Return the name that AOTAutograd gives the graph that is being compiled, usable in the name of a file."""
     context = torch._guards.TracingContext.try_get()
     name = "_".join(context.aot_graph_name) if context and context.aot_graph_name else "graph"
     return re.sub(r"[^\w.-]", "_", name)
 
 
 def mode_settings(mode: str | None) -> dict[str, Any]:
+    """Return the settings of a mode of Inductor. Raises OptionError if Inductor does not know the mode."""
     if mode is None or mode == "default":
         return {}
     from torch._inductor import list_mode_options
@@ -110,6 +120,7 @@ def mode_settings(mode: str | None) -> dict[str, Any]:
 
 
 def inductor_settings(given: Any) -> dict[str, Any]:
+    """Return the value of the option 'inductor' as a dict. Raises OptionError if it is not a mapping."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -118,6 +129,7 @@ def inductor_settings(given: Any) -> dict[str, Any]:
 
 
 def post_grad_passes(settings: Mapping[str, Any]) -> list[Any]:
+    """Return the custom post-grad passes that `settings` name, or else Inductor's configuration."""
     given = settings.get("post_grad_custom_post_pass", config.post_grad_custom_post_pass)
     passes = given if isinstance(given, list | tuple) else [given]
     return [each for each in passes if each is not None]

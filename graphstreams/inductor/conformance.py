@@ -1,4 +1,7 @@
-"""Whether Inductor kept the plan: what each stream launches, records and waits for, in order."""
+"""Compare generated code with the plan: what each stream launches, records and waits for, in order.
+
+Read in torch 2.15.0: `_inductor/scheduler.py` (get_node_stream, stream_idx_to_user_obj_idx).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from graphstreams.inductor import scheduler_nodes
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.inductor.scheduling import regions_of
+from graphstreams.inductor.scheduling import regions_of, synchronizes
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
 
@@ -15,7 +18,7 @@ Steps = dict[int, list[str]]  # per stream: "launch 3" (a kernel id), "record 1"
 
 
 def planned_steps(plan: Plan, graph: KernelGraph) -> Steps:
-    """What the plan asks of each stream. Kernels without a launch do not appear."""
+    """Return what the plan asks of each stream. Kernels without a launch do not appear."""
     steps: Steps = {stream: [] for stream in range(plan.streams)}
     recorded = {event.after: event for event in plan.events}
     waits: dict[int, list[int]] = {}
@@ -36,7 +39,10 @@ def planned_steps(plan: Plan, graph: KernelGraph) -> Steps:
 
 
 def lowered_steps(lowered: Lowered) -> Steps:
-    """What the code generated for a rewritten graph does on each stream, kernels named by the plan's ids."""
+    """Return what the code generated for a rewritten graph does on each stream, with the plan's ids of kernels.
+
+    Launches of one kernel that follow each other count as one.
+    """
     steps: Steps = {0: []}
     for node, stream in _on_streams(lowered):
         own = steps.setdefault(stream, [])
@@ -47,16 +53,14 @@ def lowered_steps(lowered: Lowered) -> Steps:
 
 
 def _steps(node: Any) -> Iterator[str]:
-    if scheduler_nodes.is_stream_operation(node):
-        name = node.node.op_overload._opname
-        if name in ("record_event", "wait_event"):
-            yield f"{name.removesuffix('_event')} {node.node.constant_args[0]}"
-    elif scheduler_nodes.launch_names(node):
+    if synchronizes(node):
+        yield f"{scheduler_nodes.stream_operation(node).removesuffix('_event')} {node.node.constant_args[0]}"
+    elif scheduler_nodes.launch_count(node):
         yield from (f"launch {kernel}" for kernel in sorted(regions_of(node)))
 
 
 def first_difference(planned: Steps, found: Steps) -> str:
-    """Where two orders part, in words; an empty string where they are the same."""
+    """Return where two orders first differ, in words; empty if they are the same."""
     for stream in sorted({*planned, *found}):
         expected, actual = planned.get(stream, []), found.get(stream, [])
         for place, (one, other) in enumerate(zip([*expected, "nothing"], [*actual, "nothing"], strict=False)):
@@ -66,38 +70,25 @@ def first_difference(planned: Steps, found: Steps) -> str:
 
 
 def launch_count(lowered: Lowered) -> int:
-    """How many kernels of the model the generated code launches."""
+    """Return how many kernels of the model the generated code launches."""
     return sum(scheduler_nodes.launch_count(node) for node in lowered.nodes)
 
 
 def unnamed_steps(lowered: Lowered) -> Steps:
-    """As `lowered_steps`, with every launch by itself and without its kernel: what the wrapper's text has to show."""
+    """Return what `lowered_steps` does with each launch by itself and unnamed, which is what the wrapper's text has to show."""
     steps: Steps = {0: []}
     for node, stream in _on_streams(lowered):
-        launches = [] if scheduler_nodes.is_stream_operation(node) else ["launch"] * len(scheduler_nodes.launch_names(node))
-        steps.setdefault(stream, []).extend(launches or (s for s in _steps(node) if not s.startswith("launch")))
+        launches = ["launch"] * scheduler_nodes.launch_count(node)
+        steps.setdefault(stream, []).extend(launches or _steps(node))
     return steps
 
 
 def without_names(steps: Steps) -> Steps:
-    """The same steps with every launch called "launch"."""
-    return {stream: [_without_name(step) for step in own] for stream, own in steps.items()}
-
-
-def _without_name(step: str) -> str:
-    return "launch" if step.startswith("launch") else step.replace(" event", " ")
-
-
-def where_cut(serial: Lowered) -> str:
-    """Return, for a lowered graph that Inductor cuts into several CUDA graphs, at which operator and why; empty if unknown.
-
-    Within its `active` context. Read in torch 2.15.0: `_inductor/scheduler.py` (should_partition).
-    """
-    for node in serial.nodes:
-        if reason := serial.graph.scheduler.should_partition(node):
-            names = scheduler_nodes.launch_names(node)
-            return f" at {names[0] if names else node.get_name()} ({reason})"
-    return ""
+    """Return the same steps with every launch called "launch", and events that the wrapper's text names by their number."""
+    return {
+        stream: ["launch" if step.startswith("launch") else step.replace(" event", " ") for step in own]
+        for stream, own in steps.items()
+    }
 
 
 def _on_streams(lowered: Lowered) -> Iterator[tuple[Any, int]]:

@@ -1,4 +1,7 @@
-"""What was measured, kept on disk: the key of a launch, and a folder of small files under such keys."""
+"""Keep measurements on disk: a folder of small JSON files, each of which is found by a key.
+
+Read in torch 2.15.0: `_inductor/runtime/cache_dir_utils.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,28 +13,28 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Beside Inductor's own caches, so that whoever empties or moves those does the same to ours."""
+    """Return our folder beside Inductor's own caches, so that emptying or moving those does the same to ours."""
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return Path(cache_dir()) / "graphstreams"
 
 
 class Store:
-    """A folder of small JSON files, each under the hash of what it was measured for. Processes and threads may share it."""
+    """A folder of small JSON files, each of which is named by the hash of its key. Processes and threads may share it."""
 
     def __init__(self, folder: Path, setting: str) -> None:
-        """`setting` is part of every key: device, versions."""
+        """Make `setting`, such as the device and versions, part of every key."""
         self._folder, self._setting = folder, setting
 
     def get(self, key: str) -> object | None:
-        """What was put under `key`, None where there is nothing that can be read."""
+        """Return what was put under `key`; None if there is nothing that can be read."""
         try:
             return json.loads(self._path(key).read_text())  # type: ignore[no-any-return]
         except (OSError, ValueError, RecursionError):
             return None
 
     def put(self, key: str, value: object) -> None:
-        """Keep a value that JSON can hold. A folder that cannot be written is no error: the next compile measures again."""
+        """Keep a value that JSON can hold. A folder that cannot be written is no error: it is measured again later."""
         path = self._path(key)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:

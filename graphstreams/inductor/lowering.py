@@ -1,7 +1,7 @@
-"""Inductor's lowering of a copy of a graph: the named place for what reading needs of Inductor's internals.
+"""Lower a copy of a graph as Inductor would, and ask how it stores the graph's values.
 
-Read in torch 2.15.0: `_inductor/graph.py` (GraphLowering), `_inductor/scheduler.py` (Scheduler),
-`_inductor/fx_passes/post_grad.py` (post_grad_passes), `_inductor/compile_fx.py` (codegen_and_compile).
+Read in torch 2.15.0: `_inductor/graph.py` (GraphLowering), `_inductor/scheduler.py` (Scheduler), `_inductor/memory.py`
+(prepare_planning_info), `_inductor/fx_passes/post_grad.py` (post_grad_passes), `_inductor/compile_fx.py` (codegen_and_compile).
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from torch._inductor.debug import DebugContext
 from torch._inductor.fx_passes import post_grad, reinplace
 from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._inductor.graph import GraphLowering
+from torch._inductor.memory import prepare_planning_info
 from torch._inductor.virtualized import V
+from torch.utils._ordered_set import OrderedSet
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,20 @@ class Lowered:
 
     graph: GraphLowering
     values: dict[fx.Node, Any]
-    source: str = ""  # the wrapper, where code was generated
+    source: str = ""  # the wrapper, if code was generated
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
-        """The context in which Inductor answers questions about this graph's nodes."""
+        """Return the context in which Inductor answers questions about this graph's nodes."""
         return V.set_graph_handler(self.graph)
 
     @property
     def nodes(self) -> list[Any]:
-        """Fused scheduler nodes in the order in which code is generated for them."""
+        """The fused scheduler nodes, in the order in which code is generated for them."""
         return self.graph.scheduler.nodes
 
 
 def copy_graph(gm: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose nodes and metadata can change while tensors and submodules are shared."""
+    """Return a copy with nodes and metadata of its own, which shares tensors and submodules with `gm`."""
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     result = graph.graph_copy(gm.graph, copied)
@@ -54,15 +56,15 @@ def copy_graph(gm: fx.GraphModule) -> fx.GraphModule:
 
 
 def finish_post_grad_passes(gm: fx.GraphModule) -> None:
-    """Run, on `gm`, what Inductor runs after the custom post-grad pass and before it lowers.
+    """Run on `gm` the passes that Inductor runs after the custom post-grad pass and before it lowers.
 
-    Re-inplacing and the decomposition of functionalised mutations take graph order for time order, so they must see the
-    serial order. Once they have run, running them again finds nothing to do.
+    Re-inplacing and the decomposition of functionalized mutations take graph order for time order, so they must see the
+    serial order. When Inductor runs these passes again, they find nothing to do.
     """
     for _ in range(3):
         before = str(gm.graph)
         _last_passes(gm)
-        # A second write to one input is re-inplaced only once the first one is.
+        # A second write to one input is re-inplaced only after the first one.
         if str(gm.graph) == before:
             break
     gm.recompile()
@@ -84,7 +86,7 @@ def _last_passes(gm: fx.GraphModule) -> None:
 
 
 class _Recorder(GraphLowering):
-    """GraphLowering that keeps the value of every node of the top-level graph."""
+    """A GraphLowering that keeps the value of every node of the top-level graph."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -101,14 +103,15 @@ def lower(
     gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None,
     inputs_to_check: Sequence[int] | None = None,
 ) -> Lowered:  # fmt: skip
-    """Lower `gm` as Inductor would and build its scheduler; with `generate_code`, the wrapper's source too.
+    """Lower `gm` as Inductor would, and build its scheduler and, with `generate_code`, the source of its wrapper.
 
-    Nothing is compiled or run. `settings` are Inductor settings for this lowering alone. `inputs_to_check` are the places of
-    the inputs that the code copies if they are misaligned.
+    Nothing is compiled or run. `settings` are Inductor's settings for this lowering alone. `inputs_to_check` are the positions
+    of the inputs that the code copies if they are misaligned.
     """
     inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     with _scoped(settings or {}):
-        graph = _Recorder(gm, example_inputs=inputs, shape_env=_shape_env(), is_inference=True)
+        shape_env = getattr(V.fake_mode, "shape_env", None)
+        graph = _Recorder(gm, example_inputs=inputs, shape_env=shape_env, is_inference=True)
         if inputs_to_check is not None:
             graph.inputs_to_check = inputs_to_check
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
@@ -120,10 +123,6 @@ def lower(
                 graph.init_wrapper_code()
                 graph._update_scheduler()
     return Lowered(graph, graph.recorded, source)
-
-
-def _shape_env() -> Any:
-    return getattr(V.fake_mode, "shape_env", None)
 
 
 @contextlib.contextmanager
@@ -138,30 +137,37 @@ def _scoped(settings: dict[str, Any]) -> Iterator[None]:
 
 
 def storage_name(value: Any) -> str | None:
-    """The buffer that holds exactly this IR value, seen through views; None where it has not been realised."""
-    while True:
-        if isinstance(value, ir.MutableBox | ir.BaseView):
-            value = value.data
-        elif isinstance(value, ir.Buffer):
-            return value.get_name()
-        else:
-            return None
+    """Return the buffer that holds this IR value or the value that it is a view of; None if that is not realized."""
+    stored = _without_views(value)
+    return stored.get_name() if isinstance(stored, ir.Buffer) else None
+
+
+def _without_views(value: Any) -> Any:
+    while isinstance(value, ir.MutableBox | ir.BaseView):
+        value = value.data
+    return value
 
 
 def stored_strides(lowered: Lowered, node: fx.Node) -> tuple[int, ...]:
-    """The strides of the buffer that holds a value; empty if sizes are not fixed, and where an operator decides."""
-    value = lowered.values[node]
-    while isinstance(value, ir.MutableBox | ir.BaseView):
-        value = value.data
-    layout = getattr(value, "layout", None) if isinstance(value, ir.Buffer) else None
+    """Return the strides of the buffer that holds a value; empty if they are not fixed numbers, or if an operator decides."""
+    stored = _without_views(lowered.values[node])
+    layout = getattr(stored, "layout", None) if isinstance(stored, ir.Buffer) else None
     if type(layout) is not ir.FixedLayout or not all(isinstance(s, int | sympy.Integer) for s in layout.stride):
         return ()
     return tuple(int(stride) for stride in layout.stride)
 
 
 def is_early_view(lowered: Lowered, node: fx.Node) -> bool:
-    """Whether the value is a view that Inductor took before what it shows was stored, and reads as it would compute it."""
+    """Return whether the value is a view that Inductor took before its base was stored, so that readers go through it."""
     value = lowered.values.get(node)
     while isinstance(value, ir.MutableBox):
         value = value.data
     return isinstance(value, ir.BaseView) and not isinstance(value, ir.ReinterpretView)
+
+
+def peak_memory(lowered: Lowered) -> int:
+    """Return the most bytes of buffers alive at once, at the example sizes. Inputs, which the caller holds, do not count."""
+    scheduler = lowered.graph.scheduler
+    outputs = OrderedSet(lowered.graph.get_output_names())
+    peak, _ = prepare_planning_info(lowered.nodes, scheduler.name_to_buf, scheduler.name_to_fused_node, OrderedSet(), outputs)
+    return int(peak)

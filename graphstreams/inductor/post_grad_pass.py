@@ -1,7 +1,7 @@
-"""The pass by which this package gets a graph from Inductor, and gives back the code to run.
+"""Get a graph from Inductor by a pass, and give Inductor the code to run.
 
-The pass changes nothing in the graph. It marks the graph; once Inductor has lowered it, with whatever passes stand behind this
-one, and has generated its serial code, the recipe gets the lowered graph and that code, and returns the code to use.
+The pass changes nothing but the graph's meta. Once Inductor has run the passes after this one, has lowered the graph and has
+generated its serial code, `code_for` gets the lowered graph and that code, and returns the code to use.
 Read in torch 2.15.0: `_inductor/custom_graph_pass.py`, `_inductor/compile_fx.py` (compile_fx), `_inductor/graph.py` (codegen).
 """
 
@@ -17,13 +17,13 @@ from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
 
 from graphstreams.inductor.compile import graph_name
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.inductor.wrapper_codegen import SEEN, register
+from graphstreams.inductor.wrapper_registry import SEEN, register
 
-Code = tuple[str, Sequence[tuple[int, int]]]  # a wrapper, and the lines added to the serial one: (line, how many)
+Code = tuple[str, Sequence[tuple[int, int]]]  # a wrapper; (line of the serial wrapper, how many lines were put before it)
 
 
 class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
-    """Inductor's `post_grad_custom_post_pass`. A subclass says which graphs it leaves alone, and what code the others get."""
+    """The base of a `post_grad_custom_post_pass` that chooses which graphs get other code than Inductor's."""
 
     @abc.abstractmethod
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
@@ -37,7 +37,7 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
         """Mark `graph`, unless it is skipped. Raises what `skips` raises."""
         gm = graph.owning_module
         assert gm is not None
-        for module in gm.modules():  # subgraphs, which came first, are part of their caller's code
+        for module in gm.modules():  # subgraphs, which were marked earlier, are part of their caller's code
             if isinstance(module, fx.GraphModule):
                 module.meta.pop(SEEN, None)
         name = graph_name()

@@ -1,11 +1,12 @@
-"""Inductor's settings on streams: which are fixed, which are off, and which keep a graph serial.
+"""Decide which of Inductor's settings are fixed on streams, which are off there, and which keep a graph serial.
 
-The serial body has the user's settings, all of them. A setting that no table names holds on streams too.
+The serial body has all of the user's settings. A setting that is in none of the tables here holds on streams too.
 Read in torch 2.15.0: `_inductor/config.py`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from typing import Any
 
 from torch._inductor import config
 
-# Buffer reuse goes by the stream of a buffer's newest name (`Scheduler.get_buf_stream`), which a `control_deps` on another
-# stream changes: a kernel was seen to get a buffer that another stream still read. Without it the allocator, which knows the
-# streams, reuses the same memory at run time. Nor may an output be written in place over a buffer that an operator has
-# allocated on an aux stream. The plan fixes the order, and one function has to hold all of it.
+# The plan fixes the order, and one function has to hold all of it. Buffer reuse goes by the stream of a buffer's newest name
+# (`Scheduler.get_buf_stream`), which a `control_deps` on another stream changes, so a kernel may get a buffer that another
+# stream still reads. Without buffer reuse the allocator, which knows the streams, reuses the same memory at run time. An output
+# must not be written in place over a buffer that an operator has allocated on an aux stream.
 FIXED: dict[str, Any] = {
     "reorder_for_peak_memory": False,
     "graph_partition": False,
@@ -27,42 +28,42 @@ FIXED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class _Off:
-    """A setting that the streamed body goes without: the value it has there, and whether it makes other kernels elsewhere."""
+    """A setting that is off on streams."""
 
-    value: Any = False
-    other_kernels: bool = False
+    value: Any = False  # the value with which it is off
+    other_kernels: bool = False  # whether it may give the serial body other kernels
 
 
 _OFF = {
-    # It joins kernels across streams, and in a stream kernels that wait for different events.
+    # It joins kernels of different streams, and kernels of one stream that wait for different events.
     "combo_kernels": _Off(other_kernels=True),
     # It puts buffers of different streams into one allocation, and takes serial order for time order.
     "memory_planning": _Off(),
-    # They choose kernels by what each takes alone. A choice between templates is open until kernels are fused, so that what a
-    # region launches isn't known when it is planned; and each lowering would time all choices again.
+    # They choose kernels by the time that each takes alone. A choice between templates is open until kernels are fused, so what
+    # a region launches isn't known when it is planned. Each lowering would time all choices again.
     "max_autotune": _Off(other_kernels=True),
     "max_autotune_gemm": _Off(other_kernels=True),
     "benchmark_fusion": _Off(other_kernels=True),
     "triton.multi_kernel": _Off(0, other_kernels=True),
     "multi_kernel_hints": _Off([], other_kernels=True),
-    # It times kernels while calls run, and the first call of the streamed body may be in a capture.
+    # It times kernels during calls, and the first call of the streamed body may be in a capture.
     "incremental_autotune": _Off(),
-    # They run kernels while code is generated, and would do so again for a graph that only has to be read.
+    # It runs kernels while code is generated, and would do so again for a graph that only has to be read.
     "triton.autotune_at_compile_time": _Off(),
-    # Its mark is around the whole call, of which the streamed body is a part: there it would be a second one.
+    # It marks the whole call, of which the streamed body is a part, so the mark would be there twice.
     "profiler_mark_wrapper_call": _Off(),
 }
 
-# What a user asked to happen at run time, kernel by kernel in serial order, which streams don't have; and settings whose code
-# can't be read. For each: the values with which it is off, and why the graph stays serial otherwise.
+# Settings that make something happen at run time for each kernel in serial order, and settings with which the code can't be
+# read. For each: the values with which it is off, and why the graph stays serial otherwise.
 _UNKNOWN = "unknown to this torch"
 _NONE = (_UNKNOWN, None, False, 0, "", "0")
 _UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
-    # First those with which Inductor switches others on by itself.
+    # First those with which Inductor switches on others by itself.
     "cpp_wrapper": (_NONE, "only Python wrappers know streams"),
     "fx_wrapper": (_NONE, "only Python wrappers know streams"),
     "cuda_backend": ((_UNKNOWN, "triton"), "only Triton's kernels can be read"),
-    # Parts of the mode "lite": what they leave to eager operators isn't fused, nor always known to the proof.
+    # Parts of the mode "lite": eager operators are not fused, and the verifier doesn't know all of them.
     "fallback_by_default": (_NONE, "operators run eagerly, one by one, and the proof doesn't know all of them"),
     "selective_decompose": (_NONE, "operators run eagerly, one by one, and the proof doesn't know all of them"),
     "nan_asserts": (_NONE, "the host checks every buffer"),
@@ -81,8 +82,8 @@ _UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
 
 
 def stream_settings() -> dict[str, Any]:
-    """Return the settings under which a graph is read and its streamed body generated."""
-    # A name that this torch doesn't know can't be set.
+    """Return the settings with which a graph is read and its streamed body generated."""
+    # A setting that this torch doesn't have can't be set.
     return {**{name: off.value for name, off in _OFF.items() if _value(name) is not _UNKNOWN}, **FIXED}
 
 
@@ -121,7 +122,5 @@ def _on() -> list[str]:
 
 
 def _value(name: str) -> Any:
-    value: Any = config
-    for part in name.split("."):
-        value = getattr(value, part, _UNKNOWN)
-    return value
+    start: Any = config
+    return functools.reduce(lambda value, part: getattr(value, part, _UNKNOWN), name.split("."), start)

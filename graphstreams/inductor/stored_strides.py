@@ -1,7 +1,8 @@
-"""An operator that says with which strides a value is stored, for Inductor would leave that to the uses that it meets next.
+"""Define an operator that tells Inductor with which strides to store a value.
 
-It gives nothing back: who reads the value reads the value itself. Read in torch 2.15.0: `_inductor/ir.py`
-(ExternKernel.require_strides), `_inductor/lowering.py` (register_lowering).
+Without it Inductor leaves the strides to the uses that it lowers next. The operator returns nothing, so that readers read the
+value itself. Read in torch 2.15.0: `_inductor/ir.py` (ExternKernel.require_strides), `_inductor/lowering.py`
+(register_lowering).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch._inductor.lowering import lowerings, register_lowering
 
 @torch.library.custom_op("graphstreams::store", mutates_args=())
 def store(value: torch.Tensor, strides: Sequence[int]) -> None:
-    """Do nothing: where code runs as it is, values have the strides that they have."""
+    """Do nothing: in eager execution a value has its strides already."""
 
 
 @store.register_fake

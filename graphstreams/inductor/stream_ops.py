@@ -1,7 +1,7 @@
-"""Stream operations as FX nodes: each record, wait and lifetime in a `control_deps` of its own.
+"""Append stream operations to an FX graph: each record, wait and lifetime in a `control_deps` of its own.
 
-`control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies. No value is returned
-by a subgraph: Inductor takes that for a mutation of it. Who runs behind a wait is told to the scheduler (`scheduling`). Read
+`control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies. No subgraph returns a
+value, because Inductor would take that for a mutation of the value. What comes after a wait is kept there by `scheduling`. Read
 in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,21 +18,31 @@ from torch._inductor.fx_passes.control_dependencies import control_deps
 
 from graphstreams.inductor.stored_strides import STORE
 
-Operation = tuple[torch._ops.OpOverload, tuple[int, ...]]
+Operation = tuple[torch._ops.OpOverload, tuple[int, ...]]  # of torch.ops.streams, with its arguments
 
 
 def record(event: int, stream: int) -> Operation:
-    """Record `event` on `stream`; 0 is the caller's stream."""
+    """Return the operation that records `event` on `stream`; 0 is the caller's stream."""
     return torch.ops.streams.record_event.default, (event, stream)
 
 
 def wait(event: int, stream: int) -> Operation:
-    """Let `stream` wait for `event`."""
+    """Return the operation that makes `stream` wait for `event`."""
     return torch.ops.streams.wait_event.default, (event, stream)
 
 
+def is_stream_operation(node: fx.Node) -> bool:
+    """Return whether a node calls an operator of `torch.ops.streams`."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "streams"
+
+
+def stream_of(node: fx.Node) -> Any:
+    """Return the stream that a node is annotated with; None if it has no annotation."""
+    return node.meta.get("custom", {}).get("stream")
+
+
 def set_stream(node: fx.Node, stream: int) -> None:
-    """Annotate a node with its stream; the caller's stream is the absence of an annotation."""
+    """Annotate a node with its stream. Nodes of the caller's stream, 0, have no annotation."""
     custom = {key: value for key, value in node.meta.get("custom", {}).items() if key != "stream"}
     if stream:
         custom["stream"] = stream
@@ -40,7 +51,7 @@ def set_stream(node: fx.Node, stream: int) -> None:
 
 
 def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence[fx.Node]) -> fx.Node:
-    """Append an operation that runs after `dependencies`, of which there is at least one, and return its node."""
+    """Append an operation that runs after `dependencies`, one or more, and return its node."""
     target, arguments = operation
     inner = fx.Graph()
     call = inner.call_function(target, arguments)
@@ -54,7 +65,7 @@ def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence
 def extend_lifetimes(
     module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
 ) -> None:
-    """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before."""
+    """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before that."""
     inner = fx.Graph()
     inside = [_placeholder(inner, value) for value in values]
     for value in inside:
@@ -66,18 +77,18 @@ def extend_lifetimes(
 def force_realize(
     module: fx.GraphModule, values: Sequence[fx.Node], strides: Mapping[fx.Node, Sequence[int]] = MappingProxyType({})
 ) -> None:
-    """Append a point at which every value has a kernel that computes it, where Inductor would put that off to a later use.
+    """Append a point by which Inductor has to realize every value, which it may otherwise put off until a later use.
 
-    `strides` are those to store a value with, if its layout is not to be left to the uses that come next.
+    `strides` are those to store values with; without them, the uses that come next decide a value's layout.
     """
     inner = fx.Graph()
     stored = [value for value in values if strides.get(value)]
-    # All placeholders first: torch 2.14 counts them by their place among all nodes.
+    # Placeholders come first, because torch 2.14 counts them by their position among all nodes.
     placed = [(_placeholder(inner, value), list(strides[value])) for value in stored]
     for arguments in placed:
         inner.call_function(STORE, arguments)
     inner.output(None)
-    _append(module, "realise", inner, values, stored)
+    _append(module, "realize", inner, values, stored)
 
 
 def _append(
@@ -88,13 +99,8 @@ def _append(
     while hasattr(module, attribute):
         attribute = f"{base}_{next(number)}"
     setattr(module, attribute, fx.GraphModule(torch.nn.Module(), inner))
-    subgraph = module.graph.get_attr(attribute)
-    node = module.graph.create_node(
-        "call_function",
-        control_deps,
-        (tuple(dependencies), subgraph, *values),
-        name=attribute.removeprefix("graphstreams_"),
-    )
+    arguments: Any = (tuple(dependencies), module.graph.get_attr(attribute), *values)
+    node = module.graph.create_node("call_function", control_deps, arguments, name=attribute.removeprefix("graphstreams_"))
     node.meta["val"] = None
     return node
 

@@ -1,4 +1,4 @@
-"""Inductor's lowering of a rewritten graph, and its code. Read in torch 2.15.0: `_inductor/virtualized.py` (V.choices)."""
+"""Lower a rewritten graph and generate its code. Read in torch 2.15.0: `_inductor/virtualized.py` (V.choices)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import fx
 from torch._inductor import config
 from torch._inductor.virtualized import V
 
-from graphstreams.inductor import scheduling, wrapper_codegen
+from graphstreams.inductor import scheduling, wrapper_registry
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
 
 
 def streamed_code(module: fx.GraphModule) -> Lowered:
-    """Return the lowered graph of a rewritten module, which is not changed, with its wrapper. Nothing is compiled or run."""
-    wrapper_codegen.register()
+    """Return a rewritten module lowered, with its wrapper. The module does not change; nothing is compiled or run."""
+    wrapper_registry.register()
     settings = {**stream_settings(), **scheduling.settings(config._post_fusion_custom_pass)}
     with V.set_choices_handler(scheduling.FusionInRegions(V.choices)):  # type: ignore[arg-type]
         return lower(copy_graph(module), generate_code=True, settings=settings)

@@ -1,7 +1,7 @@
-"""Which names of a lowered graph stand for the same memory.
+"""Tell which names of a lowered graph stand for the same memory.
 
 Inductor gives a new buffer name to each mutation of a storage and to each alias of one. Dependences are between storages,
-so names that share memory are merged into one, whose representative is a graph input where one is among them.
+so names that share memory are merged into one, whose representative is a graph input if one is among them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Iterable
 
 
 class AliasSets:
-    """Disjoint sets of buffer names; every name starts as its own storage."""
+    """Disjoint sets of buffer names. Every name starts as its own storage."""
 
     def __init__(self, inputs: Iterable[str] = ()) -> None:
         self._parent: dict[str, str] = {}
         self._inputs = frozenset(inputs)
 
     def storage(self, name: str) -> str:
-        """The representative of the storage that `name` stands for."""
+        """Return the representative of the storage that `name` stands for."""
         root = name
         while (parent := self._parent.get(root, root)) != root:
             root = parent

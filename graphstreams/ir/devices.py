@@ -1,8 +1,8 @@
-"""What a GPU can do, as far as planning needs it: what its data sheet says. What it does in fact is in `calibration.py`.
+"""Define what a GPU can do by its data sheet, as far as planning needs it. What it does in fact is in `calibration.py`.
 
 Sources: NVIDIA's data sheets of H200 (SXM), H100 (SXM), A100 80GB (SXM), HGX B200 and L40S; for numbers of SMs and L2 caches
 its white papers on Ampere, Hopper and Ada. Rates of matrix products are the dense ones, half of what a sheet gives with
-sparsity. float64 is the tensor cores' rate where they have one, float32 that of the vector units, for torch leaves TF32 off.
+sparsity. float64 is the tensor cores' rate if they have one, float32 that of the vector units, because torch leaves TF32 off.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ DEVICES: dict[str, Device] = {
 
 
 def device_at_hand() -> Device:
-    """The current CUDA device: from the table where it is listed, else from what the driver says.
+    """Return the current CUDA device: from the table if it is listed, else from what the driver says.
 
-    Rates of an unlisted device are those of the listed device of its capability, scaled by the number of SMs; its bandwidth
-    is from memory clock and bus width where the driver tells them. Raises RuntimeError where there is no CUDA device.
+    Rates of an unlisted device are those of the listed device with the nearest capability, scaled by the number of SMs. So is
+    its bandwidth, unless the driver tells memory clock and bus width. Raises RuntimeError if there is no CUDA device.
     """
     import torch
 
@@ -89,9 +89,9 @@ def device_at_hand() -> Device:
 
 
 def device_by_name(name: str) -> Device:
-    """The device that a short name ("h200") or a driver's name ("NVIDIA H200") stands for.
+    """Return the device that a short name ("h200") or a driver's name ("NVIDIA H200") stands for.
 
-    Raises ValueError with the nearest known name where it stands for none.
+    Raises ValueError, with the nearest known name, if it stands for none.
     """
     wanted = name.lower().replace("nvidia", "").strip()
     for key, device in DEVICES.items():

@@ -1,11 +1,11 @@
-"""The plain data that every stage after reading works on: which kernels one compiled graph launches.
+"""Define the plain data that every stage after reading works on: which kernels one compiled graph launches.
 
-No torch here: planning, pricing and reporting work on these types alone.
+There is no torch here, because planning, pricing and reporting work on these types alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -13,7 +13,7 @@ import sympy
 
 
 class EdgeKind(str, Enum):
-    """Why one kernel has to run after another."""
+    """The reason why one kernel has to run after another."""
 
     RAW = "RAW"  # reads what the earlier kernel wrote
     WAR = "WAR"  # overwrites what the earlier kernel read
@@ -30,7 +30,7 @@ class Access:
 
 
 def value_of(expression: sympy.Expr | float, sizes: Mapping[str, int]) -> float:
-    """A number of bytes, FLOPs or us for given dynamic sizes. Raises ValueError where one is missing."""
+    """Return a number of bytes, FLOPs or us for given dynamic sizes. Raises ValueError if one is missing."""
     known = sympy.sympify(expression)
     value = known.subs({symbol: sizes[str(symbol)] for symbol in known.free_symbols if str(symbol) in sizes})
     if value.free_symbols:
@@ -40,16 +40,16 @@ def value_of(expression: sympy.Expr | float, sizes: Mapping[str, int]) -> float:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What one unit of planning does: almost always one launch.
+    """A unit of planning: almost always one launch.
 
-    Several launches are one unit where only a buffer that no value of the graph stands for joins them
+    Several launches are one unit if they are joined by a buffer that no value of the graph stands for
     (the two halves of a split reduction, the pieces of a concatenation).
     """
 
     id: int  # its position in the serial graph's program order
     name: str  # the module it comes from, such as "indexer.wq_b", made unique
     kind: str  # "gemm", "pointwise", "reduction", "template", "extern" or "profile"
-    nodes: tuple[str, ...] = ()  # names of the FX nodes whose values it realises, in program order
+    nodes: tuple[str, ...] = ()  # names of the FX nodes whose values it realizes, in program order
     launches: tuple[str, ...] = ()  # what the serial wrapper launches for it, in order
     reads: tuple[Access, ...] = ()
     writes: tuple[Access, ...] = ()
@@ -58,22 +58,22 @@ class Kernel:
     ops: tuple[str, ...] = ()  # the ATen operations inside, for pricing those that bandwidth does not describe
     parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
     exclusive: bool = False  # keeps its place against every other kernel
-    exclusive_reason: str = ""  # why, where a node of it is the cause
+    exclusive_reason: str = ""  # why, if one of its nodes is the cause
     allocates_output: bool = False  # its operator allocates what the graph returns
 
     @property
     def on_caller(self) -> bool:
         """Whether it has to run on the caller's stream.
 
-        What the graph returns must come from the memory of that stream: whoever drops it, and whenever, the next to get the
-        block there is ordered behind all that was enqueued before. An aux stream is so at its fork only.
+        What the graph returns must come from the memory of that stream. Whenever it is dropped, the next to get the block there
+        is ordered behind all that was enqueued before; on an aux stream that holds at its fork only.
         """
         return self.exclusive or self.allocates_output
 
 
 @dataclass(frozen=True)
 class Edge:
-    """`after` may start only once `before` has ended; both are kernel ids, before < after."""
+    """A dependence: `after` may start only once `before` has ended. Both are kernel ids, before < after."""
 
     before: int
     after: int
@@ -91,25 +91,16 @@ class KernelGraph:
     sizes: dict[str, int] = field(default_factory=dict)  # example values of the dynamic sizes
 
     def predecessors(self) -> list[list[int]]:
-        """Kernel ids that each kernel directly depends on, ascending, without repeats."""
+        """Return the kernel ids that each kernel directly depends on, ascending, without repeats."""
         return _adjacency(len(self.kernels), ((e.after, e.before) for e in self.edges))
 
     def successors(self) -> list[list[int]]:
-        """Kernel ids that directly depend on each kernel, ascending, without repeats."""
+        """Return the kernel ids that directly depend on each kernel, ascending, without repeats."""
         return _adjacency(len(self.kernels), ((e.before, e.after) for e in self.edges))
 
 
-def _adjacency(count: int, pairs: object) -> list[list[int]]:
+def _adjacency(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     found: list[set[int]] = [set() for _ in range(count)]
-    for source, target in pairs:  # type: ignore[attr-defined]
+    for source, target in pairs:
         found[source].add(target)
     return [sorted(targets) for targets in found]
-
-
-def check_costs(graph: KernelGraph, us: Sequence[float]) -> None:
-    """Raise ValueError unless `us` has one finite, non-negative time for each kernel."""
-    if len(us) != len(graph.kernels):
-        raise ValueError(f"{len(graph.kernels)} kernels need as many times, got {len(us)}")
-    for kernel, time in zip(graph.kernels, us, strict=True):
-        if not 0 <= time < float("inf"):
-            raise ValueError(f"kernel {kernel.name!r} has the time {time} us; a finite time of at least 0 is needed")

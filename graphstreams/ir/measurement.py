@@ -1,4 +1,4 @@
-"""What was measured of one graph on a GPU."""
+"""Hold what was measured of one graph on a GPU."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of a graph, in us of one CUDA-graph replay."""
+    """Times of a graph, in us of one CUDA-graph replay unless said otherwise."""
 
     serial_us: float  # the kernels on one stream
-    played_us: float = 0.0  # the same kernels as the plan has them; 0 where no plan was measured
-    compiled_us: float = 0.0  # the code that was generated for the plan; 0 where that was not measured
-    inductor_us: float = 0.0  # Inductor's serial code, measured beside it, which reuses buffers; 0 where it was not
-    direct_us: float = 0.0  # a call of the generated code launched by the host; 0 where that was not measured
+    played_us: float = 0.0  # the same kernels on the plan's streams; 0 if none was measured
+    compiled_us: float = 0.0  # the code that was generated for the plan; 0 if that was not measured
+    inductor_us: float = 0.0  # Inductor's serial code, measured beside it, which reuses buffers; 0 if it was not measured
+    direct_us: float = 0.0  # a call of the generated code launched by the host; 0 if that was not measured
     direct_serial_us: float = 0.0  # the same of Inductor's serial code
     tried: int = 0  # plans measured
     from_disk: bool = False  # found by an earlier compile
-    plans: tuple[tuple[float, float], ...] = ()  # of each plan: what the simulator said, and what was measured
+    plans: tuple[tuple[float, float], ...] = ()  # of each plan: the simulated and the measured us
 
     @property
     def gain(self) -> float:

@@ -1,4 +1,4 @@
-"""The plan: which stream runs each kernel, in which order, and which events order them."""
+"""Define the plan: which stream runs each kernel, in which order, and which events order them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Wait:
-    """`stream` waits for an event right before `kernel` (a kernel id on that stream, or JOIN on stream 0)."""
+    """A wait of `stream` for an event, right before `kernel` (a kernel id on that stream, or JOIN on stream 0)."""
 
     stream: int
     kernel: int
@@ -31,7 +31,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class Event:
-    """Recorded on `stream` right behind `after` (a kernel id on that stream, or FORK on stream 0)."""
+    """An event that is recorded on `stream` right behind `after` (a kernel id on that stream, or FORK on stream 0)."""
 
     id: int
     stream: int
@@ -41,7 +41,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Plan:
-    """Stream, order and events of every kernel of one graph. Plain data: `loads(dumps(plan)) == plan`.
+    """The stream, order and events of every kernel of one graph. Plain data: `loads(dumps(plan)) == plan`.
 
     `placements` stand in the order in which the host enqueues them. Times are in us.
     """
@@ -59,21 +59,21 @@ class Plan:
     priority: int = 0  # CUDA priority of the aux streams
 
     def stream_of(self) -> dict[int, int]:
-        """Stream of each kernel id."""
+        """Return the stream of each kernel id."""
         return {p.kernel: p.stream for p in self.placements}
 
     @property
-    def synchronisations(self) -> int:
+    def synchronizations(self) -> int:
         """How many records and waits there are."""
         return len(self.events) + sum(len(event.waits) for event in self.events)
 
     def dumps(self) -> str:
-        """The plan as indented JSON."""
+        """Return the plan as indented JSON."""
         return json.dumps(asdict(self), indent=1)
 
     @staticmethod
     def loads(text: str) -> Plan:
-        """The plan that `dumps` wrote. Raises ValueError where the text is not one."""
+        """Return the plan that `dumps` wrote. Raises ValueError if the text is not one."""
         try:
             return _plan_from(json.loads(text))
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

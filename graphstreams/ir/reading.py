@@ -1,4 +1,4 @@
-"""TODO."""
+"""Define what is read of a graph: its kernels, and the FX nodes behind each of them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from graphstreams.ir.kernels import KernelGraph
 
 @dataclass(frozen=True)
 class Region:
-    """The FX nodes of one kernel. `nodes` are in graph order; `inputs` come from elsewhere; `targets` are what others use."""
+    """The FX nodes of one kernel."""
 
     kernel: int
-    nodes: tuple[fx.Node, ...]
-    inputs: tuple[fx.Node, ...]
-    targets: tuple[fx.Node, ...]
+    nodes: tuple[fx.Node, ...]  # in graph order
+    inputs: tuple[fx.Node, ...]  # of other kernels, or of the graph
+    targets: tuple[fx.Node, ...]  # nodes that other kernels or the graph's outputs use
 
 
 @dataclass(frozen=True)
 class RealizedValue:
-    """How Inductor stored a value: as which of its operations, counted from 0, and with which strides."""
+    """How Inductor stores a value."""
 
-    position: int
-    strides: tuple[int, ...]  # empty where the operation decides, or sizes are dynamic
-    views: tuple[fx.Node, ...] = ()  # that were taken before it was stored, in graph order
+    position: int  # of the operation that stores it, counted from 0
+    strides: tuple[int, ...]  # empty if the operation decides, or sizes are dynamic
+    views: tuple[fx.Node, ...] = ()  # taken before it is stored, in graph order
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A graph as kernels: the plain data, and which FX nodes of `module` stand behind each kernel."""
+    """A graph as kernels: the plain data, and the FX nodes of `module` behind each kernel."""
 
     module: fx.GraphModule
     kernels: KernelGraph
@@ -39,13 +39,13 @@ class Reading:
     epilogue: tuple[fx.Node, ...]  # what stands between the regions' values and the graph's outputs
     order: tuple[int, ...]  # the kernel of each launch of the serial code, in its order
     peak_memory: int  # bytes of buffers alive at once
-    storages: dict[fx.Node, str]  # storage of each input and target, as the kernels' accesses name it
+    storages: dict[fx.Node, str]  # of each input and target, as the kernels' accesses name it
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
-    realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # of targets that have a buffer of their own
+    realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # targets that have a buffer of their own
 
     @property
     def kernel_order(self) -> list[int]:
-        """Kernel ids in the order in which the serial code first launches something for them."""
+        """The kernel ids in the order in which the serial code first launches something for them."""
         return list(dict.fromkeys(self.order))
 
     @property

@@ -1,41 +1,24 @@
-"""TODO."""
+"""Define for which values of a dynamic size a graph runs on streams."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 Point = tuple[int, float, float]  # size, serial us, streamed us
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """For which values of a dynamic size a graph runs on streams. Plain data: `loads(dumps(threshold)) == threshold`."""
+    """The values of a dynamic size for which a graph runs on streams."""
 
     symbol: str  # the size, such as "s21"
-    largest: int | None  # streams up to this one; 0: at none; None: without a limit in the range looked at
-    curve: tuple[Point, ...]  # (size, serial us, streamed us), by size
+    largest: int | None  # the last that runs on streams; 0: none does; None: no limit in the range that was looked at
+    curve: tuple[Point, ...]  # by size
     reason: str
-    smallest: int = 0  # and from this one on
+    smallest: int = 0  # the first that runs on streams
     measured: tuple[tuple[int, float], ...] = ()  # (size, share of the serial time saved), by size
 
     @property
     def limits(self) -> bool:
-        """Whether there are sizes for which it does not run on streams, as far as was looked."""
+        """Whether it is known to run serially for some sizes."""
         return self.largest is not None or self.smallest > 0
-
-    def dumps(self) -> str:
-        """The threshold as indented JSON."""
-        return json.dumps(asdict(self), indent=1)
-
-    @staticmethod
-    def loads(text: str) -> Threshold:
-        """The threshold that `dumps` wrote. Raises ValueError where the text is not one."""
-        try:
-            data: dict[str, Any] = json.loads(text)
-            curve = tuple((int(size), float(serial), float(streamed)) for size, serial, streamed in data.pop("curve"))
-            measured = tuple((int(size), float(gain)) for size, gain in data.pop("measured", ()))
-            return Threshold(curve=curve, measured=measured, **data)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a threshold: {error}") from error

@@ -1,4 +1,4 @@
-"""From an assignment of kernels to streams and its times to a plan: order of the host's calls, events, bounds."""
+"""Make a plan of an assignment of kernels to streams and its times: order of the host's calls, events, bounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphstreams.planning.synchronization import place_events
 
 
 def assignment_of(plan: Plan) -> Assignment:
-    """Order and streams of a plan."""
+    """Return the order and the streams of a plan."""
     stream = plan.stream_of()
     return Assignment([place.kernel for place in plan.placements], [stream[kernel] for kernel in range(len(stream))])
 
@@ -20,7 +20,7 @@ def assignment_of(plan: Plan) -> Assignment:
 def assemble(
     graph: KernelGraph, assignment: Assignment, timing: Timing, us: Sequence[float], streams: int, event_us: float
 ) -> Plan:
-    """The plan that puts the kernels where `assignment` says, with the fewest events, at the times of `timing`.
+    """Return the plan that puts the kernels where `assignment` says, with the fewest events, at the times of `timing`.
 
     `us` has the us of each kernel, `streams` is how many a plan might have used: the lower bound is for that number.
     """
@@ -31,13 +31,13 @@ def assemble(
     serial, longest = fsum(us), max(remaining, default=0.0)
     return Plan(
         name=graph.name,
-        streams=1 + max(stream, default=0),
+        streams=assignment.streams,
         placements=tuple(Placement(k, graph.kernels[k].name, stream[k], timing.start[k], timing.end[k]) for k in order),
         events=place_events(graph, order, dict(enumerate(stream))),
         serial_us=serial,
         streamed_us=timing.makespan,
-        # Event costs stay out of the bound: a plan that has all on one stream pays none.
-        # Nor may the rounding of sums taken in another order lift it above the plan.
+        # Event costs stay out of the bound, because a plan that has all on one stream pays none.
+        # The minimum is there because sums taken in another order are rounded otherwise.
         lower_bound_us=min(max(longest, serial / streams), timing.makespan),
         critical_path_us=longest,
         critical_path=critical_path(successors, remaining),

@@ -1,19 +1,45 @@
-"""Every plan of a tiny graph: small changes of one plan can miss the shortest, for no single one of them leads towards it."""
+"""Try every plan of a tiny graph, because small changes can miss the shortest one if no single change leads towards it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphstreams.ir.kernels import KernelGraph
+from graphstreams.planning.neighborhood import EQUAL_US, STREAM_WORTH, SearchSpace
 from graphstreams.planning.paths import Assignment
+
+MOST_KERNELS, MOST_PLANS = 8, 1600  # of a graph that is searched so
 
 Rows = tuple[tuple[int, ...], ...]  # what each stream runs, in order, the caller's first; the others sorted
 
 
-def every_assignment(graph: KernelGraph, streams: int, most: int) -> list[Assignment] | None:
-    """Each spread of the kernels over up to `streams` streams in each order that the edges allow.
+def exhaustive_search(space: SearchSpace, seed: int) -> Assignment | None:
+    """Return the best of all assignments of a tiny graph, None for other graphs; of equals a list schedule, if one is."""
+    if space.streams == 1 or not space.free or len(space.us) > MOST_KERNELS:
+        return None
+    every = every_assignment(space.graph, space.streams, MOST_PLANS)
+    return _shortest(space, [*space.initial, *every]) if every is not None else None
 
-    Two that differ in the numbers of the aux streams or in the order between streams are one. Kernels that have to be on the
-    caller's stream are there. Five kernels without edges have 1,045. None if there are more than `most`, whole ones or
-    beginnings of the same length.
+
+def _shortest(space: SearchSpace, assignments: Sequence[Assignment]) -> Assignment:
+    """Return the shortest assignment whose streams are each worth it; of equals the earlier one."""
+    shortest: dict[int, tuple[float, Assignment]] = {}  # by the number of streams, none of which may be missing
+    for assignment in assignments:
+        used, makespan = assignment.streams, space.makespan(assignment)
+        if used not in shortest or makespan < shortest[used][0] - EQUAL_US:
+            shortest[used] = makespan, assignment
+    used = min(shortest, key=lambda count: (round(shortest[count][0], 9), count))
+    while used > 2 and shortest[used - 1][0] <= shortest[used][0] * (1 + STREAM_WORTH):
+        used -= 1
+    return shortest[used][1]
+
+
+def every_assignment(graph: KernelGraph, streams: int, most: int) -> list[Assignment] | None:
+    """Return each spread of the kernels over up to `streams` streams in each order that the edges allow.
+
+    Assignments that differ only in the numbers of the aux streams, or in the order between streams, count as one. Kernels that
+    have to be on the caller's stream are there. Five kernels without edges have 1,045 assignments. The result is None if there
+    are more than `most`, complete ones or beginnings of the same length.
     """
     predecessors = [frozenset(own) for own in graph.predecessors()]
     on_caller = [kernel.on_caller for kernel in graph.kernels]
@@ -26,7 +52,7 @@ def every_assignment(graph: KernelGraph, streams: int, most: int) -> list[Assign
                     continue
                 for stream in range(1 if on_caller[kernel] else streams):
                     added = _added(rows, stream, kernel)
-                    # A whole plan leaves no kernels to the caller's stream only if another stream might as well be it.
+                    # A complete plan has kernels on the caller's stream: if not, another stream might as well be that one.
                     if left or added[0]:
                         longer.setdefault(added, (*order, kernel))
             if len(longer) > most:

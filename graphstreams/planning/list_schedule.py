@@ -1,4 +1,4 @@
-"""List scheduling of kernels over a few streams, by the longest remaining path.
+"""Make list schedules of kernels over a few streams, by the longest remaining path.
 
 Of the kernels that may start, the one with the longest path still before it goes first, to the stream where it
 starts earliest (Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2), 1969; Adam,
@@ -13,17 +13,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import product
-from math import exp, inf, isfinite
+from math import exp, inf
 from random import Random
 
-from graphstreams.ir.kernels import KernelGraph, check_costs
+from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assemble
-from graphstreams.planning.paths import Assignment, Timing, bottom_levels, critical_path, inputs_ready, timed
+from graphstreams.planning.paths import Assignment, Timing, bottom_levels, critical_path, inputs_ready, path_on_caller, timed
 from graphstreams.planning.synchronization import place_events
 
-VARIATION = 0.35  # of the logarithm of a time, in varied_schedule
-MANY_KERNELS = 2_000  # graphs of more have list schedules on two streams and on the most only
+VARIATION = 0.35  # standard deviation of the logarithm of a time, in varied_schedule
+MANY_KERNELS = 2_000  # graphs of more have list schedules only on two streams and on the most allowed
 
 
 @dataclass(frozen=True)
@@ -46,44 +46,48 @@ class _Rule:
 
 
 def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, event_us: float = 0.0) -> Plan:
-    """A short plan of `graph` on at most `streams` streams, the caller's included; `us` has the us of each kernel.
+    """Return a short plan of `graph` on at most `streams` streams, the caller's included; `us` has the us of each kernel.
 
-    A wait across streams, the fork and the join included, adds `event_us` us. Raises ValueError where `streams` is
+    A wait across streams, the fork and the join included, adds `event_us` us. Raises ValueError if `streams` is
     below 1, `event_us` negative or not finite, or `us` not one finite non-negative time for each kernel.
     """
-    check_arguments(graph, us, streams, event_us)
+    _check(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
     best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams, len(us))])
     return assemble(graph, best, timing, us, streams, event_us)
 
 
 def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> list[Assignment]:
-    """The assignment of every rule, on one stream first. Arguments as for `plan_kernels`."""
-    check_arguments(graph, us, streams, event_us)
+    """Return the assignment of every rule, on one stream first. Arguments and `Raises` as for `plan_kernels`."""
+    _check(graph, us, streams, event_us)
     problem = _problem(graph, us, event_us)
     return [_greedy(problem, rule) for rule in _rules(streams, len(us))]
 
 
 def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, rng: Random) -> Assignment:
-    """The list schedule of a random rule for times that are off at random: as good as the others, and different.
+    """Return the list schedule of a random rule for randomly varied times: as good as the others, and different.
 
     The factors on the times are log-normal, so that another path may be the critical one.
     """
     varied = [time * exp(rng.gauss(0, VARIATION)) for time in us]
     problem = _problem(graph, varied, event_us * exp(rng.gauss(0, 1)))
-    # A further stream is allowed every other time: few graphs want many, and each draw on many is one less on few.
+    # A further stream is allowed every other time, because few graphs want many.
     allowed = 2
     while allowed < streams and rng.random() < 0.5:
         allowed += 1
     return _greedy(problem, rng.choice(list(_rules(allowed, len(us)))))
 
 
-def check_arguments(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
-    """Raise ValueError where these cannot be planned with."""
-    check_costs(graph, us)
+def _check(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
+    """Raise ValueError unless these can be planned with."""
+    if len(us) != len(graph.kernels):
+        raise ValueError(f"{len(graph.kernels)} kernels need as many times, got {len(us)}")
+    for kernel, time in zip(graph.kernels, us, strict=True):
+        if not 0 <= time < inf:
+            raise ValueError(f"kernel {kernel.name!r} has the time {time} us; a finite time of at least 0 is needed")
     if streams < 1:
         raise ValueError(f"streams is {streams}; it has to be 1 or more")
-    if not (event_us >= 0 and isfinite(event_us)):
+    if not 0 <= event_us < inf:
         raise ValueError(f"event_us is {event_us}; it has to be finite and 0 us or more")
 
 
@@ -104,7 +108,7 @@ def _problem(graph: KernelGraph, us: Sequence[float], event_us: float) -> _Probl
 def _rules(streams: int, kernels: int) -> Iterator[_Rule]:
     yield _Rule(1, pin_path=False, look_ahead=False, follow=False)
     for count in range(2, streams + 1):
-        # Beyond a few, one stream more or less hardly matters: powers of two keep the planning time in bounds.
+        # Beyond a few, one stream more or less hardly matters. Powers of two keep the planning time in bounds.
         several = kernels <= MANY_KERNELS and (count <= 4 or count.bit_count() == 1)
         if several or count in (2, streams):
             for pin_path, look_ahead, follow in product((False, True), repeat=3):
@@ -112,43 +116,32 @@ def _rules(streams: int, kernels: int) -> Iterator[_Rule]:
 
 
 def _best(graph: KernelGraph, problem: _Problem, candidates: Sequence[Assignment]) -> tuple[Assignment, Timing]:
-    """The candidate that ends first, of equals the one with the fewest events, then with the fewest streams."""
+    """Return the candidate that ends first, of equals the one with the fewest events, then with the fewest streams."""
     timings = [timed(c, problem.predecessors, problem.us, problem.event_us) for c in candidates]
     shortest = min(round(t.makespan, 9) for t in timings)
     tied = [(c, t) for c, t in zip(candidates, timings, strict=True) if round(t.makespan, 9) == shortest]
-    return min(tied, key=lambda pair: (_event_count(graph, pair[0]), _used(pair[0]))) if len(tied) > 1 else tied[0]
+    return min(tied, key=lambda pair: (_event_count(graph, pair[0]), pair[0].streams)) if len(tied) > 1 else tied[0]
 
 
 def _event_count(graph: KernelGraph, assignment: Assignment) -> int:
     return len(place_events(graph, assignment.order, dict(enumerate(assignment.stream))))
 
 
-def _used(assignment: Assignment) -> int:
-    return 1 + max(assignment.stream, default=0)
-
-
 def _greedy(problem: _Problem, rule: _Rule) -> Assignment:
-    """The assignment that `rule` gives, its streams numbered without gaps."""
+    """Return the assignment that `rule` gives.
+
+    Its streams are numbered without gaps. Unless some kernels have to be on the caller's stream, that is the one which has
+    most of the critical path.
+    """
     dispatch = _Dispatch(problem, rule)
     while (kernel := dispatch.next_kernel()) is not None:
         dispatch.place(kernel)
-    return _relabelled(problem, Assignment(dispatch.order, dispatch.stream))
-
-
-def _relabelled(problem: _Problem, assignment: Assignment) -> Assignment:
-    """The same with the stream that has most of the critical path as stream 0, unless some have to be on the caller's."""
-    busy = [0.0] * _used(assignment)
-    for kernel in problem.path:
-        busy[assignment.stream[kernel]] += problem.us[kernel]
-    main = 0 if problem.on_caller else busy.index(max(busy))
-    number = {main: 0}
-    for kernel in assignment.order:
-        number.setdefault(assignment.stream[kernel], len(number))
-    return Assignment(assignment.order, [number[s] for s in assignment.stream])
+    found = Assignment(dispatch.order, dispatch.stream)
+    return path_on_caller(found, () if problem.on_caller else problem.path, problem.us)
 
 
 class _Dispatch:
-    """The clock of a list schedule: which streams are free from when, which kernels are ready."""
+    """The state of a list schedule: from when on each stream is free, and which kernels are ready."""
 
     def __init__(self, problem: _Problem, rule: _Rule) -> None:
         self._problem, self._rule = problem, rule
@@ -165,7 +158,7 @@ class _Dispatch:
                 heappush(self._later, (0.0, kernel))
 
     def next_kernel(self) -> int | None:
-        """The kernel to place next, None at the end."""
+        """Return the kernel to place next, None at the end."""
         now = inf if self._rule.look_ahead else min(self._free)
         if not self._ready and self._later:
             now = max(now, self._later[0][0])
@@ -175,7 +168,7 @@ class _Dispatch:
         return heappop(self._ready)[1] if self._ready else None
 
     def place(self, kernel: int) -> None:
-        """Put `kernel` where it starts earliest."""
+        """Put `kernel` on the stream on which it starts earliest."""
         predecessors = self._problem.predecessors[kernel]
         last = max(predecessors, key=self._end.__getitem__, default=0)
         home = self.stream[last] if self._rule.follow and predecessors else 0
@@ -195,7 +188,7 @@ class _Dispatch:
         event_us = self._problem.event_us
         after_wait = max((self._end[p] for p in predecessors), default=-event_us) + event_us
         starts = [max(self._free[s], after_wait) for s in streams]
-        # Only where a predecessor ran may a kernel start without waiting for the last of them.
+        # Only on a stream on which a predecessor runs may a kernel start without waiting for the last of them.
         for stream in {self.stream[p] for p in predecessors}.intersection(streams) if event_us else ():
             inputs = inputs_ready(predecessors, stream, self.stream, self._end, event_us)
             starts[stream] = max(self._free[stream], inputs)

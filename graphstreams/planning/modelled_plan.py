@@ -1,44 +1,41 @@
-"""TODO."""
+"""Plan kernels by modelled times: what each takes alone, and what they cost side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from graphstreams.costs.footprint import Blocks, footprints
+from graphstreams.costs.footprint import Blocks
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
-from graphstreams.planning.local_search import search_on_simulator
 from graphstreams.planning.neighborhood import SearchSpace
-from graphstreams.planning.paths import Assignment, Timing
-from graphstreams.planning.simulator import EVENT_US, simulate
+from graphstreams.planning.policies import search_on_simulator
+from graphstreams.planning.simulator import EVENT_US, simulator
 
 # us that a wait across streams adds in a list schedule, which knows no contention: it stands for some of that too. Of 0.2 to
-# 1.0 us the plans with 1.0 were best on one H200; the wait by itself takes 0.3 us (costs/data/h200.json).
+# 1.0 us the plans with 1.0 were best on one H200; the wait by itself takes 0.3 us.
 LISTED_WAIT_US = 1.0
 
 
 def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, options: Options) -> Plan:
-    """The plan that is best on the simulator, for kernels that take `us` us on `device`, each by itself."""
+    """Return the best plan on the simulator for kernels that take `us` us on `device`, each by itself."""
     return replace(search_on_simulator(plan_space(graph, us, device, options)), priority=options.priority or 0)
 
 
 def plan_space(
     graph: KernelGraph, us: Sequence[float], device: Device, options: Options, blocks: Mapping[int, Blocks] | None = None
 ) -> SearchSpace:
-    """The plans to choose from, with a simulator that knows what kernels cost side by side."""
-    predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks)
-    simulated_us = EVENT_US if options.event_us is None else options.event_us
+    """Return the plans to choose from, with a simulator that knows what kernels cost side by side.
 
-    def simulated(assignment: Assignment) -> Timing:
-        # In a CUDA graph the first kernels of all streams wait for nothing.
-        return simulate(assignment, predecessors, us, taken, simulated_us, fork_us=0.0)
-
-    return SearchSpace(graph, us, options.streams, listed_wait_us(options), simulated, simulated_us)
+    `us` has the us of each kernel alone on `device`, `blocks` the measured blocks by kernel id, as far as they are known.
+    """
+    wait_us = EVENT_US if options.event_us is None else options.event_us
+    simulate = simulator(graph, us, device, wait_us, blocks)
+    return SearchSpace(graph, us, options.streams, listed_wait_us(options), simulate, wait_us)
 
 
 def listed_wait_us(options: Options) -> float:
-    """The us that a wait across streams adds in a list schedule."""
+    """Return the us that a wait across streams adds in a list schedule."""
     return LISTED_WAIT_US if options.event_us is None else options.event_us

@@ -1,17 +1,20 @@
-"""The plans of one graph: those that a search starts from, the small changes that it makes, and what tells plans apart."""
+"""Define the plans of one graph: those that a search starts from, random neighbors of a plan, and what tells plans apart."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assemble
 from graphstreams.planning.list_schedule import list_schedules
-from graphstreams.planning.paths import Assignment, Timing, timed
+from graphstreams.planning.paths import Assignment, Simulate, timed
 
-Simulate = Callable[[Assignment], Timing]
+SIMULATED_KERNELS = 40_000  # in all simulations of a search: larger graphs get fewer simulations
+EQUAL_US = 1e-9  # sums that differ by less were added in another order
+STREAM_WORTH = 0.005  # share of the time on fewer streams that each further stream has to save
+
 Signature = tuple[tuple[int, ...], ...]
 
 
@@ -27,25 +30,48 @@ class SearchSpace:
         simulate: Simulate | None = None,
         simulated_event_us: float | None = None,
     ) -> None:
-        """`us` has the us of each kernel; in list schedules a wait across streams adds `event_us`. Without `simulate`, to
-        which a wait costs `simulated_event_us`, kernels side by side cost what they cost alone. Raises ValueError as
-        `plan_kernels` does."""
+        """Make the list schedules of `graph`, in which a wait across streams adds `event_us`; `us` has the us of each kernel.
+
+        A wait costs `simulated_event_us` to `simulate`. Without it kernels side by side cost what they cost alone. Raises
+        ValueError as `plan_kernels` does.
+        """
         self.graph, self.us, self.streams, self.event_us = graph, us, streams, event_us
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
         self.free = [kernel.id for kernel in graph.kernels if not kernel.on_caller]
         self.simulate = simulate or (lambda assignment: timed(assignment, self.predecessors, us, event_us))
         self._plan_event_us = event_us if simulated_event_us is None else simulated_event_us
-        self.starts = distinct(list_schedules(graph, us, streams, event_us))
+        self.initial = distinct(list_schedules(graph, us, streams, event_us))
+
+    @property
+    def bound(self) -> bool:
+        """Whether some kernels have to be on the caller's stream."""
+        return len(self.free) < len(self.us)
+
+    @property
+    def too_large_for_pairs(self) -> bool:
+        """Whether simulating a plan for each pair of streams takes longer than what it saves is worth."""
+        return self.streams**2 * len(self.us) > SIMULATED_KERNELS
+
+    def makespan(self, assignment: Assignment) -> float:
+        """Return the simulated us of an assignment."""
+        return self.simulate(assignment).makespan
+
+    def best_initial(self) -> tuple[Assignment, float]:
+        """Return the list schedule that is shortest on the simulator, of equals the first, and the us of the shortest."""
+        makespans = [self.makespan(assignment) for assignment in self.initial]
+        shortest = min(makespans)
+        equal = (a for a, makespan in zip(self.initial, makespans, strict=True) if makespan <= shortest + EQUAL_US)
+        return next(equal), shortest
 
     def plan(self, assignment: Assignment) -> Plan:
-        """The plan of an assignment, with the simulated times."""
+        """Return the plan of an assignment, with the simulated times."""
         return assemble(self.graph, assignment, self.simulate(assignment), self.us, self.streams, self._plan_event_us)
 
-    def changed(self, assignment: Assignment, rng: random.Random) -> Assignment:
-        """The assignment after one to three random changes."""
+    def random_neighbor(self, assignment: Assignment, rng: random.Random) -> Assignment:
+        """Return the assignment after one to three random changes."""
         order, stream = list(assignment.order), list(assignment.stream)
         # Of the streams that nothing is on yet one is as good as another.
-        targets = min(self.streams, 2 + max(stream))
+        targets = min(self.streams, 1 + assignment.streams)
         for _ in range(rng.choice((1, 1, 1, 2, 3))):
             kernel = rng.choice(self.free)
             match rng.randrange(6):
@@ -58,10 +84,10 @@ class SearchSpace:
                     stream[kernel], stream[other] = stream[other], stream[kernel]
                 case _:
                     self._move_launch(rng.choice(order), order, rng)
-        return Assignment(order, without_gaps(order, stream))
+        return Assignment(order, without_gaps(stream))
 
     def _move_branch(self, kernel: int, stream: list[int], target: int) -> None:
-        """The kernel and the chain behind it on its stream go to another one: a branch splits, or two merge."""
+        """Move the kernel and the chain behind it on its stream to another one: a branch splits, or two merge."""
         home = stream[kernel]
         if home == target:
             return
@@ -73,7 +99,7 @@ class SearchSpace:
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
 
     def _move_launch(self, kernel: int, order: list[int], rng: random.Random) -> None:
-        """The kernel is launched sooner or later, between the last of its predecessors and the first of its successors."""
+        """Launch the kernel sooner or later, between the last of its predecessors and the first of its successors."""
         place = {k: i for i, k in enumerate(order)}
         first = max((place[p] for p in self.predecessors[kernel]), default=-1) + 1
         last = min((place[s] for s in self.successors[kernel]), default=len(order)) - 1
@@ -82,7 +108,7 @@ class SearchSpace:
 
 
 def signature(assignment: Assignment) -> Signature:
-    """What each stream runs, in order; the same for two assignments that differ in the numbers of their streams only."""
+    """Return what each stream runs, in order: the same for assignments that differ only in the numbers of their streams."""
     streams: dict[int, list[int]] = {}
     for kernel in assignment.order:
         streams.setdefault(assignment.stream[kernel], []).append(kernel)
@@ -90,11 +116,11 @@ def signature(assignment: Assignment) -> Signature:
 
 
 def distinct(assignments: Sequence[Assignment]) -> list[Assignment]:
+    """Return the first assignment of each signature, in the order of the last ones."""
     return list({signature(a): a for a in reversed(assignments)}.values())[::-1]
 
 
-def without_gaps(order: Sequence[int], stream: Sequence[int]) -> list[int]:
-    """The same streams, numbered without gaps; the caller's stays the first."""
-    used = sorted({stream[kernel] for kernel in order})
-    number = {s: i for i, s in enumerate(used)}
-    return [number[s] for s in stream]
+def without_gaps(stream: Sequence[int]) -> list[int]:
+    """Return the same streams, numbered without gaps; the lowest, which is the caller's if that is in use, stays the first."""
+    number = {used: i for i, used in enumerate(sorted(set(stream)))}
+    return [number[each] for each in stream]

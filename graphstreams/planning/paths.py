@@ -1,17 +1,18 @@
-"""Longest paths through a kernel graph: they bound every plan, rank its kernels and give its times.
+"""Compute longest paths through a kernel graph: they bound every plan, rank its kernels and give its times.
 
 Edges point from lower to higher kernel ids, so one sweep over the ids in either direction is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from graphlib import TopologicalSorter
+from heapq import heappop, heappush
 
 
 def bottom_levels(successors: Sequence[Sequence[int]], us: Sequence[float]) -> list[float]:
-    """Time in us from the start of each kernel to the end of the graph along the longest path, itself included.
+    """Return the us from the start of each kernel to the end of the graph along the longest path, itself included.
 
     The "static level" of Adam, Chandy and Dickson, "A comparison of list schedules for parallel processing
     systems", CACM 17(12), 1974.
@@ -23,7 +24,7 @@ def bottom_levels(successors: Sequence[Sequence[int]], us: Sequence[float]) -> l
 
 
 def critical_path(successors: Sequence[Sequence[int]], remaining: Sequence[float]) -> tuple[int, ...]:
-    """Kernel ids of one longest path, first to last; of several equally long ones the one with the lowest ids.
+    """Return the kernel ids of one longest path, first to last; of several equally long ones the one with the lowest ids.
 
     `remaining` is what `bottom_levels` returned for the same successors.
     """
@@ -42,6 +43,25 @@ class Assignment:
     order: Sequence[int]
     stream: Sequence[int]  # indexed by kernel id
 
+    @property
+    def streams(self) -> int:
+        """How many streams there are, up to the highest one in use."""
+        return 1 + max(self.stream, default=0)
+
+
+def path_on_caller(given: Assignment, path: Sequence[int], us: Sequence[float]) -> Assignment:
+    """Return the same streams, of which stream 0 is the one that runs `path` for most us, of equals the lowest.
+
+    The others are numbered in the order of their first kernels.
+    """
+    busy = [0.0] * given.streams
+    for kernel in path:
+        busy[given.stream[kernel]] += us[kernel]
+    number = {busy.index(max(busy)): 0}
+    for kernel in given.order:
+        number.setdefault(given.stream[kernel], len(number))
+    return Assignment(given.order, [number[stream] for stream in given.stream])
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -52,15 +72,21 @@ class Timing:
     makespan: float
 
 
+Simulate = Callable[[Assignment], Timing]
+
+
 def inputs_ready(
     predecessors: Sequence[int], stream: int, stream_of: Sequence[int], end: Sequence[float], event_us: float
 ) -> float:
-    """When in us a kernel on `stream` may start for its predecessors' sake; each on another stream costs `event_us`."""
+    """Return the us at which the inputs of a kernel on `stream` are ready; each from another stream costs `event_us`."""
     return max((end[p] + (event_us if stream_of[p] != stream else 0.0) for p in predecessors), default=0.0)
 
 
 def timed(assignment: Assignment, predecessors: Sequence[Sequence[int]], us: Sequence[float], event_us: float) -> Timing:
-    """The longest paths through the edges and the order of the streams: fork at 0 us, each wait adds `event_us` us."""
+    """Return the longest paths through the edges and the order of the streams, without contention.
+
+    The fork is at 0 us; each wait, fork and join included, adds `event_us` us.
+    """
     start, end = [0.0] * len(us), [0.0] * len(us)
     free = {0: 0.0}
     for kernel in assignment.order:
@@ -73,27 +99,22 @@ def timed(assignment: Assignment, predecessors: Sequence[Sequence[int]], us: Seq
 
 
 def enqueue_order(assignment: Assignment, start: Sequence[float], predecessors: Sequence[Sequence[int]]) -> list[int]:
-    """The kernels by start, of equal starts stream 0 first, yet never before a predecessor or out of stream order.
+    """Return the kernels by start, of equal starts stream 0 first, yet never before a predecessor or out of stream order.
 
-    The two differ where kernels take no time: a predecessor on stream 1 may start when its successor on stream 0 does.
+    The two differ if kernels take no time: a predecessor on stream 1 may start when its successor on stream 0 does.
     """
-    followers: list[list[int]] = [[] for _ in start]
-    missing = [len(p) for p in predecessors]
-    tails: dict[int, int] = {}
+    sorter: TopologicalSorter[int] = TopologicalSorter()
+    last: dict[int, int] = {}
     for kernel in assignment.order:
-        for predecessor in predecessors[kernel]:
-            followers[predecessor].append(kernel)
-        if (tail := tails.get(assignment.stream[kernel])) is not None:
-            followers[tail].append(kernel)
-            missing[kernel] += 1
-        tails[assignment.stream[kernel]] = kernel
-    heap = [(start[k], assignment.stream[k], k) for k in assignment.order if not missing[k]]
-    heapify(heap)
+        stream = assignment.stream[kernel]
+        sorter.add(kernel, *predecessors[kernel], *([last[stream]] if stream in last else []))
+        last[stream] = kernel
+    sorter.prepare()
+    ready: list[tuple[float, int, int]] = []
     order: list[int] = []
-    while heap:
-        order.append(heappop(heap)[2])
-        for kernel in followers[order[-1]]:
-            missing[kernel] -= 1
-            if not missing[kernel]:
-                heappush(heap, (start[kernel], assignment.stream[kernel], kernel))
+    while sorter.is_active():
+        for kernel in sorter.get_ready():
+            heappush(ready, (start[kernel], assignment.stream[kernel], kernel))
+        order.append(heappop(ready)[2])
+        sorter.done(order[-1])
     return order

@@ -1,18 +1,22 @@
-"""A plan simulated on one GPU: kernels that run side by side share block slots and memory bandwidth.
+"""Simulate a plan on one GPU, where kernels that run side by side share block slots and memory bandwidth.
 
-Processor sharing in events. A kernel's time alone has three parts: a head (launch, first loads), its blocks, and a tail (its
-last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask for bandwidth. Head
-and tail take longer while other kernels are in flight.
+A discrete-event simulation with processor sharing. A kernel's time alone has three parts: a head (launch, first loads), its
+blocks, and a tail (its last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask
+for bandwidth. Head and tail take longer while other kernels are in flight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
 
-from graphstreams.costs.footprint import Footprint
-from graphstreams.planning.paths import Assignment, Timing
+import sympy
+
+from graphstreams.costs.footprint import Blocks, Footprint, footprints
+from graphstreams.ir.devices import Device
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.planning.paths import Assignment, Simulate, Timing
 
 # Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
 EVENT_US = 0.2  # what a wait across streams adds; the 1 us that `timed` is best with stands for some of the contention
@@ -25,6 +29,24 @@ BANDWIDTH = 0.9  # of the data sheet's, the most that all kernels together get; 
 _ROUNDING = 1e-9
 
 
+def simulator(
+    graph: KernelGraph,
+    us: Sequence[float],
+    device: Device,
+    event_us: float | None = None,
+    blocks: Mapping[int, Blocks] | None = None,
+    value: Callable[[sympy.Expr], float] | None = None,
+) -> Simulate:
+    """Return a function that simulates assignments of the kernels of `graph` in a CUDA graph on `device`.
+
+    `us` has the us of each kernel alone; a wait across streams adds `event_us` us, or EVENT_US. `blocks` and `value` are as
+    `footprints` takes them. Raises ValueError if the value of a dynamic size is missing.
+    """
+    predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks, value)
+    wait_us = EVENT_US if event_us is None else event_us
+    return lambda assignment: simulate(assignment, predecessors, us, taken, wait_us, fork_us=0.0)
+
+
 def simulate(
     assignment: Assignment,
     predecessors: Sequence[Sequence[int]],
@@ -33,17 +55,19 @@ def simulate(
     event_us: float = EVENT_US,
     fork_us: float | None = None,
 ) -> Timing:
-    """When each kernel starts and ends, with contention: fork at 0 us, each wait across streams adds `event_us` us.
+    """Return when each kernel starts and ends, with contention. The fork is at 0 us, a wait across streams adds `event_us` us.
 
-    `us` has the us of each kernel alone, `footprints` what each takes from the GPU, both indexed by kernel id. The first
-    kernel of an aux stream may start after `fork_us` us: without it `event_us`, in a CUDA graph 0, for there the first
-    kernels of all streams wait for nothing. No kernel ends before `timed` says (with `fork_us` left out), and with empty
-    footprints the result is `timed`'s, exactly.
+    `us` has the us of each kernel alone, `footprints` what each takes from the GPU, both by kernel id. The first kernel of an
+    aux stream may start after `fork_us` us, by default `event_us`; in a CUDA graph it is 0, because there the first kernels of
+    all streams wait for nothing. No kernel ends before `timed` says, with the default `fork_us`. With empty footprints the
+    result is that of `timed`, exactly.
     """
     return _Simulation(assignment, predecessors, us, footprints, event_us, event_us if fork_us is None else fork_us).run()
 
 
 class _Simulation:
+    """One assignment while it is simulated."""
+
     def __init__(
         self,
         assignment: Assignment,
@@ -70,6 +94,7 @@ class _Simulation:
         self._rate, self._until = [1.0] * count, [0.0] * count
 
     def run(self) -> Timing:
+        """Return the times of all kernels."""
         for stream in self._queues:
             self._release(stream)
         waiting, latent, placed, until = self._waiting, self._latent, self._placed, self._until
@@ -91,7 +116,7 @@ class _Simulation:
         return Timing(self._start, self._end, max(main, max(aux, default=-self._event_us) + self._event_us))
 
     def _release(self, stream: int) -> None:
-        """Look at the next kernel of `stream`: either its start is known, or the first predecessor that holds it up."""
+        """Queue the next kernel of `stream` with its start, or behind the first predecessor that has not ended."""
         if not self._queues[stream]:
             return
         kernel, start = self._queues[stream][-1], self._free[stream]
@@ -119,7 +144,7 @@ class _Simulation:
         self._set_part(kernel, max(0.0, self._us[kernel] - 2.0 * self._footprints[kernel].edge_us), now)
 
     def _advance(self, kernel: int, now: float) -> None:
-        """The current part of `kernel` is over."""
+        """End the current part of `kernel`: head, blocks or tail."""
         if kernel in self._placed:
             self._placed.remove(kernel)
             if tail := self._footprints[kernel].edge_us:

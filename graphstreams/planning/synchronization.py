@@ -1,4 +1,4 @@
-"""Events: the fewest records and waits that order an assignment of kernels to streams, and the check of a plan.
+"""Place the fewest events and waits that order an assignment of kernels to streams, and check plans.
 
 The order of each stream and the dependences span a partial order. The waits it needs are the edges of its
 transitive reduction (Aho, Garey and Ullman, SIAM J. Comput. 1(2), 1972) that run between two streams. The
@@ -15,10 +15,10 @@ from graphstreams.ir.plan import FORK, JOIN, Event, Placement, Plan, Wait
 
 
 def place_events(graph: KernelGraph, order: Sequence[int], stream_of: Mapping[int, int]) -> tuple[Event, ...]:
-    """The fewest events and waits that order every edge of `graph`, the fork and the join, by order of recording.
+    """Return the fewest events and waits that order every edge of `graph`, the fork and the join, by order of recording.
 
     `order` is the order in which the host enqueues the kernels, a linear extension of the edges; `stream_of` gives
-    the stream of each. Raises ValueError where a kernel stands in `order` before one that it depends on.
+    the stream of each. Raises ValueError if a kernel stands in `order` before one that it depends on.
     """
     clocks = _Clocks(1 + max(stream_of.values(), default=0))
     clocks.enqueue(FORK, 0, ())
@@ -41,8 +41,8 @@ def check_plan(graph: KernelGraph, plan: Plan) -> None:
     """Raise ValueError unless streams and events alone order every edge of `graph`, the fork and the join.
 
     Works from the definition, with the set of everything ordered before each kernel, and shares nothing with
-    `place_events`. Also raises where a kernel is missing, placed twice or unknown, where an event or a wait names
-    another stream than its kernel's, and where a wait is enqueued before its event is recorded.
+    `place_events`. Also raises if a kernel is missing, placed twice or unknown, if an event or a wait names
+    another stream than its kernel's, or if a wait is enqueued before its event is recorded.
     """
     _check_placements(graph, plan)
     stream_of = plan.stream_of() | {FORK: 0, JOIN: 0}
@@ -62,7 +62,7 @@ def check_plan(graph: KernelGraph, plan: Plan) -> None:
 
 
 class _Clocks:
-    """Vector clocks over streams (Fidge 1988, Mattern 1989): what has surely ended where, as kernels are enqueued."""
+    """Vector clocks over streams (Fidge 1988, Mattern 1989): what has surely ended on each, as kernels are enqueued."""
 
     def __init__(self, streams: int) -> None:
         self._at: dict[int, tuple[int, int]] = {}  # kernel -> its stream and its place there, counted from 1
@@ -73,7 +73,7 @@ class _Clocks:
         return kernel in self._at
 
     def enqueue(self, kernel: int, stream: int, producers: Iterable[int]) -> list[int]:
-        """Put `kernel` at the end of `stream`; returns those of `producers` that it has to wait for."""
+        """Put `kernel` at the end of `stream`, and return those of `producers` that it has to wait for."""
         clock = list(self._tails[stream])
         latest: dict[int, int] = {}
         for producer in sorted((p for p in producers if not self._ended(p, clock)), key=self._at.__getitem__):
@@ -114,7 +114,7 @@ def _check_placements(graph: KernelGraph, plan: Plan) -> None:
 
 
 def _waited_for(graph: KernelGraph, plan: Plan, stream_of: Mapping[int, int]) -> dict[int, list[int]]:
-    """The kernels whose events each kernel waits for."""
+    """Return the kernels whose events each kernel waits for."""
     position = {FORK: -1} | {p.kernel: i for i, p in enumerate(plan.placements)} | {JOIN: len(plan.placements)}
     producers: dict[int, list[int]] = defaultdict(list)
     for event in plan.events:
@@ -139,7 +139,7 @@ def _check_stream(graph: KernelGraph, stream_of: Mapping[int, int], kernel: int,
 def _ordered_before(
     placements: Sequence[Placement], producers: Mapping[int, Sequence[int]]
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """The bit set of all that is ordered before each kernel, and the last kernel of each stream."""
+    """Return the bit set of all that is ordered before each kernel, and the last kernel of each stream."""
     before = {FORK: 0}
     tails = {0: FORK}
     for kernel, stream in [*((p.kernel, p.stream) for p in placements), (JOIN, 0)]:

@@ -1,11 +1,22 @@
-"""Group scheduler nodes that are planned as one kernel, such that no two groups depend on each other in a circle."""
+"""Group the scheduler nodes of a lowered graph into the kernels that are planned.
+
+No two groups depend on each other in a circle.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
+
+from graphstreams.inductor.accesses import semaphores
+from graphstreams.inductor.lowering import Lowered
+from graphstreams.inductor.scheduler_nodes import launches_nothing
+from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.reading.dependences import StorageUse, dependences
+from graphstreams.reading.stored_values import StoredValues
 
 
 @dataclass(frozen=True)
@@ -28,8 +39,48 @@ def acyclic_partition(count: int, must_merge: Iterable[tuple[int, int]], links: 
     for one, other in must_merge:
         graph.add_edges_from([(one, other), (other, one)])
     groups = nx.condensation(graph)
-    first = {group: min(positions) for group, positions in groups.nodes(data="members")}
-    order = list(nx.lexicographical_topological_sort(groups, key=first.__getitem__))
-    place = {group: i for i, group in enumerate(order)}
-    members = tuple(tuple(sorted(groups.nodes[group]["members"])) for group in order)
-    return Partition(members, tuple(place[groups.graph["mapping"][position]] for position in range(count)))
+    members = {group: tuple(sorted(positions)) for group, positions in groups.nodes(data="members")}
+    ordered = tuple(members[group] for group in nx.lexicographical_topological_sort(groups, key=members.__getitem__))
+    place = {position: i for i, positions in enumerate(ordered) for position in positions}
+    return Partition(ordered, tuple(place[position] for position in range(count)))
+
+
+def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets) -> Partition:
+    """Return the groups of scheduler nodes that become one kernel each.
+
+    Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation.
+    """
+    readers: dict[str, list[int]] = {}
+    for position, names in enumerate(values.reads):
+        for name in names:
+            readers.setdefault(name, []).append(position)
+    must_merge = [(positions[0], other) for positions in values.mutators.values() for other in positions[1:]]
+    carrying_out = {p for positions in values.mutators.values() for p in positions}
+    for position, node in enumerate(lowered.nodes):
+        for output in node.get_outputs():
+            name = output.get_name()
+            if name not in values.root and not output.get_mutations():
+                must_merge += [(position, reader) for reader in readers.get(name, ())]
+            if position not in carrying_out:
+                # A step of one operator, such as the atomic additions of a scatter to the copy that it makes.
+                must_merge += [(position, values.owner[m]) for m in output.get_mutations() if m in values.owner]
+        if launches_nothing(node):
+            must_merge += _with_pieces(position, node, values, readers)
+    touched = [_storage_use(node, names, storages) for node, names in zip(lowered.nodes, values.reads, strict=True)]
+    links = [(edge.before, edge.after) for edge in dependences(touched)]
+    return acyclic_partition(len(lowered.nodes), must_merge, links)
+
+
+def _with_pieces(position: int, node: Any, values: StoredValues, readers: dict[str, list[int]]) -> Iterable[tuple[int, int]]:
+    """Return the pairs that merge a node without a launch with what writes its pieces, or else with its first reader."""
+    pieces = [values.owner[name] for name in sorted(values.reads[position]) if name in values.owner]
+    if pieces:
+        return [(position, piece) for piece in pieces]
+    first = [min(readers[b]) for b in node.get_buffer_names() if readers.get(b)]
+    return [(position, min(first))] if first else []
+
+
+def _storage_use(node: Any, names: Iterable[str], storages: AliasSets) -> StorageUse:
+    reads = {storages.storage(name) for name in names}
+    writes = {storages.storage(name) for name in node.get_buffer_names()}
+    return StorageUse(tuple(sorted(reads)), tuple(sorted(writes.union(semaphores(node)))))

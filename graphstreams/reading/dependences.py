@@ -1,4 +1,4 @@
-"""Dependences between kernels, from the storages that they read and write in program order."""
+"""Find the dependences between kernels from the storages that they read and write in program order."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from graphstreams.ir.kernels import Edge, EdgeKind
 
 
 @dataclass(frozen=True)
-class Touched:
-    """The storages that one kernel reads and writes, and whether it keeps its place against every other kernel."""
+class StorageUse:
+    """The storages that one kernel reads and writes."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
-    exclusive: bool = False
+    exclusive: bool = False  # whether it keeps its place against every other kernel
 
 
-def dependences(kernels: Sequence[Touched]) -> tuple[Edge, ...]:
-    """Every direct dependence, one edge for each pair of kernels, storage and kind, in program order.
+def dependences(kernels: Sequence[StorageUse]) -> tuple[Edge, ...]:
+    """Return every direct dependence, in program order: one edge for each pair of kernels, storage and kind.
 
     An exclusive kernel is ordered after every kernel before it and before every kernel after it.
     """
@@ -39,14 +39,14 @@ def dependences(kernels: Sequence[Touched]) -> tuple[Edge, ...]:
 
 
 class _LastAccesses:
-    """Who wrote each storage last, and who has read it since."""
+    """The kernel that wrote each storage last, and those that have read it since."""
 
     def __init__(self) -> None:
         self._writer: dict[str, int] = {}
         self._readers: dict[str, list[int]] = {}
 
-    def conflicts(self, kernel: Touched) -> Iterator[tuple[int, EdgeKind, str]]:
-        """What the kernel has to come after."""
+    def conflicts(self, kernel: StorageUse) -> Iterator[tuple[int, EdgeKind, str]]:
+        """Yield each earlier kernel that `kernel` has to come after, the kind of their dependence, and the storage."""
         for storage in kernel.reads:
             if storage in self._writer:
                 yield self._writer[storage], EdgeKind.RAW, storage
@@ -56,8 +56,8 @@ class _LastAccesses:
             if storage in self._writer:
                 yield self._writer[storage], EdgeKind.WAW, storage
 
-    def add(self, position: int, kernel: Touched) -> None:
-        """Let the kernel's accesses happen."""
+    def add(self, position: int, kernel: StorageUse) -> None:
+        """Record the accesses of the kernel at `position`."""
         for storage in kernel.writes:
             self._writer[storage], self._readers[storage] = position, []
         for storage in kernel.reads:

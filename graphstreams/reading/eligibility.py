@@ -1,4 +1,4 @@
-"""What a graph may contain to be put on several streams; anything else stays serial, with the reason."""
+"""Check that a graph holds nothing that keeps it from running on several streams."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import torch
 from torch import fx
 
 from graphstreams.errors import Unsupported
-from graphstreams.inductor.scheduler_nodes import is_subgraph
+from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
+from graphstreams.inductor.stream_ops import is_stream_operation, stream_of
 
 
 def check_graph(module: fx.GraphModule) -> None:
-    """Raise Unsupported for a graph that cannot be rewritten whatever its kernels are."""
+    """Raise Unsupported if a graph cannot be rewritten, whatever its kernels are."""
     if not any(_on_gpu(node.meta.get("val")) for node in module.graph.nodes):
         raise Unsupported("it has no CUDA tensors")
+    modules = dict(module.named_modules(remove_duplicate=False))
     for node in module.graph.nodes:
-        if node.meta.get("custom", {}).get("stream") is not None or _namespace(node) == "streams":
+        if stream_of(node) is not None or is_stream_operation(node):
             raise Unsupported("the model places work on streams itself")
-        if node.op == "get_attr" and isinstance(_attribute(module, str(node.target)), fx.GraphModule):
+        if node.op == "get_attr" and isinstance(modules.get(str(node.target)), fx.GraphModule):
             raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
         if node.target is torch.ops.higher_order.with_effects:
             raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
@@ -30,10 +32,10 @@ def check_graph(module: fx.GraphModule) -> None:
 
 
 def check_nodes(nodes: Sequence[Any]) -> None:
-    """Raise Unsupported for scheduler nodes that cannot run on streams of one CUDA device."""
-    devices = {node.get_device() for node in nodes if node.get_device() is not None}
-    others = sorted(d.type for d in devices if d.type != "cuda")
-    if not devices - {d for d in devices if d.type != "cuda"}:
+    """Raise Unsupported if scheduler nodes cannot run on streams of one CUDA device."""
+    devices = {node.get_device() for node in nodes} - {None}
+    others = sorted({device.type for device in devices} - {"cuda"})
+    if all(device.type != "cuda" for device in devices):
         raise Unsupported("it has no CUDA kernels")
     if others:
         raise Unsupported(f"it also computes on {others[0]!r}{_operators_on(nodes, others[0])}")
@@ -41,29 +43,28 @@ def check_nodes(nodes: Sequence[Any]) -> None:
         raise Unsupported("it uses several CUDA devices")
     for node in nodes:
         if is_subgraph(node):
-            # On streams settings choose none; whoever does nevertheless has kernels that can't be placed one by one.
-            raise Unsupported(f"Inductor runs a graph of several kernels for {_origins(node)}")
+            # The settings on streams choose none. If there is one nevertheless, its kernels can't be placed one by one.
+            raise Unsupported(f"Inductor runs a graph of several kernels for {_origin_names(node)}")
 
 
 def _operators_on(nodes: Sequence[Any], device: str) -> str:
-    """The FX nodes behind the first scheduler node on a device, in words; empty if none are known."""
+    """Return the FX nodes behind the first scheduler node on a device, in parentheses; empty if none are known."""
     node = next(node for node in nodes if node.get_device() is not None and node.get_device().type == device)
-    return f" ({origins})" if (origins := _origins(node)) else ""
+    return f" ({names})" if (names := _origin_names(node)) else ""
 
 
-def _origins(node: Any) -> str:
-    found = {origin for leaf in node.get_nodes() if leaf.node is not None for origin in leaf.node.get_origins()}
-    return ", ".join(origin.name for origin in sorted(found))
+def _origin_names(node: Any) -> str:
+    return ", ".join(origin.name for origin in origins(node))
 
 
 def is_host_value(node: fx.Node) -> bool:
-    """Whether the node's value is a number that the host computes from sizes."""
+    """Return whether the node's value is a number that the host computes from sizes."""
     value = node.meta.get("val")
     return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
 
 
 def mutates(node: fx.Node) -> bool:
-    """Whether running the node changes one of its arguments."""
+    """Return whether running the node changes one of its arguments."""
     if node.op != "call_function":
         return False
     if isinstance(node.target, torch._ops.OpOverload):
@@ -73,17 +74,6 @@ def mutates(node: fx.Node) -> bool:
 
 def _on_gpu(value: Any) -> bool:
     return any(v.device.type == "cuda" for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor))
-
-
-def _namespace(node: fx.Node) -> str:
-    return node.target.namespace if isinstance(node.target, torch._ops.OpOverload) else ""
-
-
-def _attribute(module: fx.GraphModule, path: str) -> Any:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part, None)
-    return value
 
 
 def _check_host_value(node: fx.Node) -> None:

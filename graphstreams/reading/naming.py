@@ -1,4 +1,4 @@
-"""TODO."""
+"""Name kernels and graph inputs after the modules and functions of the source that they come from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from graphstreams.ir.reading import Region
 
 
 def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -> str:
-    """Where a kernel comes from: the module whose parameter it reads, or the module and function of its last operation."""
+    """Return the module whose parameter a kernel reads; if it reads none, the module and function of its last operation.
+
+    `nodes` went into the kernel, in graph order. `read` are the names that `parameters` returns.
+    """
     owners = [name.rpartition(".")[0] for name in read if "." in name and ":" not in name]
     if owners:
         return owners[0]
@@ -41,7 +44,7 @@ def _module_path(node: fx.Node) -> str:
 
 
 def _clean(path: str) -> str:
-    """`L['self']._modules['a']._parameters['weight']` and `L['self'].a` as `a.weight` and `a`."""
+    """Return `L['self']._modules['a']._parameters['weight']` as `a.weight`, and `L['self'].a` as `a`."""
     path = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", path)
     path = re.sub(r"\['([^']+)'\]", r".\1", path)
     path = path.removeprefix("L.").removeprefix("L").removeprefix(".")
@@ -55,7 +58,7 @@ def _function(node: fx.Node) -> str:
 
 
 def parameters(region: Region, input_names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the graph inputs that a region reads, as the source calls them where that is known."""
+    """Return the names of the graph inputs that a region reads, as the source calls them if that is known."""
     return tuple(_input_name(node, input_names) for node in region.inputs if node.op in ("placeholder", "get_attr"))
 
 
@@ -68,18 +71,21 @@ def _input_name(node: fx.Node, names: Sequence[str]) -> str:
 
 
 def unique_names(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """The kernels with a number behind each name that occurs before."""
+    """Return the kernels with a number appended to each name that an earlier kernel has."""
     seen: Counter[str] = Counter()
     result = []
     for kernel in kernels:
         seen[kernel.name] += 1
-        name = kernel.name if seen[kernel.name] == 1 else f"{kernel.name}#{seen[kernel.name]}"
-        result.append(replace(kernel, name=name))
+        number = seen[kernel.name]
+        result.append(kernel if number == 1 else replace(kernel, name=f"{kernel.name}#{number}"))
     return result
 
 
 def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:
-    """The real inputs of a post-grad graph by position, where AOTAutograd tells which of the compiled function's they are."""
+    """Return the inputs of a post-grad graph by position, if AOTAutograd tells which of the compiled function's they are.
+
+    `inputs` are those of the compiled function.
+    """
     found = {}
     for position, node in enumerate(module.graph.find_nodes(op="placeholder")):
         index = getattr(node.meta.get("desc"), "idx", None)

@@ -1,8 +1,6 @@
-"""Readable FX code: a graph as Python, each region headed by its stream, kernel, cost and what it waits for."""
+"""Write a graph as readable FX code, each region headed by its stream, kernel, cost and what it waits for."""
 
 from __future__ import annotations
-
-from collections import defaultdict
 
 from torch import fx
 
@@ -13,12 +11,12 @@ from graphstreams.rewriting.regions import KERNEL
 
 
 def readable(module: fx.GraphModule) -> str:
-    """The code of a graph with shapes, dtypes and source lines."""
+    """Return the code of a graph with shapes, dtypes and source lines."""
     return module.print_readable(print_output=False)
 
 
 def readable_regions(module: fx.GraphModule, graph: KernelGraph, plan: Plan) -> str:
-    """The code of a rewritten graph, a heading above each region."""
+    """Return the code of a rewritten graph, with a heading above each region."""
     headings = _headings(graph, plan)
     kernels = {node.name: node.meta.get(KERNEL) for node in module.graph.nodes}
     lines = []
@@ -31,7 +29,7 @@ def readable_regions(module: fx.GraphModule, graph: KernelGraph, plan: Plan) -> 
 
 
 def _headings(graph: KernelGraph, plan: Plan) -> dict[int | None, list[str]]:
-    waits = defaultdict(list, waited_for(plan, graph))
+    waits = waited_for(plan, graph)
     headings: dict[int | None, list[str]] = {}
     for place in plan.placements:
         kernel = graph.kernels[place.kernel]
@@ -46,6 +44,6 @@ def _headings(graph: KernelGraph, plan: Plan) -> dict[int | None, list[str]]:
 
 
 def _kernel_of(line: str, kernels: dict[str, int | None]) -> int | None:
-    """The kernel whose region a line of code belongs to, from the name that it assigns."""
+    """Return the kernel whose region a line of code belongs to, from the name that it assigns."""
     name = line.strip().split(":", 1)[0].split(" ", 1)[0]
     return kernels.get(name) if line.startswith("        ") else None

@@ -1,8 +1,7 @@
-"""The report of one graph: what was read, planned, rewritten and proved, and why."""
+"""Report on one graph: what was read, planned, rewritten and proved, and why."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
+from graphstreams.reports.files import write_files
 from graphstreams.reports.tables import plan_table, summary, threshold_text
-from graphstreams.reports.timeline import timeline
 from graphstreams.runtime.verdicts import Verdict
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything there is to say about one compiled graph. Stages that were not reached leave their fields empty."""
+    """What every stage found out about one compiled graph. Stages that were not reached leave their fields empty."""
 
     name: str
     verdict: str  # "clean": runs on streams; "serial": no gain or nothing to do; "refused": a stage failed or a proof did
@@ -26,7 +25,7 @@ class Report:
     stage: str = ""  # the stage that decided
     device: str = ""
     kernels: KernelGraph | None = None
-    us: tuple[float, ...] = ()  # price of each kernel
+    us: tuple[float, ...] = ()  # of each kernel
     plan: Plan | None = None
     graph_serial: str = ""  # readable FX code before and after
     graph_streams: str = ""
@@ -42,12 +41,12 @@ class Report:
     differences: tuple[str, ...] = ()  # launches on streams that are not the serial code's: where bits may differ, and why
     costs: str = ""  # where the kernels' times come from: "measured", "roofline, ..." with its calibration, or a profile's path
     measurement: Measurement | None = None  # what was timed on the GPU
-    threshold: Threshold | None = None  # of the number of tokens, where calls choose it; None where it is fixed
-    notes: tuple[str, ...] = ()  # what else to know
+    threshold: Threshold | None = None  # of the number of tokens, if calls choose it
+    notes: tuple[str, ...] = ()  # what else there is to know
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
 
     def as_dict(self) -> dict[str, Any]:
-        """What `report.json` holds."""
+        """Return what `report.json` holds."""
         return {
             "name": self.name,
             "verdict": self.verdict,
@@ -75,11 +74,7 @@ class Report:
 
     def save(self, directory: str | Path) -> Path:
         """Write all files of the report into `directory`, which is made if it is missing, and return it."""
-        path = Path(directory)
-        path.mkdir(parents=True, exist_ok=True)
-        for name, text in self._files().items():
-            (path / name).write_text(text, encoding="utf-8")
-        return path
+        return write_files(self, directory)
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
@@ -106,14 +101,12 @@ class Report:
         return Verdict(self.name, "clean", streams=streams, speedup=round(speedup, 3), direct=self.direct)
 
     def _predicted(self) -> dict[str, float] | None:
-        if self.plan is None:
+        if (plan := self.plan) is None:
             return None
-        plan = self.plan
         values = {"serial": plan.serial_us, "streamed": plan.streamed_us, "lower_bound": plan.lower_bound_us}
         return {name: round(us, 3) for name, us in values.items()}
 
     def _threshold(self) -> dict[str, Any] | None:
-        """With the two curves whose crossing it is: the time on one stream and on several, at some sizes."""
         if self.threshold is None:
             return None
         data = asdict(self.threshold)
@@ -133,18 +126,3 @@ class Report:
                 "parameters": list(kernel.parameters), "nodes": list(kernel.nodes), "exclusive": kernel.exclusive,
             })  # fmt: skip
         return regions
-
-    def _files(self) -> dict[str, str]:
-        files = {"report.json": json.dumps(self.as_dict(), indent=1) + "\n"}
-        texts = {
-            "graph_serial.py": self.graph_serial,
-            "graph_streams.py": self.graph_streams,
-            "wrapper.py": self.wrapper,
-        }
-        files.update({name: text for name, text in texts.items() if text})
-        if self.plan and self.kernels:
-            files["plan.json"] = self.plan.dumps() + "\n"
-            threshold = f"\n{threshold_text(self.threshold)}\n" if self.threshold else ""
-            files["table.txt"] = f"{plan_table(self.plan, self.kernels)}\n\n{summary(self.plan)}\n{threshold}"
-            files["timeline.json"] = json.dumps(timeline(self.plan, self.kernels)) + "\n"
-        return files

@@ -1,4 +1,4 @@
-"""A plan as text: a table with one row for each kernel, and a summary of a few lines."""
+"""Write a plan as text: a table with one row for each kernel, and a summary of a few lines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
 
 
 def plan_table(plan: Plan, graph: KernelGraph) -> str:
-    """The kernels in the order in which the host enqueues them; times in us from the start of the graph.
+    """Return a table of the kernels in the order in which the host enqueues them, with times in us from the start of the graph.
 
     The last column names the kernels whose events a kernel waits for, each with its stream, and "fork" for what
-    the caller's stream did before. Raises IndexError where an event of `plan` follows a kernel unknown to `graph`.
+    the caller's stream did before. Raises IndexError if an event of `plan` follows a kernel unknown to `graph`.
     """
     waits = waited_for(plan, graph)
     rows = [
@@ -32,7 +32,7 @@ def plan_table(plan: Plan, graph: KernelGraph) -> str:
 
 
 def summary(plan: Plan) -> str:
-    """What the plan is predicted to gain, in two lines; times in us."""
+    """Return what the plan is predicted to gain, in two lines, with times in us."""
     faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
     waits = sum(len(event.waits) for event in plan.events)
     return (
@@ -44,7 +44,7 @@ def summary(plan: Plan) -> str:
 
 
 def threshold_text(threshold: Threshold) -> str:
-    """For how many tokens a graph runs on streams, why, and the predicted times on both sides of the limit."""
+    """Return for how many tokens a graph runs on streams, why, and the predicted times on both sides of the limit."""
     smallest, largest = threshold.smallest, threshold.largest
     if largest is None:
         which = f"streams from {smallest} tokens on" if smallest else "streams at any number of tokens"
@@ -52,10 +52,9 @@ def threshold_text(threshold: Threshold) -> str:
         which = "streams at no number of tokens"
     else:
         which = f"streams from {smallest} to {largest} tokens" if smallest else f"streams up to {largest} tokens"
-    shown = _telling_sizes(threshold)
-    said = "predicted at" if threshold.measured else "at"
+    shown, at = _telling_sizes(threshold), "predicted at" if threshold.measured else "at"
     times = [
-        f"{said} {size} serial {us_text(serial)} us, streamed {us_text(streamed)} us"
+        f"{at} {size} serial {us_text(serial)} us, streamed {us_text(streamed)} us"
         for size, serial, streamed in threshold.curve
         if size in shown
     ]
@@ -63,7 +62,7 @@ def threshold_text(threshold: Threshold) -> str:
 
 
 def _telling_sizes(threshold: Threshold) -> set[int]:
-    """Both sides of each limit; the last size looked at where there is no upper one, the best one where none gains."""
+    """Return both sides of each limit; the last size of the curve if there is no upper limit, the best one if none gains."""
     curve, smallest, largest = threshold.curve, threshold.smallest, threshold.largest
     if largest == 0:
         return {size for size, *_ in sorted(curve, key=lambda point: point[2] - point[1])[:1]}
@@ -72,7 +71,7 @@ def _telling_sizes(threshold: Threshold) -> set[int]:
 
 
 def waited_for(plan: Plan, graph: KernelGraph) -> defaultdict[int, list[str]]:
-    """What each kernel, and JOIN, waits for across streams, such as ["fork", "wq_b (stream 1)"]."""
+    """Return what each kernel, and JOIN, waits for across streams, such as ["fork", "wq_b (stream 1)"]."""
     waits: defaultdict[int, list[str]] = defaultdict(list)
     for event in plan.events:
         name = "fork" if event.after == FORK else f"{graph.kernels[event.after].name} (stream {event.stream})"
@@ -82,7 +81,7 @@ def waited_for(plan: Plan, graph: KernelGraph) -> defaultdict[int, list[str]]:
 
 
 def us_text(us: float) -> str:
-    """A time in us with one decimal, with two below 1 us."""
+    """Return a time in us with one decimal, with two below 1 us."""
     return f"{us:.1f}" if us >= 1 or us == 0 else f"{us:.2f}"
 
 

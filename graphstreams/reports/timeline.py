@@ -1,4 +1,4 @@
-"""A plan as a trace for Perfetto or chrome://tracing, in the Trace Event Format; times in us."""
+"""Write a plan as a trace for Perfetto or chrome://tracing, in the Trace Event Format, with times in us."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LEAST_US = 0.001  # the resolution of Perfetto
 
 
 def timeline(plan: Plan, graph: KernelGraph) -> dict[str, Any]:
-    """Two processes: the plan with a row for each stream and an arrow for each wait, and the kernels one by one.
+    """Return the trace of two processes: the plan with a row for each stream and an arrow for each wait, and one stream.
 
-    `json.dump` writes the result. Raises IndexError where `plan` names a kernel unknown to `graph`.
+    `json.dump` writes the result. Raises IndexError if `plan` names a kernel unknown to `graph`.
     """
     waits = waited_for(plan, graph)
     streams = sorted({0} | {p.stream for p in plan.placements})
@@ -70,12 +70,12 @@ def _slice(process: int, row: int, name: str, start: float, end: float, args: _R
 
 
 def _arrows(plan: Plan) -> Iterator[_Record]:
-    """A flow from slice to slice for each wait, but none from the fork, which has no slice to start from."""
+    """Yield a flow from slice to slice for each wait, but none from the fork, which has no slice to start from."""
     placed = {p.kernel: p for p in plan.placements}
     waits = [(event, wait) for event in plan.events if event.after != FORK for wait in event.waits]
     for number, (event, wait) in enumerate(waits):
         source = placed[event.after]
-        # A flow belongs to the slice around its time, and the very end of a slice lies outside it.
+        # A flow belongs to the slice around its time, and the end of a slice lies outside it.
         leaves = source.end_us - min(_LEAST_US, (source.end_us - source.start_us) / 2)
         arrives = plan.streamed_us if wait.kernel == JOIN else placed[wait.kernel].start_us
         yield _flow("s", number, event.stream, leaves, f"event {event.id}")

@@ -1,4 +1,4 @@
-"""What two bodies of one graph have to agree on: outputs, changed inputs, constants.
+"""Compare what two bodies of one graph have to agree on: outputs, changed inputs, constants.
 
 Read in torch 2.15.0: `_inductor/graph.py` (graph_outputs, get_output_names, constants).
 """
@@ -9,13 +9,13 @@ from typing import Any
 
 from graphstreams.errors import CannotJoin
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.rewriting.two_bodies import Host
+from graphstreams.rewriting.wrapper_source import Host
 
 
 def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -> str:
-    """Return what the two lowered graphs differ in, in words; empty if in nothing that a caller could see.
+    """Return in words what differs between two lowered graphs; empty if a caller can see no difference.
 
-    `mutated` are the inputs that the kernels of the streamed body write, as they were read from the graph.
+    `mutated` are the inputs that the kernels of the streamed body write, as the reader found them.
     """
     first, second = ([_layout(value) for value in lowered.graph.graph_outputs] for lowered in (serial, streamed))
     if len(first) != len(second):
@@ -50,14 +50,10 @@ def matching_outputs(serial: Lowered, streamed: Lowered, host: Host) -> dict[str
         other = name if name in host.inputs else by_name.get(name)
         if other is None:
             raise CannotJoin(f"{host.name} returns {name}, which is no output of the graph")
-        if name not in host.inputs and _buffer_layout(serial, name) != _buffer_layout(streamed, other):
+        if name not in host.inputs and _layout(serial.graph.get_buffer(name)) != _layout(streamed.graph.get_buffer(other)):
             raise CannotJoin(f"{name} has another layout on streams than in the serial code")
         found[name] = other
     return found
-
-
-def _buffer_layout(lowered: Lowered, name: str) -> str:
-    return _layout(lowered.graph.get_buffer(name))
 
 
 def _layout(value: Any) -> str:

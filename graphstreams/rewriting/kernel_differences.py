@@ -1,6 +1,6 @@
-"""Which launches of streamed code are not those of the serial code: there, and only there, bits may differ.
+"""List the launches of streamed code that the serial code does not have: only there may bits differ.
 
-Two launches are the same if kernel, sizes, layouts and settings are. Which buffers they use, and where, is left to the proof.
+Two launches are the same if kernel, sizes, layouts and settings are. Whether they use the right buffers is for the verifier.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ CALLER = "the caller's stream"
 _INPUT = re.compile(r"(arg|primals_|tangents_)\d+(_\d+)?")
 _TENSOR = re.compile(r"(buf|arg|constant|primals|_tensor_constant|tangents)\w*\d\w*")
 _OPERATORS = ("extern_kernels.", "torch.ops.", "aten.", "inductor_ops.", "_quantized.")
-_ALLOCATES = ("empty_strided", "reinterpret_tensor")
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """One launch in a wrapper: what decides its numbers, and what a reader needs to find it."""
+    """One launch in a wrapper."""
 
-    key: str
+    key: str  # all that decides the bits of its results, but for its inputs
     name: str
     line: int
     stream: str
@@ -34,10 +33,10 @@ class _Launch:
 
 
 def kernel_differences(serial: str, streamed: str) -> tuple[str, ...]:
-    """Return a sentence for each launch of one wrapper that the other has not.
+    """Return a sentence for each launch of one wrapper that the other does not have.
 
-    An empty tuple means that both launch the same kernels, however they are ordered, so that the bits are the same.
-    Raises SyntaxError for a source that is no Python.
+    An empty tuple means that both launch the same kernels, in whatever order, so that the bits are the same.
+    Raises SyntaxError if a source is not Python.
     """
     before, after = _launches(serial), _launches(streamed)
     only_after = _without(after, before)
@@ -62,7 +61,7 @@ def _without(launches: list[_Launch], others: list[_Launch]) -> list[_Launch]:
 
 
 def _crossing(launch: _Launch, launches: list[_Launch]) -> str:
-    """Why Inductor may have made another kernel: the values that it shares with other streams."""
+    """Return in words what may have made Inductor generate another kernel: the values that it shares with other streams."""
     shared: dict[str, set[str]] = {}
     for other in launches:
         if other.stream != launch.stream:
@@ -83,7 +82,7 @@ def _launches(source: str) -> list[_Launch]:
 
 
 def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """The kernels that a wrapper defines, each with its source but for names."""
+    """Yield the kernels that a wrapper defines, each with its source without names."""
     for statement in tree.body:
         if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call)):
             continue
@@ -95,21 +94,24 @@ def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
-    """The functions of a wrapper that launch: `call`, and parts of it that are captured by themselves."""
+    """Yield the functions of a wrapper that launch kernels: `call`, and its parts that are captured by themselves."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef) and (node.name == "call" or node.name.startswith("partition_")):
             yield node
 
 
 def _subgraphs(tree: ast.Module, callers: Sequence[ast.FunctionDef]) -> list[ast.FunctionDef]:
-    """The functions that others call for one operator of the graph, such as a product that is split along K."""
+    """Return the functions that `callers` call for one operator of the graph, such as a product that is split along K."""
     calls = (node.func for caller in callers for node in ast.walk(caller) if isinstance(node, ast.Call))
     called = {function.id for function in calls if isinstance(function, ast.Name)}
     return [s for s in tree.body if isinstance(s, ast.FunctionDef) and s.name in called and s.name != STREAMED]
 
 
 def _with_plain_names(function: ast.FunctionDef) -> ast.FunctionDef:
-    """A subgraph, whose names begin with its own, with names of buffers: what it is given is no input of the graph."""
+    """Return the function of a subgraph with its names, which begin with its own name, as names of buffers.
+
+    They have to be, because its inputs are not inputs of the graph.
+    """
     plain = copy.deepcopy(function)
     for node in ast.walk(plain):
         if isinstance(node, ast.Name) and node.id.startswith(f"{function.name}_"):
@@ -118,7 +120,7 @@ def _with_plain_names(function: ast.FunctionDef) -> ast.FunctionDef:
 
 
 class _Reader:
-    """Goes through the statements of a function with the layouts and sizes that names stand for."""
+    """A pass over the statements of a function that knows which layouts and sizes names stand for."""
 
     def __init__(self, kernels: dict[str, str]) -> None:
         self._kernels = kernels
@@ -134,9 +136,7 @@ class _Reader:
                 context = ast.unparse(statement.items[0].context_expr)
                 inner = context if re.fullmatch(r"stream\d+", context) else stream
                 yield from self._statements(statement.body, inner)
-            elif isinstance(statement, ast.Try):
-                yield from self._statements(statement.body, stream)
-            elif isinstance(statement, ast.If | ast.For | ast.While):
+            elif isinstance(statement, ast.If | ast.For | ast.While | ast.Try):
                 yield from self._statements([*statement.body, *statement.orelse], stream)
             elif isinstance(statement, ast.Expr | ast.Assign):
                 yield from self._statement(statement, stream)
@@ -162,19 +162,19 @@ class _Reader:
         arguments = [self._described(argument) for argument in call.args]
         arguments += [f"{k.arg}={self._described(k.value)}" for k in call.keywords if k.arg != "stream"]
         if called.removesuffix(".run") in self._kernels:
-            # The kernel's own text says how it goes through memory; a pointer fewer is one that it writes in place.
+            # The kernel's source says how it indexes memory. It has a pointer fewer if it writes one in place.
             arguments = [text for text in arguments if not text.startswith(("tensor", "input"))]
         names = frozenset(n.id for n in ast.walk(call) if isinstance(n, ast.Name) and _TENSOR.fullmatch(n.id))
         return _Launch("\n".join([kernel, *arguments]), called.removesuffix(".run"), call.lineno, stream, names)
 
     def _described(self, argument: ast.expr) -> str:
-        """An argument without names: a tensor by its layout, a size by its value."""
+        """Return an argument in words without names: a tensor by its layout, a size by its value."""
         if isinstance(argument, ast.Call) and ast.unparse(argument.func) == "reinterpret_tensor":
             *layout, offset = (ast.unparse(part) for part in argument.args[1:])
             return f"tensor {', '.join([*layout, *([offset] if offset != '0' else [])])}"
         if isinstance(argument, ast.Name):
             if _INPUT.fullmatch(argument.id):
-                return f"input {argument.id}"  # the same in both, though only one may check its layout
+                return f"input {argument.id}"  # the same in both wrappers, though perhaps only one checks its layout
             if _TENSOR.fullmatch(argument.id):
                 return f"tensor {self._layouts.get(argument.id, '')}"
             return self._sizes.get(argument.id, argument.id)
@@ -184,7 +184,7 @@ class _Reader:
 
     def _assign(self, name: str, value: ast.expr) -> None:
         if not _TENSOR.fullmatch(name):
-            # A size that is an input goes by its own name: a part of a graph is given it so.
+            # A size that is an input keeps its name, under which a part of a graph gets it.
             if not isinstance(value, ast.Name):
                 self._sizes[name] = ast.unparse(value)
         elif isinstance(value, ast.Name):
@@ -197,13 +197,11 @@ class _Reader:
                 self._layouts[name] = _layout(value.args[1:3])
 
     def _assert(self, call: ast.Call) -> None:
-        first, sizes, strides = call.args[:3]
-        if isinstance(first, ast.Name):
-            self._layouts[first.id] = _layout([sizes, strides])
-        elif all(isinstance(each, ast.Tuple) for each in (first, sizes, strides)):
-            for each, size, stride in zip(first.elts, sizes.elts, strides.elts, strict=True):  # type: ignore[attr-defined]
-                if isinstance(each, ast.Name):
-                    self._layouts[each.id] = _layout([size, stride])
+        # Inductor asserts one buffer, or several in three tuples.
+        tuples = [part.elts for part in call.args[:3] if isinstance(part, ast.Tuple)]
+        for each, *layout in zip(*tuples, strict=True) if isinstance(call.args[0], ast.Tuple) else [call.args[:3]]:
+            if isinstance(each, ast.Name):
+                self._layouts[each.id] = _layout(layout)
 
 
 def _layout(parts: list[ast.expr]) -> str:

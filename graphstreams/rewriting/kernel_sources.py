@@ -1,7 +1,7 @@
-"""The source of a generated kernel, without what has no influence on the numbers: its name, and the names of its pointers.
+"""Rewrite the source of a generated kernel to a form that does not depend on the names of the kernel and its pointers.
 
-A kernel that writes over its input has one pointer where another has two, so a pointer is named by what is done with it, in
-the order in which the body uses it. Alignment and sizes stay: how a kernel is compiled depends on them. Read in torch 2.15.0:
+A kernel that writes over its input has one pointer where another has two. So a pointer is named after its use, numbered in the
+order of the body. Alignment and sizes stay, because they decide how a kernel is compiled. Read in torch 2.15.0:
 `_inductor/codegen/triton.py` (codegen_kernel), `_inductor/codegen/triton_utils.py` (config_of).
 """
 
@@ -17,9 +17,9 @@ _BY_PARAMETER = {"signature", "configs"}
 
 
 def canonical_source(name: str, source: str) -> str:
-    """Return the text that two kernels share if, and only if, they are the same but for names.
+    """Return the text that two kernels share if and only if they differ in names alone.
 
-    `name` is the kernel's name in `source`. A source that is no Python is compared as it is.
+    `name` is the kernel's name in `source`. A source that is not Python comes back with the kernel's name replaced only.
     """
     text = source.replace(name, "kernel")
     try:
@@ -32,15 +32,13 @@ def canonical_source(name: str, source: str) -> str:
     pointers = _Pointers()
     kernel.body = [pointers.visit(statement) for statement in kernel.body]
     parameters = [argument.arg for argument in kernel.args.args]
-    described = _describe_parameters(kernel, parameters, pointers.found)
     kernel.args.args = [argument for argument in kernel.args.args if not _POINTER.fullmatch(argument.arg)]
-    for entries in _dictionaries(kernel):
-        _drop(entries, _NAMES | _BY_PARAMETER)
+    described = _describe_parameters(_take_metadata(kernel), parameters, pointers.found)
     return "\n".join([ast.unparse(tree), *described])
 
 
 class _Pointers(ast.NodeTransformer):
-    """Renames pointers by use: read0, write0 and so on."""
+    """A pass that renames pointers after their use: read0, write0 and so on."""
 
     def __init__(self) -> None:
         self.found: dict[tuple[str, str], str] = {}  # use and name in the source -> new name
@@ -68,39 +66,26 @@ class _Pointers(ast.NodeTransformer):
         return ast.copy_location(ast.Name(new, node.ctx), node)
 
 
-def _describe_parameters(kernel: ast.FunctionDef, parameters: list[str], pointers: dict[tuple[str, str], str]) -> list[str]:
-    """One line for each parameter: its type, and what its values are known to divide by."""
-    known: dict[str, Any] = {}
-    for entries in _dictionaries(kernel):
-        known.update({key: value for key, value in _literals(entries).items() if key in _BY_PARAMETER})
+def _take_metadata(kernel: ast.FunctionDef) -> dict[str, Any]:
+    """Remove from a kernel's decorators what names kernels or parameters, and return what they tell of parameters."""
+    taken: dict[str, Any] = {}
+    calls = [decorator for decorator in kernel.decorator_list if isinstance(decorator, ast.Call)]
+    for entries in (keyword.value for call in calls for keyword in call.keywords):
+        if isinstance(entries, ast.Dict):
+            items = [(getattr(key, "value", None), key, value) for key, value in zip(entries.keys, entries.values, strict=True)]
+            taken |= {name: ast.literal_eval(value) for name, _, value in items if name in _BY_PARAMETER}
+            kept = [(key, value) for name, key, value in items if name not in _NAMES | _BY_PARAMETER]
+            entries.keys, entries.values = [key for key, _ in kept], [value for _, value in kept]
+    return taken
+
+
+def _describe_parameters(known: dict[str, Any], parameters: list[str], pointers: dict[tuple[str, str], str]) -> list[str]:
+    """Return one line for each parameter: its type, and what its value is known to be divisible by."""
     types = known.get("signature", {})
     hints = {position: hint for config in known.get("configs", ()) for key, hint in config.items() for position in key}
     lines: list[str] = []
     for position, parameter in enumerate(parameters):
-        names = [new for (_, old), new in pointers.items() if old == parameter]
-        if not names and not _POINTER.fullmatch(parameter):
-            names = [parameter]
+        renamed = [new for (_, old), new in pointers.items() if old == parameter]
+        names = renamed if _POINTER.fullmatch(parameter) else [parameter]
         lines.extend(f"{name}: {types.get(parameter)} {hints.get(position)}" for name in names)
     return sorted(lines)
-
-
-def _dictionaries(kernel: ast.FunctionDef) -> list[ast.Dict]:
-    calls = [decorator for decorator in kernel.decorator_list if isinstance(decorator, ast.Call)]
-    return [keyword.value for call in calls for keyword in call.keywords if isinstance(keyword.value, ast.Dict)]
-
-
-def _literals(entries: ast.Dict) -> dict[str, Any]:
-    found = {}
-    for key, value in zip(entries.keys, entries.values, strict=True):
-        if isinstance(key, ast.Constant) and key.value in _BY_PARAMETER:
-            found[str(key.value)] = ast.literal_eval(value)
-    return found
-
-
-def _drop(entries: ast.Dict, names: set[str]) -> None:
-    kept = [
-        (key, value)
-        for key, value in zip(entries.keys, entries.values, strict=True)
-        if not (isinstance(key, ast.Constant) and key.value in names)
-    ]
-    entries.keys, entries.values = [key for key, _ in kept], [value for _, value in kept]

@@ -1,4 +1,4 @@
-"""Streams that another pass has placed in a graph, and the graph's serial code without them.
+"""Find the streams that another pass has placed in a graph, and generate the graph's serial code without them.
 
 Read in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `torch/_dynamo/variables/streams.py`,
 `_inductor/output_code.py` (CompiledFxGraph).
@@ -9,15 +9,14 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import torch
 from torch import fx
 
 from graphstreams.errors import StreamsRemain
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
-from graphstreams.inductor.stream_ops import control_deps
+from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, set_stream, stream_of
 from graphstreams.rewriting.agreement import disagreement
 
-# What a lowered graph tells of its wrapper, by which Inductor aligns inputs and makes CUDA graphs of the wrapper's parts.
+# The attributes of a lowered graph from which Inductor aligns a wrapper's inputs and makes CUDA graphs of its parts.
 _OF_THE_TEXT = (
     "mutated_inputs", "mutated_input_idxs", "_defers_input_alignment",
     "partition_maps", "has_uncaptured_partition", "disable_cudagraphs_reason",
@@ -25,8 +24,8 @@ _OF_THE_TEXT = (
 
 
 def placed_streams(module: fx.GraphModule) -> list[str]:
-    """Return the names of the nodes that are on a stream, or record, wait for or order events."""
-    return [node.name for node in module.graph.nodes if _stream(node) is not None or _is_operation(module, node)]
+    """Return the names of the nodes that are placed on a stream, or that record, wait for or order events."""
+    return [node.name for node in module.graph.nodes if stream_of(node) is not None or _is_operation(module, node)]
 
 
 def without_streams(module: fx.GraphModule) -> fx.GraphModule:
@@ -36,8 +35,7 @@ def without_streams(module: fx.GraphModule) -> fx.GraphModule:
     """
     copy = copy_graph(module)
     for node in list(copy.graph.nodes):
-        if _stream(node) is not None:
-            node.meta["custom"] = {key: value for key, value in node.meta["custom"].items() if key != "stream"}
+        set_stream(node, 0)
         if _is_operation(copy, node):
             _take_out(copy, node)
     copy.graph.lint()
@@ -46,18 +44,16 @@ def without_streams(module: fx.GraphModule) -> fx.GraphModule:
 
 
 def serial_code(graph: Any, source: str) -> str:
-    """Return the wrapper of a lowered graph without the streams in it, and make the lowered graph agree with it.
+    """Return the wrapper of a lowered graph without the streams in it, and set the lowered graph's attributes to match.
 
-    `source` is the wrapper that Inductor generated. Raises StreamsRemain if the two differ in more than streams.
+    `source` is the wrapper that Inductor generated. Raises StreamsRemain if the two wrappers differ in more than streams.
     """
     plain = lower(without_streams(graph.module), generate_code=True, inputs_to_check=getattr(graph, "inputs_to_check", None))
-    before = {name: getattr(graph, name) for name in _OF_THE_TEXT if hasattr(graph, name)}
-    for name in before:
-        setattr(graph, name, getattr(plain.graph, name))
-    if difference := disagreement(Lowered(graph, {}, source), plain, tuple(plain.graph.mutated_inputs)):
-        for name, value in before.items():
-            setattr(graph, name, value)
+    if difference := disagreement(Lowered(graph, {}, source), plain, tuple(graph.mutated_inputs)):
         raise StreamsRemain(difference)
+    for name in _OF_THE_TEXT:
+        if hasattr(graph, name):
+            setattr(graph, name, getattr(plain.graph, name))
     return plain.source
 
 
@@ -74,18 +70,10 @@ def _take_out(module: fx.GraphModule, node: fx.Node) -> None:
     module.graph.erase_node(node)
 
 
-def _stream(node: fx.Node) -> Any:
-    return node.meta.get("custom", {}).get("stream")
-
-
 def _is_operation(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node is an operation of torch.ops.streams, by itself or as all that a `control_deps` holds."""
+    """Return whether a node is an operation of torch.ops.streams, or a `control_deps` that holds only such operations."""
     if node.target is control_deps:
         subgraph = getattr(module, str(node.args[1].target), None)  # type: ignore[union-attr]
         calls = [n for n in subgraph.graph.nodes if n.op == "call_function"] if subgraph is not None else []
-        return all(_in_namespace(n) for n in calls)
-    return _in_namespace(node)
-
-
-def _in_namespace(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "streams"
+        return all(map(is_stream_operation, calls))
+    return is_stream_operation(node)

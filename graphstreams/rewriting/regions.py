@@ -1,7 +1,7 @@
 """Rewrite a graph into one region of FX nodes per kernel, in the plan's order, each on its stream.
 
 Nodes that Inductor inlines are copied into every region that uses them, so that each region lowers to the kernel that the
-serial graph had. Only values that some kernel realises cross regions.
+serial graph has. Only values that some kernel realizes cross regions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import fx
 from graphstreams.errors import RewriteError
 from graphstreams.inductor import stream_ops
 from graphstreams.inductor.scheduling import KERNEL
-from graphstreams.inductor.wrapper_codegen import MARK, RewriteInfo
+from graphstreams.inductor.wrapper_lines import RewriteInfo
+from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.plan import FORK, JOIN, Event, Plan
 from graphstreams.ir.reading import Reading, Region
 from graphstreams.reading.eligibility import mutates
@@ -23,14 +24,14 @@ from graphstreams.rewriting.lifetimes import held_values
 
 
 def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
-    """A new module that computes what `reading.module` does, with the plan's streams and events in its graph.
+    """Return a new module that computes what `reading.module` does, with the plan's streams and events in its graph.
 
-    Raises RewriteError where the plan does not fit the graph.
+    Raises RewriteError if the plan does not fit the graph.
     """
     if sorted(p.kernel for p in plan.placements) != list(range(len(reading.regions))):
         raise RewriteError("the plan is for other kernels than the graph has")
     builder = _Builder(reading, plan)
-    builder.module.meta[MARK] = RewriteInfo(len(plan.events), plan.priority)
+    builder.module.meta[REWRITTEN] = RewriteInfo(len(plan.events), plan.priority)
     builder.prologue()
     for placement in plan.placements:
         builder.region(reading.regions[placement.kernel], placement.stream)
@@ -40,18 +41,18 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
 
 
 class _Builder:
-    """The new graph while it grows. Values of the old graph map to the newest node that stands for them."""
+    """The new graph while it grows."""
 
     def __init__(self, reading: Reading, plan: Plan) -> None:
         self.reading, self.plan = reading, plan
         self.module = fx.GraphModule(reading.module, fx.Graph())
         self.module.meta = dict(reading.module.meta)
         self.graph = self.module.graph
-        self.latest: dict[fx.Node, fx.Node] = {}
-        self.early: set[fx.Node] = set()  # views that were taken in the region of what they show
-        self.recorded: dict[int, fx.Node] = {}
+        self.latest: dict[fx.Node, fx.Node] = {}  # old node -> the latest new node that stands for its value
+        self.early: set[fx.Node] = set()  # old views that were copied into the region of their base
+        self.recorded: dict[int, fx.Node] = {}  # event -> its record
         self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
-        self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and was not read there yet
+        self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and not yet read there
         self.joined: list[fx.Node] = []  # waits of the caller's stream
         self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
         self.behind: dict[int, Event] = {e.after: e for e in plan.events}
@@ -61,10 +62,8 @@ class _Builder:
                 self.before.setdefault(wait.kernel, []).append(event)
 
     def prologue(self) -> None:
-        """Inputs, numbers that the host computes, and the fork."""
-        for node in self.reading.module.graph.find_nodes(op="placeholder"):
-            self._copy(node, 0)
-        for node in self.reading.host:
+        """Append the inputs, the numbers that the host computes, and the fork."""
+        for node in (*self.reading.module.graph.find_nodes(op="placeholder"), *self.reading.host):
             self._copy(node, 0)
         if FORK in self.behind:
             first = next((n for n in self._tensors(self.latest.values()) if n.op == "placeholder"), None)
@@ -73,15 +72,15 @@ class _Builder:
             self._record(self.behind[FORK], [first])
 
     def region(self, region: Region, stream: int) -> None:
-        """Waits, then the region's nodes, then the record behind it."""
+        """Append the waits before a region, then its nodes, then the record after it."""
         for event in self.before.get(region.kernel, ()):
             self._wait(event, stream)
         inside: dict[fx.Node, fx.Node] = {}
-        own: set[fx.Node] = set()  # what the region computes itself; a view of that is not the one taken elsewhere
+        own: set[fx.Node] = set()  # nodes that the region computes itself, so that it takes views of them itself too
         for node in region.nodes:
             if mutates(node):
-                # What is stored by itself is stored by then.
-                self._realise({old: inside[old] for old in region.targets if old in inside})
+                # In the serial graph the region's values are stored before the mutation.
+                self._realize({old: inside[old] for old in region.targets if old in inside})
             if node in self.early and own.isdisjoint(node.all_input_nodes):
                 inside[node] = self.latest[node]
             else:
@@ -92,8 +91,8 @@ class _Builder:
         for view in (view for old in targets if old in self.reading.realized for view in self.reading.realized[old].views):
             self._copy(view, stream)
             self.early.add(view)
-        self._realise(targets)
-        # A dependency counts as a use, which costs a buffer its kernel in place: who reads a value comes behind it anyway.
+        self._realize(targets)
+        # A dependency counts as a use, after which no kernel writes the buffer in place. Readers need none to come later.
         since = self.since.get(stream, {})
         self.since[stream] = {**{old: new for old, new in since.items() if old not in region.inputs}, **targets}
         if region.kernel in self.behind:
@@ -102,26 +101,25 @@ class _Builder:
                 raise RewriteError(f"kernel {name!r} has no value to record behind")
             self._record(self.behind[region.kernel], list(targets.values()))
 
-    def _realise(self, targets: dict[fx.Node, fx.Node]) -> None:
-        """Store values as the serial graph does: in the same order, with the same layouts."""
+    def _realize(self, targets: dict[fx.Node, fx.Node]) -> None:
+        """Append the point at which values are stored, in the order and with the layouts of the serial graph."""
         realized = self.reading.realized
         listed = sorted(targets, key=lambda old: realized[old].position if old in realized else inf)
         if values := self._tensors(targets[old] for old in listed):
-            stream_ops.force_realize(
-                self.module, values, {targets[old]: realized[old].strides for old in listed if old in realized}
-            )
+            strides = {targets[old]: realized[old].strides for old in listed if old in realized}
+            stream_ops.force_realize(self.module, values, strides)
 
     def join(self) -> None:
-        """The caller's stream waits for all others; only then may anything that two streams touched be freed."""
+        """Append the waits of the caller's stream for all others, and a later use of all that several streams touch."""
         for event in self.before.get(JOIN, ()):
             self._wait(event, 0)
         values = [self.latest[v] for v in held_values(self.reading, self.plan)]
         if values:
-            # The waits and nothing else: as a dependency a buffer would count one more use, and lose its in-place kernel.
+            # The waits alone: a buffer that is a dependency would have one more use, and no kernel could write it in place.
             stream_ops.extend_lifetimes(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
 
     def finish(self) -> None:
-        """What stands between the regions' values and the outputs, and the outputs."""
+        """Append what is between the regions' values and the outputs, and the outputs."""
         inside: dict[fx.Node, fx.Node] = {}
         for node in self.reading.epilogue:
             if node not in self.early:
@@ -141,7 +139,7 @@ class _Builder:
         self.recorded[event.id] = self._ordered(stream_ops.record(event.id, event.stream), event.stream, dependencies)
 
     def _ordered(self, operation: stream_ops.Operation, stream: int, dependencies: list[fx.Node]) -> fx.Node:
-        """Append a stream operation behind all that its stream has so far."""
+        """Append a stream operation that comes after all that its stream has so far."""
         before = [self.last[stream]] if stream in self.last else []
         made = self.since.pop(stream, {}).values()
         self.last[stream] = stream_ops.ordered(self.module, operation, list(dict.fromkeys([*before, *dependencies, *made])))

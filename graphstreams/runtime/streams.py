@@ -1,12 +1,12 @@
-"""Streams and events of rewritten graphs, made once and shared by role.
+"""Hold the aux streams and events of rewritten graphs, which are made once and shared by all graphs.
 
-The generated wrappers ask for what belongs to the stream that their caller is on. Aux streams belong to that stream: work of
-two callers on different streams never meets on an aux stream, so a block freed by one is never handed to the other there.
-Each thread has its own, since an event re-recorded by a second thread would change what a wait of the first means.
+A generated wrapper asks for those that belong to its caller's stream. So the work of callers on two streams never shares an
+aux stream, and a block that one caller frees is never handed to the other on it. Each thread has its own, because a second
+thread that recorded the same event would change what a wait of the first thread means.
 
-No aux stream is one of torch's: those are 32, given out in turn (`c10/cuda/CUDAStream.cpp`), so that sooner or later the
-stream of a caller, of a library or of another aux stream would be the same, and on it a block that a kernel of ours still
-reads could be handed out.
+No aux stream is one of torch's: torch gives out 32 streams in turn (`c10/cuda/CUDAStream.cpp`), so one would sooner or later
+also be the stream of a caller, of a library or another aux stream, on which a block that our kernels still read could be
+handed out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ StreamId = tuple[int, int, int]  # id, device index and device type, as torch's 
 
 _set_stream = getattr(torch._C, "_cuda_setStream", None)  # missing from a torch without CUDA
 _STREAMS = "by which streams are set"
-_NEEDED = {
+_NEEDED = {  # names in torch._C, and what each is for
     "_cuda_setStream": _STREAMS,
     "_cuda_getCurrentStream": _STREAMS,
     "_CudaEventBase": _STREAMS,
@@ -34,9 +34,9 @@ _NEEDED = {
 
 
 def missing_stream_api(at_hand: bool) -> str:
-    """Why streamed graphs cannot run with this torch; empty where they can, or where there is no GPU.
+    """Return why streamed graphs cannot run with this torch; empty if they can, or if there is no GPU.
 
-    With `at_hand` the GPU is a real one, and streams are tried on it once a process.
+    With `at_hand` the GPU is a real one, and setting a stream is tried on it, once per process.
     """
     if not torch.cuda.is_available():
         return ""
@@ -50,24 +50,24 @@ def missing_stream_api(at_hand: bool) -> str:
 
 @cache
 def _sets_streams() -> bool:
-    """Whether the context of an aux stream leads to it and back: the arguments by position might be others one day."""
+    """Return whether the context of an aux stream sets that stream and then the caller's, as `_set_stream` is called here."""
     caller = torch.cuda.current_stream()
     stream = new_aux_stream(caller, 0)
     try:
         with stream:
             inside = torch._C._cuda_getCurrentStream(caller.device_index)
         return inside == stream.own and torch._C._cuda_getCurrentStream(caller.device_index) == stream.callers
-    except (TypeError, RuntimeError, OverflowError):  # an id in the place of an index is no device
+    except (TypeError, RuntimeError, OverflowError):  # such as from a torch that takes the arguments in another order
         return False
     finally:
         torch.cuda.set_stream(caller)
 
 
 class AuxStream(torch.cuda.ExternalStream):
-    """A stream whose context leads from the caller's stream that it belongs to, and back there.
+    """A stream whose context is entered from the caller's stream that it belongs to, and leads back to that stream.
 
-    Torch's own context looks up what was current: 0.83 us of host time, against 0.35 us for two calls of `_cuda_setStream`
-    with arguments by position (H200 machine, torch 2.15.0). Generated code nests no contexts; the verifier refuses them.
+    The context of torch's own class looks up which stream is current: 0.83 us of host time, against 0.35 us for two calls of
+    `_cuda_setStream` (H200 machine, torch 2.15.0). Generated code nests no contexts; the verifier refuses nested ones.
     """
 
     own: StreamId
@@ -82,7 +82,7 @@ class AuxStream(torch.cuda.ExternalStream):
 
 
 def new_aux_stream(caller: torch.cuda.Stream, priority: int) -> AuxStream:
-    """An aux stream for work forked from the stream `caller`."""
+    """Return a new aux stream for work forked from the stream `caller`."""
     stream: Any = new_stream(caller.device, priority, AuxStream)
     stream.own, stream.callers = _id(stream), _id(caller)
     return stream
@@ -93,7 +93,7 @@ def _id(stream: torch.cuda.Stream) -> StreamId:
 
 
 class _Pool:
-    """Aux streams of one priority, and events, that belong to one caller's stream."""
+    """The aux streams of one priority, and the events, that belong to one caller's stream."""
 
     def __init__(self, caller: torch.cuda.Stream, priority: int) -> None:
         self.caller, self.priority = caller, priority
@@ -102,6 +102,7 @@ class _Pool:
         self.taken: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def take(self, streams: int, events: int) -> tuple[Any, ...]:
+        """Return that many aux streams, then that many events; make those that are missing."""
         while len(self.streams) < streams:
             self.streams.append(new_aux_stream(self.caller, self.priority))
         while len(self.events) < events:
@@ -110,9 +111,9 @@ class _Pool:
 
 
 class _Lease:
-    """A pool in the hands of one thread. When that ends, the next one with the same caller's stream gets it.
+    """A pool in the hands of one thread. When the thread ends, the next thread with the same caller's stream gets the pool.
 
-    Whatever the first has enqueued on the caller's stream, its joins included, the second's fork waits for.
+    The next thread's fork waits for all that the first has enqueued on the caller's stream, its joins included.
     """
 
     def __init__(self, key: Key, caller: torch.cuda.Stream) -> None:
@@ -121,14 +122,14 @@ class _Lease:
             self.pool = idle.pop() if idle else _Pool(caller, key[2])
         except IndexError:  # another thread was faster
             self.pool = _Pool(caller, key[2])
-        self.key, self._idle = key, _idle  # by itself, for at the end of the process globals go first
+        self.key, self._idle = key, _idle  # at the end of the process the global name may be gone before the lease
 
     def __del__(self) -> None:
         self._idle.setdefault(self.key, []).append(self.pool)
 
 
 class _PoolsOfThread(threading.local):
-    """What one thread has."""
+    """The pools of one thread."""
 
     def __init__(self) -> None:
         self.by_stream: dict[Key, _Pool] = {}
@@ -142,7 +143,7 @@ _pools = _PoolsOfThread()
 
 
 def new_event() -> torch._C._CudaEventBase:
-    """An event whose `record` and `wait` take a stream and are C functions: those of `torch.cuda.Event` are Python.
+    """Return a new event, whose `record` and `wait` take a stream. They are C functions; `torch.cuda.Event` has Python ones.
 
     Read in torch 2.15.0: `torch/cuda/streams.py`.
     """
@@ -150,9 +151,9 @@ def new_event() -> torch._C._CudaEventBase:
 
 
 def capture_stream(device: int) -> torch.cuda.Stream:
-    """The stream on which plans are captured to be measured: one a device, for libraries keep memory for each.
+    """Return the stream on which plans are captured to be measured: one per device, because libraries keep memory per stream.
 
-    Nobody else has it, whose work the capture might take in.
+    Nothing else uses it, so that a capture holds no other work.
     """
     stream = _pools.capturing.get(device)
     if stream is None:
@@ -161,9 +162,9 @@ def capture_stream(device: int) -> torch.cuda.Stream:
 
 
 def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:
-    """`streams` aux streams of a CUDA priority followed by `events` events, for work forked from the stream `caller`.
+    """Return `streams` aux streams of a CUDA priority, then `events` events, for work forked from the stream `caller`.
 
-    The same objects come back for the same thread and caller's stream; nothing is made after the first call.
+    Every call with the same arguments in the same thread returns the same objects.
     """
     key = (caller.device_index, caller.stream_id, priority)
     pool = _pools.by_stream.get(key)
@@ -178,11 +179,11 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
 
 
 def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:
-    """The current stream of the device with index `device`, followed by what `acquire` gives for it.
+    """Return the current stream of the device with index `device`, then what `acquire` returns for it.
 
-    All that a call of a wrapper needs, in one look-up.
+    That is all that a call of a wrapper needs, in one look-up.
     """
-    # By its id: one CUDA stream may be current under several, as torch's own and as an external one.
+    # The key has the id of the stream, because one CUDA stream may have several: as one of torch's and as an external one.
     key = (torch._C._cuda_getCurrentStream(device), streams, events, priority)
     taken = _pools.of_calls.get(key)
     if taken is None:
@@ -192,11 +193,11 @@ def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) 
 
 
 def join(caller: torch.cuda.Stream, *streams: torch.cuda.Stream) -> None:
-    """Let the stream `caller` wait for all that was enqueued on others: an interrupted call leaves nothing that is not joined.
+    """Let the stream `caller` wait for all that was enqueued on `streams`, so that an interrupted call leaves nothing unjoined.
 
-    What it has allocated is then freed behind that work, and its inputs may be used again. `caller` is made current: a signal
-    may have come in the middle of a context of an aux stream. What cannot be joined, as in a capture that the exception ends,
-    does not take the place of that exception.
+    What the call has allocated is then freed after that work, and its inputs may be used again. `caller` is made current,
+    because a signal may interrupt the context of an aux stream. A stream that cannot be joined, as in a capture that the
+    exception ends, is skipped, so that the exception itself is what the user sees.
     """
     _set_stream(*_id(caller))  # type: ignore[misc]
     for stream in streams:

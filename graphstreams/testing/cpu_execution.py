@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.inductor.stream_ops import control_deps
 
 
 class OnCpu(fx.Interpreter):
-    """Interpreter for which the CPU is every device and one host thread every stream."""
+    """An interpreter for which the CPU is every device and one host thread every stream."""
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if target is control_deps:
@@ -26,8 +27,8 @@ class OnCpu(fx.Interpreter):
 
 
 def run_on_cpu(module: fx.GraphModule, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Outputs of the graph on copies of `inputs` (CPU tensors and sizes), and those copies as the graph leaves them."""
-    copies = [value.clone() if isinstance(value, torch.Tensor) else value for value in inputs]
+    """Return outputs of the graph on copies of `inputs` (CPU tensors and sizes), and those copies as the graph leaves them."""
+    copies = clones(inputs)
     with torch.no_grad():
         outputs = OnCpu(module).run(*copies)
     return list(outputs), copies

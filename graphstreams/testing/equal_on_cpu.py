@@ -1,4 +1,4 @@
-"""TODO."""
+"""Check on the CPU that rewritten graphs compute what they computed before."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import fx
 
+from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.inductor.compile import fresh_dynamo
 from graphstreams.ir.devices import Device
 from graphstreams.options import Options
+from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
-from graphstreams.pipeline.outcome import Outcome
 from graphstreams.testing.cpu_execution import run_on_cpu
 
 
@@ -24,21 +25,20 @@ def equal_on_cpu(
     target: str | Device = "h200",
     options: Options | Mapping[str, Any] | None = None,
 ) -> list[bool]:
-    """Whether each graph of `module(*inputs)`, rewritten for `target`, computes on the CPU what it computed before.
+    """Return whether each graph of `module(*inputs)`, rewritten for `target`, computes on the CPU what it computed before.
 
-    `module` and `inputs` are real, on the CPU. Outputs and mutated inputs are compared bit by bit. A graph that is not
-    rewritten does not count. Raises ValueError where none is.
+    `module` and `inputs` are real, on the CPU. Outputs and changed inputs are compared bit by bit. A graph that is not
+    rewritten does not count. Raises ValueError if none is rewritten.
     """
     recorded: list[Sequence[Any]] = []
 
     def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        recorded.append([v.clone() if isinstance(v, torch.Tensor) else v for v in example_inputs])
+        recorded.append(clones(example_inputs))
         return gm.forward
 
-    copies = [v.clone() if isinstance(v, torch.Tensor) else v for v in inputs]
     with torch.no_grad(), fresh_dynamo():
-        # Of a copy, for a module may write its own buffers.
-        torch.compile(copy.deepcopy(module), backend=record)(*copies)
+        # A copy, because a module may write its own buffers.
+        torch.compile(copy.deepcopy(module), backend=record)(*clones(inputs))
     outcomes = capture(module, inputs, target, options)
     if len(outcomes) != len(recorded):
         raise ValueError(f"{len(recorded)} graphs on the CPU, {len(outcomes)} on the GPU: they cannot be compared")
@@ -48,7 +48,7 @@ def equal_on_cpu(
     return results
 
 
-def _same_numbers(outcome: Outcome, values: Sequence[Any]) -> bool:
+def _same_numbers(outcome: GraphCompilation, values: Sequence[Any]) -> bool:
     assert outcome.module is not None and outcome.reading is not None
     results = []
     for module in (outcome.reading.module, outcome.module):

@@ -1,4 +1,4 @@
-"""A race, in words that somebody who writes models understands."""
+"""A race of a trace, and its text for somebody who writes models."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _VERBS = {"read": "reads", "write": "writes", "free": "frees", "allocate": "allo
 
 
 @dataclass(frozen=True)
-class Access:
-    """One place of the trace that touches a storage, or where streams meet. `action` is read, write, free, ..."""
+class AccessSite:
+    """A place of the trace that touches a storage, or where streams meet. `action` is "read", "write", "free", ..."""
 
     line: int
     kernel: str
@@ -35,13 +35,13 @@ class Access:
 
 @dataclass(frozen=True)
 class Race:
-    """Two accesses that may happen in either order. `missing` says which order nothing enforces."""
+    """Two sites that may happen in either order. `missing` says which order nothing enforces."""
 
-    kind: str
-    first: Access
-    second: Access
+    kind: str  # one of the constants above
+    first: AccessSite
+    second: AccessSite
     missing: str
-    allocation: Access | None = None  # freed too early: what may get the memory
+    allocation: AccessSite | None = None  # of FREED_EARLY: what may get the memory
 
     def __str__(self) -> str:
         first, second = self.first, self.second

@@ -1,8 +1,7 @@
-"""What a compiled graph enqueues, as plain data: every launch, event, allocation and free, in the order of the host.
+"""The trace of a wrapper: what one call enqueues, as plain data, in the order in which the host enqueues it.
 
-The trace is what the verifier reasons about. Streams are numbers: 0 is the stream that the caller is on, aux streams
-count from 1, and the stream on which a collective runs on its own has a number from `COLLECTIVES` up.
-A tensor that moves from one name to another in place keeps its storage, so in-place reuse needs no step of its own.
+Streams are numbers. 0 is the stream that the caller is on, aux streams count from 1, and the streams on which collectives run
+count from `COLLECTIVES`. A tensor that moves from one name to another keeps its storage, so in-place reuse is no step.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ CALLER = 0  # the caller's stream
 COLLECTIVES = 1000  # first number of the streams that belong to collectives
 HOST = -1  # what the host itself does, at once, and before all that it enqueues later
 
-# Launches by which the wrapper prepares a kernel's arguments; no node of the graph stands for them.
+# Launches by which the wrapper prepares a kernel's arguments. No node of the graph stands for them.
 PREPARATIONS = ("copy_if_misaligned", "tensor.item", "tensor.zero_", "tensor.isnan", "tensor.isinf")
 
 
 @dataclass(frozen=True)
 class Step:
-    """Something the host enqueues while `stream` is current; `line` is where the wrapper's source says so."""
+    """One thing that the host enqueues while `stream` is current, and the line of the wrapper that says so."""
 
     stream: int
     line: int
 
 
 @dataclass(frozen=True)
-class Launch(Step):
-    """A kernel, or an operator that may launch several, with the storages it reads and writes."""
+class LaunchStep(Step):
+    """A kernel, or an operator that may launch several, with the storages that it reads and writes."""
 
     name: str
     reads: tuple[str, ...] = ()
@@ -35,38 +34,38 @@ class Launch(Step):
 
 
 @dataclass(frozen=True)
-class Record(Step):
-    """The event stands for all that `stream` was given so far. A second record replaces the first."""
+class RecordStep(Step):
+    """An event that stands for all that `stream` has been given so far. A second record replaces the first."""
 
     event: str
 
 
 @dataclass(frozen=True)
-class Wait(Step):
-    """What `stream` is given from here on runs after what the event stands for."""
+class WaitStep(Step):
+    """A wait: what `stream` is given from here on runs after what the event stands for."""
 
     event: str
 
 
 @dataclass(frozen=True)
-class Synchronize(Step):
-    """The host waits for the event, or for all streams where there is none; all that is enqueued later runs after."""
+class SynchronizeStep(Step):
+    """A wait of the host for the event, or for all streams if there is none. What is enqueued later runs after it."""
 
     event: str | None = None
 
 
 @dataclass(frozen=True)
-class Allocate(Step):
-    """The storage comes from the pool of `stream`, to which its memory goes back."""
+class AllocateStep(Step):
+    """A storage from the pool of `stream`. Its memory goes back to that pool."""
 
     storage: str
 
 
 @dataclass(frozen=True)
-class Free(Step):
-    """The last name of the storage is gone; its memory goes back to the pool of the stream that allocated it.
+class FreeStep(Step):
+    """The end of a storage's last name. Its memory goes back to the pool of the stream that allocated it.
 
-    If not `certain` it may go back here, or be used on and go back later.
+    If not `certain`, the memory may go back here, or stay in use and go back later.
     """
 
     storage: str
@@ -75,7 +74,7 @@ class Free(Step):
 
 @dataclass(frozen=True)
 class Trace:
-    """All steps in the order in which the host enqueues them. The caller allocated `inputs` on its own stream."""
+    """All steps in the order of the host. The caller allocated `inputs` on its own stream."""
 
     steps: tuple[Step, ...]
     inputs: tuple[str, ...] = ()
@@ -83,22 +82,22 @@ class Trace:
 
 
 def stream_name(stream: int) -> str:
-    """How messages call a stream."""
+    """Return what messages call a stream."""
     if stream in (CALLER, HOST):
         return "the caller's stream" if stream == CALLER else "the host"
     return f"stream{stream}" if stream < COLLECTIVES else f"the stream of collective {stream - COLLECTIVES + 1}"
 
 
 def launch_order(trace: Trace) -> dict[int, list[str]]:
-    """Per stream, what it is given: "launch NAME", "record 3" and "wait 3" (event3) in order.
+    """Return what each stream is given, in order: "launch NAME", "record 3" and "wait 3" for the event "event3".
 
-    Launches that only prepare arguments are left out: whether they occur is decided after planning.
+    Launches that only prepare arguments are left out, because what needs them is decided after planning.
     """
     order: dict[int, list[str]] = {}
     for step in trace.steps:
-        if isinstance(step, Launch) and step.name not in PREPARATIONS:
+        if isinstance(step, LaunchStep) and step.name not in PREPARATIONS:
             order.setdefault(step.stream, []).append(f"launch {step.name}")
-        elif isinstance(step, Record | Wait):
-            verb = "record" if isinstance(step, Record) else "wait"
+        elif isinstance(step, RecordStep | WaitStep):
+            verb = "record" if isinstance(step, RecordStep) else "wait"
             order.setdefault(step.stream, []).append(f"{verb} {step.event.removeprefix('event')}")
     return order

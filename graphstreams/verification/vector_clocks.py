@@ -1,20 +1,21 @@
-"""Races of a trace, by vector clocks: two accesses to one storage, one of them a write, that nothing orders.
+"""Find the races of a trace with vector clocks: two accesses to one storage, one of them a write, that nothing orders.
 
-"Happens before" is Lamport's ("Time, Clocks, and the Ordering of Events in a Distributed System", CACM 1978); vector
-clocks are Fidge's and Mattern's (1988); keeping only the last write and the last read of each stream, as epochs, is
-FastTrack's (Flanagan and Freund, PLDI 2009). Linear in steps times streams.
+"Happens before" is Lamport's ("Time, Clocks, and the Ordering of Events in a Distributed System", CACM 1978). Vector clocks
+are Fidge's and Mattern's (1988). Keeping only the last write and the last read of each stream, as epochs, is FastTrack's
+(Flanagan and Freund, PLDI 2009). The time is linear in steps times streams.
 
-Memory follows CUDA's caching allocator. A free hands the block, at the time the host runs it, to the pool of the stream
-that allocated it, and the next allocation on that stream may get it. So each later allocation there must be ordered
-after every access to the block that the stream had not waited for by then. An allocation is taken to use its block at
-once, which is strict where a wait stands between an allocation and its first use. The next trace may get what this one
-freed on an aux stream: aux streams belong to one caller's stream (`runtime/streams.py`), all work is joined into that
-stream at the end, and the next trace forks from it. An allocation ahead of its stream's fork is refused: while a CUDA
-graph is captured, the stream takes part only from the fork on, and the block would not come from that graph's pool.
-
-What is returned outlives the trace, and whoever drops it may do so between two lines of a later call: another thread on
-the caller's stream gives it to a reader there and drops it when that call has forked already. A block of an aux stream
-would then go to work that nothing orders behind that reader, so outputs have to be in memory of the caller's stream.
+Memory follows CUDA's caching allocator:
+- A free hands the block, when the host runs it, to the pool of the stream that allocated it. The next allocation on that stream
+  may get it, so every later allocation there must be ordered after each access to the block that the stream had not waited for
+  by then.
+- An allocation counts as a use of its block, which is strict if a wait stands between an allocation and its first use.
+- The next trace may get what this one freed on an aux stream. That is in order: aux streams belong to one caller's stream
+  (`runtime/streams.py`), all work is joined into that stream at the end, and the next trace forks from it.
+- An allocation ahead of its stream's fork is refused. A stream takes part in the capture of a CUDA graph only from the fork on,
+  so the block would not come from that graph's pool.
+- An output outlives the trace and may be dropped at any time, even between two lines of a later call: another thread on the
+  caller's stream gives it to a reader there and drops it after that call has forked. Work that nothing orders behind that
+  reader would then use a block of an aux stream, so outputs have to be in memory of the caller's stream.
 """
 
 from __future__ import annotations
@@ -32,24 +33,22 @@ from graphstreams.verification.races import (
     UNKNOWN_STORAGE,
     UNORDERED,
     UNRECORDED,
-    Access,
+    AccessSite,
     Race,
 )
 from graphstreams.verification.trace import (
     CALLER,
     HOST,
-    Allocate,
-    Free,
-    Launch,
-    Record,
+    AllocateStep,
+    FreeStep,
+    LaunchStep,
+    RecordStep,
     Step,
-    Synchronize,
+    SynchronizeStep,
     Trace,
-    Wait,
+    WaitStep,
     stream_name,
 )
-
-__all__ = ["Access", "Race", "find_races"]
 
 Clock = dict[int, int]  # per stream, how many of its launches have happened before; a missing stream counts as 0
 
@@ -58,60 +57,55 @@ Clock = dict[int, int]  # per stream, how many of its launches have happened bef
 class _Epoch:
     """An access and its time: the number of the launch on its own stream."""
 
-    access: Access
+    access: AccessSite
     time: int
 
     def before(self, clock: Clock) -> bool:
+        """Return whether the access has happened before what has this clock."""
         return clock.get(self.access.stream, 0) >= self.time
 
 
 @dataclass
 class _History:
-    """Of one storage: its allocation, its last write, and the last read of each stream since."""
+    """What happened to one storage: its allocation, its last write, and the last read of each stream since."""
 
-    stream: int  # that allocated it
-    allocation: Access | None = None
-    before: Clock = field(default_factory=dict)  # what its stream had waited for at the allocation
+    stream: int  # the stream that allocated it
+    allocation: AccessSite | None = None
+    before: Clock = field(default_factory=dict)  # what that stream had waited for at the allocation
     write: _Epoch | None = None
     reads: dict[int, _Epoch] = field(default_factory=dict)
-    raced: list[_Epoch] = field(default_factory=list)  # earlier accesses that a write did not wait for: a free has to
-    freed: Access | None = None
+    raced: list[_Epoch] = field(default_factory=list)  # earlier accesses that a write did not wait for; a free has to
+    freed: AccessSite | None = None
 
     def epochs(self) -> Iterable[_Epoch]:
+        """Return the accesses that a write has to come after."""
         return (*self.reads.values(), self.write) if self.write else self.reads.values()
 
 
-@dataclass(frozen=True)
-class _Pending:
-    """An access to a freed block that the pool's stream had not waited for at the free."""
-
-    epoch: _Epoch
-    free: Access
-
-
 def find_races(trace: Trace) -> list[Race]:
-    """All races of the trace in the order in which they show; an empty list is the proof that there is none.
+    """Return all races of the trace in the order in which they show. An empty list is the proof that there is none.
 
-    Of several accesses that race with one later access, the last write and the last read of each stream are named.
+    If several accesses race with one later access, the last write and the last read of each stream are named.
     """
-    replay = _Replay(trace)
+    walk = _Walk(trace)
     for step in trace.steps:
-        replay.do(step)
-    replay.finish()
-    return replay.races
+        walk.do(step)
+    walk.finish()
+    return walk.races
 
 
-class _Replay:
+class _Walk:
     """The state of one walk over a trace."""
 
     def __init__(self, trace: Trace) -> None:
         self.races: list[Race] = []
-        self._clocks: dict[int, Clock] = {CALLER: {CALLER: 1}}  # time 1: what the caller enqueued before the graph
         self._host: Clock = {}
-        self._clocks[HOST] = self._host
+        # The caller's time 1 is what it enqueued before the graph.
+        self._clocks: dict[int, Clock] = {CALLER: {CALLER: 1}, HOST: self._host}
         self._events: dict[str, Clock] = {}
         self._storages = {name: _History(CALLER) for name in trace.inputs}
-        self._pools: dict[int, list[_Pending]] = {}
+        # Accesses to freed blocks that the pool's stream had not waited for at the free.
+        self._pools: dict[int, list[tuple[_Epoch, AccessSite]]] = {}
         self._last: dict[int, _Epoch] = {}
         self._unforked: set[tuple[int, str]] = set()  # stream and action that were reported
         self._outputs = trace.outputs
@@ -123,42 +117,43 @@ class _Replay:
         return self._clocks[stream]
 
     def _after_host(self) -> None:
-        """What is enqueued from here on comes after all that the host has done and waited for."""
+        """Order all that is enqueued from here on after what the host has done and waited for."""
         for clock in self._clocks.values():
             _join(clock, self._host)
 
     @singledispatchmethod
     def do(self, step: Step) -> None:
+        """Take one step of the trace."""
         raise TypeError(f"not a step of a trace: {step!r}")
 
     @do.register
-    def _(self, step: Launch) -> None:
+    def _(self, step: LaunchStep) -> None:
         clock = self._clock(step.stream)
-        self._check_fork(Access(step.line, step.name, step.stream, "", "runs"), clock, "the inputs may not be ready")
+        launch = AccessSite(step.line, step.name, step.stream, "", "runs")
+        self._check_fork(launch, clock, "the inputs may not be ready")
         clock[step.stream] = time = clock.get(step.stream, 0) + 1
-        for storage in step.reads:
-            self._read(_Epoch(Access(step.line, step.name, step.stream, storage, "read"), time), clock)
-        for storage in step.writes:
-            self._write(_Epoch(Access(step.line, step.name, step.stream, storage, "write"), time), clock)
-        self._last[step.stream] = _Epoch(Access(step.line, step.name, step.stream, "", "runs"), time)
+        for action, storages in (("read", step.reads), ("write", step.writes)):
+            for storage in storages:
+                self._access(_Epoch(AccessSite(step.line, step.name, step.stream, storage, action), time), clock)
+        self._last[step.stream] = _Epoch(launch, time)
         if step.stream == HOST:
             self._after_host()
 
     @do.register
-    def _(self, step: Record) -> None:
+    def _(self, step: RecordStep) -> None:
         self._events[step.event] = dict(self._clock(step.stream))
 
     @do.register
-    def _(self, step: Wait) -> None:
+    def _(self, step: WaitStep) -> None:
         if step.event in self._events:
             _join(self._clock(step.stream), self._events[step.event])
         else:
-            self._unrecorded(step, step.event)
+            self._report_unrecorded(step, step.event)
 
     @do.register
-    def _(self, step: Synchronize) -> None:
+    def _(self, step: SynchronizeStep) -> None:
         if step.event is not None and step.event not in self._events:
-            self._unrecorded(step, step.event)
+            self._report_unrecorded(step, step.event)
             return
         done = list(self._clocks.values()) if step.event is None else [self._events[step.event]]
         for clock in done:
@@ -166,115 +161,104 @@ class _Replay:
         self._after_host()
 
     @do.register
-    def _(self, step: Allocate) -> None:
+    def _(self, step: AllocateStep) -> None:
         clock = self._clock(step.stream)
-        allocation = Access(step.line, "", step.stream, step.storage, "allocate")
+        allocation = AccessSite(step.line, "", step.stream, step.storage, "allocate")
         self._check_fork(allocation, clock, "a CUDA graph that captures this would not own the memory")
-        # The block may be one that its stream, or one that it has waited for, has only just used. So whoever uses the
-        # storage, on whatever stream, comes after all that.
+        # The stream, or one that it has waited for, may only just have used the block. Whatever uses the storage, on any
+        # stream, has to come after that.
         self._storages[step.storage] = _History(step.stream, allocation, dict(clock))
-        for pending in self._pools.pop(step.stream, ()):
-            # Ordered now means ordered for every later allocation on this stream too, so nothing is kept.
-            if not pending.epoch.before(clock):
-                self._report_early_free(pending, allocation)
+        for epoch, free in self._pools.pop(step.stream, ()):
+            # What is ordered now is ordered for every later allocation on this stream too, so nothing is kept.
+            if not epoch.before(clock):
+                access = epoch.access
+                missing = f"nothing makes {stream_name(free.stream)} wait for {stream_name(access.stream)} before the free"
+                self.races.append(Race(FREED_EARLY, access, free, missing, allocation))
 
     @do.register
-    def _(self, step: Free) -> None:
-        history = self._storages.get(step.storage)
-        if history is None or history.freed:
-            self._report_dead(Access(step.line, "", step.stream, step.storage, "free"), history)
+    def _(self, step: FreeStep) -> None:
+        history = self._alive(AccessSite(step.line, "", step.stream, step.storage, "free"))
+        if history is None:
             return
-        free = Access(step.line, "", history.stream, step.storage, "free")
+        free = AccessSite(step.line, "", history.stream, step.storage, "free")
         clock = self._clock(history.stream)
-        pending = [_Pending(epoch, free) for epoch in (*history.epochs(), *history.raced) if not epoch.before(clock)]
-        if pending and history.stream != HOST:  # whose allocator itself waits for what reads pinned memory
+        pending = [(epoch, free) for epoch in (*history.epochs(), *history.raced) if not epoch.before(clock)]
+        if pending and history.stream != HOST:  # the allocator of pinned memory waits for its readers itself
             self._pools.setdefault(history.stream, []).extend(pending)
         if step.certain:
             history.freed = free
 
     def finish(self) -> None:
-        """Everything on an aux stream must have been joined into the caller's stream, and no output be in its memory."""
+        """Check that the caller's stream waits for all streams, and that no output is in an aux stream's memory."""
         clock = self._clocks[CALLER]
         for stream, epoch in self._last.items():
             if not epoch.before(clock):
-                end = Access(self._end, "", CALLER, "", "returns")
+                end = AccessSite(self._end, "", CALLER, "", "returns")
                 missing = f"the caller's stream does not wait for {stream_name(stream)} before the graph returns"
                 self.races.append(Race(UNJOINED, epoch.access, end, missing))
         for storage in self._outputs:
             history = self._storages.get(storage)
             if history is not None and history.allocation is not None and history.stream not in (CALLER, HOST):
-                end = Access(self._end, "", CALLER, storage, "returns")
+                end = AccessSite(self._end, "", CALLER, storage, "returns")
                 missing = (
                     "the graph returns it, and when the caller drops it that stream may use the memory for something else "
                     "in a later call, while the caller's stream still reads it"
                 )
                 self.races.append(Race(OUTPUT_ON_AUX, history.allocation, end, missing))
 
-    def _read(self, epoch: _Epoch, clock: Clock) -> None:
-        history = self._alive(epoch.access)
+    def _access(self, epoch: _Epoch, clock: Clock) -> None:
+        """Check a read or a write of a launch against what went before, and remember it."""
+        access = epoch.access
+        history = self._alive(access)
         if history is None:
             return
-        self._check_allocation(history, epoch.access, clock)
-        if history.write is not None and not history.write.before(clock):
-            self._report_unordered(history.write.access, epoch.access)
-        history.reads[epoch.access.stream] = epoch
+        self._check_allocation(history, access, clock)
+        writes = access.action == "write"
+        for earlier in history.epochs() if writes else (history.write,):
+            if earlier is not None and not earlier.before(clock):
+                self._report_unordered(earlier.access, access)
+                history.raced += [earlier] if writes else []
+        if writes:
+            history.write, history.reads = epoch, {}
+        else:
+            history.reads[access.stream] = epoch
 
-    def _write(self, epoch: _Epoch, clock: Clock) -> None:
-        history = self._alive(epoch.access)
-        if history is None:
-            return
-        self._check_allocation(history, epoch.access, clock)
-        for earlier in history.epochs():
-            if not earlier.before(clock):
-                self._report_unordered(earlier.access, epoch.access)
-                history.raced.append(earlier)
-        history.write = epoch
-        history.reads = {}
-
-    def _alive(self, access: Access) -> _History | None:
+    def _alive(self, access: AccessSite) -> _History | None:
+        """Return the history of the storage, or report that it has been freed or that nothing allocates it."""
         history = self._storages.get(access.storage)
-        if history is None or history.freed:
-            self._report_dead(access, history)
+        if history is None:
+            self.races.append(Race(UNKNOWN_STORAGE, access, access, "nothing allocates it before"))
+        elif history.freed is not None:
+            missing = f"line {history.freed.line} has freed it before"
+            self.races.append(Race(AFTER_FREE, access, history.freed, missing))
             return None
         return history
 
-    def _check_allocation(self, history: _History, access: Access, clock: Clock) -> None:
+    def _check_allocation(self, history: _History, access: AccessSite, clock: Clock) -> None:
         late = next((stream for stream, time in history.before.items() if clock.get(stream, 0) < time), None)
         if late is not None and history.allocation is not None:
             self._report_unordered(history.allocation, access, late)
             history.before = {}
 
-    def _check_fork(self, access: Access, clock: Clock, harm: str) -> None:
+    def _check_fork(self, access: AccessSite, clock: Clock, harm: str) -> None:
         seen = (access.stream, access.action)
         if clock.get(CALLER, 0) or access.stream == HOST or seen in self._unforked:
             return
         self._unforked.add(seen)
-        start = Access(0, "", CALLER, "", "starts")
+        start = AccessSite(0, "", CALLER, "", "starts")
         missing = f"nothing makes {stream_name(access.stream)} wait for the caller's stream before, so {harm}"
         self.races.append(Race(UNFORKED, access, start, missing))
 
-    def _unrecorded(self, step: Step, event: str) -> None:
-        wait = Access(step.line, "", step.stream, event, "waits for")
+    def _report_unrecorded(self, step: Step, event: str) -> None:
+        wait = AccessSite(step.line, "", step.stream, event, "waits for")
         missing = "nothing in this graph records the event before, so the wait orders nothing"
         self.races.append(Race(UNRECORDED, wait, wait, missing))
 
-    def _report_unordered(self, first: Access, second: Access, awaited: int | None = None) -> None:
-        """`awaited` is the stream that the second access does not wait for, by default the first's."""
+    def _report_unordered(self, first: AccessSite, second: AccessSite, awaited: int | None = None) -> None:
+        """Report two accesses. `awaited` is the stream that the second does not wait for, by default the first's."""
         awaited = first.stream if awaited is None else awaited
         missing = f"nothing makes {stream_name(second.stream)} wait for {stream_name(awaited)} in between"
         self.races.append(Race(UNORDERED, first, second, missing))
-
-    def _report_early_free(self, pending: _Pending, allocation: Access) -> None:
-        access, free = pending.epoch.access, pending.free
-        missing = f"nothing makes {stream_name(free.stream)} wait for {stream_name(access.stream)} before the free"
-        self.races.append(Race(FREED_EARLY, access, free, missing, allocation))
-
-    def _report_dead(self, access: Access, history: _History | None) -> None:
-        if history is None or history.freed is None:
-            self.races.append(Race(UNKNOWN_STORAGE, access, access, "nothing allocates it before"))
-        else:
-            missing = f"line {history.freed.line} has freed it before"
-            self.races.append(Race(AFTER_FREE, access, history.freed, missing))
 
 
 def _join(clock: Clock, other: Clock) -> None:

@@ -1,9 +1,9 @@
-"""What a Triton kernel reads and writes, from the source that the wrapper embeds.
+"""Find what a Triton kernel reads and writes, from the source that the wrapper embeds.
 
-Three witnesses are joined, and any of them makes a pointer a written one: Inductor's naming of parameters (a generated
-kernel only reads what it names `in_ptr*`), its `mutated_arg_names`, and the kernel's text (`pointers.py`). The text also has
-to show that every address comes from a parameter. User-defined kernels carry no list of mutated arguments
-(`codegen/wrapper.py`, define_user_defined_triton_kernel, torch 2.15.0), so for them the text decides.
+A parameter counts as written if any of three sources says so: Inductor's naming, in which a generated kernel only reads what it
+calls `in_ptr*`; its list `mutated_arg_names`; and the text of the kernel, which `pointer_analysis` interprets. The text also
+has to show that every address comes from a parameter. For user-defined kernels the text decides alone, because they carry no
+list of mutated arguments (torch 2.15.0, `_inductor/codegen/wrapper.py`, define_user_defined_triton_kernel).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _TO_NUMBERS = re.compile(r"\*k?[a-z]+[0-9][a-z0-9]*")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel. `kind` is its type in the launch signature, empty where there is none."""
+    """One parameter of a kernel. `kind` is its type in the launch signature, empty if there is none."""
 
     name: str
     kind: str
@@ -38,22 +38,24 @@ class Parameter:
 
     @property
     def pointer(self) -> bool:
+        """Return whether it takes an address or a descriptor."""
         return self.kind.startswith(_POINTERS)
 
 
 @dataclass(frozen=True)
-class Kernel:
+class TritonKernel:
     """A kernel's parameters in the order of its definition."""
 
     name: str
     parameters: tuple[Parameter, ...]
-    allocates: bool  # descriptors made in the kernel need a workspace from the allocator
+    allocates: bool  # a kernel that makes descriptors takes a workspace from the allocator
 
 
-def read_kernel(name: str, source: str, line: int, entry: str = "") -> Kernel:
-    """Return the kernel of an `async_compile.triton(entry, source)` that stands at `line` of the wrapper.
+def read_kernel(name: str, source: str, line: int, entry: str = "") -> TritonKernel:
+    """Return the kernel that `async_compile.triton(entry, source)` makes at `line` of the wrapper.
 
-    `entry` is the name of the function that is launched, by default `name`. Raises UnreadableWrapper.
+    `entry` is the function that is launched, by default the one called `name`. Raises UnreadableWrapper for a source that is
+    not one of Inductor's kernels, and for a construct whose effect is not known.
     """
     try:
         return _read_kernel(name, source, line, entry or name)
@@ -61,7 +63,7 @@ def read_kernel(name: str, source: str, line: int, entry: str = "") -> Kernel:
         raise UnreadableWrapper(line, f"Triton kernel {name} is nested too deeply") from None
 
 
-def _read_kernel(name: str, source: str, line: int, entry: str) -> Kernel:
+def _read_kernel(name: str, source: str, line: int, entry: str) -> TritonKernel:
     read = read_source(name, source, line)
     definition, heuristic = _entry(read, entry, line)
     kinds = _literal(heuristic, "triton_meta", "signature")
@@ -81,11 +83,11 @@ def _read_kernel(name: str, source: str, line: int, entry: str) -> Kernel:
     if not _decorator_name(heuristic).startswith(_FREE_NAMING):
         written |= {n for n in names if not n.startswith(_GENERATED_READS)}
     parameters = tuple(Parameter(n, str(kinds.get(n, "")), n in written, n in touched.reads) for n in names)
-    return Kernel(name, parameters, "tensor_descriptor" in source)
+    return TritonKernel(name, parameters, "tensor_descriptor" in source)
 
 
 def pointer_value(name: str, kind: str) -> KernelValue | None:
-    """Return what a parameter is whose type in the signature is `kind`; None for one that is no address of numbers."""
+    """Return what a parameter of the type `kind` in the signature is; None if it is no address of numbers."""
     if _TO_NUMBERS.fullmatch(kind):
         return Pointer(frozenset({name}), scalar=True)
     return Descriptor(frozenset({name})) if kind.startswith(_POINTERS[1:]) else None
@@ -98,7 +100,7 @@ def _check_kinds(kinds: dict[str, object], name: str, line: int) -> None:
 
 
 def _constant(name: str, source: KernelSource, heuristic: ast.Call, line: int) -> KernelValue:
-    """Return what a constant parameter is; one that the decorator does not spell out does not serve as a type."""
+    """Return what a constant parameter is: a number, unless the decorator spells out something else, such as a type."""
     configs = _keyword(heuristic, "configs")
     tables = [_find(_keyword(heuristic, "triton_meta"), "constants")]
     tables += configs.elts if isinstance(configs, ast.List) else []
@@ -124,16 +126,13 @@ def _check_parameters(definition: ast.FunctionDef, name: str, line: int) -> None
 
 
 def _check_launch(heuristic: ast.Call, name: str, line: int) -> None:
-    """Raise UnreadableWrapper for what the launcher does to memory beside the launch."""
+    """Raise UnreadableWrapper if the launcher does anything to memory besides the launch."""
     for key in ("restore_value", "reset_to_zero"):
         if _find(_keyword(heuristic, "triton_meta"), key) is not None:
             raise UnreadableWrapper(line, f"Triton kernel {name} is autotuned with {key}, which writes its arguments")
-    if "pre_hook" in ast.unparse(heuristic) or "launch_pdl" in _user_options(heuristic):
+    text = ast.unparse(heuristic)
+    if "pre_hook" in text or ("launch_pdl" in text and _decorator_name(heuristic) == "user_autotune"):
         raise UnreadableWrapper(line, f"Triton kernel {name} is launched with a hook or ahead of its predecessor's end")
-
-
-def _user_options(heuristic: ast.Call) -> str:
-    return ast.unparse(heuristic) if _decorator_name(heuristic) == "user_autotune" else ""
 
 
 def _keyword(heuristic: ast.Call, keyword: str) -> ast.expr | None:
@@ -141,7 +140,7 @@ def _keyword(heuristic: ast.Call, keyword: str) -> ast.expr | None:
 
 
 def _find(node: ast.expr | None, key: str) -> ast.expr | None:
-    """The value of a key that a dictionary has literally."""
+    """Return the value of a key that a dictionary spells out."""
     if isinstance(node, ast.Dict):
         for name, value in zip(node.keys, node.values, strict=True):
             if isinstance(name, ast.Constant) and name.value == key:

@@ -1,11 +1,12 @@
-"""What an expression in a Triton kernel's source gives, and what the functions in it touch."""
+"""Interpret the expressions of a Triton kernel: what each gives, and which memory the functions that it calls touch."""
 
 from __future__ import annotations
 
 import ast
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.triton.functions import Accesses, Arguments, UnknownEffect, add, apply
+from graphstreams.verification.syntax import shortened
+from graphstreams.verification.triton.functions import Arguments, ParameterAccesses, UnknownEffect, add, apply
 from graphstreams.verification.triton.language import (
     Effect,
     canonical,
@@ -36,7 +37,7 @@ _RANGES = ("builtins.range", "triton.language.range", "triton.language.static_ra
 _COMPILED = ("triton.jit", "triton.runtime.jit.jit", "triton.constexpr_function", "triton.runtime.jit.constexpr_function")
 _SIZES = ("shape", "numel", "strides", "block_shape", "rank", "ndim")
 _NUMBERS_OF_TYPES = ("primitive_bitwidth", "itemsize", "name", "numel", "shape")
-# As methods of a tensor.
+# Effects that methods of a tensor may have.
 _METHOD_EFFECTS = (
     Effect.PURE, Effect.CAST, Effect.PASS, Effect.READ, Effect.WRITE, Effect.UPDATE, Effect.FOLD, Effect.ADD,
 )  # fmt: skip
@@ -46,32 +47,30 @@ _DESCRIPTOR_EFFECTS = {
 }  # fmt: skip
 
 
-class Expressions:
-    """The expressions of one kernel. `touched` collects what its functions touch."""
+class KernelExpressions:
+    """The expressions of one kernel. `touched` collects what the functions that they call touch."""
 
     def __init__(self, source: KernelSource, name: str, line: int, generated: bool) -> None:
-        self.touched = Accesses()
+        self.touched = ParameterAccesses()
         self._source, self._name, self._line, self._generated = source, name, line, generated
         self._steps = 0
 
     def follow(self, definition: ast.FunctionDef, names: Names) -> KernelValue:
-        """Return what a function of the source gives for its parameters, `names`."""
+        """Return what a function of the source gives if its parameters are `names`."""
         raise NotImplementedError
 
     def unsupported(self, node: ast.AST, why: str, what: str = "") -> UnreadableWrapper:
-        """Return the error for a construct."""
-        text = what or " ".join(ast.unparse(node).split())
-        shortened = text if len(text) <= 100 else text[:97] + "..."
-        return UnreadableWrapper(self._line, f"Triton kernel {self._name} {why}: {shortened}")
+        """Return the error for a construct. Its message has `what`, by default the source of `node`."""
+        return UnreadableWrapper(self._line, f"Triton kernel {self._name} {why}: {what or shortened(node, 100)}")
 
     def step(self, node: ast.AST) -> None:
-        """Count what has been interpreted. Raises UnreadableWrapper if it takes too long."""
+        """Count a step of the interpretation. Raises UnreadableWrapper if there are too many."""
         self._steps += 1
         if self._steps > _STEPS:
             raise self.unsupported(node, "takes too long to read")
 
     def outside(self, name: str) -> KernelValue | None:
-        """Return what a name stands for that the function does not bind."""
+        """Return what a name stands for if the function does not bind it."""
         found = self._source.find(name)
         if isinstance(found, ast.expr):
             return self.value(found, {})
@@ -106,10 +105,7 @@ class Expressions:
                 self.value(test, names)
                 return join(self._perhaps(body, names), self._perhaps(orelse, names))
             case ast.BoolOp(values=values):
-                result = self.value(values[0], names)
-                for value in values[1:]:
-                    result = join(result, self._perhaps(value, names))
-                return result
+                return join(self.value(values[0], names), *[self._perhaps(value, names) for value in values[1:]])
             case ast.Compare(left=left, comparators=others):
                 for operand in (left, *others):
                     self.value(operand, names)
@@ -124,14 +120,14 @@ class Expressions:
         raise self.unsupported(node, "has an expression that is not known")
 
     def _perhaps(self, node: ast.expr, names: Names) -> KernelValue:
-        """As `value`, of an expression that may not be evaluated and so may not bind its names."""
+        """Return what is known of the value of an expression that may not be evaluated, and so may not bind its names."""
         other = dict(names)
         value = self.value(node, other)
         self.merge(names, other)
         return value
 
     def merge(self, names: Names, other: Names) -> None:
-        """Make `names` what they are after either of two paths."""
+        """Make `names` what they are after the path that led to them or the path that led to `other`."""
         for name in names.keys() | other.keys():
             if name in names and name in other:
                 names[name] = join(names[name], other[name])
@@ -150,7 +146,7 @@ class Expressions:
     def _name_value(self, node: ast.expr, name: str, names: Names) -> KernelValue:
         value = names[name] if name in names else self.outside(name)
         if value is None and self._generated:
-            return Kind.NOTHING  # templates leave out names that stand in branches which Triton does not compile
+            return Kind.NOTHING  # a template's name in a branch that Triton does not compile
         if value is None:
             raise self.unsupported(node, "has a name that its source does not define")
         return value
@@ -182,10 +178,7 @@ class Expressions:
             pass
         if isinstance(index, ast.Slice) or not owner.items:
             raise self.unsupported(node, "takes a part of a tuple")
-        result = owner.items[0]
-        for item in owner.items[1:]:
-            result = join(result, item)
-        return result
+        return join(*owner.items)
 
     def _attribute(self, node: ast.expr, owner: KernelValue, attribute: str) -> KernelValue:
         if isinstance(owner, Function):
@@ -255,7 +248,7 @@ class Expressions:
             raise self.unsupported(node, str(error)) from None
 
     def _fold(self, node: ast.Call, function: KernelValue) -> None:
-        """Run a function that is given numbers alone."""
+        """Run a function on numbers alone."""
         if isinstance(function, Helper):
             arguments = function.definition.args
             names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
@@ -285,14 +278,14 @@ class Expressions:
         return names
 
     def _compiles(self, decorator: ast.expr) -> bool:
-        """Whether a decorator makes a function one of Triton's, and no more."""
+        """Return whether a decorator makes a function one of Triton's and does nothing else."""
         if isinstance(decorator, ast.Call) and not decorator.args:
             decorator = decorator.func
         return self._source.path(decorator) in _COMPILED
 
 
 def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
-    """Every parameter with its default."""
+    """Return every parameter with its default, None if it has none."""
     positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     named = zip((a.arg for a in arguments.kwonlyargs), arguments.kw_defaults, strict=True)
@@ -307,7 +300,7 @@ def _imported(path: str) -> KernelValue:
 
 
 def _type_attribute(owner: KernelValue, attribute: str) -> KernelValue | None:
-    """`dtype`, `type` and what they lead to. The type of a block of pointers has pointers for elements."""
+    """Return what `dtype`, `type` or an attribute of a type gives. The type of a block of pointers has pointers as elements."""
     if attribute in _NUMBERS_OF_TYPES and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
         return Kind.NUMBER
     if attribute == "value":  # of a constant

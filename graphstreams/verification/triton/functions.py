@@ -1,4 +1,4 @@
-"""Apply the effect of a known function to what is known of its arguments."""
+"""Apply the effects that `language` lists to what is known of a function's arguments."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _TYPE_KEYWORDS = ("dtype", "element_ty")
 
 
 class UnknownEffect(Exception):
-    """A use of values whose effect on memory is not known; the message says why."""
+    """A use of values whose effect on memory is not known. The message says why."""
 
 
 @dataclass
-class Accesses:
-    """The parameters of a kernel whose memory it reads and writes."""
+class ParameterAccesses:
+    """The parameters of a kernel whose memory it reads, and those whose memory it writes."""
 
     reads: set[str] = field(default_factory=set)
     writes: set[str] = field(default_factory=set)
@@ -37,7 +37,7 @@ class Accesses:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is known of the arguments of a call, and the text of those that are string literals."""
+    """What is known of the arguments of a call, and the texts of those that are string literals."""
 
     positional: tuple[KernelValue, ...]
     keywords: Mapping[str, KernelValue]
@@ -45,10 +45,11 @@ class Arguments:
 
     @property
     def values(self) -> tuple[KernelValue, ...]:
+        """Return all arguments."""
         return (*self.positional, *self.keywords.values())
 
     def split(self, index: int, names: tuple[str, ...]) -> tuple[KernelValue, Arguments]:
-        """Return the argument at `index`, or that of one of `names`, and all others."""
+        """Return the argument at `index` or with one of `names`, and all others. Raises UnknownEffect if there is none."""
         if index < len(self.positional):
             rest = self.positional[:index] + self.positional[index + 1 :]
             return self.positional[index], Arguments(rest, self.keywords, self.texts)
@@ -66,17 +67,20 @@ class Arguments:
         return found
 
 
-Apply = Callable[[KernelValue], None]  # calls a function with numbers
+CallOnNumbers = Callable[[KernelValue], None]  # calls a function with numbers
 
 
-def apply(effect: Effect, given: Arguments, touched: Accesses, call: Apply) -> KernelValue:
-    """Return what a function gives, and add what it touches. Raises UnknownEffect."""
+def apply(effect: Effect, given: Arguments, touched: ParameterAccesses, call: CallOnNumbers) -> KernelValue:
+    """Return what a function gives, and add what it touches to `touched`.
+
+    Raises UnknownEffect if the arguments are not what a function of this effect takes.
+    """
     if effect in _TOUCHING:
         return _touch(effect, given, touched, call)
     return _PLAIN[effect](given)
 
 
-def _touch(effect: Effect, given: Arguments, touched: Accesses, call: Apply) -> KernelValue:
+def _touch(effect: Effect, given: Arguments, touched: ParameterAccesses, call: CallOnNumbers) -> KernelValue:
     if effect is Effect.FOLD:
         return _fold(given, call)
     if effect is Effect.SEARCH:
@@ -96,7 +100,7 @@ def _touch(effect: Effect, given: Arguments, touched: Accesses, call: Apply) -> 
 def _address(value: KernelValue) -> frozenset[str]:
     if isinstance(value, Pointer | Descriptor):
         return value.origins
-    # An argument that is None is not dereferenced by any kernel that Triton compiles.
+    # Triton compiles no kernel that dereferences an argument that is None.
     if value is Kind.NOTHING:
         return frozenset()
     raise UnknownEffect(f"uses {describe(value)} as an address")
@@ -113,7 +117,7 @@ def _pure(given: Arguments) -> KernelValue:
     return Kind.NUMBER
 
 
-def _fold(given: Arguments, call: Apply) -> KernelValue:
+def _fold(given: Arguments, call: CallOnNumbers) -> KernelValue:
     if not any(isinstance(value, Function | Helper) for value in given.values):
         raise UnknownEffect("combines numbers by a function that is not known")
     for value in given.values:
@@ -163,23 +167,16 @@ def _cast(given: Arguments) -> KernelValue:
 def _pass(given: Arguments) -> KernelValue:
     value, rest = given.split(0, _ADDRESS_KEYWORDS)
     _numbers(rest.values)
-    return Pointer(value.origins) if isinstance(value, Pointer) else _number_or_nothing(value)
-
-
-def _number_or_nothing(value: KernelValue) -> KernelValue:
-    if value is Kind.NOTHING:
-        return value
-    _numbers((value,))
-    return Kind.NUMBER
+    if isinstance(value, Pointer):
+        return Pointer(value.origins)
+    return value if value is Kind.NOTHING else _pure(Arguments((value,), {}))
 
 
 def _merge(given: Arguments) -> KernelValue:
     blocks = [v for v in given.values if isinstance(v, Pointer)]
     if not blocks:
         return _pure(given)
-    result: KernelValue = blocks[0]
-    for value in given.positional:
-        result = join(result, value)
+    result = join(blocks[0], *given.positional)
     if not isinstance(result, Pointer):
         raise UnknownEffect("joins an address with something else")
     _numbers(tuple(given.keywords.values()))
@@ -189,7 +186,7 @@ def _merge(given: Arguments) -> KernelValue:
 def _select(given: Arguments) -> KernelValue:
     condition, rest = given.split(0, ("condition",))
     _numbers((condition,))
-    # The names of both choices are those of values.
+    # Both choices may be given by name.
     return _merge(Arguments((*rest.positional, *rest.keywords.values()), {}))
 
 

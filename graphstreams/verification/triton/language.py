@@ -1,7 +1,8 @@
-"""What the functions do that a Triton kernel may call: a closed list, by the name that an import resolves to.
+"""The closed list of functions that a Triton kernel may call, by their full paths, and what each does.
 
-Read in Triton 3.7 and 3.8 (`language/core.py`, `standard.py`, `random.py`, `math.py`, `extra/cuda`) and in torch 2.14 and
-2.15 (`_inductor/runtime/triton_helpers.py`). A function that is not listed has no effect that is known.
+A function that is not listed has no known effect, and the kernel that calls it is refused. Read in Triton 3.7 and 3.8
+(`language/core.py`, `standard.py`, `random.py`, `math.py`, `extra/cuda`) and in torch 2.14 and 2.15
+(`_inductor/runtime/triton_helpers.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Effect(Enum):
     CAST = auto()  # gives its first argument as its second, a type
     PASS = auto()  # gives its first argument in another shape
     MERGE = auto()  # gives any of its arguments, or a block of all
-    SELECT = auto()  # as MERGE, without its first argument, a condition
+    SELECT = auto()  # as MERGE, after its first argument, which is a condition
     EACH = auto()  # gives a tuple of its arguments, in another shape
     ADD = auto()  # as the operator + or -
     READ = auto()  # reads where its first argument points
@@ -30,13 +31,13 @@ class Effect(Enum):
     DESCRIBE = auto()  # makes a tensor descriptor of its first argument, an address
     FOLD = auto()  # gives numbers to functions that are among its arguments
     LOOK_BACK = auto()  # as FOLD, and reads and writes where its first argument points
-    ASSEMBLY = auto()  # runs instructions that are spelt out
+    ASSEMBLY = auto()  # runs instructions that the source spells out
     SEARCH = auto()  # bucketize: reads its second and its ninth argument
 
 
 _LANGUAGE = "triton.language."
 _HELPERS = "torch._inductor.runtime.triton_helpers."
-# Modules under which the same functions stand once more.
+# Modules that have the functions of other modules too.
 _ALIASES = (
     (f"{_HELPERS}libdevice.", f"{_LANGUAGE}extra.libdevice."),
     (f"{_LANGUAGE}extra.cuda.libdevice.", f"{_LANGUAGE}extra.libdevice."),
@@ -101,7 +102,7 @@ _INDUCTOR = _table(
     ),
     (Effect.INERT, "set_driver_to_gpu"),
     (Effect.SEARCH, "bucketize_binary_search"),
-    # Blocks count themselves in at the address, or hand on their sums through it.
+    # Blocks of threads synchronize through the address, or pass sums on through it.
     (Effect.UPDATE, "x_grid_barrier"),
     (Effect.LOOK_BACK, "exclusive_scan_decoupled_lookback exclusive_scan_decoupled_lookback_64"),
 )
@@ -113,7 +114,7 @@ _NUMBERS = re.compile(re.escape(_LANGUAGE) + r"(PropagateNan\.\w+|ReductionOrder
 
 
 def canonical(path: str) -> str:
-    """Return the one path of a function that can be reached by several."""
+    """Return the listed path of a function that has several."""
     for prefix, other in _ALIASES:
         if path.startswith(prefix):
             return canonical(other + path.removeprefix(prefix))
@@ -121,7 +122,7 @@ def canonical(path: str) -> str:
 
 
 def effect_of(path: str, generated: bool) -> Effect | None:
-    """Return what a function does; None if that is not known. `generated`: the caller is a kernel of Inductor's own."""
+    """Return what a function does; None if that is not known. `generated` says that a kernel of Inductor's own calls it."""
     for prefix, table in ((_LANGUAGE, _TRITON), (_HELPERS, _INDUCTOR), ("builtins.", _BUILTINS), ("triton.", _HOST)):
         if path.startswith(prefix):
             name = path.removeprefix(prefix)
@@ -135,11 +136,11 @@ def effect_of(path: str, generated: bool) -> Effect | None:
 
 
 def method_effect(name: str) -> Effect | None:
-    """Return what a method of a tensor does with the tensor as its first argument."""
+    """Return what a method of a tensor does, if the tensor counts as its first argument; None if that is not known."""
     return _TRITON.get(name)
 
 
-# Where functions take a type by position; by keyword they call it `dtype` or `out_dtype`.
+# The position at which functions take a type. As a keyword it is called `dtype` or `out_dtype`.
 _TYPE_POSITIONS = {"full": 2, "zeros": 1, "sum": 3, "cumsum": 3, "cumprod": 3, "dot": 6, "inline_asm_elementwise": 3}
 
 
@@ -154,7 +155,7 @@ def is_number_type(path: str) -> bool:
 
 
 def is_number(path: str) -> bool:
-    """Return whether a path names a constant."""
+    """Return whether a path names a constant that is a number."""
     return _NUMBERS.fullmatch(path) is not None
 
 
@@ -168,7 +169,7 @@ _REGISTER_INSTRUCTIONS = _table(
 
 
 def stays_in_registers(assembly: str) -> bool:
-    """Return whether PTX is made of instructions that are known to touch no memory, and of one at least."""
+    """Return whether PTX has instructions, all of them known to touch no memory."""
     if not assembly.strip() or "[" in assembly or "/*" in assembly or "//" in assembly:
         return False
     for statement in re.split(r"[;{}\n]", assembly):

@@ -1,34 +1,31 @@
-"""Which parameters' memory a Triton kernel reads and writes: an interpretation of its source over addresses.
+"""Find which parameters' memory a Triton kernel reads and writes, by interpreting its source over addresses.
 
-Every address has to come from a parameter through arithmetic; functions that the source defines are followed with what they
-are given. The language is closed: a statement, an expression or a function that is not known here is refused. Statements are
-those that Triton compiles (`compiler/code_generator.py`, Triton 3.7 and 3.8), without those that no kernel of Inductor has.
+Every address has to come from a parameter through arithmetic. Functions that the source defines are followed with what they are
+given. The language is closed: an unknown statement, expression or function is refused. This module knows the statements, which
+are those that Triton compiles and kernels of Inductor have. Read in Triton 3.7 and 3.8: `compiler/code_generator.py`.
 """
 
 from __future__ import annotations
 
 import ast
-import functools
 from collections.abc import Iterable, Mapping
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.triton.expressions import Expressions
-from graphstreams.verification.triton.functions import Accesses
+from graphstreams.verification.triton.expressions import KernelExpressions, Names
+from graphstreams.verification.triton.functions import ParameterAccesses
 from graphstreams.verification.triton.source import KernelSource
 from graphstreams.verification.triton.values import KernelValue, Kind, Sequence, join
-
-Names = dict[str, KernelValue]
 
 
 def kernel_accesses(
     source: KernelSource, definition: ast.FunctionDef, parameters: Mapping[str, KernelValue], line: int, generated: bool
-) -> Accesses:
+) -> ParameterAccesses:
     """Return what the kernel `definition` touches if its parameters are `parameters`.
 
-    `generated`: it is one that Inductor writes. Raises UnreadableWrapper, at `line` of the wrapper, for a kernel that makes
-    an address of something that is not one, and for a construct whose effect is not known.
+    `generated` says that Inductor wrote it. Raises UnreadableWrapper, at `line` of the wrapper, for a kernel that makes an
+    address of something else, and for a construct whose effect is not known.
     """
-    run = _Run(source, definition.name, line, generated)
+    run = _KernelRun(source, definition.name, line, generated)
     try:
         returned = run.follow(definition, dict(parameters))
     except RecursionError:
@@ -39,13 +36,13 @@ def kernel_accesses(
 
 
 def constant_value(source: KernelSource, expressions: Iterable[ast.expr], name: str, line: int) -> KernelValue:
-    """Return what a constant of the kernel `name` is that may be any of the expressions, of the source's own names."""
-    run = _Run(source, name, line, generated=False)
-    return functools.reduce(join, (run.value(expression, {}) for expression in expressions))
+    """Return what a constant of the kernel `name` is, if it may be any of the expressions, which use the source's names."""
+    run = _KernelRun(source, name, line, generated=False)
+    return join(*(run.value(expression, {}) for expression in expressions))
 
 
-class _Run(Expressions):
-    """One interpretation. What a function does is found once for each list of arguments."""
+class _KernelRun(KernelExpressions):
+    """One interpretation of a kernel, which finds what a function does once for each list of arguments."""
 
     def __init__(self, source: KernelSource, name: str, line: int, generated: bool) -> None:
         super().__init__(source, name, line, generated)
@@ -54,7 +51,7 @@ class _Run(Expressions):
         self._returned: list[KernelValue] = []
 
     def follow(self, definition: ast.FunctionDef, names: Names) -> KernelValue:
-        """Return what a function of the source gives for its parameters, `names`."""
+        """Return what a function of the source gives if its parameters are `names`."""
         key = (definition, tuple(sorted(names.items(), key=lambda item: item[0])))
         if key in self._results:
             return self._results[key]
@@ -65,11 +62,8 @@ class _Run(Expressions):
         self._block(definition.body, names)
         returned, self._returned = self._returned, outer
         self._active.pop()
-        result = returned[0] if returned else Kind.NOTHING
-        for value in returned[1:]:
-            result = join(result, value)
-        self._results[key] = result
-        return result
+        self._results[key] = join(Kind.NOTHING, *returned)
+        return self._results[key]
 
     def _block(self, statements: list[ast.stmt], names: Names) -> None:
         for statement in statements:
@@ -116,7 +110,7 @@ class _Run(Expressions):
                 raise self.unsupported(statement, "has a statement that is not known")
 
     def _loop(self, target: ast.Name | None, head: ast.expr, body: list[ast.stmt], names: Names) -> None:
-        """Run the body until it changes nothing: what a name stands for only ever gets less precise."""
+        """Run the body until it changes nothing, which ends because what a name stands for only gets less precise."""
         while True:
             before = dict(names)
             given = self.value(head, names)
@@ -138,5 +132,5 @@ class _Run(Expressions):
         if isinstance(value, Sequence) and len(value.items) != count:
             raise self.unsupported(target, f"unpacks {len(value.items)} values into {count}")
         for position, one in enumerate(target.elts):
-            # What is not a tuple is a block that is split, or a tuple of numbers.
+            # Anything but a tuple is a block that is split, or a tuple of numbers.
             self._assign(one, value.items[position] if isinstance(value, Sequence) else value, names)

@@ -1,4 +1,8 @@
-"""The source of a Triton kernel: which function is the kernel, and what the names of the module stand for."""
+"""Read the source of a Triton kernel as a module: its functions, and what its other names stand for.
+
+`_RUN_AT_IMPORT` and `_BENCHMARK` list the statements that may run when it is imported. Read in torch 2.14 and 2.15:
+`_inductor/codegen/triton.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import re
 from dataclasses import dataclass
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.syntax import full_path
 from graphstreams.verification.triton.values import Function, Helper
 
-# With `benchmark_kernel` a source can also be run by itself; loaded by Inductor it is not `__main__`.
+# The setting `benchmark_kernel` lets a source run as `__main__`, which it is not when Inductor loads it.
 _BENCHMARK = re.compile(
     r"from torch\._inductor\.runtime\.benchmarking import benchmarker\nargs = get_args\(\)\n"
     r"ms = benchmarker\.benchmark\((lambda: call\(args\)|call, fn_args=\(args,\)), device='cuda', rep=40\)\n"
@@ -22,14 +27,14 @@ _RUN_AT_IMPORT = ("triton_helpers.set_driver_to_gpu()", "pl.enable_semantic('tri
 
 @dataclass(frozen=True)
 class KernelSource:
-    """Names of the module: functions, paths of what is imported, and expressions of what is assigned."""
+    """The names of the module: its functions, the paths of what it imports, and the expressions that it assigns."""
 
     functions: dict[str, ast.FunctionDef]
     paths: dict[str, str]
     constants: dict[str, ast.expr]
 
     def find(self, name: str) -> Helper | Function | ast.expr | None:
-        """Return what a name of the module or a builtin stands for; an expression is still to be evaluated."""
+        """Return what a name of the module or a builtin stands for. An expression is not evaluated yet."""
         if name in self.functions:
             return Helper(self.functions[name])
         if name in self.paths:
@@ -40,17 +45,15 @@ class KernelSource:
 
     def path(self, node: ast.AST) -> str:
         """Return the full path of an imported name with attributes; empty for anything else."""
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name) or node.id not in self.paths:
-            return ""
-        return ".".join([self.paths[node.id], *reversed(parts)])
+        return full_path(node, lambda name: self.paths.get(name, ""))
 
 
 def read_source(name: str, source: str, line: int) -> KernelSource:
-    """Return the names of a kernel's source. Raises UnreadableWrapper for one that is bound in more than one way."""
+    """Return the names of a kernel's source.
+
+    Raises UnreadableWrapper for what is not Python, for a name that is bound twice, and for a statement that runs anything
+    else.
+    """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -1,12 +1,13 @@
 """What the analysis of a Triton kernel knows of a value: whether it is an address, and into which parameters' memory.
 
-Triton types every value statically, and only what has a pointer's type can be dereferenced. So a number is harmless for as
-long as nothing turns it into a pointer, and it takes a pointer's type to do that.
+Triton types every value statically, and only a value of a pointer's type can be dereferenced. So a number is harmless unless
+something turns it into a pointer, which takes a pointer's type.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 from dataclasses import dataclass
 from enum import Enum
 
@@ -38,7 +39,7 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Function:
-    """A function or module that an import names, as its full path."""
+    """A function or a module that an import names, by its full path."""
 
     path: str
 
@@ -60,8 +61,12 @@ class Sequence:
 KernelValue = Kind | Pointer | Descriptor | Function | Helper | Sequence
 
 
-def join(one: KernelValue, other: KernelValue) -> KernelValue:
-    """Return what is known of a value that is either of two."""
+def join(*values: KernelValue) -> KernelValue:
+    """Return what is known of a value that is one of several."""
+    return functools.reduce(_join, values)
+
+
+def _join(one: KernelValue, other: KernelValue) -> KernelValue:
     if one == other or other is Kind.NOTHING:
         return one
     if one is Kind.NOTHING:
@@ -81,7 +86,7 @@ def join(one: KernelValue, other: KernelValue) -> KernelValue:
 
 
 def is_numeric(value: KernelValue) -> bool:
-    """Return whether a value holds numbers, types of numbers and nothing else."""
+    """Return whether a value holds nothing but numbers and types of numbers."""
     if isinstance(value, Sequence):
         return all(is_numeric(item) for item in value.items)
     return value in (Kind.NUMBER, Kind.NUMBER_TYPE, Kind.NOTHING)

@@ -1,4 +1,4 @@
-"""The state that reading a wrapper builds up: the steps so far, what is current, and what memory is held."""
+"""The state that reading a wrapper builds up: the steps so far, what is current, and which memory is held."""
 
 from __future__ import annotations
 
@@ -10,29 +10,38 @@ from graphstreams.verification.trace import (
     CALLER,
     COLLECTIVES,
     HOST,
-    Allocate,
-    Free,
-    Launch,
-    Record,
+    AllocateStep,
+    FreeStep,
+    LaunchStep,
+    RecordStep,
     Step,
-    Synchronize,
+    SynchronizeStep,
     Trace,
-    Wait,
+    WaitStep,
 )
-from graphstreams.verification.wrapper.abstract_values import Event, Heap, Storage, Stream, Tensor, Value, storages_of
+from graphstreams.verification.wrapper.abstract_values import (
+    EventValue,
+    Heap,
+    Storage,
+    StreamValue,
+    TensorValue,
+    Value,
+    sizes_in,
+    storages_of,
+)
 
 _MAX_STEPS = 5_000_000
 
 
 class AbstractMachine:
-    """Emits steps. Streams and events are those of the runtime: a name twice acquired is the same object."""
+    """What a call has done so far. A stream or an event that is acquired twice is the same object, as in the runtime."""
 
     def __init__(self) -> None:
         self.heap = Heap(self._free)
         self.line = 0
         self.inputs: dict[Storage, None] = {}
         self.outputs: list[Storage] = []
-        self.stream = CALLER  # the current one
+        self.stream = CALLER  # the current stream
         self.acquired: int | None = None  # how many aux streams the runtime gave
         self._steps: list[Step] = []
         self._indexed = {0: CALLER}  # Dynamo's index of a user object; 0 is the stream that was current
@@ -42,11 +51,16 @@ class AbstractMachine:
         self._collective_count = 0
 
     def unsupported(self, construct: str) -> UnreadableWrapper:
-        """The error to raise at the line that is being read."""
+        """Return the error to raise at the line that is being read."""
         return UnreadableWrapper(self.line, construct)
 
+    def refuse_sizes(self, what: str, *values: Value) -> None:
+        """Raise UnreadableWrapper if an input that was taken for a size is among what `what` needs as tensors."""
+        for name in sizes_in(*values):
+            raise self.unsupported(f"{what} takes {name} for a tensor, an input whose name is one of a size")
+
     def use_device(self, device: object) -> None:
-        """One wrapper, one device: streams of two devices have pools and current streams of their own."""
+        """Note the device. Raises UnreadableWrapper for a second one: its streams have pools and a current one of their own."""
         if not isinstance(device, int):
             raise self.unsupported("a device that is not named by a number")
         if self._device is None:
@@ -54,40 +68,42 @@ class AbstractMachine:
         elif self._device != device:
             raise self.unsupported(f"a second device, {device} beside {self._device}")
 
-    def indexed_stream(self, index: object) -> Stream:
-        """The stream that Dynamo registered as user object `index`."""
+    def indexed_stream(self, index: object) -> StreamValue:
+        """Return the stream that Dynamo registered as user object `index`."""
         if not isinstance(index, int):
             raise self.unsupported("a stream whose index is not a number")
         if self.acquired is not None:
             raise self.unsupported("a stream of Dynamo's beside those of the runtime: they may be the same")
         if len(self._indexed) >= COLLECTIVES:
             raise self.unsupported("more streams than a wrapper can use")
-        return Stream(self._indexed.setdefault(index, len(self._indexed)))
+        return StreamValue(self._indexed.setdefault(index, len(self._indexed)))
 
     def acquire(self, streams: int) -> None:
-        """Take aux streams of the runtime, numbered from 1."""
+        """Take that many aux streams of the runtime, numbered from 1."""
         if self.acquired is not None:
             raise self.unsupported("streams that are acquired a second time: with another priority they are others")
         if len(self._indexed) > 1:
             raise self.unsupported("streams of the runtime beside Dynamo's: they may be the same")
         self.acquired = streams
 
-    def private_event(self) -> Event:
+    def private_event(self) -> EventValue:
+        """Return an event that nothing else knows."""
         self._private_events += 1
-        return Event(f"private event {self._private_events}")
+        return EventValue(f"private event {self._private_events}")
 
     def _emit(self, step: Step) -> None:
         if len(self._steps) >= _MAX_STEPS:
             raise self.unsupported("too many steps to be one graph")
         self._steps.append(step)
 
-    def allocate(self, *names: str, on_host: bool = False) -> Tensor:
+    def allocate(self, *names: str, on_host: bool = False) -> TensorValue:
+        """Return a tensor over new memory of the current stream, or of the host."""
         storage = self.heap.storage(*names, on_host=on_host)
-        self._emit(Allocate(HOST if on_host else self.stream, self.line, storage.key))
-        return Tensor((storage,))
+        self._emit(AllocateStep(HOST if on_host else self.stream, self.line, storage.key))
+        return TensorValue((storage,))
 
     def _free(self, storage: Storage, certain: bool) -> None:
-        self._emit(Free(self.stream, self.line, storage.key, certain))
+        self._emit(FreeStep(self.stream, self.line, storage.key, certain))
 
     def launch(
         self,
@@ -98,47 +114,50 @@ class AbstractMachine:
         stream: int | None = None,
         scratch: bool = False,
     ) -> None:
-        """A launch; with `scratch`, of something that may take memory from the allocator while it runs."""
+        """Launch a kernel. With `scratch`, it may take memory from the allocator while it runs."""
         written = list(writes)
         if scratch:
-            # Any memory of the pool may become an operator's scratch space (sort, topk, cuBLASLt), as a later
-            # allocation's may.
+            # Sort, topk, cuBLASLt and others take scratch space from the pool, as a later allocation may.
             written.append(self.allocate(f"scratch memory of {name}"))
-        self._emit(Launch(self.stream if stream is None else stream, self.line, name, _keys(reads), _keys(written)))
+        self._emit(LaunchStep(self.stream if stream is None else stream, self.line, name, _keys(reads), _keys(written)))
 
     def run(self, name: str, reads: Iterable[Value], writes: Iterable[Value]) -> None:
-        """An operator: on the current stream, and of tensors in host memory on the host, at once."""
-        used = [[Tensor((storage,)) for storage in storages_of(*values)] for values in (reads, writes)]
-        on_host = [[t for t in part if t.storages[0].on_host or t.storages[0].late] for part in used]
+        """Run an operator: on the current stream, and at once on the host for tensors in host memory."""
+        used = [[TensorValue((storage,)) for storage in storages_of(*values)] for values in (reads, writes)]
+        on_host = [[t for t in part if t.storages[0].on_host or t.storages[0].copy_pending] for part in used]
         if any(on_host):
             self.launch(name, *on_host, stream=HOST)
         self.launch(name, *([t for t in part if not t.storages[0].on_host] for part in used), scratch=True)
 
     def record(self, event: str, stream: int) -> None:
-        self._emit(Record(stream, self.line, event))
+        """Record an event on a stream."""
+        self._emit(RecordStep(stream, self.line, event))
 
     def wait(self, event: str, stream: int) -> None:
-        self._emit(Wait(stream, self.line, event))
+        """Make a stream wait for an event."""
+        self._emit(WaitStep(stream, self.line, event))
 
     def order(self, earlier: int, later: int) -> None:
-        """Make one stream wait for another, by an event that nothing else sees."""
+        """Make one stream wait for another."""
         event = self.private_event().name
         self.record(event, earlier)
         self.wait(event, later)
 
     def synchronize(self, event: str | None = None) -> None:
-        self._emit(Synchronize(self.stream, self.line, event))
+        """Make the host wait for an event, or for all streams."""
+        self._emit(SynchronizeStep(self.stream, self.line, event))
 
     def synchronize_stream(self, stream: int) -> None:
+        """Make the host wait for a stream."""
         event = self.private_event().name
         self.record(event, stream)
         self.synchronize(event)
 
     def start_collective(self, name: str, reads: tuple[Value, ...], writes: tuple[Value, ...]) -> None:
-        """A collective runs on a stream of its process group, after the current one, until somebody waits for it.
+        """Start a collective on a stream of its process group, behind the current stream.
 
-        The group keeps its tensors alive until then (torch 2.15.0, `ProcessGroupNCCL`, `TensorShelf`), and NCCL takes
-        its scratch memory from elsewhere than the allocator.
+        Its group keeps its tensors alive until a stream waits for it (torch 2.15.0, `ProcessGroupNCCL`, `TensorShelf`). NCCL
+        does not take its scratch memory from the allocator.
         """
         stream = COLLECTIVES + self._collective_count
         self._collective_count += 1
@@ -152,7 +171,7 @@ class AbstractMachine:
             held = ()
 
     def finish_collective(self, value: Value) -> None:
-        """The current stream waits for the collectives that write `value`."""
+        """Make the current stream wait for the collectives that write `value`."""
         for storage in storages_of(value):
             for stream, held in self._collectives.pop(storage, ()):
                 self.order(stream, self.stream)
@@ -160,7 +179,7 @@ class AbstractMachine:
                     self.heap.drop(item)
 
     def trace(self) -> Trace:
-        """What has been read, with storages called by the names that owned them."""
+        """Return what has been read, with storages called by the names that owned them."""
         labels = _labels(self.heap.storages)
         steps = tuple(_relabel(step, labels) for step in self._steps)
         return Trace(steps, _named(self.inputs, labels), _named(self.outputs, labels))
@@ -186,7 +205,7 @@ def _labels(storages: list[Storage]) -> dict[str, str]:
 
 
 def _relabel(step: Step, labels: dict[str, str]) -> Step:
-    if isinstance(step, Launch):
+    if isinstance(step, LaunchStep):
         reads, writes = (tuple(labels[key] for key in keys) for keys in (step.reads, step.writes))
         return replace(step, reads=reads, writes=writes)
-    return replace(step, storage=labels[step.storage]) if isinstance(step, Allocate | Free) else step
+    return replace(step, storage=labels[step.storage]) if isinstance(step, AllocateStep | FreeStep) else step

@@ -1,8 +1,9 @@
-"""What names of a wrapper stand for, and which storages their references keep alive.
+"""What the names of a wrapper stand for, and which storages their references keep alive.
 
-Python frees a tensor when its last reference goes, so references are counted as CPython counts them: a name and an item
-of a list hold one each. Where the source leaves open whether a tensor is another one or a copy of it, a reference counts
-as one that may be: without a certain one the memory may go back, and only without either is it gone.
+Python frees a tensor when its last reference goes, so references are counted as CPython counts them: a name holds one, and an
+item of a list holds one. If the source leaves open whether a tensor is another tensor or a copy of it, its reference to the
+other one's storage is a possible one. Without a certain reference the memory may go back to its pool; without a possible one
+either it does.
 """
 
 from __future__ import annotations
@@ -18,82 +19,88 @@ class Storage:
     key: str  # unique within a trace
     names: dict[str, None] = field(default_factory=dict)
     on_host: bool = False
-    on_device: bool = False  # neither, where the source does not tell
+    on_device: bool = False  # neither of the two if the source does not tell
     used: bool = False  # as a tensor's
-    late: bool = False  # a copy that the host did not wait for may still be on its way into it
-    count: int = 0
-    maybe: int = 0  # references that there may be
-    loose: bool = False  # it may have gone back
-    ended: bool = False
+    copy_pending: bool = False  # a copy that the host did not wait for may still be on its way into it
+    count: int = 0  # certain references
+    possible: int = 0  # possible references
+    may_be_free: bool = False
+    ended: bool = False  # freed, or taken for a size
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """A tensor over one of `storages`; `maybe` are those that it holds only if it was not copied."""
+class TensorValue:
+    """A tensor over one of `storages`. It holds those in `maybe` only if it is no copy."""
 
     storages: tuple[Storage, ...]
     maybe: tuple[Storage, ...] = ()
 
     @property
     def all(self) -> tuple[Storage, ...]:
+        """Return the storages that it holds, certainly or not."""
         return self.storages + self.maybe
 
 
 @dataclass(eq=False)
 class SequenceValue:
-    """A tuple or a list. Of one whose length is not known `items` are those that the source takes, then the rest."""
+    """A tuple or a list. If its length is not known, `items` are those that the source takes, then the rest as one."""
 
     items: list[Value]
-    places: tuple[int, ...] | None = None  # of the items, where the length is not known; -1 is the rest
-    count: int = 0
+    places: tuple[int, ...] | None = None  # the numbers of the items if the length is not known; -1 is the rest
+    count: int = 0  # references
     named: bool = False  # a name was bound to it
 
 
 @dataclass(frozen=True)
-class Group:
+class GroupValue:
     """A tuple or a list that the source spells out as an argument."""
 
     items: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A number, a flag, a type: anything without memory of a tensor. `value` where the source spells it out."""
+class ConstantValue:
+    """A number, a flag, a type: anything without a tensor's memory. `value` is what the source spells out."""
 
     value: object = None
-    name: str = ""  # of an input that its name or its use makes a size
+    name: str = ""  # of an input that is taken for a size, if this is that input or is computed from it
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """What a call gives that is a statement of its own: no name may be bound to it."""
+class NothingValue:
+    """What a call gives that is a statement of its own. No name may be bound to it."""
 
 
 @dataclass(frozen=True)
-class Stream:
+class StreamValue:
+    """A stream, by its number in the trace."""
+
     number: int
 
 
 @dataclass(frozen=True)
-class RawStream:
+class RawStreamValue:
     """A stream's handle, as kernels take it."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class Event:
+class EventValue:
+    """An event, by its name in the trace."""
+
     name: str
 
 
 @dataclass(frozen=True)
-class Context:
+class ContextValue:
     """What a `with` enters that is no stream."""
 
 
-Value = Tensor | SequenceValue | Group | Constant | Nothing | Stream | RawStream | Event | Context
-NOTHING = Nothing()
-CONTEXT = Context()
+AnyStreamValue = StreamValue | RawStreamValue | EventValue
+Value = TensorValue | SequenceValue | GroupValue | ConstantValue | NothingValue | ContextValue | AnyStreamValue
+NOTHING = NothingValue()
+CONTEXT = ContextValue()
 
 
 @dataclass(frozen=True)
@@ -106,16 +113,17 @@ class Call:
 
     @property
     def values(self) -> tuple[Value, ...]:
+        """Return all arguments."""
         return (*self.arguments, *self.keywords.values())
 
     def constant(self, index: int) -> object:
-        """The value of an argument that the source spells out, else None."""
+        """Return the value of a positional argument that the source spells out, else None."""
         argument = self.arguments[index] if index < len(self.arguments) else None
-        return argument.value if isinstance(argument, Constant) else None
+        return argument.value if isinstance(argument, ConstantValue) else None
 
 
 class Heap:
-    """References to storages and lists; `on_free` gets a storage that loses its last, and whether that is certain."""
+    """References to storages and sequences. `on_free` gets a storage that loses its last, and whether that is certain."""
 
     def __init__(self, on_free: Callable[[Storage, bool], None]) -> None:
         self._on_free = on_free
@@ -123,37 +131,41 @@ class Heap:
         self.storages: list[Storage] = []
 
     def storage(self, *names: str, on_host: bool = False) -> Storage:
-        """A new storage. It is freed at the next `collect` unless something holds it by then."""
+        """Return a new storage. The next `collect` frees it unless something holds it by then."""
         storage = Storage(f"#{len(self.storages)}", dict.fromkeys(names), on_host)
         self.storages.append(storage)
         self._fresh.append(storage)
         return storage
 
-    def bundle(self, items: list[Value], places: tuple[int, ...] | None = None) -> SequenceValue:
-        bundle = SequenceValue(items, places)
+    def sequence(self, items: list[Value], places: tuple[int, ...] | None = None) -> SequenceValue:
+        """Return a new sequence that holds its items. The next `collect` ends it unless something holds it by then."""
+        sequence = SequenceValue(items, places)
         for item in items:
             self.hold(item)
-        self._fresh.append(bundle)
-        return bundle
+        self._fresh.append(sequence)
+        return sequence
 
     def hold(self, value: Value) -> None:
+        """Add a reference."""
         self._count(value, 1)
 
     def drop(self, value: Value) -> None:
+        """Remove a reference, and free what nothing holds any more."""
         for counted in self._count(value, -1):
             self._settle(counted)
 
     def lend(self, value: Value) -> None:
-        """Drop a reference without ending the value: the statement that gets it may hold it."""
+        """Remove a reference without ending the value, because the running statement may hold it again."""
         self._fresh.extend(self._count(value, -1))
 
     def nest(self, fresh: list[Storage | SequenceValue]) -> list[Storage | SequenceValue]:
-        """Put `fresh` in the place of what the running statement made; a function that is called has statements too."""
+        """Replace the list of what the running statement made, and return it. A function that it calls has statements too."""
         outer, self._fresh = self._fresh, fresh
         return outer
 
-    def clear(self, bundle: SequenceValue) -> None:
-        items, bundle.items = bundle.items, []
+    def clear(self, sequence: SequenceValue) -> None:
+        """Drop the items of a sequence."""
+        items, sequence.items = sequence.items, []
         for item in items:
             self.drop(item)
 
@@ -167,12 +179,12 @@ class Heap:
         if isinstance(value, SequenceValue):
             value.count += change
             return [value]
-        if not isinstance(value, Tensor):
+        if not isinstance(value, TensorValue):
             return []
         for storage in value.storages:
             storage.count += change
         for storage in value.maybe:
-            storage.maybe += change
+            storage.possible += change
         return list(value.all)
 
     def _settle(self, counted: Storage | SequenceValue) -> None:
@@ -180,18 +192,46 @@ class Heap:
             return
         if isinstance(counted, SequenceValue):
             self.clear(counted)
-        elif not counted.maybe and not counted.ended:
+        elif not counted.possible and not counted.ended:
             counted.ended = True
             self._on_free(counted, True)
-        elif counted.maybe and not counted.loose:
-            counted.loose = True
+        elif counted.possible and not counted.may_be_free:
+            counted.may_be_free = True
             self._on_free(counted, False)
 
 
 def storages_of(*values: Value) -> Iterator[Storage]:
-    """Every storage in the values, through lists."""
+    """Yield every storage in the values and in their items."""
     for value in values:
-        if isinstance(value, SequenceValue | Group):
+        if isinstance(value, SequenceValue | GroupValue):
             yield from storages_of(*value.items)
-        elif isinstance(value, Tensor):
+        elif isinstance(value, TensorValue):
             yield from value.all
+
+
+def holds_tensors(*values: Value) -> bool:
+    """Return whether there is a tensor among the values or their items."""
+    return any(True for _ in storages_of(*values))
+
+
+def use(*values: Value) -> None:
+    """Note that the tensors in the values are used as tensors, so that none of them can be taken for a size."""
+    for storage in storages_of(*values):
+        storage.used = True
+
+
+def sizes_in(*values: Value) -> Iterator[str]:
+    """Yield the names of inputs that were taken for sizes, in the values and their items."""
+    for value in values:
+        if isinstance(value, GroupValue):
+            yield from sizes_in(*value.items)
+        elif isinstance(value, ConstantValue) and value.name:
+            yield value.name
+
+
+def computed(*values: Value) -> ConstantValue:
+    """Return a number that is computed from others, and so from the inputs that were taken for sizes among them.
+
+    It keeps such an input's name, because Python's conditions and some functions give one of their operands itself.
+    """
+    return ConstantValue(name=next(sizes_in(*values), ""))

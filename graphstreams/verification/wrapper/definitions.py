@@ -1,4 +1,4 @@
-"""Functions and tables as Inductor writes them at the top level of a wrapper."""
+"""Read functions and tables as Inductor writes them at the top level of a wrapper."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ast
 from collections.abc import Iterable, Iterator
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.wrapper.syntax import dotted, shortened
+from graphstreams.verification.syntax import dotted, shortened
 
-HARNESS = {"get_args", "benchmark_compiled_module"}  # nothing calls them from a call
+HARNESS = {"get_args", "benchmark_compiled_module"}  # functions that no call runs
 
 
 def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
-    """`{0: [slice(0, 3, None)], ...}`: by the number of a kernel, which arguments it is given."""
+    """Return which arguments each kernel is given, from `{0: [slice(0, 3, None)], ...}`. Raises UnreadableWrapper."""
     found = []
     for number, (key, value) in enumerate(zip(table.keys, table.values, strict=True)):
         parts = value.elts if isinstance(value, ast.List) else []
@@ -26,7 +26,7 @@ def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
 
 
 def called_functions(functions: Iterable[ast.FunctionDef]) -> Iterator[str]:
-    """The names that occur as called in some functions."""
+    """Yield the names that some functions call."""
     for node in (node for function in functions for node in ast.walk(function)):
         match node:
             case ast.Call(func=ast.Name(id=name)):
@@ -34,7 +34,7 @@ def called_functions(functions: Iterable[ast.FunctionDef]) -> Iterator[str]:
 
 
 def check_function(function: ast.FunctionDef) -> None:
-    """Raise for what Python would run where a function is defined, and for parameters other than plain names."""
+    """Raise UnreadableWrapper for parameters other than plain names, and for what Python would run at a definition."""
     arguments = function.args
     names = [argument.arg for argument in arguments.args]
     harness = function.name in HARNESS and all(isinstance(d, ast.Constant) for d in arguments.defaults)

@@ -1,4 +1,4 @@
-"""The ways that a call of a wrapper may go: one, or on streams and serially if the wrapper holds a body for either."""
+"""The ways that a call of a wrapper may go: one way, or on streams and serially if the wrapper has a body for each."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import ast
 from dataclasses import replace
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.wrapper.names import Module
-from graphstreams.verification.wrapper.syntax import literal, shortened
+from graphstreams.verification.syntax import is_literal, shortened
+from graphstreams.verification.wrapper.names import WrapperModule
 
 STREAMED = "call_on_streams"
 _DISPATCH = "graphstreams.runtime.dispatch.runs_on_streams"
 
 
-def bodies(module: Module) -> list[Module]:
-    """The wrapper once for each way that a call may go, the streamed one first, each with no choice left in it.
+def bodies(module: WrapperModule) -> list[WrapperModule]:
+    """Return the wrapper once for each way that a call may go, without the choice, the streamed one first.
 
-    The choice stands at the start of the function that launches the kernels: the call, or the one partition of it.
-    Raises `UnreadableWrapper` if there is a streamed body that is not chosen as this package has it.
+    The choice stands at the start of the function that launches the kernels, which is the call or its only partition.
+    Raises UnreadableWrapper for a streamed body that is not chosen as this package writes it.
     """
     streamed = module.functions.get(STREAMED)
     if streamed is None:
@@ -34,30 +34,29 @@ def bodies(module: Module) -> list[Module]:
     return [replace(module, functions={**module.functions, name: way}) for way in ways]
 
 
-def _chooses(statement: ast.stmt, module: Module) -> bool:
-    """Whether it is `if _runs_on_streams(args, 256): return call_on_streams(args)`, which only looks at sizes."""
+def _chooses(statement: ast.stmt, module: WrapperModule) -> bool:
+    """Return whether a statement is `if _runs_on_streams(args, 256): return call_on_streams(args)`, which only reads sizes."""
     match statement:
         case ast.If(
             test=ast.Call(func=ast.Name(id=asks), args=[ast.Name(id="args"), *constants], keywords=[]),
             body=[ast.Return(value=ast.Call(func=ast.Name(id=called), args=[ast.Name(id="args")], keywords=[]))],
             orelse=[],
-        ):
-            known = all(_reads_a_size(c.value) if _is_text(c) else literal(c) for c in constants)  # type: ignore[attr-defined]
-            return known and module.path(asks) == _DISPATCH and called == STREAMED
+        ) if module.path(asks) == _DISPATCH and called == STREAMED:
+            return all(map(_is_constant, constants))
     return False
 
 
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+def _is_constant(node: ast.expr) -> bool:
+    """Return whether an argument is a constant. A text, which the runtime evaluates, may only compute with sizes of inputs.
 
-
-def _reads_a_size(text: str) -> bool:
-    """Whether a text, which the runtime evaluates, only computes with sizes of inputs: `2*inputs[1].shape[0] + inputs[0]`."""
+    One is "2*inputs[1].shape[0] + inputs[0]".
+    """
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return is_literal(node)
     try:
-        tree: ast.expr = ast.parse(text, mode="eval").body
+        return _is_size(ast.parse(node.value, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    return _is_size(tree)
 
 
 def _is_size(node: ast.expr) -> bool:

@@ -1,65 +1,64 @@
-"""Values of expressions in a wrapper's function: sizes, tensors and views of them, arguments, calls."""
+"""Read the expressions in a wrapper's function: sizes, tensors and views of them, arguments, calls."""
 
 from __future__ import annotations
 
 import ast
 
+from graphstreams.verification.syntax import dotted, full_path, shortened
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
     Call,
-    Constant,
-    Event,
-    Group,
+    ConstantValue,
+    EventValue,
+    GroupValue,
     SequenceValue,
-    Stream,
-    Tensor,
+    StreamValue,
+    TensorValue,
     Value,
+    computed,
+    use,
 )
 from graphstreams.verification.wrapper.kernel_calls import call_host_kernel, call_kernel, call_multi_kernel
 from graphstreams.verification.wrapper.known_calls import call_path, tensor_method
-from graphstreams.verification.wrapper.names import Module
-from graphstreams.verification.wrapper.operator_calls import use
+from graphstreams.verification.wrapper.names import WrapperModule
 from graphstreams.verification.wrapper.operator_schemas import is_type
 from graphstreams.verification.wrapper.stream_calls import stream_method
-from graphstreams.verification.wrapper.syntax import dotted, shortened
 
 _NUMBERS = (ast.UnaryOp, ast.BinOp, ast.Compare, ast.BoolOp, ast.IfExp)
 _SIZES = {"size", "stride"}
 
 
-class Expressions:
-    """Reads expressions over the names of the function that is being read."""
+class ExpressionReader:
+    """A reader of expressions over the names of the function that is being read."""
 
-    def __init__(self, module: Module, machine: AbstractMachine) -> None:
+    def __init__(self, module: WrapperModule, machine: AbstractMachine) -> None:
         self._module = module
         self._machine = machine
         self._names: dict[str, Value] = {}
-        self._taken: dict[str, tuple[int, ...]] = {}  # of a name, which items the function takes of it
+        self._taken: dict[str, tuple[int, ...]] = {}  # by name, which items the function takes of it
         self._target = ""  # the name that the running statement binds to a call's result
-        self._globals: dict[str, Tensor] = {}
+        self._globals: dict[str, TensorValue] = {}
 
     def _path(self, node: ast.expr) -> str:
-        """The full name of what is imported or built in; empty for what a value of the function gives."""
-        root, _, rest = dotted(node).partition(".")
-        found = "" if root in self._names else self._module.path(root)
-        return ".".join(filter(None, (found, rest))) if found else ""
+        """Return the full path of what is imported or built in; empty for a value of the function."""
+        return full_path(node, lambda name: "" if name in self._names else self._module.path(name))
 
     def _value(self, node: ast.expr) -> Value:
-        """What stands on the right of an assignment."""
+        """Return what stands on the right of an assignment."""
         match node:
             case ast.Name():
                 return self._name(node)
             case ast.Call():
                 return self._call(node)
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=int(place))) if isinstance(
-                bundle := self._names.get(name), SequenceValue
+                sequence := self._names.get(name), SequenceValue
             ):
-                return self._item(bundle, place, node)
+                return self._item(sequence, place, node)
             case ast.IfExp(test=ast.Call() as item, body=ast.Constant(value=1), orelse=ast.Constant(value=0)):
                 value = self._call(item)
-                if isinstance(value, Constant):
-                    return Constant()
+                if isinstance(value, ConstantValue):
+                    return ConstantValue()
         return self._size(node)
 
     def _name(self, node: ast.Name) -> Value:
@@ -68,33 +67,33 @@ class Expressions:
         if node.id in self._module.tensors:
             return self._global(node.id)
         if self._path(node) in ("math.inf", "math.nan", "cmath.nanj"):
-            return Constant()
+            return ConstantValue()
         if self._path(node) or node.id in self._module.names:
             raise self._machine.unsupported(f"{node.id}, which is no value")
         raise self._machine.unsupported(f"the name {node.id}, which is not bound to anything understood")
 
-    def _global(self, name: str) -> Tensor:
-        """A constant of the module: there before the call, and never freed."""
+    def _global(self, name: str) -> TensorValue:
+        """Return a constant of the module, which is there before the call and never freed."""
         if name not in self._globals:
             storage = self._machine.heap.storage(name)
-            self._globals[name] = Tensor((storage,))
+            self._globals[name] = TensorValue((storage,))
             self._machine.heap.hold(self._globals[name])
             self._machine.inputs[storage] = None
         return self._globals[name]
 
-    def _item(self, bundle: SequenceValue, place: int, node: ast.expr) -> Value:
-        places = bundle.places or range(len(bundle.items))
+    def _item(self, sequence: SequenceValue, place: int, node: ast.expr) -> Value:
+        places = sequence.places or range(len(sequence.items))
         if place < 0 or place not in places:
             raise self._machine.unsupported(f"{shortened(node)}, which is not known to be there")
-        return bundle.items[places.index(place)]
+        return sequence.items[places.index(place)]
 
-    def _size(self, node: ast.expr) -> Constant:
-        """A number, or what is computed from numbers: without an effect, whatever of it Python runs."""
+    def _size(self, node: ast.expr) -> ConstantValue:
+        """Return a number, or what is computed from numbers. It has no effect, whichever parts of it Python runs."""
         match node:
             case ast.Constant():
-                return Constant(node.value)
+                return ConstantValue(node.value)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int(number))):
-                return Constant(-number)
+                return ConstantValue(-number)
             case ast.Name():
                 value = self._name(node)
             case ast.Subscript(value=base, slice=ast.Constant(value=int())):
@@ -102,48 +101,38 @@ class Expressions:
             case ast.Call():
                 return self._size_call(node)
             case _ if isinstance(node, _NUMBERS):
-                for child in ast.iter_child_nodes(node):
-                    if isinstance(child, ast.expr):
-                        self._size(child)
-                return Constant()
+                return computed(*[self._size(part) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)])
             case _:
                 raise self._machine.unsupported(shortened(node))
-        if not isinstance(value, Constant):
+        if not isinstance(value, ConstantValue):
             raise self._machine.unsupported(f"{shortened(node)}, where a number is expected")
         return value
 
-    def _size_call(self, node: ast.Call) -> Constant:
-        path = self._path(node.func)
-        if path:
+    def _size_call(self, node: ast.Call) -> ConstantValue:
+        if path := self._path(node.func):
             call_path(self._machine, Call(path), pure=True)
         elif isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
             use(self._tensor(node.func.value))
         else:
             raise self._machine.unsupported(f"{shortened(node)}, where a number is expected")
-        for argument in [*node.args, *(keyword.value for keyword in node.keywords)]:
-            self._size(argument)
-        return Constant()
+        return computed(*[self._size(part) for part in (*node.args, *(keyword.value for keyword in node.keywords))])
 
-    def _tensor(self, node: ast.expr) -> Tensor:
+    def _tensor(self, node: ast.expr) -> TensorValue:
         value = self._value(node)
-        if isinstance(value, Tensor):
+        if isinstance(value, TensorValue):
             return value
-        name = value.name if isinstance(value, Constant) else ""
-        raise self._machine.unsupported(
-            f"{shortened(node)} takes {name} for a tensor, an input whose name is one of a size"
-            if name
-            else f"{shortened(node)}, where a tensor is expected"
-        )
+        self._machine.refuse_sizes(shortened(node), value)
+        raise self._machine.unsupported(f"{shortened(node)}, where a tensor is expected")
 
     def _argument(self, node: ast.expr) -> Value:
-        """What a kernel or an operator is given."""
+        """Return what a kernel or an operator is given."""
         match node:
             case ast.Name() | ast.Call() | ast.Subscript():
                 return self._value(node)
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
-                return Group(tuple(self._argument(element) for element in elements))
+                return GroupValue(tuple(self._argument(element) for element in elements))
             case ast.Attribute() if is_type(self._path(node)):
-                return Constant(shortened(node))
+                return ConstantValue(shortened(node))
         return self._size(node)
 
     def _arguments(self, path: str, node: ast.Call) -> Call:
@@ -156,8 +145,7 @@ class Expressions:
         return Call(path, arguments, keywords)
 
     def _call(self, node: ast.Call) -> Value:
-        path = self._path(node.func)
-        if path:
+        if path := self._path(node.func):
             return call_path(self._machine, self._arguments(path, node), taken=self._taken.get(self._target, ()))
         match node.func:
             case ast.Name(id=name) if name in self._module.host_kernels:
@@ -166,8 +154,7 @@ class Expressions:
             case ast.Attribute(value=ast.Name(id=name), attr=method) if name in self._module.names:
                 return self._call_kernel(name, method, node)
             case ast.Attribute(value=base, attr=method):
-                of = self._value(base)
-                return self._method(of, self._arguments(method, node), node)
+                return self._method(self._value(base), self._arguments(method, node), node)
         name = dotted(node.func).partition(".")[0]
         raise self._machine.unsupported(
             f"a call of {shortened(node.func)}: the name {name}, which is not bound to anything understood"
@@ -186,17 +173,14 @@ class Expressions:
         return NOTHING
 
     def _method(self, of: Value, call: Call, node: ast.Call) -> Value:
-        if isinstance(of, Tensor):
+        if isinstance(of, TensorValue):
             return tensor_method(self._machine, of, call)
-        if isinstance(of, Stream | Event):
+        if isinstance(of, StreamValue | EventValue):
             return stream_method(self._machine, of, call)
         if isinstance(of, SequenceValue) and call.path == "clear" and not call.values:
             self._machine.heap.clear(of)
             return NOTHING
-        if isinstance(of, Constant) and call.path == "__floordiv__":
-            return self._size(node.args[0]) if len(node.args) == 1 else Constant()
-        if isinstance(of, Constant) and of.name:
-            raise self._machine.unsupported(
-                f"the method {call.path} takes {of.name} for a tensor, an input whose name is one of a size"
-            )
-        raise self._machine.unsupported(f"the method {call.path} of a {type(of).__name__.lower()}")
+        if isinstance(of, ConstantValue) and call.path == "__floordiv__":
+            return computed(of, *[self._size(argument) for argument in node.args])
+        self._machine.refuse_sizes(f"the method {call.path}", of)
+        raise self._machine.unsupported(f"the method {call.path} of a {type(of).__name__.removesuffix('Value').lower()}")

@@ -1,26 +1,34 @@
-"""What the launch of a Triton kernel does."""
+"""Read the launches of Triton kernels, of choices between several, and of C++ kernels on the host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from graphstreams.verification.trace import HOST
-from graphstreams.verification.triton.accesses import Kernel, Parameter
+from graphstreams.verification.triton.accesses import Parameter, TritonKernel
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
-from graphstreams.verification.wrapper.abstract_values import Call, Constant, Group, RawStream, Tensor, Value, storages_of
-from graphstreams.verification.wrapper.operator_calls import refuse_sizes, use
+from graphstreams.verification.wrapper.abstract_values import (
+    Call,
+    ConstantValue,
+    GroupValue,
+    RawStreamValue,
+    TensorValue,
+    Value,
+    storages_of,
+    use,
+)
 
 
-def call_kernel(machine: AbstractMachine, kernel: Kernel, call: Call) -> None:
-    """`kernel.run(*arguments, stream=raw_stream)`: runs on the stream whose handle it is given."""
+def call_kernel(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> None:
+    """Launch a kernel by `kernel.run(*arguments, stream=raw_stream)`, on the stream whose handle it is given."""
     reads, writes = _accesses(machine, kernel, call)
     machine.launch(kernel.name, reads, writes, scratch=kernel.allocates)
 
 
 def call_multi_kernel(
-    machine: AbstractMachine, name: str, kernels: Sequence[Kernel], slices: Sequence[Sequence[slice]], call: Call
+    machine: AbstractMachine, name: str, kernels: Sequence[TritonKernel], slices: Sequence[Sequence[slice]], call: Call
 ) -> None:
-    """One of several kernels runs: what any of them reads or writes is read or written."""
+    """Launch one of several kernels. What any of them reads or writes counts as read or written."""
     reads: list[Value] = []
     writes: list[Value] = []
     for kernel, parts in zip(kernels, slices, strict=True):
@@ -32,12 +40,12 @@ def call_multi_kernel(
 
 
 def call_host_kernel(machine: AbstractMachine, name: str, types: Sequence[str], call: Call) -> None:
-    """A C++ kernel runs on the host, at once; it only reads what it takes as `const T*` (torch 2.15.0, `codegen/cpp.py`)."""
+    """Run a C++ kernel on the host, at once. It only reads what it takes as `const T*` (torch 2.15.0, `codegen/cpp.py`)."""
     pairs = list(zip(types, call.arguments, strict=False))
-    fits = all(isinstance(a, Tensor if kind.endswith("*") else Constant) for kind, a in pairs)
+    fits = all(isinstance(a, TensorValue if kind.endswith("*") else ConstantValue) for kind, a in pairs)
     if not fits or len(types) != len(call.values) or call.keywords:
         raise machine.unsupported(f"the arguments of kernel {name} do not fit its signature")
-    tensors = [(kind, a) for kind, a in pairs if isinstance(a, Tensor)]
+    tensors = [(kind, a) for kind, a in pairs if isinstance(a, TensorValue)]
     for storage in storages_of(*(a for _, a in tensors)):
         if storage.on_device:
             raise machine.unsupported(f"kernel {name}, which runs on the host, is given a tensor of the GPU")
@@ -46,36 +54,36 @@ def call_host_kernel(machine: AbstractMachine, name: str, types: Sequence[str], 
     machine.launch(name, reads, writes, stream=HOST)
 
 
-def _accesses(machine: AbstractMachine, kernel: Kernel, call: Call) -> tuple[list[Value], list[Value]]:
+def _accesses(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> tuple[list[Value], list[Value]]:
     handle = call.keywords.get("stream")
-    if not isinstance(handle, RawStream):
+    if not isinstance(handle, RawStreamValue):
         raise machine.unsupported(f"kernel {kernel.name} is not given a stream that came from get_raw_stream")
     if set(call.keywords) != {"stream"}:
         raise machine.unsupported(f"kernel {kernel.name} is called with keywords {sorted(call.keywords)}")
     if handle.number != machine.stream:
         raise machine.unsupported(f"kernel {kernel.name} is given the handle of a stream that is not the current one")
-    if any(isinstance(argument, Group) for argument in call.arguments):
+    if any(isinstance(argument, GroupValue) for argument in call.arguments):
         raise machine.unsupported(f"kernel {kernel.name} is given a tuple")
     parameters = _match(kernel, call.arguments)
     if parameters is None:
         pointers = (a for p, a in zip(kernel.parameters, call.arguments, strict=False) if p.pointer)
-        refuse_sizes(machine, f"kernel {kernel.name}", *pointers)
+        machine.refuse_sizes(f"kernel {kernel.name}", *pointers)
         raise machine.unsupported(f"the arguments of kernel {kernel.name} do not fit its signature")
-    pairs = [(p, a) for p, a in zip(parameters, call.arguments, strict=False) if isinstance(a, Tensor)]
-    use(*(argument for _, argument in pairs), Constant())
+    pairs = [(p, a) for p, a in zip(parameters, call.arguments, strict=False) if isinstance(a, TensorValue)]
+    use(*(argument for _, argument in pairs))
     if any(storage.on_host for _, argument in pairs for storage in argument.all):
         raise machine.unsupported(f"kernel {kernel.name} is given a tensor in host memory")
     return [a for p, a in pairs if not p.written], [a for p, a in pairs if p.written]
 
 
-def _match(kernel: Kernel, arguments: tuple[Value, ...]) -> list[Parameter] | None:
-    """The parameters that the arguments are passed to; launchers leave constants out, or do not."""
+def _match(kernel: TritonKernel, arguments: tuple[Value, ...]) -> list[Parameter] | None:
+    """Return the parameters that take the arguments, with or without the constants, which some launchers leave out."""
     everything = list(kernel.parameters)
     for parameters in (everything, [p for p in everything if p.kind not in ("constexpr", "")]):
         missing = parameters[len(arguments) :]
         surplus = arguments[len(parameters) :]
-        fits = all(p.pointer == isinstance(a, Tensor) for p, a in zip(parameters, arguments, strict=False))
-        numbers = all(isinstance(a, Constant | Tensor) for a in arguments)
-        if fits and numbers and not any(p.pointer for p in missing) and all(isinstance(a, Constant) for a in surplus):
+        fits = all(p.pointer == isinstance(a, TensorValue) for p, a in zip(parameters, arguments, strict=False))
+        numbers = all(isinstance(a, ConstantValue | TensorValue) for a in arguments)
+        if fits and numbers and not any(p.pointer for p in missing) and all(isinstance(a, ConstantValue) for a in surplus):
             return parameters
     return None

@@ -1,7 +1,8 @@
 """What each function and method does that Inductor's code generation writes, streams and operators aside.
 
-A function that is not in one of these tables has no known effect, and the wrapper that calls it is refused. Read in torch
-2.14.1 and 2.15.0.
+A function that is not in `_FUNCTIONS` or `_PURE`, and a tensor's method that is not in `_METHODS`, has no known effect, and the
+wrapper that calls it is refused. Read in torch 2.14.1 and 2.15.0: `_inductor/codegen/wrapper.py`,
+`codegen/memory_planning.py`, `_inductor/ir.py`.
 """
 
 from __future__ import annotations
@@ -13,19 +14,20 @@ from graphstreams.verification.wrapper import operator_calls, stream_calls
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
+    AnyStreamValue,
     Call,
-    Constant,
-    Event,
-    RawStream,
-    Stream,
-    Tensor,
+    ConstantValue,
+    TensorValue,
     Value,
-    storages_of,
+    computed,
+    holds_tensors,
+    use,
 )
+from graphstreams.verification.wrapper.names import GUARDS
 
 
 def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:
-    """A function that was imported; with `pure` one that only computes. `taken` are the items taken of its result."""
+    """Call a function that was imported, or with `pure` one that only computes. `taken` are the items taken of its result."""
     if pure or call.path in _PURE:
         return _compute(machine, call)
     if handler := _FUNCTIONS.get(call.path):
@@ -40,9 +42,9 @@ def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...] = (),
 def _compute(machine: AbstractMachine, call: Call) -> Value:
     if call.path not in _PURE:
         raise machine.unsupported(f"a call of {call.path}, where a number is expected")
-    if any(True for _ in storages_of(*call.values)) or any(isinstance(v, Stream | Event | RawStream) for v in call.values):
+    if holds_tensors(*call.values) or any(isinstance(value, AnyStreamValue) for value in call.values):
         raise machine.unsupported(f"{call.path} with tensors or streams among its arguments")
-    return Constant()
+    return computed(*call.values)
 
 
 # --- memory
@@ -56,17 +58,18 @@ def _allocate(machine: AbstractMachine, call: Call) -> Value:
 
 
 def _constants(machine: AbstractMachine, call: Call) -> None:
-    if any(True for _ in storages_of(*call.values)):
+    if holds_tensors(*call.values):
         raise machine.unsupported(f"{call.path} with tensors among its arguments")
 
 
-def tensor_in(machine: AbstractMachine, call: Call) -> Tensor:
-    """The tensor that a call is given first."""
-    operator_calls.refuse_sizes(machine, call.path, *call.arguments[:1])
+def tensor_in(machine: AbstractMachine, call: Call) -> TensorValue:
+    """Return the tensor that a call is given first."""
+    machine.refuse_sizes(call.path, *call.arguments[:1])
     tensor = call.arguments[0] if call.arguments else None
-    if not isinstance(tensor, Tensor):
+    if not isinstance(tensor, TensorValue):
         raise machine.unsupported(f"{call.path} of something that is not a tensor")
-    return operator_calls.use(tensor)
+    use(tensor)
+    return tensor
 
 
 def _view(machine: AbstractMachine, call: Call) -> Value:
@@ -76,7 +79,7 @@ def _view(machine: AbstractMachine, call: Call) -> Value:
 
 
 def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
-    """What it gives is the tensor itself, or a copy: then nothing but other names holds the tensor any more."""
+    """Return the tensor itself or a copy. If it is a copy, only other names still hold the tensor."""
     original = tensor_in(machine, call)
     if len(call.values) != 1 or original.all[0].on_host:
         raise machine.unsupported("copy_if_misaligned of other than one tensor")
@@ -84,12 +87,12 @@ def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
         raise machine.unsupported("copy_if_misaligned of a copy of a copy, and so on")
     clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
-    return Tensor(clone.storages, original.all)
+    return TensorValue(clone.storages, original.all)
 
 
 def _check(machine: AbstractMachine, call: Call) -> Value:
-    operator_calls.refuse_sizes(machine, call.path, *call.arguments[:1])
-    operator_calls.use(*call.arguments[:1])
+    machine.refuse_sizes(call.path, *call.arguments[:1])
+    use(*call.arguments[:1])
     return NOTHING
 
 
@@ -101,10 +104,10 @@ def _range(machine: AbstractMachine, call: Call) -> Value:
 # --- methods of tensors
 
 
-def tensor_method(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
-    """A method of a tensor; `call.path` is its name."""
-    operator_calls.refuse_sizes(machine, f"the method {call.path}", *(call.values if call.path == "copy_" else ()))
-    operator_calls.use(tensor)
+def tensor_method(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
+    """Call a method of a tensor. Its name is `call.path`."""
+    machine.refuse_sizes(f"the method {call.path}", *(call.values if call.path == "copy_" else ()))
+    use(tensor)
     if call.path != "copy_":
         _constants(machine, call)
     if handler := _METHODS.get(call.path):
@@ -112,21 +115,13 @@ def tensor_method(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value
     raise machine.unsupported(f"the method {call.path} of a tensor")
 
 
-def _same_memory(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
-    return tensor
-
-
-def _metadata(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
-    return Constant()
-
-
-def _fill(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
+def _fill(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
     machine.run(f"tensor.{call.path}", [], [tensor])
     return NOTHING
 
 
-def _copy(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
-    """`to.copy_(source, non_blocking)`: on the current stream; the host waits for what it says that it waits for."""
+def _copy(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
+    """Copy by `to.copy_(source, non_blocking)`, on the current stream. The host waits unless the copy may be non-blocking."""
     source = tensor_in(machine, call)
     if call.keywords or not 1 <= len(call.arguments) <= 2:
         raise machine.unsupported("the method copy_ of a tensor with these arguments")
@@ -139,22 +134,22 @@ def _copy(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     if waits and to_host == {True}:
         machine.synchronize_stream(machine.stream)
     for storage in () if waits else tensor.all:
-        storage.late = not storage.on_device
+        storage.copy_pending = not storage.on_device
     return NOTHING
 
 
-def _item(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
-    """The host reads a tensor of its own at once. For another it waits, but the source does not always tell which it is."""
-    on_host = [Tensor((storage,)) for storage in tensor.all if storage.on_host or storage.late]
-    elsewhere = [Tensor((storage,)) for storage in tensor.all if not storage.on_host]
+def _item(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
+    """Read a number: of host memory at once, else on the current stream. The source does not always tell which it is."""
+    on_host = [TensorValue((storage,)) for storage in tensor.all if storage.on_host or storage.copy_pending]
+    on_device = [TensorValue((storage,)) for storage in tensor.all if not storage.on_host]
     if on_host:
         machine.launch("tensor.item", on_host, [], stream=HOST)
-    if elsewhere:
-        machine.launch("tensor.item", elsewhere, [])
-    return Constant()
+    if on_device:
+        machine.launch("tensor.item", on_device, [])
+    return ConstantValue()
 
 
-def _clone(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
+def _clone(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
     if any(storage.on_host for storage in tensor.all):
         raise machine.unsupported("the method clone of a tensor in host memory")
     clone = machine.allocate()
@@ -162,9 +157,9 @@ def _clone(machine: AbstractMachine, tensor: Tensor, call: Call) -> Value:
     return clone
 
 
-_METHODS: dict[str, Callable[[AbstractMachine, Tensor, Call], Value]] = {
-    **dict.fromkeys(("as_strided", "t"), _same_memory),
-    **dict.fromkeys(("size", "stride"), _metadata),
+_METHODS: dict[str, Callable[[AbstractMachine, TensorValue, Call], Value]] = {
+    **dict.fromkeys(("as_strided", "t"), lambda machine, tensor, call: tensor),
+    **dict.fromkeys(("size", "stride"), lambda machine, tensor, call: ConstantValue()),
     **dict.fromkeys(("zero_", "fill_"), _fill),
     "copy_": _copy,
     "item": _item,
@@ -173,7 +168,6 @@ _METHODS: dict[str, Callable[[AbstractMachine, Tensor, Call], Value]] = {
 
 _MOST_COPIES = 64  # Inductor realigns once for each stream, from the original
 _EXTERN = "torch._inductor.select_algorithm.extern_kernels."
-_GUARDS = "torch._C._dynamo.guards."
 _PURE = {
     "torch.device", "torch._inductor.codegen.memory_planning._align", "torch.sym_not", "torch.sym_max", "torch.sym_min",
     *(f"math.{name}" for name in ("floor", "ceil", "trunc", "sqrt", "log2", "log", "pow", "inf", "nan", "exp", "sin", "cos")),
@@ -184,15 +178,15 @@ _REASONS = {
     "only the process knows",
     "torch._inductor.runtime.triton_heuristics.start_graph": "with which the setting profile_bandwidth times every kernel",
 }
-_FUNCTIONS: dict[str, Callable[[AbstractMachine, Call], Value]] = {
-    **dict.fromkeys((f"{_GUARDS}_empty_strided_{kind}" for kind in ("cuda", "cpu", "cpu_pinned")), _allocate),
-    f"{_GUARDS}_reinterpret_tensor": _view,
+_FUNCTIONS: dict[str, stream_calls.CallHandler] = {
+    **dict.fromkeys((f"{GUARDS}_empty_strided_{kind}" for kind in ("cuda", "cpu", "cpu_pinned")), _allocate),
+    f"{GUARDS}_reinterpret_tensor": _view,
     "torch.ops.inductor._alloc_from_pool": _view,
     "triton.tools.tensor_descriptor.TensorDescriptor.from_tensor": _view,
-    f"{_GUARDS}copy_if_misaligned": _copy_if_misaligned,
-    f"{_GUARDS}assert_size_stride": _check,
-    f"{_GUARDS}assert_size_stride_grouped": _check,
-    f"{_GUARDS}assert_alignment": _check,
+    f"{GUARDS}copy_if_misaligned": _copy_if_misaligned,
+    f"{GUARDS}assert_size_stride": _check,
+    f"{GUARDS}assert_size_stride_grouped": _check,
+    f"{GUARDS}assert_alignment": _check,
     "torch._inductor.runtime.runtime_utils.assert_tensor_metadata": _check,
     "torch.cuda.nvtx.range_push": _range,
     "torch.cuda.nvtx.range_pop": _range,

@@ -1,6 +1,6 @@
-"""The top level of a wrapper: the statements that Inductor writes there, and what each name stands for.
+"""Read the top level of a wrapper: the statements that Inductor writes there, and what each name stands for.
 
-Every name is bound once; whatever else a module could run at its import is refused. Read in torch 2.14.1 and 2.15.0:
+Every name is bound once. Anything else that a module could run at its import is refused. Read in torch 2.14.1 and 2.15.0:
 `_inductor/codegen/wrapper.py` (write_header, write_prefix, generate_after_suffix, add_benchmark_harness),
 `codegen/multi_kernel.py`.
 """
@@ -11,9 +11,9 @@ import ast
 import builtins
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.syntax import dotted, full_path, is_literal, same, shortened
 from graphstreams.verification.wrapper.definitions import HARNESS, called_functions, check_function, read_slices
-from graphstreams.verification.wrapper.names import ALIASES, IMPORTS, Module, MultiKernel
-from graphstreams.verification.wrapper.syntax import dotted, literal, same, shortened
+from graphstreams.verification.wrapper.names import ALIASES, IMPORTS, MultiKernel, WrapperModule
 
 _NOTES = {"GRAPHSTREAMS"}
 
@@ -39,9 +39,9 @@ runner.recursively_apply_fns
 """).body
 
 
-def read_module(tree: ast.Module) -> Module:
-    """Read the top level. Raises `UnreadableWrapper` for a statement that Inductor does not write there."""
-    reader = _TopLevel(Module())
+def read_module(tree: ast.Module) -> WrapperModule:
+    """Return what the names of a module stand for. Raises UnreadableWrapper for a statement that Inductor does not write."""
+    reader = _TopLevel(WrapperModule())
     for statement in tree.body:
         reader.read(statement)
     reader.finish()
@@ -49,20 +49,23 @@ def read_module(tree: ast.Module) -> Module:
 
 
 class _TopLevel:
-    """Reads statement by statement, as Python would run them."""
+    """A reader of the statements in the order in which Python runs them."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: WrapperModule) -> None:
         self.module = module
         self._defined: dict[str, ast.FunctionDef] = {}
         self._slices: tuple[tuple[slice, ...], ...] = ()
         self._runner = self._waited = self._deleted = False
 
     def read(self, statement: ast.stmt) -> None:
+        """Read one statement."""
         match statement:
             case ast.Import() | ast.ImportFrom(level=0):
                 self._import(statement)
             case ast.FunctionDef(name=name):
-                self._define(name, statement)
+                self._bind(name, statement)
+                check_function(statement)
+                self._defined[name] = statement
             case ast.ClassDef(name="Runner"):
                 self._class(statement)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
@@ -78,19 +81,19 @@ class _TopLevel:
             case _ if same(statement, _DELETE) and self._waited and not self._deleted:
                 self._deleted = True
             case _:
-                raise _foreign(statement)
+                raise _not_generated(statement)
 
     def _runtime_call(self, function: str, arguments: list[ast.expr], statement: ast.stmt) -> None:
-        """Calls of this package's runtime: one logs the verdict, the other loads kernels, and neither launches anything."""
+        """Read a call of this package's runtime that logs the verdict or loads kernels. Neither launches anything."""
         names = [argument.id for argument in arguments if isinstance(argument, ast.Name)]
         path = self.module.paths.get(function)
         announces = path == "graphstreams.runtime.verdicts.announce" and names == ["GRAPHSTREAMS"]
         settles = path == "graphstreams.runtime.dispatch.settle" and self._waited and set(names) <= set(self.module.kernels)
         if len(names) != len(arguments) or not (announces or settles):
-            raise _foreign(statement)
+            raise _not_generated(statement)
 
     def finish(self) -> None:
-        """Raises where a function is not there that the class is given, or is there and nobody calls it."""
+        """Collect the functions. Raises UnreadableWrapper for a partition that is not defined, or a function nothing calls."""
         module = self.module
         missing = [name for name in module.partitions if name not in self._defined]
         if missing:
@@ -112,31 +115,23 @@ class _TopLevel:
 
     def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
         for name in statement.names:
-            if isinstance(statement, ast.ImportFrom):
-                bound, path = name.asname or name.name, f"{statement.module}.{name.name}"
-            else:
-                bound, path = name.asname or name.name, name.name
+            bound = name.asname or name.name
+            path = f"{statement.module}.{name.name}" if isinstance(statement, ast.ImportFrom) else name.name
             if path not in IMPORTS or "." in bound:
                 raise UnreadableWrapper(statement.lineno, f"an import that wrappers do not have: {shortened(statement)}")
             self._bind(bound, statement, repeated=self.module.paths.get(bound) == path)
             self.module.paths[bound] = path
 
-    def _define(self, name: str, function: ast.FunctionDef) -> None:
-        self._bind(name, function)
-        check_function(function)
-        self._defined[name] = function
-
     def _class(self, definition: ast.ClassDef) -> None:
-        """The class is Inductor's, but for the body of its `call`."""
+        """Read the class that runs partitions, which is Inductor's except for the body of its `call`."""
         self._bind(definition.name, definition)
-        call = definition.body[-1] if definition.body else None
-        if not isinstance(call, ast.FunctionDef) or call.name != "call":
-            raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
-        self._call = call
-        bare = ast.FunctionDef(**{**dict(ast.iter_fields(call)), "body": [ast.Pass()]})
-        shape = ast.ClassDef(**{**dict(ast.iter_fields(definition)), "body": [*definition.body[:-1], bare]})
-        if not same(shape, _RUNNER):
-            raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
+        match definition.body:
+            case [*others, ast.FunctionDef(name="call") as call]:
+                bare = ast.FunctionDef(**{**dict(ast.iter_fields(call)), "body": [ast.Pass()]})
+                if same(ast.ClassDef(**{**dict(ast.iter_fields(definition)), "body": [*others, bare]}), _RUNNER):
+                    self._call = call
+                    return
+        raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
 
     def _assign(self, name: str, value: ast.expr) -> None:
         match value:
@@ -158,18 +153,17 @@ class _TopLevel:
                 self._bind(name, value)
             case ast.Call(func=ast.Name(id=made), args=[], keywords=[]) if name == "async_compile":
                 if self.module.path(made) != "torch._inductor.async_compile.AsyncCompile":
-                    raise _foreign(value)
+                    raise _not_generated(value)
                 self._bind(name, value)
-            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and literal(value):
+            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and is_literal(value):
                 self._bind(name, value)
             case _:
                 self._alias(name, value)
 
     def _alias(self, name: str, value: ast.expr) -> None:
-        root, _, rest = dotted(value).partition(".")
-        path = ".".join([self.module.paths.get(root, ""), rest])
-        if path not in ALIASES:
-            raise _foreign(value)
+        path = full_path(value, lambda root: self.module.paths.get(root, ""))
+        if path not in ALIASES or not isinstance(value, ast.Attribute):
+            raise _not_generated(value)
         self._bind(name, value, repeated=self.module.paths.get(name) == path)
         self.module.paths[name] = path
 
@@ -206,9 +200,9 @@ class _TopLevel:
                 if same(empty, _PARTITIONS) and len(set(self.module.partitions)) == len(listed.elts):
                     self._runner = True
                     return
-        raise _foreign(value)
+        raise _not_generated(value)
 
 
-def _foreign(node: ast.stmt | ast.expr) -> UnreadableWrapper:
+def _not_generated(node: ast.stmt | ast.expr) -> UnreadableWrapper:
     text = f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated"
     return UnreadableWrapper(node.lineno, text)

@@ -1,4 +1,9 @@
-"""What the names of a wrapper's module stand for."""
+"""What the names of a wrapper's module stand for, and the closed list of what it imports.
+
+`IMPORTS` lists what a wrapper may import, and `ALIASES` the attributes of imports that it may bind to a name. What they do is
+said by `known_calls`, `operator_calls` and `stream_calls`, which list what may be called. Read in torch 2.14.1 and 2.15.0:
+`_inductor/codegen/wrapper.py` (write_header, write_prefix, and what adds imports to them).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,9 @@ import builtins
 from dataclasses import dataclass, field
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.triton.accesses import Kernel, read_kernel
+from graphstreams.verification.triton.accesses import TritonKernel, read_kernel
 
-_GUARDS = "torch._C._dynamo.guards."
+GUARDS = "torch._C._dynamo.guards."
 IMPORTS = {
     "torch", "math", "random", "os", "tempfile", "triton", "triton.language", "ctypes.c_void_p", "ctypes.c_long",
     "ctypes.c_int", "math.inf", "math.nan", "cmath.nanj", "torch.device", "torch.empty_strided",
@@ -17,7 +22,7 @@ IMPORTS = {
     "torch._inductor.codegen.memory_planning._align", "torch._inductor.async_compile.AsyncCompile",
     "torch._inductor.select_algorithm.extern_kernels", "torch._inductor.runtime.triton_heuristics.start_graph",
     "torch._inductor.runtime.triton_heuristics.end_graph", "torch._inductor.runtime.runtime_utils.assert_tensor_metadata",
-    "torch._C._cuda_getCurrentRawStream", f"{_GUARDS}copy_if_misaligned", "torch.cuda.nvtx",
+    "torch._C._cuda_getCurrentRawStream", f"{GUARDS}copy_if_misaligned", "torch.cuda.nvtx",
     "torch._dynamo.variables.streams._get_stream_by_index", "graphstreams.runtime.streams.acquire_for_call",
     "graphstreams.runtime.streams.join", "graphstreams.runtime.dispatch.runs_on_streams",
     "graphstreams.runtime.dispatch.settle", "graphstreams.runtime.verdicts.announce",
@@ -25,7 +30,7 @@ IMPORTS = {
 ALIASES = {
     "torch.ops.aten", "torch.ops.inductor", "torch.ops._quantized", "torch.ops.inductor._alloc_from_pool",
     "torch._C._distributed_c10d._SymmetricMemory.empty_strided_p2p",
-    *(f"{_GUARDS}{name}" for name in (
+    *(f"{GUARDS}{name}" for name in (
         "assert_size_stride", "assert_size_stride_grouped", "assert_alignment", "copy_if_misaligned", "_reinterpret_tensor",
         "_empty_strided_cpu", "_empty_strided_cpu_pinned", "_empty_strided_cuda", "_empty_strided_xpu", "_empty_strided_mtia",
     )),
@@ -34,15 +39,15 @@ ALIASES = {
 
 @dataclass(frozen=True)
 class MultiKernel:
-    """Kernels of which one runs, chosen by timing them; each gets some slices of the arguments."""
+    """Kernels of which the fastest runs. Each gets some slices of the arguments."""
 
     kernels: tuple[str, ...]
     slices: tuple[tuple[slice, ...], ...]
 
 
 @dataclass
-class Module:
-    """Names of a wrapper's module. Kernels are read when they are first used."""
+class WrapperModule:
+    """The names of a wrapper's module. Kernels are read when they are first used."""
 
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
     kernels: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # source, line, the function that is launched
@@ -50,22 +55,24 @@ class Module:
     multi_kernels: dict[str, MultiKernel] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
-    names: set[str] = field(default_factory=set)  # all that are bound
+    names: set[str] = field(default_factory=set)  # all names that are bound
     partitions: tuple[str, ...] = ()
     subgraphs: set[str] = field(default_factory=set)  # functions that a body calls for one operator of the graph
-    _read: dict[str, Kernel] = field(default_factory=dict)
+    _read: dict[str, TritonKernel] = field(default_factory=dict)
 
-    def kernel(self, name: str) -> Kernel:
+    def kernel(self, name: str) -> TritonKernel:
+        """Return a Triton kernel. Raises UnreadableWrapper if its source is not understood."""
         if name not in self._read:
             self._read[name] = read_kernel(name, *self.kernels[name])
         return self._read[name]
 
     def entry(self) -> ast.FunctionDef:
+        """Return the function that a call runs. Raises UnreadableWrapper if there is none."""
         if "call" not in self.functions:
             raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
         return self.functions["call"]
 
     def path(self, name: str) -> str:
-        """The full name of what is imported or built in; empty for anything else."""
+        """Return the full path of what is imported or built in; empty for anything else."""
         default = f"builtins.{name}" if hasattr(builtins, name) else ""
         return self.paths.get(name, default)

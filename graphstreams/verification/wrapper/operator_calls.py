@@ -1,23 +1,21 @@
-"""What library kernels, operators and collectives do."""
+"""What library kernels, operators and collectives do: the lists of those that are known, and how their calls are read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
+    AnyStreamValue,
     Call,
-    Constant,
-    Event,
-    Group,
-    RawStream,
-    Stream,
-    Tensor,
+    ConstantValue,
+    TensorValue,
     Value,
-    storages_of,
+    holds_tensors,
+    use,
 )
-from graphstreams.verification.wrapper.operator_schemas import Operator, Returned, UnknownOperatorError, read_operator
+from graphstreams.verification.wrapper.operator_schemas import OperatorSchema, Returned, UnknownOperatorError, read_operator
 from graphstreams.verification.wrapper.stream_calls import stream_operator
 
 # Library kernels that Inductor calls with `out=` (torch 2.14.1 and 2.15.0, `_inductor/kernel/*.py`, ExternKernelChoice).
@@ -32,43 +30,21 @@ _COLLECTIVES = {
 }  # fmt: skip
 
 
-def use(*values: Value) -> Tensor:
-    """Note that what is given is used as tensors, not as sizes; the first is given back."""
-    for storage in storages_of(*values):
-        storage.used = True
-    return values[0]  # type: ignore[return-value]
-
-
-def sizes_in(*values: Value) -> Iterator[str]:
-    """The names of inputs that were taken for sizes, through lists."""
-    for value in values:
-        if isinstance(value, Group):
-            yield from sizes_in(*value.items)
-        elif isinstance(value, Constant) and value.name:
-            yield value.name
-
-
-def refuse_sizes(machine: AbstractMachine, what: str, *values: Value) -> None:
-    """Raise where an input that was taken for a size stands where a tensor is expected."""
-    for name in sizes_in(*values):
-        raise machine.unsupported(f"{what} takes {name} for a tensor, an input whose name is one of a size")
-
-
 def _refuse_streams(machine: AbstractMachine, what: str, *values: Value) -> None:
-    if any(isinstance(value, Stream | RawStream | Event) for value in values):
+    if any(isinstance(value, AnyStreamValue) for value in values):
         raise machine.unsupported(f"{what} with a stream or an event among its arguments")
 
 
 def extern_kernel(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) -> Value:
-    """A library kernel: writes `out=`, or is the aten operator of its name, which writes no argument."""
+    """Call a library kernel, which writes `out=`, or else is the aten operator of its name and writes no argument."""
     name = call.path.rpartition(".")[2]
     kernel = f"extern_kernels.{name}"
     out = call.keywords.get("out")
     # Library kernels take sizes in lists, if at all.
-    refuse_sizes(machine, kernel, *(value for value in call.values if isinstance(value, Constant)))
+    machine.refuse_sizes(kernel, *(value for value in call.values if isinstance(value, ConstantValue)))
     if out is None:
         return _functional(machine, name, call, taken)
-    if name not in _WITH_OUT or not isinstance(out, Tensor):
+    if name not in _WITH_OUT or not isinstance(out, TensorValue):
         raise machine.unsupported(f"a call of {kernel} with out=, which is not known")
     _refuse_streams(machine, kernel, *call.values)
     use(*call.values)
@@ -78,28 +54,28 @@ def extern_kernel(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) 
 
 
 def _functional(machine: AbstractMachine, name: str, call: Call, taken: tuple[int, ...]) -> Value:
-    try:
-        schema = read_operator(f"aten.{name}")
-    except UnknownOperatorError as error:
-        raise machine.unsupported(f"extern_kernels.{name} without out=; operator aten.{name}: {error}") from None
+    schema = _schema(machine, f"aten.{name}", f"extern_kernels.{name} without out=; ")
     if schema.written or schema.returns != (Returned("tensor"),):
         raise machine.unsupported(f"extern_kernels.{name}, which may write its arguments, or gives no new tensor")
     return _apply(machine, f"extern_kernels.{name}", f"aten.{name}", schema, call, taken)
 
 
 def operator(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) -> Value:
-    """`torch.ops.namespace.name.overload`: as its schema says."""
+    """Call the operator `torch.ops.namespace.name.overload`, which does what its schema says."""
     path = call.path.removeprefix("torch.ops.")
     if path.startswith("streams."):
         return stream_operator(machine, call)
+    return _apply(machine, call.path, path, _schema(machine, path), call, taken)
+
+
+def _schema(machine: AbstractMachine, path: str, caller: str = "") -> OperatorSchema:
     try:
-        schema = read_operator(path)
+        return read_operator(path)
     except UnknownOperatorError as error:
-        raise machine.unsupported(f"operator {path}: {error}") from None
-    return _apply(machine, call.path, path, schema, call, taken)
+        raise machine.unsupported(f"{caller}operator {path}: {error}") from None
 
 
-def _apply(machine: AbstractMachine, name: str, path: str, schema: Operator, call: Call, taken: tuple[int, ...]) -> Value:
+def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchema, call: Call, taken: tuple[int, ...]) -> Value:
     given = _bind(machine, path, schema, call)
     use(*call.values)
     collective = path.startswith("_c10d_functional.")
@@ -117,35 +93,35 @@ def _apply(machine: AbstractMachine, name: str, path: str, schema: Operator, cal
         machine.run(name, call.values, [*written, *fresh])
     if not results:
         return NOTHING
-    return results[0] if len(results) == 1 else machine.heap.bundle(results)
+    return results[0] if len(results) == 1 else machine.heap.sequence(results)
 
 
-def _bind(machine: AbstractMachine, path: str, schema: Operator, call: Call) -> dict[str, Value]:
-    """By the schema's names, what the call gives: tensors where it has tensors, numbers where it has none."""
+def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Call) -> dict[str, Value]:
+    """Return the arguments by the schema's names. Raises UnreadableWrapper for a tensor where it has none, or the reverse."""
     positional = dict(zip(schema.arguments, call.arguments, strict=False))
     surplus = len(call.arguments) > len(schema.arguments) or not set(call.keywords) <= set(schema.arguments)
     if surplus or positional.keys() & call.keywords.keys():
         raise machine.unsupported(f"operator {path} with arguments that its schema does not have")
     given = {**positional, **call.keywords}
-    refuse_sizes(machine, path, *(value for name, value in given.items() if name in schema.tensors))
+    machine.refuse_sizes(path, *(value for name, value in given.items() if name in schema.tensors))
     _refuse_streams(machine, f"operator {path}", *call.values)
     for name, value in given.items():
-        if name not in schema.tensors and any(True for _ in storages_of(value)):
+        if name not in schema.tensors and holds_tensors(value):
             raise machine.unsupported(f"operator {path} with a tensor for {name}, which is none")
-    if given.get("non_blocking", Constant(False)) != Constant(False):
+    if given.get("non_blocking", ConstantValue(False)) != ConstantValue(False):
         raise machine.unsupported(f"operator {path}, which the host does not wait for")
     return given
 
 
 def _result(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value], taken: tuple[int, ...]) -> Value:
-    if returned.kind == "other":
-        return Constant()
+    if returned.kind == "number":
+        return ConstantValue()
     if returned.argument:
         value = given.get(returned.argument)
-        if not isinstance(value, Tensor):
+        if not isinstance(value, TensorValue):
             raise machine.unsupported(f"an operator that gives its {returned.argument}, which is not a tensor")
         return value
     if returned.kind == "list":
         places = (*taken, -1)
-        return machine.heap.bundle([machine.allocate() for _ in places], places)
+        return machine.heap.sequence([machine.allocate() for _ in places], places)
     return machine.allocate()

@@ -1,13 +1,14 @@
-"""What an operator reads, writes and returns, by its schema, where the schema can be trusted. Asks torch.
+"""What an operator reads, writes and returns, as its schema says, if the schema can be trusted. Asks torch.
 
-A schema marks arguments that the operator writes, `(a!)`, and returns that are views of an argument, `(a)`. Operators of
-other libraries are held to theirs: torch.library forbids them to do otherwise. Of torch's own, some hide an alias or a
-write (read in torch 2.15.0, `native_functions.yaml`), so what is composed of others, and what is listed here, is refused.
+A schema marks the arguments that the operator writes, `(a!)`, and the returns that are views of an argument, `(a)`. Operators
+of other libraries may do nothing else: torch.library forbids it. Some of torch's own hide an alias or a write, so those that
+are composed of others, and those that are listed here, are refused. Read in torch 2.15.0: `native_functions.yaml`.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ _VIEWS = {
     "view", "as_strided", "t", "transpose", "permute", "expand", "slice", "select", "squeeze", "unsqueeze", "alias", "detach",
     "_reshape_alias", "view_as_real", "view_as_complex", "_conj", "_neg_view", "diagonal", "unfold",
 }  # fmt: skip
-# Change what a storage is, or give a view, or read on the host, without a word of it in the schema.
+# Operators that change what a storage is, give a view, or read on the host, of which the schema says nothing.
 _HIDING = {
     "set_", "resize_", "resize_as_", "resize_storage_bytes_", "shallow_copy_data_", "_unsafe_view", "lift", "record_stream",
     "_local_scalar_dense", "is_nonzero", "equal", "_pack_padded_sequence", "_to_cpu", "_pin_memory", "unsafe_split",
@@ -23,29 +24,30 @@ _HIDING = {
 }  # fmt: skip
 _HIDING_PREFIXES = ("_test_", "_nested_", "_sparse_", "sparse_", "_cudnn_rnn", "_cudnn_init", "mkldnn_", "_mkldnn")
 _WRITTEN_SILENTLY = {"running_mean", "running_var", "weight_buf", "dropout_state"}
-# Their operators do what no schema says: collectives of a process group, memory of other ranks, primitives of a trace.
+# Namespaces of operators that do what no schema says: collectives, memory of other ranks, primitives of a trace.
 _REFUSED_NAMESPACES = {
     "c10d", "_c10d_functional_autograd", "c10d_functional", "symm_mem", "higher_order", "prims", "inductor", "rngprims",
     "profiler", "streams", "debugprims", "_dtensor", "fsdp",
 }  # fmt: skip
 _TAGS = {"maybe_aliasing_or_mutating", "inplace_view"}
+_OPAQUE = re.compile(r"__torch__|\b(Any|Future|Await|t)\b")  # types of values that may hold tensors
 
 
 class UnknownOperatorError(Exception):
-    """No schema to go by; the message says why."""
+    """An operator without a schema to go by. The message says why."""
 
 
 @dataclass(frozen=True)
 class Returned:
-    """One return: "tensor", "list" of tensors, or "other"; and the argument whose memory it is."""
+    """One return: a "tensor", a "list" of tensors or a "number"; and the argument whose memory it is, if any."""
 
     kind: str
     argument: str = ""
 
 
 @dataclass(frozen=True)
-class Operator:
-    """Names of the arguments in order, those that are tensors or lists of them, those written, and the returns."""
+class OperatorSchema:
+    """The names of the arguments in order, those that are tensors or lists of them, those written, and the returns."""
 
     arguments: tuple[str, ...]
     tensors: frozenset[str]
@@ -54,7 +56,7 @@ class Operator:
 
 
 def is_type(path: str) -> bool:
-    """Whether `torch.float32` or the like is the name of a type of numbers, a layout or a memory format."""
+    """Return whether `path` names a dtype, a layout or a memory format, such as "torch.float32"."""
     import torch
 
     value = getattr(torch, path.removeprefix("torch."), None) if path.startswith("torch.") else None
@@ -62,10 +64,11 @@ def is_type(path: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def read_operator(path: str) -> Operator:
-    """The operator `namespace.name.overload`; without an overload, as Inductor calls a few, all that agree.
+def read_operator(path: str) -> OperatorSchema:
+    """Return what the schema of `namespace.name.overload` says, or without an overload, what all overloads agree on.
 
-    Raises UnknownOperatorError where its schema is not known or not to be trusted.
+    Inductor calls a few operators without naming an overload. Raises UnknownOperatorError if the schema is not known or cannot
+    be trusted.
     """
     namespace, _, rest = path.partition(".")
     name, _, overload = rest.partition(".")
@@ -78,9 +81,9 @@ def read_operator(path: str) -> Operator:
     first, *others = [_operator(operator._schema) for operator in found]
     if any((other.written, other.returns) != (first.written, first.returns) for other in others):
         raise UnknownOperatorError("its overloads differ in what they write, and the call does not name one")
-    # Without an overload's name, the longest list of arguments names all of the others'.
+    # The longest list of arguments has the names of all others.
     longest = max([first, *others], key=lambda operator: len(operator.arguments))
-    return Operator(longest.arguments, first.tensors.union(*(o.tensors for o in others)), first.written, first.returns)
+    return OperatorSchema(longest.arguments, first.tensors.union(*(o.tensors for o in others)), first.written, first.returns)
 
 
 def _overloads(namespace: str, name: str, overload: str) -> list[Any]:
@@ -95,7 +98,7 @@ def _overloads(namespace: str, name: str, overload: str) -> list[Any]:
 
 
 def _distrust(namespace: str, name: str, operator: Any) -> str:
-    """Why the schema does not tell all; empty where it does."""
+    """Return why the schema does not tell all; empty if it does."""
     from graphstreams.runtime.dispatcher import is_composite
 
     if namespace in _REFUSED_NAMESPACES:
@@ -115,19 +118,21 @@ def _distrust(namespace: str, name: str, operator: Any) -> str:
     return ""
 
 
-def _operator(schema: Any) -> Operator:
+def _operator(schema: Any) -> OperatorSchema:
     aliases = {label: a.name for a in schema.arguments if a.alias_info for label in a.alias_info.before_set}
     written = frozenset(a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write)
     tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
-    return Operator(
+    return OperatorSchema(
         tuple(a.name for a in schema.arguments), tensors, written, tuple(_returned(r, aliases) for r in schema.returns)
     )
 
 
 def _returned(value: Any, aliases: dict[str, str]) -> Returned:
     kind = str(value.type)
+    if _OPAQUE.search(kind):
+        raise UnknownOperatorError(f"it gives a {kind}, which may hold tensors")
     if "Tensor" not in kind:
-        return Returned("other")
+        return Returned("number")
     if "List" in kind:
         kind = "list"
     elif kind in ("Tensor", "Optional[Tensor]"):

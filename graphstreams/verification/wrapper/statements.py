@@ -1,7 +1,7 @@
-"""Reads the statements of a wrapper's functions in the order in which Python runs them, without running them.
+"""Read the statements of a wrapper's functions in the order in which Python runs them, without running them.
 
-Wrappers are straight-line code: no loop, and no branch but one that raises. Whatever else occurs is refused. Read in torch
-2.14.1 and 2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return,
+Wrappers are straight-line code without loops, and their only branches raise. Anything else is refused. Read in torch 2.14.1 and
+2.15.0: `_inductor/codegen/wrapper.py` (write_args, codegen_inputs, generate, generate_return,
 codegen_partition_call, codegen_subgraph_call_with_flattened_outputs).
 """
 
@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import ast
 
+from graphstreams.verification.syntax import same, shortened
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     CONTEXT,
     NOTHING,
-    Constant,
-    Event,
-    Group,
+    ConstantValue,
+    EventValue,
+    GroupValue,
     SequenceValue,
-    Stream,
-    Tensor,
+    StreamValue,
+    TensorValue,
     Value,
     storages_of,
+    use,
 )
-from graphstreams.verification.wrapper.blocks import Blocks
+from graphstreams.verification.wrapper.control_flow import ControlFlowReader
 from graphstreams.verification.wrapper.inputs import Inputs
-from graphstreams.verification.wrapper.names import Module
-from graphstreams.verification.wrapper.operator_calls import use
-from graphstreams.verification.wrapper.syntax import same, shortened
+from graphstreams.verification.wrapper.names import WrapperModule
 
 _PROFILER = ast.parse("from torch.profiler import record_function").body[0]
 
 
-class Reader(Blocks):
-    """Reads the functions that one call runs into a machine."""
+class CallReader(ControlFlowReader):
+    """A reader of the functions that one call runs. What they do goes into a machine."""
 
-    def __init__(self, module: Module, machine: AbstractMachine) -> None:
+    def __init__(self, module: WrapperModule, machine: AbstractMachine) -> None:
         super().__init__(module, machine)
         self._inputs = Inputs(machine)
         self._called: set[str] = set()  # partitions and subgraphs
@@ -43,9 +43,8 @@ class Reader(Blocks):
         self._is_method = False
 
     def read(self, function: ast.FunctionDef) -> None:
-        """Read a call, from its inputs to its outputs."""
+        """Read a call from its inputs to its outputs. Raises UnreadableWrapper for what is not understood."""
         self._machine.line = function.lineno
-        # The caller's list holds the inputs until the wrapper clears it.
         result = self._run(function, self._inputs.list)
         self._machine.outputs.extend(storages_of(result))
         self._machine.heap.hold(result)
@@ -55,7 +54,8 @@ class Reader(Blocks):
     def _run(self, function: ast.FunctionDef, arguments: SequenceValue) -> Value:
         heap, line = self._machine.heap, self._machine.line
         outer = self._names, self._taken, self._is_method, self._profiler
-        self._names, self._taken, self._is_method, self._profiler = {}, _taken(function), len(function.args.args) == 2, False
+        self._names, self._taken, self._profiler = {}, _items_taken(function), False
+        self._is_method = len(function.args.args) == 2
         outer_fresh = heap.nest([])
         self._bind("args", arguments)
         self._block(function.body)
@@ -71,43 +71,43 @@ class Reader(Blocks):
         self._machine.line = line
         return result
 
-    def _partition(self, call: ast.expr) -> Value | None:
-        """The result of `self.partitions[0](partition0_args)`; None for anything else."""
+    def _function_result(self, targets: int, call: ast.expr) -> Value | None:
+        """Return the result of a partition or a subgraph that `call` runs; None for any other expression."""
+        name, listed = self._callee(targets, call)
+        if not name:
+            return None
+        arguments = self._names.get(listed)
+        if name in self._called:
+            raise self._machine.unsupported(f"{name}, called a second time")
+        if not isinstance(arguments, SequenceValue) or arguments.places is not None or arguments is self._inputs.list:
+            raise self._machine.unsupported(f"{shortened(call)}, which is not given a list of this call")
+        use(arguments)  # a size goes there by its own name, so an input that does not is a tensor
+        self._called.add(name)
+        self._in_subgraph = name in self._module.subgraphs
+        result = self._run(self._module.functions[name], arguments)
+        self._in_subgraph = False
+        return result
+
+    def _callee(self, targets: int, call: ast.expr) -> tuple[str, str]:
+        """Return the function that a call runs and the name of its list of arguments.
+
+        A partition runs by `self.partitions[0](partition0_args)`. A product that is split along K is a subgraph, which runs by
+        `(buf0,) = name(name_args)`.
+        """
         match call:
             case ast.Call(
                 func=ast.Subscript(
                     value=ast.Attribute(value=ast.Name(id="self"), attr="partitions"), slice=ast.Constant(value=int(index))
                 ),
-                args=[ast.Name(id=name)],
+                args=[ast.Name(id=listed)],
                 keywords=[],
             ) if self._is_method and 0 <= index < len(self._module.partitions):
-                partition, arguments = self._module.partitions[index], self._names.get(name)
-                if partition in self._called:
-                    raise self._machine.unsupported(f"{partition}, called a second time")
-                if not isinstance(arguments, SequenceValue) or arguments.places is not None or arguments is self._inputs.list:
-                    raise self._machine.unsupported(f"{shortened(call)}, which is not given a list of this call")
-                self._called.add(partition)
-                return self._run(self._module.functions[partition], arguments)
-        return None
-
-    def _subgraph(self, targets: int, call: ast.expr) -> Value | None:
-        """The result of `(buf0,) = name(name_args)`, as a product runs that is split along K; None for anything else."""
-        match call:
+                return self._module.partitions[index], listed
             case ast.Call(func=ast.Name(id=name), args=[ast.Name(id=listed)], keywords=[]) if (
                 name in self._module.subgraphs and targets == 1 and listed == f"{name}_args" and not self._in_subgraph
             ):
-                arguments = self._names.get(listed)
-                if name in self._called:
-                    raise self._machine.unsupported(f"{name}, called a second time")
-                if not isinstance(arguments, SequenceValue) or arguments.places is not None or arguments is self._inputs.list:
-                    raise self._machine.unsupported(f"{shortened(call)}, which is not given a list of this call")
-                use(arguments)  # a size goes there by its own name: an input that does not is a tensor
-                self._called.add(name)
-                self._in_subgraph = True
-                result = self._run(self._module.functions[name], arguments)
-                self._in_subgraph = False
-                return result
-        return None
+                return name, listed
+        return "", ""
 
     # --- statements
 
@@ -146,7 +146,7 @@ class Reader(Blocks):
         elif not isinstance(target, ast.Name):
             raise self._machine.unsupported(f"an assignment to {shortened(target)}")
         elif isinstance(source, ast.List) or (target.id == "return_vars" and isinstance(source, ast.Tuple)):
-            self._bind(target.id, self._machine.heap.bundle([self._reference(element) for element in source.elts]))
+            self._bind(target.id, self._machine.heap.sequence([self._reference(element) for element in source.elts]))
         else:
             self._assign_name(target.id, source)
 
@@ -155,14 +155,14 @@ class Reader(Blocks):
         value = self._value(source)
         if isinstance(source, ast.Name):
             if self._inputs.becomes_size(name, value):
-                value = self._names[source.id] = Constant(name=source.id)
+                value = self._names[source.id] = ConstantValue(name=source.id)
             self._add_name(value, name)
         self._bind(name, value)
 
     def _reference(self, node: ast.expr) -> Value:
-        """An output, or an item of a list of arguments."""
+        """Return an output, or an item of a list of arguments."""
         value = self._argument(node)
-        if not isinstance(value, Tensor | Constant):
+        if not isinstance(value, TensorValue | ConstantValue):
             raise self._machine.unsupported(f"{shortened(node)}, where a tensor or a number is expected")
         return value
 
@@ -170,7 +170,7 @@ class Reader(Blocks):
         names = [element.id for element in target.elts if isinstance(element, ast.Name)]
         if len(names) != len(target.elts) or len(set(names)) != len(names):
             raise self._machine.unsupported(f"an assignment to {shortened(target)}")
-        value = self._partition(source) or self._subgraph(len(names), source) or self._value(source)
+        value = self._function_result(len(names), source) or self._value(source)
         if value is self._inputs.list:
             self._inputs.take(names)
         if not isinstance(value, SequenceValue) or value.places is not None or len(value.items) != len(names):
@@ -179,24 +179,24 @@ class Reader(Blocks):
             self._bind(name, item)
 
     def _add_name(self, value: Value, name: str) -> None:
-        """A storage that moves to another name is called by both."""
-        if isinstance(value, Tensor):
+        """Call a storage that moves to another name by both."""
+        if isinstance(value, TensorValue):
             use(value)
-        if isinstance(value, Tensor) and len(value.all) == 1:
-            value.all[0].names[name] = None
+            if len(value.all) == 1:
+                value.all[0].names[name] = None
 
     def _bind(self, name: str, value: Value) -> None:
         before = self._names.get(name)
-        if value is NOTHING or value is CONTEXT or isinstance(value, Group):
+        if value is NOTHING or value is CONTEXT or isinstance(value, GroupValue):
             raise self._machine.unsupported(f"{name} bound to what is no value")
         if name in self._module.names or self._module.path(name) or name == "self":
             raise self._machine.unsupported(f"{name}, a name of the module or of Python, bound in a function")
-        if isinstance(before, Stream | Event):
+        if isinstance(before, StreamValue | EventValue):
             raise self._machine.unsupported(f"{name} bound again: a handler that names it does not join all aux streams")
         known = isinstance(value, SequenceValue) and value.named
         unnamed = [] if known else [storage for storage in storages_of(value) if not storage.names]
         for position, storage in enumerate(unnamed):
-            storage.names[name if isinstance(value, Tensor) else f"{name}[{position}]"] = None
+            storage.names[name if isinstance(value, TensorValue) else f"{name}[{position}]"] = None
         if isinstance(value, SequenceValue):
             value.named = True
         self._machine.heap.hold(value)
@@ -209,17 +209,17 @@ class Reader(Blocks):
             name = target.id if isinstance(target, ast.Name) else ""
             if name not in self._names:
                 raise self._machine.unsupported(f"del {shortened(target)}, which is not a name of this function")
-            if isinstance(self._names[name], Stream | Event):
+            if isinstance(self._names[name], StreamValue | EventValue):
                 raise self._machine.unsupported(f"del {name}, a stream or an event")
             self._machine.heap.drop(self._names.pop(name))
 
     def _return(self, elements: list[ast.expr]) -> None:
-        self._returned = self._machine.heap.bundle([self._reference(element) for element in elements])
+        self._returned = self._machine.heap.sequence([self._reference(element) for element in elements])
         self._machine.heap.hold(self._returned)
 
 
-def _taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:
-    """Of every name, the numbers by which the function takes items of it."""
+def _items_taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:
+    """Return, by name, the numbers by which the function takes items of it."""
     found: dict[str, set[int]] = {}
     for node in ast.walk(function):
         match node:

@@ -1,4 +1,8 @@
-"""What the functions and methods do that deal with devices, streams and events."""
+"""What functions, methods and operators do that deal with devices, streams and events.
+
+`FUNCTIONS` lists the functions, `stream_method` the methods, and `stream_operator` those of `torch.ops.streams`. Read in torch
+2.14.1 and 2.15.0: `_inductor/codegen/cuda/device_op_overrides.py`, `_dynamo/variables/streams.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +10,44 @@ from collections.abc import Callable
 
 from graphstreams.verification.trace import CALLER, COLLECTIVES
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
-from graphstreams.verification.wrapper.abstract_values import CONTEXT, NOTHING, Call, Event, RawStream, Stream, Value
+from graphstreams.verification.wrapper.abstract_values import (
+    CONTEXT,
+    NOTHING,
+    Call,
+    EventValue,
+    RawStreamValue,
+    StreamValue,
+    Value,
+)
+
+CallHandler = Callable[[AbstractMachine, Call], Value]
 
 
-def _device_guard(machine: AbstractMachine, call: Call) -> Value:
-    _one_device(machine, call)
-    return CONTEXT
+def _on_device(result: Callable[[AbstractMachine], Value]) -> CallHandler:
+    """Return a function whose only argument is a device's number."""
+
+    def function(machine: AbstractMachine, call: Call) -> Value:
+        if len(call.values) != 1:
+            raise machine.unsupported(f"{call.path} with these arguments")
+        machine.use_device(call.constant(0))
+        return result(machine)
+
+    return function
 
 
-def _set_device(machine: AbstractMachine, call: Call) -> Value:
-    _one_device(machine, call)
-    return NOTHING
+def _without_arguments(result: Callable[[AbstractMachine], Value]) -> CallHandler:
+    """Return a function without arguments."""
 
+    def function(machine: AbstractMachine, call: Call) -> Value:
+        if call.values:
+            raise machine.unsupported(f"{call.path} with arguments")
+        return result(machine)
 
-def _one_device(machine: AbstractMachine, call: Call) -> None:
-    if len(call.values) != 1:
-        raise machine.unsupported(f"{call.path} with these arguments")
-    machine.use_device(call.constant(0))
-
-
-def _raw_stream(machine: AbstractMachine, call: Call) -> Value:
-    """The handle of the current stream."""
-    _one_device(machine, call)
-    return RawStream(machine.stream)
-
-
-def _current_stream(machine: AbstractMachine, call: Call) -> Value:
-    """The current stream as an object."""
-    _no_arguments(machine, call)
-    return Stream(machine.stream)
-
-
-def _no_arguments(machine: AbstractMachine, call: Call) -> None:
-    if call.values:
-        raise machine.unsupported(f"{call.path} with arguments")
+    return function
 
 
 def _acquire(machine: AbstractMachine, call: Call) -> Value:
-    """`graphstreams.runtime.streams.acquire_for_call`: the caller's stream, aux streams 1..n, then events 0..m-1."""
+    """Return what `graphstreams.runtime.streams.acquire_for_call` gives: the caller's stream, aux streams, then events."""
     machine.use_device(call.constant(0))
     streams, events, priority = call.constant(1), call.constant(2), call.constant(3)
     numbers = isinstance(streams, int) and isinstance(events, int) and isinstance(priority, int | None)
@@ -52,43 +56,35 @@ def _acquire(machine: AbstractMachine, call: Call) -> Value:
     if not (0 <= streams < COLLECTIVES and 0 <= events <= 1_000_000):  # type: ignore[operator]
         raise machine.unsupported("more streams or events than a wrapper can use")
     machine.acquire(streams)  # type: ignore[arg-type]
-    items: list[Value] = [Stream(number) for number in (CALLER, *range(1, streams + 1))]  # type: ignore[operator]
-    return machine.heap.bundle([*items, *(Event(f"event{n}") for n in range(events))])  # type: ignore[call-overload]
+    items: list[Value] = [StreamValue(number) for number in (CALLER, *range(1, streams + 1))]  # type: ignore[operator]
+    return machine.heap.sequence([*items, *(EventValue(f"event{n}") for n in range(events))])  # type: ignore[call-overload]
 
 
 def _indexed_stream(machine: AbstractMachine, call: Call) -> Value:
-    """A stream by its index among Dynamo's user objects."""
+    """Return a stream by its index among Dynamo's user objects."""
     if len(call.values) != 1:
         raise machine.unsupported(f"{call.path} with these arguments")
     return machine.indexed_stream(call.constant(0))
 
 
-def _new_event(machine: AbstractMachine, call: Call) -> Value:
-    """An event that the wrapper makes for itself."""
-    _no_arguments(machine, call)
-    return machine.private_event()
-
-
-def _synchronize(machine: AbstractMachine, call: Call) -> Value:
-    """The host waits for all streams."""
-    _no_arguments(machine, call)
+def _synchronize(machine: AbstractMachine) -> Value:
     machine.synchronize()
     return NOTHING
 
 
-def stream_method(machine: AbstractMachine, of: Stream | Event, call: Call) -> Value:
-    """`event.record(stream)`, `event.wait(stream)`; of an event that the wrapper made, `record()` and `synchronize()`."""
-    kind = type(of).__name__.lower()
+def stream_method(machine: AbstractMachine, of: StreamValue | EventValue, call: Call) -> Value:
+    """Call a method: `event.record(stream)`, `event.wait(stream)`, or `record()` and `synchronize()` of an event it made."""
+    kind = type(of).__name__.removesuffix("Value").lower()
     if call.keywords:
         raise machine.unsupported(f"the method {call.path} of a {kind} with keywords")
     match of, call.path, call.arguments:
-        case Event(name), "record", (Stream(number),):
+        case EventValue(name), "record", (StreamValue(number),):
             machine.record(name, number)
-        case Event(name), "wait", (Stream(number),):
+        case EventValue(name), "wait", (StreamValue(number),):
             machine.wait(name, number)
-        case Event(name), "record", ():
+        case EventValue(name), "record", ():
             machine.record(name, machine.stream)
-        case Event(name), "synchronize", ():
+        case EventValue(name), "synchronize", ():
             machine.synchronize(name)
         case _:
             raise machine.unsupported(f"the method {call.path} of a {kind} with these arguments")
@@ -96,7 +92,7 @@ def stream_method(machine: AbstractMachine, of: Stream | Event, call: Call) -> V
 
 
 def stream_operator(machine: AbstractMachine, call: Call) -> Value:
-    """`torch.ops.streams`: streams and events by their index among Dynamo's user objects."""
+    """Call an operator of `torch.ops.streams`, which names streams and events by their index among Dynamo's user objects."""
     name = call.path.removeprefix("torch.ops.streams.").removesuffix(".default")
     first, second = call.constant(0), call.constant(1)
     if call.keywords or not isinstance(first, int | None):
@@ -118,13 +114,13 @@ def stream_operator(machine: AbstractMachine, call: Call) -> Value:
     return NOTHING
 
 
-FUNCTIONS: dict[str, Callable[[AbstractMachine, Call], Value]] = {
-    "torch.cuda._DeviceGuard": _device_guard,
-    "torch.cuda.set_device": _set_device,
-    "torch._C._cuda_getCurrentRawStream": _raw_stream,
-    "torch.cuda.current_stream": _current_stream,
+FUNCTIONS: dict[str, CallHandler] = {
+    "torch.cuda._DeviceGuard": _on_device(lambda machine: CONTEXT),
+    "torch.cuda.set_device": _on_device(lambda machine: NOTHING),
+    "torch._C._cuda_getCurrentRawStream": _on_device(lambda machine: RawStreamValue(machine.stream)),
+    "torch.cuda.current_stream": _without_arguments(lambda machine: StreamValue(machine.stream)),
     "graphstreams.runtime.streams.acquire_for_call": _acquire,
     "torch._dynamo.variables.streams._get_stream_by_index": _indexed_stream,
-    "torch.Event": _new_event,
-    "torch.cuda.synchronize": _synchronize,
+    "torch.Event": _without_arguments(AbstractMachine.private_event),
+    "torch.cuda.synchronize": _without_arguments(_synchronize),
 }

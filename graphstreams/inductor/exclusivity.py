@@ -1,27 +1,29 @@
-"""What a user's Triton kernel in a graph touches, and whether that is known.
+"""Tell which launches have to keep their place against every other launch, because what they touch is not known.
 
-torch decides which arguments such a kernel writes from its Triton IR (`identify_accessed_tensors`), where an address that was
-a number once does not show. So the kernel's source is read as well, in the words in which Inductor will write it into the
-wrapper.
-Read in torch 2.15.0: `_inductor/ir.py` (UserDefinedTritonKernel), `_inductor/codegen/wrapper.py`
+torch reads from the Triton IR of a user's kernel which arguments it writes (`identify_accessed_tensors`), but misses an address
+that is made from a number. So the kernel's source is read too, as Inductor will write it into the wrapper.
+Read in torch 2.15.0: `_inductor/ir.py` (FallbackKernel, UserDefinedTritonKernel), `_inductor/codegen/wrapper.py`
 (user_defined_triton_kernel_transitive_closure_source_code).
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
-from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
+import torch
 from torch._inductor import ir
 from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.inductor.scheduler_nodes import leaves, operator_of, user_kernel_name
 from graphstreams.verification.triton.pointer_analysis import kernel_accesses
 from graphstreams.verification.triton.source import read_source
 from graphstreams.verification.triton.values import Descriptor, KernelValue, Kind, Pointer, join
 
-# The wrapper writes more imports; kernels use no name of the others.
+_TRUSTED = {"aten", "prims", "inductor", "quantized", "_quantized", "higher_order"}
+# The wrapper has more imports, of which kernels use no name.
 _HEADER = """
 import triton
 import triton.language as tl
@@ -31,22 +33,49 @@ from torch._inductor.runtime.triton_helpers import libdevice, math as tl_math
 """
 
 
-def kernel_name(kernel: Any) -> str:
-    """Return the name of the function that a user wrote in Triton."""
-    function = kernel_side_table.get_kernel(kernel.kernel_idx)
-    return str(getattr(getattr(function, "fn", function), "__name__", "triton_kernel"))
+def exclusive_reason(nodes: Sequence[Any]) -> str:
+    """Return why what scheduler nodes launch keeps its place against every other launch; empty if it need not.
+
+    It has to if what else it touches is not known: for a collective, a custom operator, a random number generator.
+    """
+    return next(filter(None, (_exclusive_reason(leaf) for node in nodes for leaf in leaves(node))), "")
 
 
-def exclusive_reason(kernel: Any) -> str:
-    """Return why a user's Triton kernel keeps its place against every other kernel; empty if it need not."""
+def _exclusive_reason(leaf: Any) -> str:
+    if isinstance(leaf.node, ir.UserDefinedTritonKernel):
+        return _triton_reason(leaf.node)
+    operator = operator_of(leaf)
+    if operator is None:
+        return ""
+    if operator.namespace not in _TRUSTED:
+        return f"{operator} is not an operator of torch, and may touch more than its arguments"
+    return f"{operator} draws random numbers" if _draws_random_numbers(leaf, operator) else ""
+
+
+def _draws_random_numbers(leaf: Any, operator: torch._ops.OpOverload) -> bool:
+    """Return whether an operator draws random numbers: the tag alone would say so of attention without dropout too."""
+    if torch.Tag.nondeterministic_seeded not in operator.tags:
+        return False
+    names = [argument.name for argument in operator._schema.arguments]
+    origin = getattr(leaf.node, "fx_node", None)
+    if "dropout_p" not in names or origin is None or origin.target is not operator:
+        return True
+    place = names.index("dropout_p")
+    default = operator._schema.arguments[place].default_value
+    given = origin.args[place] if place < len(origin.args) else origin.kwargs.get("dropout_p", default)
+    return not (isinstance(given, int | float) and given == 0)
+
+
+def _triton_reason(kernel: Any) -> str:
+    """Return why a user's Triton kernel has to keep its place against every other kernel; empty if it need not."""
     function, configs, restored, zeroed = kernel.get_kernel_and_metadata()
-    name = kernel_name(kernel)
+    name = user_kernel_name(kernel)
     if not hasattr(function, "src"):
         return f"Triton kernel {name} has no source to read"
     if restored or zeroed or any(getattr(config, "pre_hook", None) for config in configs):
         return f"Triton kernel {name} is autotuned with a hook, restore_value or reset_to_zero, which writes its arguments"
     source = user_defined_triton_kernel_transitive_closure_source_code(function)
-    # Blocks that wait for each other hang beside a kernel that takes their SMs. It takes atomics, or assembly.
+    # Blocks that wait for each other hang if another kernel occupies their SMs. They need atomics or assembly to wait.
     waits = next((word for word in ("atomic", "inline_asm", "extern") if word in source), "")
     if waits:
         return f"blocks of Triton kernel {name} may wait for each other, for its source has {waits!r}"

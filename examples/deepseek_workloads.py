@@ -1,0 +1,51 @@
+"""The workloads of the benchmarks: DeepSeek V3.2's block before the attention and its whole layer, at decode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from deepseek_pre_attention import PreAttention, pre_attention_inputs
+from deepseek_v32 import Config, build, example_inputs
+
+DEVICE = "cuda"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A module and the inputs it is timed on: the block before the attention, or the whole layer."""
+
+    config: Config
+    whole: bool
+
+    @property
+    def title(self) -> str:
+        """Return the name that tables show."""
+        tokens = f"{self.config.tokens} token" + "s" * (self.config.tokens > 1)
+        slots = f", {self.config.context:,} slots" * (self.config.context != Config.context)
+        if self.whole:
+            return f"layer, TP {self.config.tp}, {tokens}{slots}"
+        return f"block before the attention, {self.config.heads} heads, {tokens}{slots}"
+
+    def make(self) -> tuple[torch.nn.Module, Callable[[int], Sequence[Any]]]:
+        """Return the module with random weights, and what makes fresh random inputs from a seed."""
+        layer = build(self.config, DEVICE)
+        inputs = example_inputs if self.whole else pre_attention_inputs
+        return layer if self.whole else PreAttention(layer), lambda seed: list(inputs(self.config, DEVICE, seed))
+
+
+WORKLOADS = {
+    "block-16-1": Workload(Config(heads=16, tokens=1), False),
+    "block-128-1": Workload(Config(heads=128, tokens=1), False),
+    "block-16-64": Workload(Config(heads=16, tokens=64), False),
+    "block-128-64": Workload(Config(heads=128, tokens=64), False),
+    "block-16-64-2048": Workload(Config(heads=16, tokens=64, context=2048), False),
+    "block-128-64-2048": Workload(Config(heads=128, tokens=64, context=2048), False),
+    "layer-tp8-1": Workload(Config(tp=8, tokens=1), True),
+    "layer-tp1-1": Workload(Config(tp=1, tokens=1), True),
+    "layer-tp8-16": Workload(Config(tp=8, tokens=16), True),
+    "layer-tp8-32": Workload(Config(tp=8, tokens=32), True),
+    "layer-tp8-64": Workload(Config(tp=8, tokens=64), True),
+}

@@ -1,0 +1,106 @@
+"""Benchmarks plans of one graph on the GPU, in turns with its kernels on one stream, and chooses the fastest."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+from graphstreams.autotuning.cuda_graph import CudaGraph
+from graphstreams.autotuning.measured_search import SCREENED, MeasuredCandidate, search_by_measuring
+from graphstreams.autotuning.replay import KernelReplayer
+from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, ROUNDS, means_within, medians_in_turns, repeats_within
+from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.plan import Plan
+from graphstreams.options import Options
+from graphstreams.planning.caller_stream import exchanged
+from graphstreams.planning.neighborhood import SearchSpace
+
+log = logging.getLogger("graphstreams")
+
+# Kernels in all the plans that one search measures, screened plans and top candidates apart: of large graphs it measures less.
+MEASURED_KERNELS = 20_000
+FEWEST_PLANS = 4
+# Kernels of a graph and plans to measure, up to which plans are screened: to capture several times as many takes time, and with
+# 64 plans screening found nothing more (docs/measurements.md).
+SCREENING_KERNELS, SCREENING_PLANS = 125, 32
+SEARCH_SECONDS = 4.0  # half to measure plans, a quarter each to measure the top candidates again and the generated code
+SCREENING_ROUNDS = 3
+TOP_CANDIDATES = 6  # plans that are measured again, for longer, before one is chosen
+PRIORITIZED = 4  # how many of these are measured with priorities too
+TIE_RATIO = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
+HIGH_PRIORITY = -2  # the CUDA priority that is tried for the aux streams
+
+
+class PlanBenchmark:
+    """The compiled kernels of one graph, to benchmark plans with. It holds their memory."""
+
+    def __init__(self, replayer: KernelReplayer, arguments: Sequence[Any], order: Sequence[int], options: Options) -> None:
+        """`arguments` are what the graph's code is called with, `order` has the kernels in serial order."""
+        self.replayer, self.arguments = replayer, arguments
+        self._order, self._options = order, options
+
+    def capture_serial(self) -> CudaGraph:
+        """Capture the kernels on one stream."""
+        return self.replayer.capture_serial(self._order)
+
+    @cached_property
+    def _serial(self) -> CudaGraph:
+        return self.capture_serial()
+
+    @cached_property
+    def _serial_us(self) -> float:
+        (once,) = medians_in_turns([self._serial], 1, 1)
+        return medians_in_turns([self._serial], 9, repeats_within(SEARCH_SECONDS / 8, once, 9 + DISCARDED, 20))[0]
+
+    def search(self, space: SearchSpace, first: Sequence[Plan] = ()) -> tuple[Plan, Measurement]:
+        """Return the fastest plan that a search measured, with its measurement. The search measures the plans of `first` too.
+
+        It ends after about SEARCH_SECONDS; of a graph that takes long it measures fewer plans.
+        """
+        kernels, _ = len(space.us), self._serial_us  # measured first, because it does not count as time of the search
+        ends = time.monotonic() + SEARCH_SECONDS / 2
+        count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, kernels)))
+        screen = self._screen if kernels <= SCREENING_KERNELS and count <= SCREENING_PLANS else None
+        found = search_by_measuring(space, self._measure, count, 0, first, lambda: time.monotonic() > ends, screen)
+        plan, measurement = self.fastest(self._top_candidates(space, found))
+        plans = tuple((round(each.plan.streamed_us, 2), round(each.measured_us, 2)) for each in found)
+        return plan, replace(measurement, tried=len(found), plans=plans)
+
+    def fastest(self, plans: Sequence[Plan]) -> tuple[Plan, Measurement]:
+        """Return the fastest of a few plans, over several captures, with its measurement. Of equals the simplest is taken."""
+        seconds, serial_us = SEARCH_SECONDS / 4, self._serial_us
+        # If a replay takes long, there is time only for the first plans.
+        most = max(1, int(seconds * 1e6 / (serial_us * (LONG_ROUNDS + DISCARDED))) - 1)
+        captures: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_plan, plan) for plan in plans[:most]]
+        serial_us, *times = means_within(seconds, [self.capture_serial, *captures], serial_us)
+        ties = [i for i, us in enumerate(times) if us <= TIE_RATIO * min(times)]
+        best = min(ties, key=lambda i: (plans[i].synchronizations, -plans[i].priority, times[i]))
+        return plans[best], Measurement(serial_us, times[best], tried=len(plans))
+
+    def _screen(self, plans: Sequence[Plan]) -> int:
+        repeats = self._repeats(SCREENED * (SCREENING_ROUNDS + DISCARDED), 4)
+        times = medians_in_turns([self.replayer.capture_plan(plan) for plan in plans], SCREENING_ROUNDS, repeats)
+        return times.index(min(times))
+
+    def _measure(self, plan: Plan) -> float:
+        graphs = [self._serial, self.replayer.capture_plan(plan)]
+        before, after = medians_in_turns(graphs, ROUNDS, self._repeats(2 * (ROUNDS + DISCARDED), 8))
+        us = after * self._serial_us / before
+        log.debug("%s: a plan predicted at %.1f us took %.1f us", plan.name, plan.streamed_us, us)
+        return us
+
+    def _repeats(self, replays: int, most: int) -> int:
+        return repeats_within(SEARCH_SECONDS / 4 / max(1, self._options.search), self._serial_us, replays, most)
+
+    def _top_candidates(self, space: SearchSpace, found: Sequence[MeasuredCandidate]) -> list[Plan]:
+        """Return the fastest plans, and a few of them with a CUDA priority for the aux streams, or for the caller's kernels."""
+        plans = [each.plan for each in sorted(found, key=lambda each: each.measured_us)][:TOP_CANDIDATES]
+        if self._options.priority is not None:
+            return [replace(plan, priority=self._options.priority) for plan in plans]
+        several = [plan for plan in plans[:PRIORITIZED] if plan.streams > 1]
+        others = [other for plan in several for other in exchanged(space, plan)]
+        return [*plans, *(replace(plan, priority=HIGH_PRIORITY) for plan in (*several, *others))]

@@ -1,0 +1,57 @@
+"""Checks that the kernels of a graph can be run thousands of times: that this changes nothing outside, and fits in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import networkx as nx
+import torch
+
+from graphstreams.autotuning.synthetic_inputs import concrete
+from graphstreams.errors import Unmeasurable
+from graphstreams.ir.kernels import EdgeKind
+from graphstreams.ir.reading import Reading
+
+MEMORY_SHARE = 0.25  # share of the device's free memory that buffers held for measuring may take
+
+
+def check_repeatable(reading: Reading) -> None:
+    """Raise Unmeasurable unless the kernels always do the same, however often they are run."""
+    if torch.cuda.is_current_stream_capturing():
+        raise Unmeasurable("a CUDA graph is being captured")
+    for kernel in reading.kernels.kernels:
+        if kernel.exclusive:
+            raise Unmeasurable(f"what {kernel.name!r} does when it is repeated is not known")
+    accumulating = _accumulating_inputs(reading)
+    for kernel in reading.kernels.kernels:
+        if any(access.storage in accumulating for access in kernel.writes):
+            # It might count an index up until that lies behind the end of a tensor.
+            raise Unmeasurable(f"{kernel.name!r} updates an input of the graph from its own value")
+
+
+def _accumulating_inputs(reading: Reading) -> set[str]:
+    """Return the inputs whose new value depends on their own, after any number of repetitions: cycles of the data flow."""
+    inputs = {storage for node, storage in reading.storages.items() if node.op == "placeholder"}
+    flow = nx.DiGraph((edge.before, edge.after) for edge in reading.kernels.edges if edge.kind is EdgeKind.RAW)
+    for kernel in reading.kernels.kernels:
+        flow.add_edges_from((access.storage, kernel.id) for access in kernel.reads if access.bytes != 0)
+        flow.add_edges_from((kernel.id, access.storage) for access in kernel.writes if access.storage in inputs)
+    return inputs & {node for part in nx.strongly_connected_components(flow) if len(part) > 1 for node in part}
+
+
+def check_memory(reading: Reading, other_sizes: Mapping[str, int]) -> None:
+    """Raise Unmeasurable unless all that the kernels write, and copies of changed inputs, fits in memory at once."""
+    sizes = {**reading.kernels.sizes, **other_sizes}
+    largest: dict[str, float] = {}
+    for kernel in reading.kernels.kernels:
+        for access in kernel.writes:
+            # By symbol, because a name would stand for another symbol, one without assumptions.
+            size = float(access.bytes.subs({symbol: sizes[str(symbol)] for symbol in access.bytes.free_symbols}))
+            largest[access.storage] = max(size, largest.get(access.storage, 0.0))
+    for node, storage in reading.storages.items():
+        value = node.meta.get("val")
+        if node.op == "placeholder" and storage in largest and isinstance(value, torch.Tensor):
+            largest[storage] = float(concrete(value.untyped_storage().nbytes(), other_sizes))
+    needed, free = sum(largest.values()), torch.cuda.mem_get_info()[0]
+    if needed > MEMORY_SHARE * free:
+        raise Unmeasurable(f"its buffers take {needed / 2**20:.0f} MiB, more than {MEMORY_SHARE:.0%} of the free memory")

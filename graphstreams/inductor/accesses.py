@@ -1,0 +1,104 @@
+"""Tell which storages scheduler nodes read and write, and how many bytes of each.
+
+All functions are called inside `V.set_graph_handler` of the graph that the nodes belong to.
+Read in torch 2.15.0: `_inductor/dependencies.py`, `_inductor/scheduler.py`, `_inductor/choices.py`,
+`_inductor/codegen/common.py` (KernelArgs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch._inductor import config
+from torch._inductor.dependencies import MemoryDep, StarDep, WeakDep
+from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
+from torch._inductor.utils import get_dtype_size
+from torch._inductor.virtualized import V
+
+from graphstreams.inductor.lowering import Lowered
+from graphstreams.inductor.scheduler_nodes import leaves
+from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.ir.kernels import Access
+
+
+def data_reads(node: Any) -> list[Any]:
+    """Return the dependencies of a scheduler node on data, without those that only keep an order."""
+    return [dep for dep in node.read_writes.reads if not isinstance(dep, WeakDep)]
+
+
+def semaphores(node: Any) -> tuple[str, ...]:
+    """Return the storages by which the blocks of a launch may wait for each other; empty if they never wait.
+
+    Inductor's scheduler does not know them. All cooperative reductions of a graph take the same one, at code generation, and
+    count in it the blocks that have arrived (`KernelArgs.semaphores`). Two at a time would count each other's blocks.
+    """
+    if isinstance(node, ExternKernelSchedulerNode | NopKernelSchedulerNode):
+        return ()
+    if not any(_may_cooperate(*leaf.group) for leaf in leaves(node) if leaf.is_reduction()):
+        return ()
+    device = node.get_device()
+    return (f"semaphores_{device.type}_{device.index}",)
+
+
+def _may_cooperate(device: torch.device, sizes: Sequence[sympy.Expr]) -> bool:
+    # With the setting on, any reduction may: a guard that comes later may tell how long one of dynamic size is.
+    return config.triton.cooperative_reductions or V.choices.should_use_cooperative_reduction(device, *sizes)
+
+
+def accesses(nodes: Sequence[Any], storages: AliasSets) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+    """Return the storages that scheduler nodes together read and write. What they make themselves does not count as read."""
+    made = {buffer for node in nodes for buffer in node.get_buffer_names()}
+    mutated = {storages.storage(name) for node in nodes for output in node.get_outputs() for name in output.get_mutations()}
+    reads: list[tuple[str, sympy.Expr]] = []
+    writes: list[tuple[str, sympy.Expr]] = []
+    for node in nodes:
+        for dep in data_reads(node):
+            if dep.name not in made:
+                storage = storages.storage(dep.name)
+                # To keep an order only, Inductor lets a mutation read the whole buffer of which it changes a part.
+                only_order = isinstance(dep, StarDep) and storage in mutated
+                reads.append((storage, sympy.S.Zero if only_order else bytes_touched(dep)))
+        writes += [(storages.storage(dep.name), bytes_touched(dep)) for dep in node.read_writes.writes]
+        writes += [(storages.storage(output.get_name()), sympy.S.Zero) for output in node.get_outputs()]
+        writes += [(storage, sympy.S.Zero) for storage in semaphores(node)]
+    return _by_storage(reads), _by_storage(writes)
+
+
+def _by_storage(found: Iterable[tuple[str, sympy.Expr]]) -> tuple[Access, ...]:
+    most: dict[str, sympy.Expr] = {}
+    for storage, size in found:
+        # Two accesses of one storage by one kernel mostly touch the same bytes.
+        most[storage] = max(most.get(storage, sympy.S.Zero), size, key=hint)
+    return tuple(Access(storage, size) for storage, size in sorted(most.items()))
+
+
+def bytes_touched(dep: Any) -> sympy.Expr:
+    """Return how many bytes of its buffer a dependency stands for, in the graph's dynamic sizes."""
+    try:
+        whole = sympy.sympify(V.graph.get_numel(dep.name))
+        item = get_dtype_size(V.graph.get_dtype(dep.name))
+    except (NotImplementedError, KeyError, AttributeError):
+        return sympy.S.Zero  # an output without a layout, such as a mutation's
+    touched = whole
+    if isinstance(dep, MemoryDep):
+        touched = sympy.prod(dep.size) if dep.is_indirect() else sympy.sympify(dep.get_numel())
+    return (touched if hint(touched) < hint(whole) else whole) * item
+
+
+def hint(expression: sympy.Expr) -> float:
+    """Return the value of an expression at the example sizes; a size without an example counts as 8192."""
+    return float(V.graph.sizevars.optimization_hint(expression, fallback=8192))
+
+
+def size_hints(lowered: Lowered) -> dict[str, int]:
+    """Return the example value of each dynamic size of the graph."""
+    symbols = {s for value in lowered.graph.graph_inputs.values() for s in _symbols(value)}
+    return {str(s): int(hint(s)) for s in sorted(symbols, key=str)}
+
+
+def _symbols(value: Any) -> set[sympy.Symbol]:
+    sizes = [value] if isinstance(value, sympy.Expr) else value.get_size() if hasattr(value, "get_size") else []
+    return {s for size in sizes if isinstance(size, sympy.Expr) for s in size.free_symbols}

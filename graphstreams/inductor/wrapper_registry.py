@@ -1,0 +1,61 @@
+"""Choose the wrapper class of each graph that Inductor compiles for CUDA, through its registry of device backends.
+
+A rewritten graph gets `StreamWrapperCodegen`. A graph that a StreamPass has seen gets `SerialWrapperCodegen`. Every other
+graph gets the class that is registered without this package.
+Read in torch 2.15.0: `_inductor/codegen/common.py`, `_inductor/codegen/wrapper.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch._inductor import config
+from torch._inductor.codegen import common, wrapper
+from torch._inductor.virtualized import V
+
+from graphstreams.inductor.wrapper_codegen import SerialWrapperCodegen, StreamWrapperCodegen
+
+REWRITTEN = "graphstreams"  # key in the meta of a rewritten GraphModule; its value is a RewriteInfo
+SEEN = "graphstreams_seen"  # key in the meta of a GraphModule that a StreamPass has seen; its value is an AddBody
+
+
+def register() -> None:
+    """Put our wrapper classes in front of the one registered for CUDA. Does nothing the second time."""
+    common.init_backend_registration()
+    registered = common.device_codegens["cuda"]
+    if not isinstance(registered.wrapper_codegen, _Selector):
+        registered.wrapper_codegen = _Selector(registered.wrapper_codegen)  # type: ignore[assignment]
+
+
+class _Selector:
+    """The registry's entry for CUDA: our wrapper classes for the graphs that have our keys, else the class `before`."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.before, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.before(*args, **kwargs)
+
+    def create(self, is_subgraph: bool, *args: Any, **kwargs: Any) -> Any:
+        """Return the wrapper of the graph that is being lowered. Raises RuntimeError if a rewritten graph can't have one."""
+        meta: dict[str, Any] = V.graph.module.meta  # type: ignore[assignment]
+        if is_subgraph or not (REWRITTEN in meta or SEEN in meta):
+            return self.before.create(is_subgraph, *args, **kwargs)
+        if reason := foreign_generator():
+            if REWRITTEN in meta:
+                raise RuntimeError(f"a graph was put on streams whose code cannot be generated: {reason}")
+            return self.before.create(is_subgraph, *args, **kwargs)
+        return StreamWrapperCodegen(meta[REWRITTEN]) if REWRITTEN in meta else SerialWrapperCodegen(meta[SEEN])
+
+
+def foreign_generator() -> str:
+    """Return why another class than ours would generate the code of a rewritten graph; empty if ours would."""
+    if config.cpp_wrapper or getattr(config, "fx_wrapper", False) or V.aot_compilation:
+        return "only Python wrappers know streams, and C++, FX or ahead-of-time code is asked for"
+    common.init_backend_registration()
+    registered: Any = common.device_codegens["cuda"].wrapper_codegen
+    before = registered.before if isinstance(registered, _Selector) else registered
+    return "" if before is wrapper.PythonWrapperCodegen else f"{before!r} generates the code for CUDA"

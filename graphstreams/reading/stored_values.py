@@ -1,0 +1,73 @@
+"""Find where the value of each FX node is stored once its graph is lowered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from graphstreams.errors import Unsupported
+from graphstreams.inductor.accesses import data_reads
+from graphstreams.inductor.lowering import Lowered, storage_name
+from graphstreams.inductor.scheduler_nodes import origins
+from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.reading.eligibility import mutates
+
+
+@dataclass(frozen=True)
+class StoredValues:
+    """The buffers of FX values, and the scheduler nodes, by position, that make, change and read them."""
+
+    owner: dict[str, int]  # buffer -> the scheduler node that makes it
+    buffer: dict[fx.Node, str]  # node -> the buffer that holds its value, also if the value is a view of it
+    root: dict[str, fx.Node]  # buffer -> the first node whose value it holds
+    mutators: dict[fx.Node, list[int]]  # mutating node -> the scheduler nodes that carry it out
+    reads: list[frozenset[str]]  # of each scheduler node, the buffers that it reads
+
+
+def stored_values(lowered: Lowered) -> StoredValues:
+    """Return where the values of a lowered graph are stored. Raises Unsupported if no kernel carries out a mutation."""
+    owner = {buffer: position for position, node in enumerate(lowered.nodes) for buffer in node.get_buffer_names()}
+    buffer: dict[fx.Node, str] = {}
+    root: dict[str, fx.Node] = {}
+    for node, value in lowered.values.items():
+        stored = None if isinstance(value, list | tuple) else storage_name(value)
+        if stored is not None:
+            buffer[node] = stored
+            root.setdefault(stored, node)
+    # Values have a mutated buffer's first name, while the scheduler gives it another for each mutation.
+    first_name = lowered.graph.scheduler.mutation_real_name
+    reads = [frozenset(first_name.get(dep.name, dep.name) for dep in data_reads(node)) for node in lowered.nodes]
+    return StoredValues(owner, buffer, root, _mutators(lowered), reads)
+
+
+def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:
+    found: dict[fx.Node, list[int]] = {n: [] for n in lowered.values if mutates(n)}
+    for position, node in enumerate(lowered.nodes):
+        for origin in origins(node):
+            if origin in found:
+                found[origin].append(position)
+    for node in [n for n, positions in found.items() if not positions]:
+        if not _copies_itself(node, lowered):
+            raise Unsupported(f"no kernel carries out the mutation {node.name!r}")
+        del found[node]
+    return found
+
+
+def _copies_itself(node: fx.Node, lowered: Lowered) -> bool:
+    """Return whether the node copies a buffer onto itself, which is what remains of a mutation that was made in place."""
+    if node.target is not torch.ops.aten.copy_.default:
+        return False
+    target, source = (storage_name(lowered.values[n]) if isinstance(n, fx.Node) else None for n in node.args[:2])
+    return target is not None and target == source
+
+
+def storages_of(lowered: Lowered) -> AliasSets:
+    """Return which buffers of a lowered graph share memory."""
+    storages = AliasSets(lowered.graph.graph_inputs)
+    for node in lowered.nodes:
+        for output in node.get_outputs():
+            for other in (*output.get_aliases(), *output.get_mutations()):
+                storages.merge(other, output.get_name())
+    return storages

@@ -1,0 +1,39 @@
+"""Compare pieces of Python's syntax, name them in messages, and find what a dotted name stands for."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+
+
+def is_literal(node: ast.expr) -> bool:
+    """Return whether an expression is a constant or a tuple of constants."""
+    return all(isinstance(part, ast.Constant | ast.Tuple | ast.Load) for part in ast.walk(node))
+
+
+def same(node: ast.AST, other: ast.AST) -> bool:
+    """Return whether two pieces of source say the same. An expression is the same as the statement of it."""
+    one, two = (n.value if isinstance(n, ast.Expr) else n for n in (node, other))
+    return ast.dump(one) == ast.dump(two)
+
+
+def dotted(node: ast.AST) -> str:
+    """Return `a.b.c` as text, or an empty text for any other expression."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def full_path(node: ast.AST, path_of: Callable[[str], str]) -> str:
+    """Return the full path of a dotted name whose first part stands for `path_of(part)`; empty if that is empty."""
+    root, _, rest = dotted(node).partition(".")
+    found = path_of(root)
+    return f"{found}.{rest}" if found and rest else found
+
+
+def shortened(node: ast.AST, limit: int = 120) -> str:
+    """Return the source of a node for a message: one line of at most `limit` characters."""
+    text = " ".join(ast.unparse(node).split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
