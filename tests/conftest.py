@@ -1,19 +1,16 @@
-"""Puts `sample_modules` where tests can import it, keeps torch's trace records out of pytest's log, skips what needs a GPU.
+"""Keep torch's trace records out of pytest's log, and skip what needs a GPU where there is none.
 
 Costs are those of the package, whatever calibration the user of this machine has.
 """
 
 import logging
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 from graphstreams.costs import calibration
 
-sys.path.insert(0, str(Path(__file__).parent))
 logging.getLogger("torch.__trace").propagate = False
 
 

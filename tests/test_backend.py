@@ -1,4 +1,4 @@
-"""The backend and the pass under torch.compile. On the CPU they change nothing and say why; offline a GPU is described."""
+"""Check the backend and the pass under torch.compile: the CPU's graphs stay as they are, and offline a GPU is described."""
 
 import json
 import logging
@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 import graphstreams.rewriting.regions as regions
 from graphstreams import GraphstreamsError, Options, StreamPass
 from graphstreams.backend import _with_verdict
-from graphstreams.inductor import conformance, wrapper_codegen
+from graphstreams.inductor import conformance, wrapper_lines
 from graphstreams.pipeline.explain import capture
 from graphstreams.reports.report import Report
+from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 
 @pytest.fixture(autouse=True)
@@ -174,11 +174,11 @@ def raising(*_args, **_kwargs):
     ("function", "stage"),
     [
         ("pipeline.run.read", "read"),
-        ("pipeline.select_plan.Roofline", "price"),
+        ("pipeline.select_plan.cost_model", "price"),
         ("planning.modelled_plan.search_on_simulator", "plan"),
         ("pipeline.select_plan.check_plan", "plan"),
         ("pipeline.run.rewrite", "rewrite"),
-        ("pipeline.run.find_races", "verify"),
+        ("pipeline.streamed_body.find_races", "verify"),
     ],
 )
 def test_a_stage_that_fails_is_named_and_leaves_the_graph_serial(monkeypatch, function, stage):
@@ -202,8 +202,8 @@ def test_a_wait_that_is_lost_is_refused(monkeypatch):
         text = emit(node)
         return "" if text and ".wait(" in text else text
 
-    emit = wrapper_codegen._emit
-    monkeypatch.setattr(wrapper_codegen, "_emit", lost)
+    emit = wrapper_lines.stream_operation_line
+    monkeypatch.setattr(wrapper_lines, "stream_operation_line", lost)
     report = offline().report
     assert (report.verdict, report.stage) == ("refused", "verify")
 

@@ -1,4 +1,4 @@
-"""One line of text from an error or a value."""
+"""Check that an error or a value becomes one line of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options: names, ranges, environment variables, and which of them wins."""
+"""Check options: names, ranges, environment variables, and which of them wins."""
 
 import dataclasses
 from pathlib import Path

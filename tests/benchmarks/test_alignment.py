@@ -1,20 +1,17 @@
-"""The table of misaligned inputs: which cells there are, what a lost worker costs, and what the table says."""
+"""Check the table of misaligned inputs: its cells, what a lost worker costs, and what it says."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import alignment
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import alignment
-from alignment import WAYS, Asking, Cell, groups, table
+from alignment import WAYS, Cell, CellRunner, groups, table
 from misaligned import DTYPES, KINDS, Module, compute_dtype, others_of, subject_of
 from workers import Lost
 
@@ -45,7 +42,7 @@ class Answers:
 
 def statuses(answers: Answers, ways: tuple[str, ...], offsets: tuple[int, ...] = (0, 1, 3)) -> list[str]:
     cells = [replace(CELL, way=way, called_at=offset) for way in ways for offset in offsets]
-    return [cell.status for cell in Asking(answers.start).run(cells)]
+    return [cell.status for cell in CellRunner(answers.start).run(cells)]
 
 
 def test_serial_is_asked_once_for_all_ways_that_it_runs_in_too() -> None:
@@ -135,6 +132,6 @@ def test_what_fails_in_the_benchmark_itself_is_no_right_cell() -> None:
     def start() -> Any:
         raise OSError("no more processes")
 
-    found = Asking(start).all([CELL, replace(CELL, called_at=3)])
+    found = CellRunner(start).all([CELL, replace(CELL, called_at=3)])
     assert [(cell.status, cell.told) for cell in found] == [("not run", "OSError: no more processes")] * 2
     assert not any(cell.right for cell in found)

@@ -1,14 +1,10 @@
-"""A trace made by hand, and what is said of its two steps."""
+"""Check what is said of the two steps of a trace made by hand."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from decode_trace import busy, side_by_side, summarize
 
 

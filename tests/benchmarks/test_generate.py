@@ -1,4 +1,4 @@
-"""The clock, the comparison of texts and the table of `generate`, on a model that is made up."""
+"""Check the clock, the comparison of texts and the table of `generate`, on a synthetic model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import generate
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import generate
-from generate import SETTLED, Clock, compared, first_difference, prompt_of, reports_in
+from generate import SETTLED, Clock, compared, first_difference, prompt_of, short_reports
 from generate_report import OURS, PLAIN, failures, ratios, table
 
 
@@ -89,7 +87,7 @@ def test_texts_are_compared_by_mode() -> None:
 def test_reports_are_read_and_what_they_lack_is_none(tmp_path: Path) -> None:
     (tmp_path / "0_inference").mkdir()
     (tmp_path / "0_inference" / "report.json").write_text(json.dumps({"verdict": "clean"}))
-    (report,) = reports_in(tmp_path)
+    (report,) = short_reports(tmp_path)
     assert (report["verdict"], report["streams"]) == ("clean", None)
 
 
@@ -110,7 +108,7 @@ class Model:
         return torch.cat([prompt, torch.arange(given["max_new_tokens"])[None]], 1)
 
 
-def test_the_whole_course_with_a_model_that_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_course_with_a_synthetic_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transformers = SimpleNamespace(LogitsProcessorList=list)
     monkeypatch.setitem(sys.modules, "transformers", transformers)  # type: ignore[arg-type]
     monkeypatch.setattr(generate, "build", lambda *_: Model())

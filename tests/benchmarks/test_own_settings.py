@@ -1,23 +1,19 @@
-"""Who takes part when a setting is on, and what the table says; times and modules are made up."""
+"""Check who takes part if a setting is on, and what the table says. Times and modules are synthetic."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import own_settings
 import pytest
 import torch
+from own_settings import against_the_faster, failing, table, variants
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests" / "benchmark"), str(ROOT / "examples")]
-import own_settings
-from on_cpu import CpuContestant
-from own_settings import against_the_faster, failing, makers, table
-
-from graphstreams.benchmark import run
+from graphstreams.benchmark import timing
+from tests.support.benchmark_on_cpu import CpuVariant
 
 
 def result(*us: float | None) -> dict[str, Any]:
@@ -50,7 +46,7 @@ def test_the_table_has_all_four_times_and_what_failed() -> None:
 
 
 def test_sides_without_a_setting_come_first_and_settings_are_added_to_the_base() -> None:
-    found = makers(["memory_planning"], {"deterministic": True})
+    found = variants(["memory_planning"], {"deterministic": True})
     assert list(found) == ["serial", "graphstreams", "serial: memory_planning", "graphstreams: memory_planning"]
     assert found["graphstreams: memory_planning"] == ("graphstreams", {"deterministic": True, "memory_planning": True})
 
@@ -73,12 +69,12 @@ def test_the_whole_course_without_a_gpu(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(own_settings, "CompiledVariant", CpuContestant)
+    monkeypatch.setattr(own_settings, "CompiledVariant", CpuVariant)
     monkeypatch.setattr(own_settings, "environment", lambda: {"device": "?"})
     monkeypatch.setattr(own_settings, "release", lambda: None)
     monkeypatch.setattr(own_settings, "made", lambda _: (torch.nn.Linear(4, 4), lambda seed: [torch.full((2, 4), float(seed))]))
     for timed in ("times_in_turns", "host_times_in_turns"):
-        monkeypatch.setattr(run, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
+        monkeypatch.setattr(timing, timed, lambda functions, rounds, _: [[10.0 + i] * rounds for i, _ in enumerate(functions)])
     settings = ["--settings", "combo_kernels", "memory_planning"]
     assert own_settings.main([*settings, "--rounds", "5", "--out", str(tmp_path)]) == 1  # ours with combos has 13, streams 11
     found = json.loads((tmp_path / "own_settings.json").read_text())

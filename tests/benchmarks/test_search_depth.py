@@ -1,48 +1,44 @@
-"""What a search finds with more plans; the GPU's times are made up."""
+"""Check what a search finds with more plans. The GPU's times are synthetic."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import search_depth
 
 from graphstreams.autotuning.measured_search import SCREENED
-from graphstreams.autotuning.occupancy import Blocks
+from graphstreams.autotuning.occupancy import Occupancy
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import search_depth
-
 FIVE = KernelGraph("g", tuple(Kernel(i, f"k{i}", "gemm", launches=("mm",)) for i in range(5)), ())
 SERIAL = "serial"
 
 
-class FakePlayer:
+class FakeReplayer:
     """Kernel i takes i + 1 us."""
 
-    def serial(self, order: Sequence[int]) -> Any:
+    def capture_serial(self, order: Sequence[int]) -> Any:
         assert list(order) == [0, 1, 2, 3, 4]
         return SERIAL
 
-    def play(self, plan: Plan) -> Any:
+    def capture_plan(self, plan: Plan) -> Any:
         return plan
 
     def kernel_times(self, order: Sequence[int]) -> dict[int, float]:
         return {kernel: kernel + 1.0 for kernel in order}
 
-    def blocks(self, kernel: int) -> list[Blocks]:
-        return [Blocks(10, 132)]
+    def blocks(self, kernel: int) -> list[Occupancy]:
+        return [Occupancy(10, 132)]
 
 
-@pytest.mark.parametrize("brief", [False, True])
-def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(brief: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("screened", [False, True])
+def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(screened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the search a plan takes what the simulator says; timed again the serial graph takes 20 us and each plan 8 or more."""
     finals: list[list[Any]] = []
     compared: set[int] = set()
@@ -59,29 +55,29 @@ def test_the_best_plan_of_a_search_counts_as_it_is_timed_again(brief: bool, monk
     monkeypatch.setattr(search_depth, "device_at_hand", lambda: DEVICES["h200"])
     monkeypatch.setattr(search_depth, "medians_in_turns", medians)
     monkeypatch.setattr(search_depth, "means_over_captures", means)
-    playable: Any = SimpleNamespace(graph=FIVE, order=[0, 1, 2, 3, 4], player=FakePlayer())
-    searches = search_depth.Searches.of(playable, Options())
+    serial_graph: Any = SimpleNamespace(graph=FIVE, order=[0, 1, 2, 3, 4], replayer=FakeReplayer())
+    searches = search_depth.Searches.of(serial_graph, Options())
     assert searches.space.us == [1.0, 2.0, 3.0, 4.0, 5.0]
-    gain, seconds = searches.run(brief, 12, 0)
+    gain, seconds = searches.run(screened, 12, 0)
     assert (gain, seconds > 0) == (2.5, True)
     ((serial, *best),) = finals
-    assert serial == SERIAL and len(best) == search_depth.FINALISTS
+    assert serial == SERIAL and len(best) == search_depth.TOP_CANDIDATES
     times = [plan.streamed_us for plan in best]
     assert times == sorted(times) and times[0] < 7  # 15 us of kernels, the longest 5
-    assert (SCREENED in compared) == brief
+    assert (SCREENED in compared) == screened
 
 
 def test_a_line_has_mean_and_range_over_seeds_and_all_numbers_have_their_turn_for_each() -> None:
     asked: list[tuple[bool, int, int]] = []
 
-    def run(brief: bool, plans: int, seed: int) -> tuple[float, float]:
-        asked.append((brief, plans, seed))
-        return 1.0 + plans / 100 + seed / 10 + brief, plans * 0.02
+    def run(screened: bool, plans: int, seed: int) -> tuple[float, float]:
+        asked.append((screened, plans, seed))
+        return 1.0 + plans / 100 + seed / 10 + screened, plans * 0.02
 
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in search_depth.table(run, [10, 20], 3).splitlines()
     ]
-    assert asked == [(brief, plans, seed) for seed in range(3) for plans in (10, 20) for brief in (False, True)]
+    assert asked == [(screened, plans, seed) for seed in range(3) for plans in (10, 20) for screened in (False, True)]
     assert lines[2:] == [
         ["10", "no", "1.200x", "1.100x", "1.300x", "0.20"],
         ["10", "yes", "2.200x", "2.100x", "2.300x", "0.20"],

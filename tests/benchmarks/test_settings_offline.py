@@ -1,16 +1,11 @@
-"""The list of settings that are tried offline."""
+"""Check the list of settings that are tried offline."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-from sample_modules import TORCH_2_14
+from settings_offline import FILE, cases
 from torch._inductor import config
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.append(str(BENCHMARKS))
-from settings_offline import FILE, cases
+from tests.support.sample_modules import TORCH_2_14
 
 NEW_IN_2_15 = {"alignment_asserts_inputs", "benchmark_template_fusion", "use_rand4x", "var_std_reduction_dedup"}
 

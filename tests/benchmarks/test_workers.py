@@ -1,4 +1,4 @@
-"""Workers answer, fail, get lost and take too long; each case is a process that does just that."""
+"""Check workers that answer, fail, get lost and take too long; each is a process that does just that."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from workers import Lost, RestartedWorker, Worker, environment_of, one_line
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-from workers import Lost, Worker, environment_of, one_line
+from tests.support.paths import EXAMPLES
+from tests.support.processes import environment
 
-PROGRAM = f"""
-import os, sys, time
-sys.path.insert(0, {str(BENCHMARKS)!r})
+PROGRAM = """
+import os, time
 from workers import serve
 def handle(request):
     print("this is no answer")
@@ -25,14 +24,14 @@ def handle(request):
         os._exit(7)
     if request["do"] == "raise":
         raise ValueError(request["text"])
-    return {{"twice": 2 * request["number"]}}
+    return {"twice": 2 * request["number"]}
 serve(handle)
 """
 
 
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
-    made = Worker([sys.executable, "-c", PROGRAM], dict(os.environ), tmp_path / "log")
+    made = Worker([sys.executable, "-c", PROGRAM], environment(), tmp_path / "log")
     yield made
     made.close()
 
@@ -67,13 +66,27 @@ def test_an_answer_that_takes_too_long_is_not_waited_for(worker: Worker) -> None
         worker.ask({"do": "sleep"}, 0.2)
 
 
-def test_the_checkouts_package_and_examples_come_first_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_worker_is_followed_by_another(tmp_path: Path) -> None:
+    worker = RestartedWorker(
+        lambda: Worker([sys.executable, "-c", "print(input(), flush=True); input()"], dict(os.environ), tmp_path / "log")
+    )
+    assert not worker.alive
+    for _ in range(2):
+        assert worker.ask({"answer": 1}, 30) == {"answer": 1}
+        assert worker.alive
+        with pytest.raises(Lost, match="status 0"):
+            worker.ask({}, 30)
+        assert not worker.alive
+    worker.close()
+
+
+def test_a_checkouts_package_and_our_examples_come_first_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/other")
     found = environment_of(tmp_path, {"NAME": "value"})
-    assert found["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), str(tmp_path / "examples"), "/other"]
+    assert found["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), str(EXAMPLES), "/other"]
     assert found["NAME"] == "value"
     monkeypatch.delenv("PYTHONPATH")
-    assert environment_of(tmp_path)["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), str(tmp_path / "examples")]
+    assert environment_of(tmp_path)["PYTHONPATH"].split(os.pathsep) == [str(tmp_path), str(EXAMPLES)]
 
 
 def test_long_texts_become_a_line() -> None:

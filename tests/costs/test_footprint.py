@@ -1,4 +1,4 @@
-"""Footprints worked out by hand from blocks, bytes and times."""
+"""Check footprints that were worked out by hand from blocks, bytes and times."""
 
 import pytest
 import sympy

@@ -1,13 +1,13 @@
+"""Check which files are profiles, and what graph a profile describes."""
+
 import json
-from pathlib import Path
 
 import pytest
 
 from graphstreams.costs.profile import load_profile
 from graphstreams.errors import ProfileError
 from graphstreams.ir.kernels import EdgeKind
-
-DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
+from tests.support.paths import DSV32
 
 
 def profile(*kernels, **fields):

@@ -1,10 +1,10 @@
-"""Times worked out by hand from bytes, FLOPs and floors."""
+"""Check times that were worked out by hand from bytes, FLOPs and floors."""
 
 import pytest
 import sympy
 
 from graphstreams.costs.calibration import shipped
-from graphstreams.costs.roofline import Roofline, candidates, price, work_of
+from graphstreams.costs.roofline import Roofline, candidates, work_of
 from graphstreams.ir.devices import DEVICES, device_at_hand, device_by_name
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 
@@ -103,7 +103,7 @@ def test_a_size_without_a_value_is_named() -> None:
 
 def test_a_graph_is_priced_at_its_example_sizes() -> None:
     graph = KernelGraph("g", (kernel("pointwise", TOKENS * 2**20),), (), {"s0": 64})
-    assert price(graph, H200) == [Roofline(H200).us(graph.kernels[0], {"s0": 64})]
+    assert Roofline(H200).price(graph) == [Roofline(H200).us(graph.kernels[0], {"s0": 64})]
 
 
 @pytest.mark.parametrize("name", ["h200", "H200", "NVIDIA H200", "nvidia h200"])

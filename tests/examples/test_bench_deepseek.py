@@ -1,30 +1,27 @@
-"""The benchmark's rivals compute what the plain modules compute; its arguments, its tables and its course, without a GPU."""
+"""Check that the benchmark's variants compute what the plain modules do, and its arguments, tables and course. No GPU."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
-from graphstreams.autotuning.cuda_graph import clones, leaves
-from graphstreams.benchmark import run
-from graphstreams.benchmark.tables import report
-from graphstreams.command_line import bench as bench_command
-
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "benchmark")]
 import bench_deepseek as bench
 import deepseek_parts
 import deepseek_pre_attention
 import deepseek_v32
+import deepseek_workloads
+import pytest
+import torch
 from custom_op_streams import CustomOpStreams
 from hand_streams import PHASES, HandStreams
-from on_cpu import ENVIRONMENT, CpuContestant, CpuPlayer, take_the_place_of_a_gpu
+
+from graphstreams.autotuning.cuda_graph import clones, leaves
+from graphstreams.benchmark import results as benchmark_results
+from graphstreams.benchmark import timing
+from graphstreams.benchmark.report import report
+from tests.support.benchmark_on_cpu import ENVIRONMENT, CpuReplayer, CpuVariant, replace_gpu
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
 
@@ -67,16 +64,16 @@ def by_operators(module: torch.nn.Module, phases: frozenset[int]) -> torch.nn.Mo
 @pytest.mark.parametrize("make", [by_hand, by_operators])
 @pytest.mark.parametrize("phases", PHASES.values(), ids=PHASES)
 @pytest.mark.parametrize("whole", [True, False], ids=["layer", "block"])
-def test_a_rival_computes_what_the_module_does(whole: bool, phases: frozenset[int], make: Any, compiled: bool) -> None:
+def test_a_variant_computes_what_the_module_does(whole: bool, phases: frozenset[int], make: Any, compiled: bool) -> None:
     module, values = made(whole)
-    rival = make(module, phases)
-    function = torch.compile(rival, backend="aot_eager", fullgraph=True) if compiled else rival
+    variant = make(module, phases)
+    function = torch.compile(variant, backend="aot_eager", fullgraph=True) if compiled else variant
     taken = (lambda *own: function(*own)[0]) if make is by_hand else function
     for expected, found in zip(results(module, values), results(taken, values), strict=True):
         assert torch.equal(expected, found)
 
 
-def test_a_rival_by_hand_also_returns_what_both_streams_read() -> None:
+def test_a_variant_by_hand_also_returns_what_both_streams_read() -> None:
     module, values = made(False)
     outputs, q_c = by_hand(module, PHASES["both"])(*clones(values))
     assert len(outputs) == 4
@@ -84,7 +81,7 @@ def test_a_rival_by_hand_also_returns_what_both_streams_read() -> None:
 
 
 def test_operators_declare_the_caches_that_they_write() -> None:
-    ops = torch.ops.deepseek_rivals
+    ops = torch.ops.deepseek_operators
     written = {
         name: {a.name for a in getattr(ops, name).default._schema.arguments if a.alias_info and a.alias_info.is_write}
         for name in ("phase_1", "block_phase_2", "layer_phase_2")
@@ -95,13 +92,13 @@ def test_operators_declare_the_caches_that_they_write() -> None:
 @pytest.mark.parametrize("whole", [True, False], ids=["layer", "block"])
 def test_operators_return_the_shapes_and_strides_that_tracing_believes(whole: bool) -> None:
     module, values = made(whole, deepseek_v32.Config.tiny(tokens=5))
-    rival = by_operators(module, PHASES["both"])
-    first = torch.ops.deepseek_rivals.phase_1(values[0], rival.name)
-    taken = [first[0], first[1], first[2], first[3], *clones(values)[1:], rival.name]
-    second = rival.second(*taken)
+    variant = by_operators(module, PHASES["both"])
+    first = torch.ops.deepseek_operators.phase_1(values[0], variant.name)
+    taken = [first[0], first[1], first[2], first[3], *clones(values)[1:], variant.name]
+    second = variant.second(*taken)
     with torch._subclasses.fake_tensor.FakeTensorMode() as mode:
         fakes = [mode.from_tensor(value) if isinstance(value, torch.Tensor) else value for value in taken]
-        believed = [*torch.ops.deepseek_rivals.phase_1(mode.from_tensor(values[0]), rival.name), *rival.second(*fakes)]
+        believed = [*torch.ops.deepseek_operators.phase_1(mode.from_tensor(values[0]), variant.name), *variant.second(*fakes)]
     for real, fake in zip([*first, *second], believed, strict=True):
         assert (real.shape, real.stride(), real.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
@@ -161,7 +158,7 @@ def test_a_title_names_a_context_of_another_size() -> None:
     title = "block before the attention, 16 heads, 64 tokens, 2,048 slots"
     assert bench.WORKLOADS["block-16-64-2048"].title == title
     assert bench.WORKLOADS["block-128-64-2048"].config == deepseek_v32.Config(heads=128, tokens=64, context=2048)
-    whole = bench.Workload(deepseek_v32.Config(tp=8, topk=512, context=1024), True)
+    whole = deepseek_workloads.Workload(deepseek_v32.Config(tp=8, topk=512, context=1024), True)
     assert whole.title == "layer, TP 8, 1 token, 1,024 slots"
 
 
@@ -171,13 +168,13 @@ def test_the_blocks_stand_before_the_layers() -> None:
 
 
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> CpuPlayer:
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> CpuReplayer:
     """The benchmark with everything replaced that needs a GPU."""
-    monkeypatch.setattr(bench, "DEVICE", "cpu")
-    monkeypatch.setattr(bench_command, "environment", lambda: ENVIRONMENT)
-    tiny = {"block": bench.Workload(TINY, False), "layer": bench.Workload(TINY, True)}
+    monkeypatch.setattr(deepseek_workloads, "DEVICE", "cpu")
+    monkeypatch.setattr(benchmark_results, "environment", lambda: ENVIRONMENT)
+    tiny = {"block": deepseek_workloads.Workload(TINY, False), "layer": deepseek_workloads.Workload(TINY, True)}
     monkeypatch.setattr(bench, "WORKLOADS", tiny)
-    return take_the_place_of_a_gpu(monkeypatch)
+    return replace_gpu(monkeypatch)
 
 
 def arguments(tmp_path: Path, *given: str) -> Any:
@@ -187,7 +184,7 @@ def arguments(tmp_path: Path, *given: str) -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_goes_through_all_rivals_and_writes_what_it_found(on_cpu: CpuPlayer, tmp_path: Path) -> None:
+def test_a_run_goes_through_all_variants_and_writes_what_it_found(on_cpu: CpuReplayer, tmp_path: Path) -> None:
     bench.run(arguments(tmp_path))
     result = json.loads((tmp_path / "bench.json").read_text())
     assert list(result["passes"]) == ["deterministic", "default"]
@@ -217,7 +214,7 @@ OURS = ("graphstreams: roofline", "graphstreams: measured", "graphstreams: searc
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_default_setting_alone_takes_the_variants_that_are_given(on_cpu: CpuPlayer, tmp_path: Path) -> None:
+def test_the_default_setting_alone_takes_the_variants_that_are_given(on_cpu: CpuReplayer, tmp_path: Path) -> None:
     result = bench.run(arguments(tmp_path, "--settings", "default", "--hand", "both", "phase 2"))
     assert list(result["passes"]) == ["default"]
     for row in result["passes"]["default"]:
@@ -229,34 +226,34 @@ def test_the_default_setting_alone_takes_the_variants_that_are_given(on_cpu: Cpu
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("replays", ["0", "7"])
-def test_all_rivals_are_timed_on_the_first_inputs(
-    on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: str
+def test_all_variants_are_timed_on_the_first_inputs(
+    on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: str
 ) -> None:
     timed = []
 
     def times(functions: Sequence[Any], rounds: int, repeats: int) -> list[list[float]]:
-        rivals = [f.__self__ for f in functions if isinstance(getattr(f, "__self__", None), CpuContestant)]
-        timed.append([torch.equal(rival.inputs[0], hidden) for rival in rivals])
+        variants = [f.__self__ for f in functions if isinstance(getattr(f, "__self__", None), CpuVariant)]
+        timed.append([torch.equal(variant.inputs[0], hidden) for variant in variants])
         return [[10.0] * rounds for _ in functions]
 
-    hidden = bench.Workload(TINY, True).make()[1](0)[0]
-    monkeypatch.setattr(run, "times_in_turns", times)
-    monkeypatch.setattr(run, "host_times_in_turns", times)
+    hidden = deepseek_workloads.Workload(TINY, True).make()[1](0)[0]
+    monkeypatch.setattr(timing, "times_in_turns", times)
+    monkeypatch.setattr(timing, "host_times_in_turns", times)
     bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
     # Replays of three captures, direct launches, and their host times, of serial, three by hand, the operators, two of ours.
     assert timed == [[True] * 7] * (3 + 2)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_workload_that_fails_stops_no_other(on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = bench.Workload.make
+def test_a_workload_that_fails_stops_no_other(on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = deepseek_workloads.Workload.make
 
     def make(self: Any) -> Any:
         if not self.whole:
             raise torch.OutOfMemoryError("too large")
         return real(self)
 
-    monkeypatch.setattr(bench.Workload, "make", make)
+    monkeypatch.setattr(deepseek_workloads.Workload, "make", make)
     result = bench.run(arguments(tmp_path, "--settings", "deterministic"))
     first, second = result["passes"]["deterministic"]
     assert first["failed"] == "OutOfMemoryError: too large"
@@ -265,7 +262,7 @@ def test_a_workload_that_fails_stops_no_other(on_cpu: CpuPlayer, tmp_path: Path,
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_serial_compile_that_fails_fails_the_workload(
-    on_cpu: CpuPlayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(module: Any, **kwargs: Any) -> Any:
         raise RuntimeError("no compiler")
@@ -276,7 +273,7 @@ def test_a_serial_compile_that_fails_fails_the_workload(
     assert "no compiler" in report(result)
 
 
-def test_after_the_limit_nothing_is_started(on_cpu: CpuPlayer, tmp_path: Path) -> None:
+def test_after_the_limit_nothing_is_started(on_cpu: CpuReplayer, tmp_path: Path) -> None:
     result = bench.run(arguments(tmp_path, "--limit", "1e-9"))
     rows = [row for rows in result["passes"].values() for row in rows]
     assert len(rows) == 4

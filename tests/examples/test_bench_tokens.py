@@ -1,25 +1,22 @@
-"""The benchmark of a dynamic number of tokens: its arguments, its table and its course, without a GPU."""
+"""Check the benchmark of a dynamic number of tokens: its arguments, its table and its course. No GPU."""
 
 from __future__ import annotations
 
 import functools
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
-sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parents[1] / "benchmark")]
 import bench_tokens as bench
 import bench_tokens_report as tables
 import deepseek_v32
-from on_cpu import CpuContestant
+import pytest
+import torch
 
-from graphstreams.benchmark import run as benchmark_run
+from graphstreams.benchmark import timing
 from graphstreams.benchmark.results import largest_report
+from tests.support.benchmark_on_cpu import CpuVariant
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here everything is replaced that needs a GPU")
 
@@ -219,7 +216,7 @@ class Compiler:
 
 def timed_by(monkeypatch: pytest.MonkeyPatch, times: Callable[..., list[list[float]]]) -> None:
     """Captured or launched directly, `times` tells how long functions take in turns."""
-    for module in (bench, benchmark_run):
+    for module in (bench, timing):
         monkeypatch.setattr(module, "times_in_turns", times)
 
 
@@ -229,7 +226,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     made = Compiler()
     monkeypatch.setattr(bench, "DEVICE", "cpu")
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))
-    monkeypatch.setattr(bench, "CompiledVariant", CpuContestant)
+    monkeypatch.setattr(bench, "CompiledVariant", CpuVariant)
     monkeypatch.setattr(bench, "environment", lambda: dict.fromkeys(bench_environment(), "?"))
     timed_by(monkeypatch, lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
     monkeypatch.setattr(torch, "compile", made)
@@ -293,12 +290,12 @@ def test_graphs_that_are_compiled_again_are_told(compiler: Compiler, tmp_path: P
 def test_a_number_of_tokens_that_fails_stops_no_other(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def contestant(function: Callable[..., Any], values: Sequence[Any]) -> CpuContestant:
+    def variant(function: Callable[..., Any], values: Sequence[Any]) -> CpuVariant:
         if len(values[0]) == 5:
             raise torch.OutOfMemoryError("too large")
-        return CpuContestant(function, values)
+        return CpuVariant(function, values)
 
-    monkeypatch.setattr(bench, "CompiledVariant", contestant)
+    monkeypatch.setattr(bench, "CompiledVariant", variant)
     result = run(tmp_path, "--tokens", "4", "5", "6")
     assert [row.get("failed") for row in result["rows"]] == [None, "OutOfMemoryError: too large", None]
     assert "failed: OutOfMemoryError: too large" in (tmp_path / "tokens.md").read_text()

@@ -1,16 +1,13 @@
-"""The table of compile times, from results as processes give them. No GPU."""
+"""Check the table of compile times, from results as processes give them. No GPU."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
+import compile_time
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import compile_time
 
 
 def a_round(seconds: float, **stages: float) -> dict[str, dict[str, Any]]:

@@ -1,17 +1,12 @@
-"""The operators that stand for vLLM's are registered as vLLM registers its own: nothing of Python lies before their bodies."""
+"""Check that the operators that stand for vLLM's are registered as vLLM's: no Python lies in front of their bodies."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
+import custom_op_streams  # noqa: F401
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-import custom_op_streams  # noqa: F401
-
-NAMES = [f"deepseek_rivals::{name}" for name in ("phase_1", "block_phase_2", "layer_phase_2")]
+NAMES = [f"deepseek_operators::{name}" for name in ("phase_1", "block_phase_2", "layer_phase_2")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -25,6 +20,6 @@ def test_each_device_has_the_body_and_no_layer_of_python_stands_before_it(name: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_operator_can_be_traced(name: str) -> None:
-    operator = getattr(torch.ops.deepseek_rivals, name.partition("::")[2]).default
+    operator = getattr(torch.ops.deepseek_operators, name.partition("::")[2]).default
     assert torch._C._dispatch_has_kernel_for_dispatch_key(name, "Meta")
     assert torch.Tag.pt2_compliant_tag in operator.tags

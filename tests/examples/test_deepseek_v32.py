@@ -1,19 +1,11 @@
-"""The DeepSeek V3.2 example against a naive, un-absorbed float64 layer, and under torch.compile on the CPU."""
+"""Check the DeepSeek V3.2 example against a naive float64 layer, and under torch.compile on the CPU."""
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import deepseek_v32 as example
 import pytest
 import torch
 from torch import Tensor
-
-PATH = Path(__file__).parents[2] / "examples" / "deepseek_v32.py"
-spec = importlib.util.spec_from_file_location("deepseek_v32_example", PATH)
-example = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = example
-spec.loader.exec_module(example)
 
 Config = example.Config
 FLOAT32 = Config.tiny(dtype=torch.float32)

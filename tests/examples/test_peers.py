@@ -1,14 +1,14 @@
-"""The policies of other systems: worked out by hand on small graphs, and against brute force and networkx on random ones."""
+"""Check the policies of other systems by hand on small graphs, and by brute force and networkx on random ones."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import networkx as nx
+import peers
 import pytest
+from deepseek_pre_attention import pre_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,10 +17,6 @@ from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.ir.plan import FORK, JOIN
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.synchronization import check_plan, place_events
-
-sys.path[:0] = [str(Path(__file__).parents[2] / "examples"), str(Path(__file__).parents[1])]
-import peers
-from pre_attention import pre_attention
 
 DIAMOND = ((0, 1), (0, 2), (1, 3), (2, 3))
 

@@ -1,4 +1,4 @@
-"""The code that Inductor generates for every example, with the torch that runs: read, and free of races."""
+"""Check that the code that Inductor generates for every example is read and free of races, with the torch that runs."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import ast
 import importlib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_modules import streamed_text
 
+from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
-from graphstreams.pipeline.outcome import Outcome
-from graphstreams.verification.trace import CALLER, PREPARATIONS, Launch, Record, Trace, Wait
+from graphstreams.verification.trace import CALLER, PREPARATIONS, LaunchStep, RecordStep, Trace, WaitStep
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import read_bodies
+from tests.support.paths import EXAMPLES
+from tests.support.sample_modules import streamed_text
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(EXAMPLES.glob("*.py"))}
 
 
@@ -50,19 +49,11 @@ def test_every_file_has_a_model_or_is_about_that_of_another() -> None:
         assert models(example) or imported(example) or any(example in imported(other) for other in TREES), example
 
 
-@pytest.fixture
-def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Examples import each other by their names."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-
-
-@pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize(("example", "model"), MODELS)
 def test_both_bodies_of_an_example_are_read_and_free_of_races(example: str, model: str) -> None:
     check(*getattr(importlib.import_module(example), model)())
 
 
-@pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("changes", [{"tp": 8}, {"tokens": 64}, {"fp8": True}, {"fp8": True, "tp": 8, "tokens": 16}], ids=str)
 def test_both_bodies_of_the_measured_layers_are_too(changes: Mapping[str, Any]) -> None:
     v32 = importlib.import_module("deepseek_v32")
@@ -82,24 +73,24 @@ def check(module: Any, inputs: Any) -> None:
 
 
 def launches(trace: Trace) -> int:
-    return sum(isinstance(step, Launch) and step.name not in PREPARATIONS for step in trace.steps)
+    return sum(isinstance(step, LaunchStep) and step.name not in PREPARATIONS for step in trace.steps)
 
 
-def check_serial(outcome: Outcome, trace: Trace) -> None:
+def check_serial(outcome: GraphCompilation, trace: Trace) -> None:
     assert find_races(trace) == []
     assert {step.stream for step in trace.steps} == {CALLER}
     assert launches(trace) == outcome.report.kernels_serial > 0
 
 
-def check_streamed(outcome: Outcome, trace: Trace) -> None:
+def check_streamed(outcome: GraphCompilation, trace: Trace) -> None:
     report = outcome.report
     assert find_races(trace) == []
-    assert len({step.stream for step in trace.steps if isinstance(step, Launch)}) == report.plan.streams > 1
+    assert len({step.stream for step in trace.steps if isinstance(step, LaunchStep)}) == report.plan.streams > 1
     assert launches(trace) == report.kernels_streamed
-    assert sum(isinstance(step, Record) for step in trace.steps) == len(report.plan.events)
-    assert sum(isinstance(step, Wait) for step in trace.steps) == sum(len(event.waits) for event in report.plan.events)
-    operations = sum(isinstance(step, Record | Wait) for step in trace.steps)
-    assert report.plan.synchronisations == operations
+    assert sum(isinstance(step, RecordStep) for step in trace.steps) == len(report.plan.events)
+    assert sum(isinstance(step, WaitStep) for step in trace.steps) == sum(len(event.waits) for event in report.plan.events)
+    operations = sum(isinstance(step, RecordStep | WaitStep) for step in trace.steps)
+    assert report.plan.synchronizations == operations
     check_handles(streamed_text(report.wrapper))
 
 

@@ -1,6 +1,6 @@
-"""Streamed graphs under disturbance: spin kernels in front of random kernels, the allocator handing out poisoned blocks.
+"""Disturb streamed graphs: spin kernels in front of random kernels, and an allocator that hands out poisoned blocks.
 
-python tests/gpu/chaos.py --runs 10000 [--graphs 20] [--way direct]
+    PYTHONPATH=examples python -m tests.gpu.chaos --runs 10000 [--graphs 20] [--way direct]
 
 Half of the runs are of the V3.2 layer, half of random graphs on random plans. Streams run under capture, so by default each run
 is a replay, of a CUDA graph that is captured anew every few runs with other delays and with poison between its kernels. With
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,22 +20,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import deepseek_v32
 import torch
 from tabulate import tabulate
-
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "examples"), str(Path(__file__).parent)]
-
-from captured_graphs import streams_in_direct_calls
-from same_kernels import SAME_KERNELS
 
 from graphstreams.autotuning.cuda_graph import clones, copy_into, leaves, no_collection
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning import modelled_plan
-from tests.verification.random_graphs import plan_of, random_plan
-from tests.verification.random_modules import SIZE, RandomModule
+from tests.support.captured_graphs import streams_in_direct_calls
+from tests.support.random_graphs import plan_of, random_plan
+from tests.support.random_modules import SIZE, RandomModule
+from tests.support.same_kernels import SAME_KERNELS
 
 Inputs = Callable[[int], Sequence[Any]]  # seed -> fresh inputs on the GPU
 
@@ -219,8 +215,6 @@ class Row:
 
 def layer(tokens: int, tp: int) -> tuple[Any, Inputs]:
     """The V3.2 layer and a maker of its inputs."""
-    import deepseek_v32
-
     config = deepseek_v32.Config(tokens=tokens, tp=tp)
     return deepseek_v32.build(config, "cuda"), lambda seed: deepseek_v32.example_inputs(config, "cuda", seed)
 

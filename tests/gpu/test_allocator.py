@@ -1,16 +1,14 @@
-"""Settings of torch's allocator that change while a process runs, on a real GPU."""
+"""Check settings of torch's allocator that change while a process runs, on a real GPU."""
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.gpu
-
-ROOT = Path(__file__).parents[2]
-
 SCRIPT = """
 import logging
 import sys
@@ -18,7 +16,7 @@ import sys
 import torch
 
 import graphstreams
-from graphstreams.runtime.allocator import unsuited
+from graphstreams.runtime.allocator import unsupported_allocator
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 
@@ -39,7 +37,7 @@ with torch.device("cuda"):
 held = torch.empty(64 * 2**20, device="cuda")
 for text in {then!r}:
     torch._C._accelerator_setAllocatorSettings(text)
-print("told:", unsuited())
+print("told:", unsupported_allocator())
 with torch.no_grad():
     found = torch.compile(module, backend="graphstreams", options={{"min_gain": 0.0}})(x)
     print("right:", all(map(torch.allclose, found, module(x))))

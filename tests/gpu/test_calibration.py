@@ -1,4 +1,4 @@
-"""The calibration run on a real GPU: quick, and a fit that predicts what was timed."""
+"""Check that the calibration run on a real GPU is quick, and that its fit predicts what was timed."""
 
 import time
 from pathlib import Path
@@ -24,6 +24,5 @@ def test_a_run_is_quick_and_fits(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert found.device == torch.cuda.get_device_name()
     assert found.kernels >= 100
     assert found.error < 0.35
-    assert 0 < found.event_us < 20
     undecided = set(found.undecided)
     assert not {"latency.gemm", "inner_us", "bandwidth_share", "flops_share", "serial.topk.0"} & undecided

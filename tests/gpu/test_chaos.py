@@ -1,19 +1,14 @@
-"""Kernels that start late at random, and an allocator under pressure, change no bit."""
+"""Check that kernels that start late at random, and an allocator under pressure, change no bit."""
 
-import sys
-from pathlib import Path
-
+import deepseek_v32
 import pytest
 import torch
+from deepseek_pre_attention import pre_attention
 
-from graphstreams.pipeline import run
+from graphstreams.pipeline import streamed_body
 from graphstreams.rewriting import regions
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-import chaos
-import known_failure
-import pre_attention
-from same_kernels import SAME_KERNELS
+from tests.gpu import chaos, known_failure
+from tests.support.same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
@@ -30,12 +25,12 @@ def test_late_kernels_and_poisoned_blocks_change_nothing(tokens: int, tp: int, s
 def test_the_disturbance_finds_a_graph_without_its_lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a block that reads nothing at computed places: garbage for an index would end the process."""
     monkeypatch.setattr(regions, "held_values", lambda reading, plan: [])
-    monkeypatch.setattr(run, "find_races", lambda trace: [])
+    monkeypatch.setattr(streamed_body, "find_races", lambda trace: [])
     torch._dynamo.reset()
-    block, _ = pre_attention.pre_attention(16, 64, "cuda")
+    block, _ = pre_attention(16, 64, "cuda")
 
     def inputs(seed: int) -> list[torch.Tensor]:
-        hidden, positions, _, index_cache = pre_attention.deepseek_v32.example_inputs(block.layer.config, "cuda", seed)
+        hidden, positions, _, index_cache = deepseek_v32.example_inputs(block.layer.config, "cuda", seed)
         return [hidden, positions, index_cache]
 
     with torch.no_grad(), chaos.planned_by(lambda graph: known_failure.like_the_prototype(graph, 2)):

@@ -1,4 +1,4 @@
-"""The table of misaligned inputs, in part: whatever runs has serial's bits, or serial fails too."""
+"""Check part of the table of misaligned inputs: whatever runs has serial's bits, or serial fails too."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import BENCHMARKS, ROOT
+
 pytestmark = pytest.mark.gpu
 
-ROOT = Path(__file__).parents[2]
 KINDS = ["read on several streams", "read by one kernel", "passed through", "cache write"]
 
 
 def test_misaligned_inputs_have_serials_bits(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "benchmarks" / "alignment.py"), "--out", str(tmp_path), "--kinds", *KINDS]
+    command = [sys.executable, str(BENCHMARKS / "alignment.py"), "--out", str(tmp_path), "--kinds", *KINDS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (tmp_path / "alignment.json").exists(), done.stderr
     cells = json.loads((tmp_path / "alignment.json").read_text())["cells"]

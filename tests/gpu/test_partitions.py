@@ -1,8 +1,7 @@
-"""One thing that no CUDA graph can hold does not keep the rest out of them, with streams as without."""
+"""Check that one thing that no CUDA graph can hold does not keep the rest out of them, with streams as without."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-from captured_graphs import captures
-from same_kernels import SAME_KERNELS
+from tests.support.captured_graphs import captures
+from tests.support.same_kernels import SAME_KERNELS
 
 # Inductor computes with a tensor on the host in C++, which it compiles against torch's headers.
 HEADER = Path(torch.__file__).parent / "include" / "torch" / "csrc" / "inductor" / "cpp_prefix.h"

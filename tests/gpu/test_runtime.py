@@ -1,10 +1,8 @@
-"""Streams, caches and passes on a real GPU."""
+"""Check streams, caches and passes on a real GPU."""
 
 import ctypes
 import gc
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,46 +13,23 @@ from torch._inductor.codecache import PyCodeCache
 from torch._inductor.utils import fresh_cache
 
 import graphstreams
-from graphstreams.autotuning.cuda_graph import Captured
+from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.reports.report import Report
 from graphstreams.runtime.driver import driver
 from graphstreams.runtime.streams import _pools, acquire
-
-sys.path.insert(0, str(Path(__file__).parent))
-from captured_graphs import captures, streams_in_direct_calls
-from same_kernels import SAME_KERNELS
+from tests.support.branches import build
+from tests.support.captured_graphs import captures, streams_in_direct_calls
+from tests.support.processes import last_line
+from tests.support.same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
 STREAMED: dict[str, Any] = {"min_gain": 0.0, "strict": True, "inductor": SAME_KERNELS}
 
 
-class Branches(torch.nn.Module):
-    """Two long chains from one input, joined at the end; the second also updates a cache."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = torch.nn.ModuleList(torch.nn.Linear(1024, 1024, bias=False) for _ in range(4))
-        self.second = torch.nn.ModuleList(torch.nn.Linear(1024, 1024, bias=False) for _ in range(4))
-
-    def forward(self, x: torch.Tensor, cache: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-        left, right = x, x
-        for one, other in zip(self.first, self.second, strict=True):
-            left, right = torch.relu(one(left)), torch.nn.functional.silu(other(right))
-        cache[position] = right
-        return left + right + cache.sum(0)
-
-
-def make() -> tuple[torch.nn.Module, list[torch.Tensor]]:
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        module = Branches().requires_grad_(False)
-        return module, [torch.randn(4, 1024), torch.randn(16, 1024), torch.arange(4)]
-
-
 def compiled_and_expected() -> tuple[Any, list[torch.Tensor], torch.Tensor]:
     """The streamed module, compiled and called once; inputs; and what serial code makes of them."""
-    module, inputs = make()
+    module, inputs = build()
     torch._dynamo.reset()
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
@@ -73,7 +48,7 @@ def check(compiled: Any, module: torch.nn.Module, inputs: list[torch.Tensor]) ->
         assert torch.equal(expected, compiled(*second))
         assert torch.equal(first[1], second[1])
         with captures() as found:
-            captured = Captured(compiled, inputs)
+            captured = CapturedFunction(compiled, inputs)
         captured.load(inputs)
         captured.replay()
         assert found[0] > 0
@@ -82,43 +57,33 @@ def check(compiled: Any, module: torch.nn.Module, inputs: list[torch.Tensor]) ->
 
 
 def test_the_pass_in_plain_inductor_gives_the_same_rewriting() -> None:
-    module, inputs = make()
+    module, inputs = build()
     stream_pass = graphstreams.StreamPass({"strict": True, "min_gain": 0.0})
     check(torch.compile(module, options={**SAME_KERNELS, "post_grad_custom_post_pass": stream_pass}), module, inputs)
     assert [report.verdict for report in stream_pass.reports] == ["clean"]
 
 
 def test_a_second_process_finds_the_streamed_graph_in_the_cache(tmp_path: Path) -> None:
-    program = f"""
-import sys, torch, torch._inductor.config as config
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+    program = """
+import torch, torch._inductor.config as config
 from torch._dynamo.utils import counters
-import test_runtime
-module, inputs = test_runtime.make()
-compiled = torch.compile(module, backend="graphstreams", options={{"min_gain": 0.0}})
-with torch.no_grad(), test_runtime.captures() as found:
-    captured = test_runtime.Captured(compiled, inputs)
+from graphstreams.autotuning.cuda_graph import CapturedFunction
+from tests.support.branches import build
+from tests.support.captured_graphs import captures
+module, inputs = build()
+compiled = torch.compile(module, backend="graphstreams", options={"min_gain": 0.0})
+with torch.no_grad(), captures() as found:
+    captured = CapturedFunction(compiled, inputs)
     captured.load(inputs)
     captured.replay()
     print(float(captured.outputs[0].double().sum()), found[-1] > 0, counters["inductor"]["fxgraph_cache_hit"],
           counters["aot_autograd"]["autograd_cache_hit"])
 """
-    environment = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    results = [_run(program, environment).split() for _ in range(2)]
+    results = [last_line(program, more={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}).split() for _ in range(2)]
     assert results[0][0] == results[1][0]
     assert results[0][1] == results[1][1] == "True"
     assert results[0][2:] == ["0", "0"]
     assert "1" in results[1][2:]
-
-
-def _run(program: str, environment: dict[str, str]) -> str:
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
 
 
 def test_a_profile_with_other_times_is_not_taken_for_the_one_in_the_cache(
@@ -132,7 +97,7 @@ def test_a_profile_with_other_times_is_not_taken_for_the_one_in_the_cache(
         reports.append(report)
         done(self, report)
 
-    module, inputs = make()
+    module, inputs = build()
     explained = graphstreams.explain(module, inputs, None, {"min_gain": 0.0, "costs": "roofline"})
     assert explained.kernels is not None
     names = [kernel.name for kernel in explained.kernels.kernels]
@@ -248,7 +213,7 @@ def test_a_call_on_a_stream_of_the_caller_is_ordered_with_its_work() -> None:
 
 
 def test_ten_thousand_calls_make_nothing_new() -> None:
-    module, inputs = make()
+    module, inputs = build()
     torch._dynamo.reset()
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
@@ -286,7 +251,7 @@ def test_two_threads_on_streams_of_their_own_get_serial_bits() -> None:
 
 
 def test_graphed_callables_replay_serial_bits() -> None:
-    module, inputs = make()
+    module, inputs = build()
     torch._dynamo.reset()
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
@@ -300,7 +265,7 @@ def test_graphed_callables_replay_serial_bits() -> None:
 
 
 def test_reduce_overhead_captures_several_shapes_and_again() -> None:
-    module, inputs = make()
+    module, inputs = build()
     torch._dynamo.reset()
     inductor = {**SAME_KERNELS, **torch._inductor.list_mode_options("reduce-overhead")}
     streamed = torch.compile(module, backend="graphstreams", options={**STREAMED, "inductor": inductor})
@@ -324,7 +289,7 @@ def test_reduce_overhead_captures_several_shapes_and_again() -> None:
 
 
 def test_capture_on_any_stream_after_a_warm_up_with_other_inputs() -> None:
-    module, inputs = make()
+    module, inputs = build()
     torch._dynamo.reset()
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)
     with torch.no_grad():
@@ -348,7 +313,7 @@ def test_a_call_that_is_captured_again_has_the_same_bits() -> None:
     streamed, inputs, _ = compiled_and_expected()
     with torch.no_grad():
         with captures() as found:
-            captured = Captured(streamed, inputs)
+            captured = CapturedFunction(streamed, inputs)
         assert found[0] > 0
         for scale in range(1, 4):
             fresh = [inputs[0] * scale, inputs[1], inputs[2]]

@@ -1,15 +1,13 @@
-"""Thresholds on a GPU: captured, calls on both sides have serial's bits from one compile, and only one side has branches."""
+"""Check thresholds on a GPU: captured calls on both sides have serial's bits, and only one side has branches."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import deepseek_v32
 import pytest
 import torch
 from torch import Tensor
@@ -18,12 +16,9 @@ from torch._inductor.utils import fresh_cache
 
 from graphstreams.autotuning.cuda_graph import copy_into, no_collection
 from graphstreams.benchmark.bits import equal_bits
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-sys.path.insert(0, str(Path(__file__).parent))
-import deepseek_v32
-from captured_graphs import captures, streams_of
-from same_kernels import SAME_KERNELS
+from tests.support.captured_graphs import captures, streams_of
+from tests.support.processes import last_line
+from tests.support.same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
@@ -191,13 +186,12 @@ def test_a_threshold_is_confirmed_by_measuring(tmp_path: Path) -> None:
 
 PROGRAM = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
 import torch
 from torch._dynamo.utils import counters
-import test_token_threshold as t
-import test_runtime
-module, (x, cache, position) = test_runtime.make()
-mode = sys.argv[2]
+from tests.gpu import test_token_threshold as t
+from tests.support.branches import build
+module, (x, cache, position) = build()
+mode = sys.argv[1]
 inductor = {**t.SAME_KERNELS, **(torch._inductor.list_mode_options(mode) if mode != "default" else {})}
 compiled = torch.compile(module, backend="graphstreams", options={**t.OPTIONS, "max_tokens": 4, "inductor": inductor})
 
@@ -244,11 +238,7 @@ print(json.dumps({"sums": sums, "branches": branches, "aot": counters["aot_autog
 def test_a_second_process_finds_both_bodies_and_the_threshold_in_the_cache(tmp_path: Path, mode: str) -> None:
     results = []
     for _ in range(2):
-        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), mode]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        results.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        results.append(json.loads(last_line(PROGRAM, mode, more={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})))
     first, second = results
     assert first["sums"] == second["sums"]
     assert first["branches"] == second["branches"] == [True, True, False, False]

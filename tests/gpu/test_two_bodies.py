@@ -1,9 +1,8 @@
-"""Launched directly a graph runs Inductor's serial code, under capture its streams; both have plain Inductor's bits."""
+"""Check that a graph runs serially if launched directly and on streams under capture, with plain Inductor's bits."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,11 +19,10 @@ from torch._inductor.utils import fresh_cache
 
 import graphstreams
 from graphstreams.autotuning.cuda_graph import no_collection
-
-sys.path.insert(0, str(Path(__file__).parent))
-from captured_graphs import captures, forks, streams_of, tuning_in_captures
-from same_kernels import SAME_KERNELS
-from test_runtime import Branches
+from tests.support.branches import Branches, build
+from tests.support.captured_graphs import captures, forks, streams_of, tuning_in_captures
+from tests.support.processes import environment, last_line
+from tests.support.same_kernels import SAME_KERNELS
 
 gpu = pytest.mark.gpu
 
@@ -63,12 +61,6 @@ class Chosen(nn.Module):
         return torch.sigmoid(values)
 
 
-def made(kind: type[nn.Module]) -> tuple[nn.Module, list[Tensor]]:
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        return kind().requires_grad_(False), [torch.randn(4, 1024), torch.randn(16, 1024), torch.arange(4)]
-
-
 def clones(values: list[Tensor]) -> list[Tensor]:
     return [value.clone() for value in values]
 
@@ -76,7 +68,7 @@ def clones(values: list[Tensor]) -> list[Tensor]:
 def compiled(kind: type[nn.Module], **options: Any) -> tuple[Callable[..., Any], Callable[..., Any], list[Tensor]]:
     """Plain Inductor's function and ours, both called once directly, and inputs."""
     torch._dynamo.reset()
-    module, inputs = made(kind)
+    module, inputs = build(kind)
     serial = torch.compile(module, options=SEVERAL)
     ours = torch.compile(module, backend="graphstreams", options={**OPTIONS, **options})
     for function in (serial, ours):
@@ -191,7 +183,7 @@ def test_direct_calls_between_replays_do_not_disturb_them() -> None:
 def test_inductors_own_graphs_warm_up_serially_and_record_streams() -> None:
     torch._dynamo.reset()
     counters.clear()
-    module, inputs = made(Branches)
+    module, inputs = build(Branches)
     inductor = {**SEVERAL, **torch._inductor.list_mode_options("reduce-overhead")}
     serial = torch.compile(module, options=SEVERAL)
     ours = torch.compile(module, backend="graphstreams", options={**OPTIONS, "inductor": inductor})
@@ -212,17 +204,16 @@ def test_inductors_own_graphs_warm_up_serially_and_record_streams() -> None:
 
 PROGRAM = """
 import json, logging, sys
-sys.path.insert(0, sys.argv[1])
 import torch
 from torch._dynamo.utils import counters
-import test_two_bodies as t
+from tests.gpu import test_two_bodies as t
 said = []
 handler = logging.Handler(logging.INFO)
 handler.emit = lambda record: said.append(record.getMessage())
 logging.getLogger("graphstreams").addHandler(handler)
 logging.getLogger("graphstreams").setLevel(logging.INFO)
-module, inputs = t.made(t.Branches)
-options = {**t.OPTIONS, "strict": False, "min_gain": float(sys.argv[2])}
+module, inputs = t.build(t.Branches)
+options = {**t.OPTIONS, "strict": False, "min_gain": float(sys.argv[1])}
 ours = torch.compile(module, backend="graphstreams", options=options)
 with torch.no_grad():
     direct = float(ours(*t.clones(inputs)).double().sum())
@@ -241,11 +232,7 @@ print(json.dumps({"sums": sums, "forks": forks, "said": said, "tuned": tuned, "f
 def test_a_second_process_has_both_bodies_and_the_verdict_from_the_cache(tmp_path: Path, min_gain: float) -> None:
     results = []
     for _ in range(2):
-        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(min_gain)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        results.append(json.loads(done.stdout.strip().splitlines()[-1]))
+        results.append(json.loads(last_line(PROGRAM, str(min_gain), more={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})))
     first, second = results
     assert first["sums"] == second["sums"]
     assert first["sums"][0] == first["sums"][1]
@@ -262,11 +249,10 @@ def test_a_second_process_has_both_bodies_and_the_verdict_from_the_cache(tmp_pat
 
 FIRST_CALL = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
 import torch
-import test_two_bodies as t
-side, way, errors = sys.argv[2:]
-module, inputs = t.made(t.Chosen)
+from tests.gpu import test_two_bodies as t
+side, way, errors = sys.argv[1:]
+module, inputs = t.build(t.Chosen)
 given = {"options": t.SEVERAL} if side == "serial" else {"backend": "graphstreams", "options": t.OPTIONS}
 function = torch.compile(module, **given)
 inputs[0] @ inputs[0].t()  # cuBLAS makes its handle
@@ -289,9 +275,9 @@ print(json.dumps({"sums": sums, "forks": found}))
 
 def first_call(cache: Path, *arguments: str) -> tuple[dict[str, Any], str]:
     """What the first call of a fresh process gives; or nothing, and the last line of the error."""
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-c", FIRST_CALL, str(Path(__file__).parent), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    given = environment({"TORCHINDUCTOR_CACHE_DIR": str(cache)})
+    command = [sys.executable, "-c", FIRST_CALL, *arguments]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     if done.returncode:
         return {}, (done.stderr.strip().splitlines() or ["no word"])[-1]
     return json.loads(done.stdout.strip().splitlines()[-1]), ""

@@ -1,20 +1,17 @@
-"""The V3.2 layer at full size on a GPU: the streamed graph has serial's bits however it is launched."""
+"""Check the V3.2 layer at full size on a GPU: the streamed graph has serial's bits however it is launched."""
 
 import json
-import sys
 from pathlib import Path
 
+import deepseek_v32
 import pytest
 import torch
 
-from graphstreams.autotuning.cuda_graph import Captured, copy_into
-from graphstreams.benchmark.comparison import compare
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-sys.path.insert(0, str(Path(__file__).parent))
-import deepseek_v32
-from captured_graphs import captures
-from same_kernels import SAME_KERNELS
+from graphstreams.autotuning.cuda_graph import CapturedFunction, copy_into
+from graphstreams.benchmark.run import run_workload
+from graphstreams.benchmark.variants import BenchmarkSpec
+from tests.support.captured_graphs import captures
+from tests.support.same_kernels import SAME_KERNELS
 
 pytestmark = pytest.mark.gpu
 
@@ -24,11 +21,16 @@ pytestmark = pytest.mark.gpu
 def test_layer_has_serial_bits_direct_in_a_replayed_graph_and_under_reduce_overhead(tokens: int, tp: int) -> None:
     config = deepseek_v32.Config(tokens=tokens, tp=tp)
     module = deepseek_v32.build(config, "cuda")
-    name = f"{tokens} tokens, tp {tp}"
-    done = compare(name, module, lambda seed: deepseek_v32.example_inputs(config, "cuda", seed), {"min_gain": 0.0})
-    assert done.verdict == "clean", done.reason
-    assert done.runs == {"direct": 20, "graph": 1000, "reduce-overhead": 20}
-    assert not any(done.wrong.values()), done.wrong
+    runs = {"replays": 1000, "direct_runs": 20, "reduce_overhead_runs": 20}
+    spec = BenchmarkSpec(options={"min_gain": 0.0}, own={"default": {}}, **runs)
+    make = (module, lambda seed: deepseek_v32.example_inputs(config, "cuda", seed))
+    row = run_workload(f"{tokens} tokens, tp {tp}", lambda: make, spec)
+    assert "failed" not in row
+    record = row["rivals"]["graphstreams: default"]
+    assert record["verdict"] == "clean", record["reason"]
+    assert record["runs"] == {"direct": 20, "graph": 1000, "reduce-overhead": 20}
+    assert not any(record["wrong"].values()), record["wrong"]
+    assert "failed" not in record
 
 
 def test_mode_reduce_overhead_without_options_is_planned_and_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +74,7 @@ def test_dynamic_tokens_compile_once_and_are_equal(tmp_path: Path) -> None:
             first = deepseek_v32.example_inputs(config, "cuda", tokens)
             second = [value.clone() for value in first]
             with captures() as found:
-                captured = Captured(streamed, second)
+                captured = CapturedFunction(streamed, second)
             captured.load(second)
             captured.replay()
             expected = serial(*first)

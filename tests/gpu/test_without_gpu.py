@@ -1,28 +1,23 @@
-"""What the GPU tests of chaos and of the known failure rest on, as far as it shows without a GPU."""
+"""Check what the GPU tests of chaos and of the known failure rest on, as far as it shows without a GPU."""
 
 import random
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from deepseek_pre_attention import pre_attention
 
 import graphstreams
-
-sys.path.insert(0, str(Path(__file__).parent))
-import chaos
-import known_failure
-
-from tests.verification.random_modules import SIZE, RandomModule
+from tests.gpu import chaos, known_failure
+from tests.support.random_modules import SIZE, RandomModule
 
 PRICED = {"min_gain": 0.0, "costs": "roofline"}
 
 
 @pytest.mark.parametrize("streams", [2, 3])
 def test_the_plan_after_the_prototypes_is_refused_for_what_it_would_overwrite(streams: int) -> None:
-    module, inputs = known_failure.pre_attention.pre_attention()
+    module, inputs = pre_attention()
     name, make = list(known_failure.plans(streams, 0))[1]
     report = known_failure.verdict(module, inputs, make, streams, target="h200")
     assert name == "like the prototype's"

@@ -1,24 +1,20 @@
+"""Check list schedules: they are legal, and no longer than what other rules give."""
+
 import random
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.costs.profile import load_profile
-from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
+from graphstreams.ir.kernels import EdgeKind
 from graphstreams.planning import list_schedule
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.synchronization import check_plan
-
-DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
-
-
-def graph_of(count, edges, exclusive=()):
-    kernels = tuple(Kernel(i, f"k{i}", "profile", exclusive=i in exclusive) for i in range(count))
-    return KernelGraph("g", kernels, tuple(Edge(*e[:2], e[2] if len(e) > 2 else EdgeKind.RAW) for e in edges))
+from tests.support.kernel_graphs import graph_of
+from tests.support.paths import DSV32
 
 
 @st.composite

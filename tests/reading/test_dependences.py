@@ -1,4 +1,4 @@
-"""Dependences between kernels against edges worked out by hand and against the definition."""
+"""Check dependences between kernels against edges worked out by hand and against the definition."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import networkx as nx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.reading.dependences import Touched, dependences
+from graphstreams.reading.dependences import StorageUse, dependences
 
 
 def edges(*kernels):
@@ -14,7 +14,7 @@ def edges(*kernels):
 
 
 def touched(reads="", writes="", exclusive=False):
-    return Touched(tuple(reads), tuple(writes), exclusive)
+    return StorageUse(tuple(reads), tuple(writes), exclusive)
 
 
 def test_no_kernels_no_edges():
@@ -77,7 +77,7 @@ def test_an_exclusive_kernel_keeps_its_data_edges():
 
 
 storages = st.lists(st.sampled_from("abcd"), max_size=3, unique=True).map(tuple)
-programs = st.lists(st.builds(Touched, storages, storages, st.sampled_from([False] * 5 + [True])), max_size=12)
+programs = st.lists(st.builds(StorageUse, storages, storages, st.sampled_from([False] * 5 + [True])), max_size=12)
 
 
 def conflict(first, second):

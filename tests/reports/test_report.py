@@ -1,15 +1,15 @@
-"""The files of a report, and what its text says."""
+"""Check the files of a report, and what its text says."""
 
 import functools
 import json
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 from graphstreams.ir.plan import Plan
 from graphstreams.pipeline.explain import capture, explain
 from graphstreams.verification.wrapper.read import verify
+from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 FILES = {"graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json"}
 

@@ -1,5 +1,6 @@
+"""Check the table of a plan and its summary."""
+
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -7,8 +8,7 @@ from graphstreams.costs.profile import load_profile
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.reports.tables import plan_table, summary, us_text
-
-DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
+from tests.support.paths import DSV32
 
 
 @pytest.fixture

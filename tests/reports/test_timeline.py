@@ -1,6 +1,7 @@
+"""Check the timeline of a plan as a trace for a viewer."""
+
 import json
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +10,7 @@ from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.plan import FORK
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.reports.timeline import timeline
-
-DSV32 = Path(__file__).parents[1] / "data" / "dsv32_attention_39308.json"
+from tests.support.paths import DSV32
 
 
 @pytest.fixture(params=[2, 3])

@@ -1,27 +1,24 @@
-"""Two bodies that differ in what a caller could see are refused, with the difference as the reason."""
+"""Check that two bodies that differ in what a caller could see are refused, with the difference as the reason."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, captured, lowered_serially, lowered_with_code, reading_of
 from torch._inductor import config
 
 from graphstreams.errors import CannotJoin
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.options import Options
-from graphstreams.pipeline.outcome import Outcome, guarded
-from graphstreams.pipeline.run import finish
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.agreement import disagreement, matching_outputs
-from graphstreams.rewriting.two_bodies import Host, find_host
-from graphstreams.runtime.dispatch import Dispatch
+from graphstreams.rewriting.wrapper_source import Host, find_host
+from tests.support.finishing import finished
+from tests.support.sample_modules import FREE_EVENTS, captured, lowered_serially, lowered_with_code, reading_of
 
 Change = Callable[[Lowered, Lowered], None]
 
@@ -34,12 +31,12 @@ def both(sample: str) -> tuple[Lowered, Lowered]:
 def report_after(sample: str, change: Change) -> Report:
     """What becomes of the sample where its two lowered graphs are changed before they are joined."""
     known = captured(sample)
-    outcome = Outcome(replace(known.report, verdict="serial"), known.module, known.reading, known.device)
+    assert known.reading is not None and known.module is not None and known.report.plan is not None
     serial, streamed = both(sample)
     host = find_host(serial.source)
     change(serial, streamed)
-    with guarded(outcome):
-        finish(outcome, serial, streamed, host, Dispatch(), Options.from_dict(FREE_EVENTS))
+    options = Options.from_dict(FREE_EVENTS)
+    outcome = finished(known.reading, known.module, known.report.plan, serial, streamed, options, known.report.us, host)
     assert (outcome.module is None) == (outcome.report.verdict != "clean")
     return outcome.report
 

@@ -1,4 +1,4 @@
-"""What counts as another launch, on wrappers written by hand."""
+"""Check what counts as another launch, on wrappers written by hand."""
 
 import textwrap
 

@@ -1,14 +1,14 @@
-"""What has to be kept until the join, and where memory that no kernel makes is allocated."""
+"""Check what has to be kept until the join, and where memory that no kernel makes is allocated."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from sample_modules import FREE_EVENTS
 from torch import nn
 
 from graphstreams.pipeline.explain import explain
+from tests.support.sample_modules import FREE_EVENTS
 
 
 class TwoProducts(nn.Module):

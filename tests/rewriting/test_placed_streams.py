@@ -1,4 +1,4 @@
-"""Passes behind StreamPass that place streams: what they placed is taken out of the code that runs, and the report says so."""
+"""Check that what other passes place on streams is taken out of the code that runs, and that the report says so."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 import torch
-from sample_modules import compiled_by_pass
 from torch import fx
 
 from graphstreams import StreamPass
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.errors import StreamsRemain
 from graphstreams.inductor import stream_ops
-from graphstreams.inductor.wrapper_codegen import SEEN
+from graphstreams.inductor.wrapper_registry import SEEN
 from graphstreams.rewriting.placed_streams import placed_streams, without_streams
 from graphstreams.runtime import verdicts
 from graphstreams.testing.cpu_execution import run_on_cpu
 from graphstreams.verification.trace import CALLER, launch_order
 from graphstreams.verification.wrapper.read import read_bodies, verify
+from tests.support.sample_modules import compiled_by_pass
 
 MM = torch.ops.aten.mm.default
 Pass = Callable[[fx.GraphModule], None]

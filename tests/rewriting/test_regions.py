@@ -1,4 +1,4 @@
-"""Rewritten graphs: the serial graph's bits, its launches, the plan's order, no races, and values that live long enough.
+"""Check rewritten graphs: serial's bits and launches, the plan's order, no races, and values that live long enough.
 
 Graphs run on the CPU, in FX; wrappers are generated for an H200 and checked as text.
 """
@@ -12,7 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_modules import (
+from torch._inductor.fx_passes.control_dependencies import control_deps
+
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.errors import RewriteError
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import JOIN, Plan
+from graphstreams.pipeline.explain import capture
+from graphstreams.rewriting.regions import KERNEL, rewrite
+from graphstreams.testing.cpu_execution import run_on_cpu
+from graphstreams.testing.equal_on_cpu import equal_on_cpu
+from tests.support.sample_modules import (
     FREE_EVENTS,
     STREAMABLE,
     captured,
@@ -24,16 +34,6 @@ from sample_modules import (
     rewritten_by_hand,
     streamed_text,
 )
-from torch._inductor.fx_passes.control_dependencies import control_deps
-
-from graphstreams.benchmark.bits import equal_bits
-from graphstreams.errors import RewriteError
-from graphstreams.ir.kernels import KernelGraph
-from graphstreams.ir.plan import JOIN, Plan
-from graphstreams.pipeline.explain import capture
-from graphstreams.rewriting.regions import KERNEL, rewrite
-from graphstreams.testing.cpu_execution import run_on_cpu
-from graphstreams.testing.equal_on_cpu import equal_on_cpu
 
 ON_STREAMS = STREAMABLE
 BY_HAND = ["concatenation", "custom_mutation", "diamond", "norms", "ring", "swap", "topk", "two_writes", "write_after_read"]

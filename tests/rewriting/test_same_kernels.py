@@ -1,4 +1,4 @@
-"""Streamed code launches the kernels that serial code launches: none is split, none is merged, none is compiled otherwise."""
+"""Check that streamed code launches the kernels of serial code: none is split, merged or compiled in another way."""
 
 import re
 from collections import Counter
@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from sample_modules import FREE_EVENTS, streamed_text
 from torch import Tensor, nn
 
+from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
-from graphstreams.pipeline.outcome import Outcome
-from tests.verification.random_modules import SIZE, RandomModule
+from tests.support.random_modules import SIZE, RandomModule
+from tests.support.sample_modules import FREE_EVENTS, streamed_text
 
 MODULES: dict[str, Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]] = {}
 WIDTH = 256
@@ -203,7 +203,7 @@ class MixerBlock(nn.Module):
         return x + tokens + channels, tokens.softmax(-1), channels.mean(0)
 
 
-def outcome_of(model: nn.Module, inputs: tuple[Tensor, ...], **options: int) -> Outcome:
+def outcome_of(model: nn.Module, inputs: tuple[Tensor, ...], **options: int) -> GraphCompilation:
     outcomes = capture(model, inputs, "h200", {**FREE_EVENTS, **options})
     return max(outcomes, key=lambda outcome: outcome.report.kernels_serial)
 

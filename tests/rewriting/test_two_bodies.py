@@ -1,4 +1,4 @@
-"""A wrapper with two bodies: from small texts worked out by hand, and from what Inductor generates. No GPU."""
+"""Check wrappers with two bodies: small texts worked out by hand, and what Inductor generates. No GPU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, captured, module_and_inputs, split_signs, streamed_text
 from torch._inductor import config
 
 from graphstreams.errors import CannotJoin
 from graphstreams.pipeline.explain import capture
-from graphstreams.rewriting.two_bodies import Host, add_lines, find_host, join
+from graphstreams.rewriting.two_bodies import add_lines, join
+from graphstreams.rewriting.wrapper_source import Host, find_host
 from graphstreams.verification.wrapper.read import read_bodies, verify
+from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs, split_signs, streamed_text
 
 KERNEL = "{name} = async_compile.triton('{name}', '''\ndef {name}(in_ptr0):\n    {body}\n''', device_str='cuda')"
 HEADER = "import torch\nfrom torch._inductor.async_compile import AsyncCompile\nasync_compile = AsyncCompile()\n"

@@ -1,4 +1,4 @@
-"""Which allocators streamed graphs are sound with. No GPU."""
+"""Check which allocators streamed graphs are sound with. No GPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from sample_modules import FREE_EVENTS, module_and_inputs
 
 from graphstreams import StreamPass
 from graphstreams.pipeline.explain import capture
 from graphstreams.runtime.allocator import AllocatorState, state, unsupported_allocator
+from tests.support.sample_modules import FREE_EVENTS, module_and_inputs
 
 
 def snapshot(expandable: Any = False, *segments: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which body a call runs, where a size is read, and kernels that only the streamed body has."""
+"""Check which body a call runs, where a size is read, and kernels that only the streamed body has."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""A stream can be made in a thread that has no CUDA context yet. The driver is a stand-in that records what it is asked."""
+"""Check that a stream can be made in a thread without a CUDA context. The driver is replaced by one that records calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and events are made once, shared by role, and kept apart by device, caller's stream, priority and thread. No GPU."""
+"""Check that streams and events are made once, and kept apart by device, caller's stream, priority and thread. No GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A graph from a cache tells what was decided when it was compiled, in a process that does not know."""
+"""Check that a graph from a cache tells what was decided when it was compiled, in a process that does not know."""
 
 import logging
 

@@ -1,6 +1,6 @@
-"""Random graphs under random plans in random orders for as long as one likes. Exit status 1 where any gives other bits.
+"""Run random graphs under random plans in random orders for long. Exit status 1 if any gives other bits.
 
-python tests/verification/soak.py --cases 20000 --interleavings 5 [--jobs 2] [--seed 0]
+python -m tests.verification.soak --cases 20000 --interleavings 5 [--jobs 2] [--seed 0]
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ import multiprocessing
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.testing.interleaving import interleavings
-from tests.verification import random_graphs as graphs
+from tests.support import random_graphs as graphs
+from tests.support.interleaving import interleavings
 
 PLANS = 100  # of each graph: reading one takes as long as some hundred orders
 

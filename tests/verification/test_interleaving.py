@@ -1,4 +1,4 @@
-"""The executor on graphs whose races are known: right plans give serial's bits, and whatever is taken out shows."""
+"""Check the executor on graphs whose races are known: right plans give serial's bits, and whatever is left out shows."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import fx
 from graphstreams.ir.plan import JOIN, Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.testing.interleaving import execute, interleavings
-from tests.verification import random_graphs as graphs
+from tests.support import random_graphs as graphs
+from tests.support.interleaving import execute, interleavings
 
 ORDERS = 40
 

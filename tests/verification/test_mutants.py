@@ -1,16 +1,16 @@
-"""Every single mistake in the streams of real wrappers is found if data can change by it, and nothing else is refused."""
+"""Check that every single mistake in the streams of real wrappers is found if it matters, and nothing else is refused."""
 
 from __future__ import annotations
 
 import pytest
 
-from graphstreams.verification.races import UNORDERED, Access
-from graphstreams.verification.trace import Record, Wait
+from graphstreams.verification.races import UNORDERED, AccessSite
+from graphstreams.verification.trace import RecordStep, WaitStep
 from graphstreams.verification.vector_clocks import Race, find_races
 from graphstreams.verification.wrapper.read import read_wrapper
-from tests.verification import mutants
-from tests.verification.mutants import EQUIVALENT, KILLED, MISSED, STRICT, WRONG, sum_of
-from tests.verification.reachability import Reachability
+from tests.support import mutants
+from tests.support.mutants import EQUIVALENT, KILLED, MISSED, STRICT, WRONG, sum_of
+from tests.support.reachability import Reachability
 
 # Mutants of each source, at least.
 SHARES = {**dict.fromkeys(mutants.LAYERS, 900), **dict.fromkeys(mutants.SMALL, 40)}
@@ -23,7 +23,7 @@ def test_there_are_two_thousand_mutants() -> None:
 
 @pytest.mark.parametrize("source", mutants.SOURCES)
 def test_every_harmful_mutant_is_killed_and_no_harmless_one(source: str) -> None:
-    """Run with -s to see the table of each source; `python tests/verification/mutants.py` prints the sums."""
+    """Run with -s to see the table of each source; `PYTHONPATH=examples python -m tests.support.mutants` prints the sums."""
     for trace in mutants.traces(source):
         assert find_races(trace) == []
         assert Reachability(trace).kinds() == set()
@@ -55,7 +55,7 @@ def test_harm_is_judged_without_the_verifier(source: str, monkeypatch: pytest.Mo
     assert sum_of(WRONG, anxious) >= sum_of(EQUIVALENT, before) > 0
 
 
-NOWHERE = Access(0, "", 0, "", "")
+NOWHERE = AccessSite(0, "", 0, "", "")
 
 
 @pytest.mark.parametrize("source", mutants.SMALL[:3])
@@ -65,7 +65,7 @@ def test_a_dropped_step_is_what_is_read_of_a_wrapper_without_its_line(source: st
     lines, trace = code.splitlines(), read_wrapper(code)
     dropped = {mutants.RECORD, mutants.WAIT, mutants.FORK, mutants.JOIN}
     found = [mutant for mutant in mutants.mutants(trace) if mutant.kind in dropped]
-    assert len(found) == sum(isinstance(step, Record | Wait) for step in trace.steps) > 0
+    assert len(found) == sum(isinstance(step, RecordStep | WaitStep) for step in trace.steps) > 0
     for mutant in found:
         without = "\n".join([*lines[: mutant.step.line - 1], "", *lines[mutant.step.line :]])
         assert read_wrapper(without) == mutant.trace

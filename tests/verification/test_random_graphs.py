@@ -1,4 +1,4 @@
-"""Random graphs under random plans: every order gives serial's bits, the code is proved, and what is broken is refused."""
+"""Check that random graphs under random plans have serial's bits and are proved, and that broken plans are refused."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import random
 import pytest
 
 from graphstreams.rewriting.regions import rewrite
-from graphstreams.testing.interleaving import adversary, interleavings
 from graphstreams.verification.wrapper.read import verify
-from tests.verification import random_graphs as graphs
+from tests.support import random_graphs as graphs
+from tests.support.interleaving import adversary, interleavings
 
 # Each chunk takes the plans of graphs of its own, every tenth seed, until it has its number: graphs that stay serial, and
 # small ones with few plans, make it go on.

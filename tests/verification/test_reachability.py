@@ -1,4 +1,4 @@
-"""The second opinion on traces: what it rests on, traces worked by hand, and its order against all runs of small traces."""
+"""Check the second opinion on traces: what it rests on, traces worked by hand, and all runs of small traces."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.verification import vector_clocks as hb
-from graphstreams.verification.trace import Allocate, Free, Launch, Record, Step, Trace, Wait
-from tests.verification.reachability import Reachability
+from graphstreams.verification.trace import AllocateStep, FreeStep, LaunchStep, RecordStep, Step, Trace, WaitStep
+from tests.support import reachability
+from tests.support.reachability import Reachability
 
 
 def test_shares_nothing_with_the_verifier_but_the_steps_and_the_names_of_races() -> None:
     """So what it says of a mutant cannot be a mistake that the verifier makes too."""
-    tree = ast.parse((Path(__file__).parent / "reachability.py").read_text())
+    tree = ast.parse(Path(reachability.__file__).read_text())
     froms = {node.module: node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     own = {module for module in froms if module and module.startswith(("graphstreams", "tests"))}
     assert own == {"graphstreams.verification", "graphstreams.verification.trace"}
@@ -28,12 +29,12 @@ def test_shares_nothing_with_the_verifier_but_the_steps_and_the_names_of_races()
     assert all(isinstance(getattr(hb, name), str) for name in names)
 
 
-def launch(stream: int, reads: str = "", writes: str = "") -> Launch:
-    return Launch(stream, 0, "k", tuple(reads), tuple(writes))
+def launch(stream: int, reads: str = "", writes: str = "") -> LaunchStep:
+    return LaunchStep(stream, 0, "k", tuple(reads), tuple(writes))
 
 
-FORK = (Record(0, 0, "fork"), Wait(1, 0, "fork"))
-JOIN = (Record(1, 0, "join"), Wait(0, 0, "join"))
+FORK = (RecordStep(0, 0, "fork"), WaitStep(1, 0, "fork"))
+JOIN = (RecordStep(1, 0, "join"), WaitStep(0, 0, "join"))
 
 
 def opinion(*steps: Step) -> tuple[set[str], set[str]]:
@@ -59,7 +60,7 @@ def test_a_wait_for_what_is_not_recorded_here_orders_nothing() -> None:
 
 
 def test_memory_of_an_aux_stream_is_got_behind_its_fork_and_not_returned() -> None:
-    work = (Allocate(1, 0, "a"), launch(1, "x", "a"))
+    work = (AllocateStep(1, 0, "a"), launch(1, "x", "a"))
     assert opinion(*FORK, *work, *JOIN) == (set(), set())
     assert opinion(work[0], *FORK, work[1], *JOIN) == ({hb.UNFORKED}, {hb.UNFORKED})
     returned = Reachability(Trace((*FORK, *work, *JOIN), ("x",), ("a", "x")))
@@ -68,12 +69,19 @@ def test_memory_of_an_aux_stream_is_got_behind_its_fork_and_not_returned() -> No
 
 def early(*between: Step, use: int = 0) -> tuple[set[str], set[str]]:
     """A block is freed while stream 1 may still read it, and its pool is asked for more."""
-    made = (*FORK, Allocate(0, 0, "a"), launch(0, "x", "a"), Record(0, 0, "made"), Wait(1, 0, "made"), launch(1, "a"))
-    return opinion(*made, Free(0, 0, "a"), *between, launch(use, "x", "b"), *JOIN)
+    made = (
+        *FORK,
+        AllocateStep(0, 0, "a"),
+        launch(0, "x", "a"),
+        RecordStep(0, 0, "made"),
+        WaitStep(1, 0, "made"),
+        launch(1, "a"),
+    )
+    return opinion(*made, FreeStep(0, 0, "a"), *between, launch(use, "x", "b"), *JOIN)
 
 
 def test_a_free_is_harmless_if_what_uses_the_block_next_is_behind_its_readers() -> None:
-    get, read = Allocate(0, 0, "b"), (Record(1, 0, "read"), Wait(0, 0, "read"))
+    get, read = AllocateStep(0, 0, "b"), (RecordStep(1, 0, "read"), WaitStep(0, 0, "read"))
     assert early(get) == ({hb.FREED_EARLY}, {hb.FREED_EARLY})
     assert early(*read, get) == (set(), set())
     assert early(get, *read) == ({hb.FREED_EARLY}, set())  # only by the stricter view
@@ -83,16 +91,16 @@ STREAMS = 3
 _streams, _events = st.integers(0, STREAMS - 1), st.sampled_from(["e", "f"])
 _steps = st.one_of(
     st.builds(launch, _streams),
-    st.builds(Record, _streams, st.just(0), _events),
-    st.builds(Wait, _streams, st.just(0), _events),
+    st.builds(RecordStep, _streams, st.just(0), _events),
+    st.builds(WaitStep, _streams, st.just(0), _events),
 )
 
 
 def runs(steps: list[Step]) -> Iterator[list[int]]:
     """Every order in which streams, each with its queue, can do the steps. A wait is for the record before it, if any."""
     awaited = [
-        max((j for j in range(i) if isinstance(steps[j], Record) and steps[j].event == step.event), default=None)  # type: ignore[attr-defined]
-        if isinstance(step, Wait)
+        max((j for j in range(i) if isinstance(steps[j], RecordStep) and steps[j].event == step.event), default=None)  # type: ignore[attr-defined]
+        if isinstance(step, WaitStep)
         else None
         for i, step in enumerate(steps)
     ]

@@ -1,0 +1,184 @@
+"""Check contention worked out by hand, what holds for any plan, and the ranks of measured plans."""
+
+import contention
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphstreams.costs.footprint import Footprint
+from graphstreams.planning import simulator
+from graphstreams.planning.paths import Assignment, timed
+from graphstreams.planning.simulator import BANDWIDTH, CROWDING, PARTIAL, simulate
+
+FREE = Footprint()
+FILLING = Footprint(share=1.0)
+SMALL = Footprint(share=0.01)
+
+
+def beside(us, footprints, **options):
+    """Every kernel on a stream of its own, at once."""
+    count = len(us)
+    timing = simulate(Assignment(range(count), range(count)), [[]] * count, us, footprints, 0.0, **options)
+    return timing.end, timing.makespan
+
+
+def test_two_kernels_that_are_bound_by_bandwidth_take_twice_as_long():
+    bound = Footprint(share=0.4, bandwidth=BANDWIDTH)
+    assert beside([10.0, 10.0], [bound, bound]) == ([pytest.approx(20.0)] * 2, pytest.approx(20.0))
+
+
+def test_bandwidth_is_free_again_once_one_has_ended():
+    bound = Footprint(share=0.4, bandwidth=BANDWIDTH)
+    # Both at half speed until the short one ends at 8 us, then the other's last 6 us alone.
+    assert beside([4.0, 10.0], [bound, bound])[0] == pytest.approx([8.0, 14.0])
+
+
+def test_a_kernel_alone_has_what_it_was_measured_with():
+    greedy = Footprint(share=0.4, bandwidth=1.0)
+    assert beside([10.0, 5.0], [greedy, SMALL])[0] == [10.0, 5.0]
+
+
+def test_what_asks_for_no_bandwidth_is_not_held_up_by_those_that_do():
+    bound = Footprint(share=0.4, bandwidth=BANDWIDTH)
+    assert beside([10.0, 10.0, 5.0], [bound, bound, SMALL])[0][2] == 5.0
+
+
+def test_a_small_kernel_waits_behind_one_that_fills_the_card():
+    assert beside([20.0, 2.0], [FILLING, SMALL])[0] == pytest.approx([20.0, 22.0])
+
+
+def test_a_small_kernel_that_was_there_first_does_not_wait():
+    ends, _ = beside([2.0, 20.0], [SMALL, FILLING])
+    assert ends[0] == 2.0
+    assert ends[1] == pytest.approx(2.0 + 20.0 - 2.0 * 0.99**PARTIAL)  # until then it had 99 % of the slots
+
+
+def test_two_small_kernels_do_not_disturb_each_other():
+    assert beside([3.0, 5.0], [SMALL, SMALL]) == ([3.0, 5.0], 5.0)
+
+
+def test_a_kernel_gets_the_slots_that_are_left():
+    half, whole = Footprint(share=0.5), Footprint(share=1.0)
+    assert beside([10.0, 10.0], [half, whole])[0] == pytest.approx([10.0, 10.0 + 10.0 - 10.0 * 0.5**PARTIAL])
+
+
+def test_head_and_tail_take_no_slots(monkeypatch):
+    monkeypatch.setattr(simulator, "CROWDING", 0.0)
+    # The head passes while the slots are taken, so one microsecond of blocks and the tail are left at 20 us.
+    assert beside([20.0, 2.0], [FILLING, Footprint(share=0.01, edge_us=0.5)])[0] == pytest.approx([20.0, 21.5])
+
+
+def test_head_and_tail_take_longer_in_company():
+    edges = Footprint(edge_us=1.0)
+    assert beside([2.0, 2.0], [edges, edges])[0] == pytest.approx([2.0 * (1 + CROWDING)] * 2)
+    assert beside([2.0], [edges])[0] == [2.0]
+
+
+def test_contention_delays_what_depends_on_it():
+    plan = Assignment([0, 1, 2], [0, 1, 1])
+    assert simulate(plan, [[], [], [1]], [20.0, 2.0, 3.0], [FILLING, SMALL, SMALL], 0.5).makespan == pytest.approx(25.5)
+
+
+def test_a_fork_may_cost_less_than_a_wait():
+    plan = Assignment([0, 1], [0, 1])
+    assert simulate(plan, [[], []], [1.0, 4.0], [FREE, FREE], 1.0).makespan == 6.0
+    assert simulate(plan, [[], []], [1.0, 4.0], [FREE, FREE], 1.0, fork_us=0.0).makespan == 5.0
+
+
+def test_no_kernels():
+    assert simulate(Assignment([], []), [], [], [], 1.0).makespan == timed(Assignment([], []), [], [], 1.0).makespan
+
+
+@st.composite
+def plans(draw):
+    """An assignment with its predecessors, times and the cost of an event."""
+    count = draw(st.integers(1, 9))
+    predecessors = [sorted(draw(st.sets(st.integers(0, k - 1), max_size=3))) if k else [] for k in range(count)]
+    order, left = [], list(range(count))
+    while left:
+        ready = [k for k in left if not set(predecessors[k]) & set(left)]
+        order.append(draw(st.sampled_from(ready)))
+        left.remove(order[-1])
+    times = st.one_of(st.just(0.0), st.floats(1e-3, 50.0))
+    us = draw(st.lists(times, min_size=count, max_size=count))
+    stream = draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
+    return Assignment(order, stream), predecessors, us, draw(times)
+
+
+parts = st.floats(0.0, 1.0)
+
+
+@st.composite
+def crowded_plans(draw):
+    """The same with a footprint for each kernel."""
+    plan = draw(plans())
+    drawn = [(draw(parts), draw(parts), draw(parts)) for _ in plan[2]]
+    return plan, [Footprint(share, asked, edge * us / 2) for (share, asked, edge), us in zip(drawn, plan[2], strict=True)]
+
+
+@given(plans())
+def test_without_footprints_the_times_are_those_without_contention(plan):
+    assignment, predecessors, us, event_us = plan
+    found = simulate(assignment, predecessors, us, [FREE] * len(us), event_us)
+    assert found == timed(assignment, predecessors, us, event_us)
+
+
+@given(crowded_plans())
+def test_contention_never_makes_anything_earlier(case):
+    (assignment, predecessors, us, event_us), footprints = case
+    alone = timed(assignment, predecessors, us, event_us)
+    found = simulate(assignment, predecessors, us, footprints, event_us)
+    for crowded, free in ((found.start, alone.start), (found.end, alone.end), ([found.makespan], [alone.makespan])):
+        assert all(a >= b - 1e-9 for a, b in zip(crowded, free, strict=True))
+
+
+@given(crowded_plans())
+def test_order_of_streams_and_dependences_are_kept(case):
+    (assignment, predecessors, us, event_us), footprints = case
+    found = simulate(assignment, predecessors, us, footprints, event_us)
+    last = {}
+    for kernel in assignment.order:
+        stream = assignment.stream[kernel]
+        waits = [found.end[p] + (event_us if assignment.stream[p] != stream else 0.0) for p in predecessors[kernel]]
+        assert found.start[kernel] == max([last.get(stream, event_us if stream else 0.0), *waits])
+        last[stream] = found.end[kernel]
+
+
+@given(crowded_plans())
+def test_one_stream_has_no_contention(case):
+    (assignment, predecessors, us, event_us), footprints = case
+    # A kernel that asks for more than all may get is as fast as it was measured: alone.
+    serial = Assignment(assignment.order, [0] * len(us))
+    assert simulate(serial, predecessors, us, footprints, event_us).makespan == pytest.approx(sum(us))
+
+
+@pytest.mark.parametrize("workload", contention.read(contention.DATA), ids=lambda workload: workload.name)
+def test_measured_plans_are_ranked_better_than_without_contention(workload):
+    drawn = [place for place, random in enumerate(workload.random) if random]
+    assert len(drawn) >= 100
+
+    def rank_correlation(predicted):
+        return contention.spearman([predicted[i] for i in drawn], [workload.measured[i] for i in drawn])
+
+    found = workload.with_contention()
+    without = {event_us: workload.without(event_us) for event_us in (0.0, 1.0)}
+    assert rank_correlation(found) > max(rank_correlation(predicted) for predicted in without.values()) + 0.02
+    assert rank_correlation(workload.with_contention(estimated=True)) > 0.75
+    assert contention.error(found, workload.measured) < min(
+        contention.error(predicted, workload.measured) for predicted in without.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("xs", "ys", "rho", "tau"),
+    [([1, 2, 3], [10, 20, 30], 1.0, 1.0), ([1, 2, 3], [3, 2, 1], -1.0, -1.0), ([1, 2, 3, 4], [1, 2, 4, 3], 0.8, 2 / 3)],
+)
+def test_rank_correlations(xs, ys, rho, tau):
+    assert contention.spearman(xs, ys) == pytest.approx(rho)
+    assert contention.kendall(xs, ys) == pytest.approx(tau)
+
+
+def test_equal_values_share_a_rank():
+    # By hand: ranks 0.5, 0.5, 2 against 0, 1, 2; tau-b is 2 / sqrt(2 * 3).
+    assert contention.spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(0.75**0.5)
+    assert contention.kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 6**0.5)

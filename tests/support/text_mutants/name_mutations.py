@@ -1,0 +1,92 @@
+"""Replace names by others of their kind, or bind them anew."""
+
+from __future__ import annotations
+
+import re
+
+from tests.support.text_mutants.text import EVENT, HANDLE, LAUNCH, STREAM, TENSOR, Text
+
+_REBOUND = (
+    "{0} = {1}", "{0} = {1}", "{0} = {0}", "{0} = reinterpret_tensor({1}, (64, ), (1, ), 0)",
+    "buf900 = {0}", "buf900 = reinterpret_tensor({0}, (64, ), (1, ), 0)",
+    "{0} = empty_strided_cuda((64, ), (1, ), torch.float32)",
+)  # fmt: skip
+
+
+def rename_tensor(text: Text) -> None:
+    _rename(text, TENSOR)
+
+
+def rename_launch_operand(text: Text) -> None:
+    _rename(text, TENSOR, LAUNCH)
+
+
+def rename_stream(text: Text) -> None:
+    _rename(text, STREAM)
+
+
+def rename_event(text: Text) -> None:
+    _rename(text, EVENT)
+
+
+def rename_handle(text: Text) -> None:
+    _rename(text, HANDLE)
+
+
+def _rename(text: Text, pattern: re.Pattern[str], in_lines: re.Pattern[str] | None = None) -> None:
+    place = text.pick(lambda line: pattern.search(line) and (in_lines is None or in_lines.search(line)))
+    names = text.names(pattern)
+    if place is not None:
+        text.replace(place, pattern, lambda _: text.rng.choice(names))
+
+
+def replace_out(text: Text) -> None:
+    place = text.pick(lambda line: "out=" in line)
+    names = text.names(TENSOR)
+    if place is not None:
+        text.replace(place, re.compile(r"(?<=out=)\w+"), lambda _: text.rng.choice(names))
+
+
+def swap_arguments(text: Text) -> None:
+    place = text.pick(lambda line: len(TENSOR.findall(line)) > 1)
+    if place is not None:
+        found = list(TENSOR.finditer(text.lines[place]))
+        one, two = sorted(text.rng.sample(found, 2), key=lambda match: match.start())
+        line = text.lines[place]
+        text.lines[place] = "".join((line[: one.start()], two[0], line[one.end() : two.start()], one[0], line[two.end() :]))
+
+
+def rebind(text: Text) -> None:
+    """A name gets another tensor, or its own again; or another name gets it."""
+    text.insert_form(_REBOUND)
+
+
+def misalign(text: Text) -> None:
+    names = text.names(TENSOR)
+    one, two = text.rng.choice(names), text.rng.choice(names)
+    text.insert(text.place(), f"{one} = copy_if_misaligned({text.rng.choice((one, two))})")
+    text.lines.insert(0, "from torch._C._dynamo.guards import copy_if_misaligned")
+    text.first, text.last = text.first + 1, text.last + 1
+
+
+def rename_index(text: Text) -> None:
+    """Another element of a list."""
+    place = text.pick(lambda line: re.search(r"= buf\d+\[\d\]", line))
+    if place is not None:
+        text.replace(place, re.compile(r"(?<=\[)\d(?=\])"), lambda _: text.rng.choice(("0", "1", "-1", "-2", "0:1")))
+
+
+def rebind_stream(text: Text) -> None:
+    """A stream's, an event's or a handle's name gets another of its kind."""
+    names = text.names(text.rng.choice((STREAM, EVENT, HANDLE)))
+    if len(names) > 1:
+        one, two = text.rng.sample(names, 2)
+        text.insert(text.place(), f"{one} = {two}")
+
+
+def renumber(text: Text) -> None:
+    """Other numbers of streams and events are acquired, or others are asked of another device."""
+    place = text.pick(lambda line: re.search(r"_acquire_streams\(|get_raw_stream\(|_DeviceGuard\(|set_device\(", line))
+    if place is not None:
+        number = re.compile(r"(?<=[(, ])\d+(?=[,)])")
+        text.replace(place, number, lambda old: str(max(0, int(old) + text.rng.choice((-1, 1)))))

@@ -1,0 +1,222 @@
+"""Stand in for tensors: what is done to them is recorded, and memory goes with the last that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tests.support.text_mutants.trace import CALLER, Allocate, Free, HostAccess, Launch, Record, Recording, Synchronize, Wait
+
+
+class Interrupt(BaseException):
+    """As KeyboardInterrupt."""
+
+
+class Device:
+    """The one GPU: its streams, and which is current. All that happens there is recorded."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self.current = CALLER
+        self.events = 0
+        self.until_signal = 0  # launches; below 1 none comes
+        self.interrupted = False
+
+    def emit(self, step: Any) -> None:
+        """Put a step behind those so far."""
+        self.recording.steps.append(step)
+
+    def allocate(self, on_host: bool = False) -> Tensor:
+        """A tensor of memory of its own: of the current stream's pool, or of the host's."""
+        return Tensor(Storage(self, on_host))
+
+    def launch(self, name: str, reads: Iterable[Any], writes: Iterable[Any], stream: int | None = None) -> None:
+        """Give work to a stream, by default to the current one."""
+        stream = self.current if stream is None else stream
+        self.emit(Launch(stream, numbers(reads), numbers(writes), name))
+        self.until_signal -= 1
+        if self.until_signal == 0:
+            self.interrupted = True
+            raise Interrupt
+
+    def library_call(self, name: str, reads: Iterable[Any], writes: Iterable[Any]) -> None:
+        """A launch that may take memory for itself and give it back before it returns."""
+        scratch = self.allocate()
+        self.launch(name, reads, [*writes, scratch])
+
+    def __repr__(self) -> str:
+        return "device(type='cuda', index=0)"
+
+
+class Storage:
+    """Memory. Python's own count of references decides when it is freed."""
+
+    __slots__ = ("device", "number", "on_host", "stream")
+
+    def __init__(self, device: Device, on_host: bool) -> None:
+        self.device, self.on_host, self.stream = device, on_host, device.current
+        recording = device.recording
+        self.number = recording.storages
+        recording.storages += 1
+        if not on_host:
+            device.emit(Allocate(self.stream, self.number))
+
+    def __del__(self) -> None:
+        # Who frees pinned memory of the host need not wait: the allocator does.
+        if not self.on_host:
+            self.device.emit(Free(self.number))
+
+
+class Tensor:
+    """A view of a storage."""
+
+    __slots__ = ("storage",)
+    __iter__ = None  # what an index would give is not known to end
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return Tensor(self.storage)
+
+    def _view(self, *args: Any, **kwargs: Any) -> Tensor:
+        return Tensor(self.storage)
+
+    # What may be an alias is one: memory then lives longer, and is shared.
+    view = reshape = as_strided = t = permute = squeeze = unsqueeze = select = detach = transpose = expand = contiguous = _view
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802
+        """A view."""
+        return Tensor(self.storage)
+
+    data = mT = T  # noqa: N815
+
+    def clone(self) -> Tensor:
+        """A copy, made on the current stream."""
+        device = self.storage.device
+        copy = device.allocate()
+        device.launch("clone", [self], [copy])
+        return copy
+
+    def copy_(self, other: Tensor, non_blocking: bool = False) -> Tensor:
+        """A copy on the current stream. To or from the host's memory it is waited for, unless `non_blocking`."""
+        device = self.storage.device
+        device.launch("copy_", [other], [self])
+        if not non_blocking and (self.storage.on_host or other.storage.on_host):
+            device.emit(Synchronize(device.current))
+        return self
+
+    def zero_(self) -> Tensor:
+        """A write on the current stream."""
+        self.storage.device.launch("zero_", [], [self])
+        return self
+
+    def item(self) -> int:
+        """The host reads the value: at once if it has the memory, else when the current stream has come so far."""
+        device = self.storage.device
+        if self.storage.on_host:
+            device.emit(HostAccess(numbers([self]), ()))
+        else:
+            device.launch("item", [self], [])
+            device.emit(Synchronize(device.current))
+        return 1
+
+
+class Stream:
+    """A stream whose context leads back to where it was entered, as torch's own."""
+
+    def __init__(self, device: Device, number: int) -> None:
+        self.device, self.number = device, number
+        self._before: list[int] = []
+
+    def __enter__(self) -> Stream:
+        self._before.append(self.device.current)
+        self.device.current = self.number
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.device.current = self._before.pop()
+
+    def wait_stream(self, other: Stream) -> None:
+        """Let what follows here wait for what the other stream has been given."""
+        event = Event(self.device)
+        event.record(other)
+        event.wait(self)
+
+    def wait_event(self, event: Event) -> None:
+        """As the event's `wait`."""
+        event.wait(self)
+
+    def record_event(self, event: Event | None = None) -> Event:
+        """As the event's `record`."""
+        event = event or Event(self.device)
+        event.record(self)
+        return event
+
+    def synchronize(self) -> None:
+        """Let the host wait."""
+        self.device.emit(Synchronize(self.number))
+
+
+class AuxStream(Stream):
+    """A stream whose context leads back to the caller's stream, wherever it was entered, as this package's."""
+
+    def __exit__(self, *error: object) -> None:
+        self.device.current = CALLER
+
+
+class Event:
+    """An event."""
+
+    __slots__ = ("device", "number")
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.number = device, device.events
+        device.events += 1
+
+    def record(self, stream: Stream | None = None) -> None:
+        """Stand for what the stream, by default the current one, has been given."""
+        self.device.emit(Record(_number(self.device, stream), self.number))
+
+    def wait(self, stream: Stream | None = None) -> None:
+        """Let the stream, by default the current one, wait."""
+        self.device.emit(Wait(_number(self.device, stream), self.number))
+
+    def synchronize(self) -> None:
+        """Let the host wait for what it stands for."""
+        self.device.emit(Synchronize(event=self.number))
+
+
+def _number(device: Device, stream: Stream | None) -> int:
+    if stream is None:
+        return device.current
+    if not isinstance(stream, Stream):
+        raise TypeError("not a stream")
+    return stream.number
+
+
+def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """All tensors of nested values."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from tensors(value)
+        elif isinstance(value, dict):
+            yield from tensors(value.values())
+
+
+def numbers(values: Iterable[Any]) -> tuple[int, ...]:
+    """The storages of all tensors of nested values."""
+    return tuple(dict.fromkeys(tensor.storage.number for tensor in tensors(values)))
+
+
+def require_tensors(*values: Any) -> None:
+    """Raise TypeError for what is no tensor."""
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"a tensor is needed, not {type(value).__name__}")
