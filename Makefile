@@ -1,4 +1,4 @@
-# make demo: everything from nothing to the main job. make test: the whole suite. Both need only Python 3.10 or later.
+# `make help` lists the targets. All that is needed is Python 3.10 or later.
 PYTHON ?= python3
 TORCH ?= 2.15.0
 # Another torch gets an environment of its own: make test TORCH=2.14.1
@@ -6,10 +6,13 @@ VENV ?= $(if $(filter 2.15.0,$(TORCH)),.venv,.venv-$(TORCH))
 READY := $(VENV)/ready-$(TORCH)
 JOBS ?= 2
 
-.PHONY: demo test soak lint venv clean
+.PHONY: help demo test gpu-test soak lint format venv clean
 .DEFAULT_GOAL := demo
 
-venv: $(READY)
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+venv: $(READY) ## make the environment: torch, this package, the tools
 
 $(READY): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -18,21 +21,29 @@ $(READY): pyproject.toml
 	rm -f $(VENV)/ready-*
 	touch $(READY)
 
-demo: venv
+demo: venv ## from nothing to a plan, its proof and, with a GPU, its times (the default)
 	$(VENV)/bin/graphstreams demo
 
-lint: venv
+lint: venv ## check style, types, and which way imports go
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/python scripts/imports.py --check
 
-test: lint
+format: venv ## format, and mend what ruff can
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+test: lint ## the whole suite, without a GPU; another torch: make test TORCH=2.14.1
 	$(VENV)/bin/python -m pytest -n $(JOBS)
 
-# 20,000 mutants of generated wrappers' texts; 20,000 random graphs and plans, 5 interleavings each; some minutes on 2 cores
-soak: venv
-	$(VENV)/bin/python tests/verification/text_mutants/run.py --mutants 20000 --jobs $(JOBS)
-	$(VENV)/bin/python tests/verification/soak.py --cases 20000 --interleavings 5 --jobs $(JOBS)
+gpu-test: venv ## the tests that need a GPU
+	$(VENV)/bin/python -m pytest -m gpu tests/gpu
 
-clean:
+# 20,000 mutants of generated wrappers' texts; 20,000 random graphs and plans, 5 interleavings each; some minutes on 2 cores
+soak: venv ## the long runs of the proof's tests
+	PYTHONPATH=examples $(VENV)/bin/python -m tests.support.text_mutants.run --mutants 20000 --jobs $(JOBS)
+	$(VENV)/bin/python -m tests.verification.soak --cases 20000 --interleavings 5 --jobs $(JOBS)
+
+clean: ## remove the environments and what was built
 	rm -rf .venv .venv-* graphstreams_dump build *.egg-info
