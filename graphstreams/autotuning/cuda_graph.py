@@ -42,6 +42,7 @@ class CudaGraph:
         """
         self.graph = torch.cuda.CUDAGraph(keep_graph=keep_graph)  # the first attribute, so that it goes before its kernels
         self.function = function
+        self.overhead_us = 0.0  # us of a replay that don't count when it is timed
         torch.cuda.synchronize()
         with torch.cuda.stream(stream), no_collection():
             # Other threads, such as those of Inductor's compilation, may use the device meanwhile.

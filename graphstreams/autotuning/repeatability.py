@@ -22,15 +22,21 @@ def check_repeatable(reading: Reading) -> None:
     for kernel in reading.kernels.kernels:
         if kernel.exclusive:
             raise Unmeasurable(f"what {kernel.name!r} does when it is repeated is not known")
-    accumulating = _accumulating_inputs(reading)
+
+
+def check_nothing_accumulates(reading: Reading) -> None:
+    """Raise Unmeasurable if an input would have to be put back before each repetition."""
+    accumulating = accumulating_inputs(reading)
     for kernel in reading.kernels.kernels:
         if any(access.storage in accumulating for access in kernel.writes):
-            # It might count an index up until that lies behind the end of a tensor.
             raise Unmeasurable(f"{kernel.name!r} updates an input of the graph from its own value")
 
 
-def _accumulating_inputs(reading: Reading) -> set[str]:
-    """Return the inputs whose new value depends on their own, after any number of repetitions: cycles of the data flow."""
+def accumulating_inputs(reading: Reading) -> set[str]:
+    """Return the storages of inputs whose new value depends on their own: cycles of the data flow over repetitions.
+
+    Such an input may be an index that is counted up, and would lie behind the end of a tensor after some repetitions.
+    """
     inputs = {storage for node, storage in reading.storages.items() if node.op == "placeholder"}
     flow = nx.DiGraph((edge.before, edge.after) for edge in reading.kernels.edges if edge.kind is EdgeKind.RAW)
     for kernel in reading.kernels.kernels:
@@ -52,6 +58,8 @@ def check_memory(reading: Reading, other_sizes: Mapping[str, int]) -> None:
         value = node.meta.get("val")
         if node.op == "placeholder" and storage in largest and isinstance(value, torch.Tensor):
             largest[storage] = float(concrete(value.untyped_storage().nbytes(), other_sizes))
-    needed, free = sum(largest.values()), torch.cuda.mem_get_info()[0]
+    # Of an input that is put back before each repetition there are two copies.
+    twice = sum(largest.get(storage, 0.0) for storage in accumulating_inputs(reading))
+    needed, free = sum(largest.values()) + twice, torch.cuda.mem_get_info()[0]
     if needed > MEMORY_SHARE * free:
         raise Unmeasurable(f"its buffers take {needed / 2**20:.0f} MiB, more than {MEMORY_SHARE:.0%} of the free memory")

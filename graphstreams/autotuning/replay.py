@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,21 +21,27 @@ from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.runtime.streams import acquire, capture_stream
 
 SHORTEST_US = 0.5  # the least that a kernel takes
+RESTORED = 20  # times that inputs are put back to find what it takes
 
 
 class KernelReplayer:
     """The kernels of one serial graph, to be captured and timed in any order on the current device."""
 
-    def __init__(self, launches: Sequence[Sequence[RecordedLaunch]]) -> None:
-        """`launches[k]` are the launches of kernel k, in order."""
-        self._launches = launches
+    def __init__(self, launches: Sequence[Sequence[RecordedLaunch]], restore: Callable[[], Any] | None = None) -> None:
+        """`launches[k]` are the launches of kernel k, in order.
+
+        `restore` puts back the inputs that the kernels update from their own value. It runs before the kernels whenever they
+        are repeated; what it takes is measured, and left out of the times of CUDA graphs.
+        """
+        self._launches, self._restore = launches, restore or _nothing
         self._stream = capture_stream(torch.cuda.current_device())
         self._warm: set[int] = set()
         # One pool for all captures, because each pool would keep a workspace of cuBLAS for every stream.
         self._pool = torch.cuda.graph_pool_handle()
         # A pool must not be used again once its last graph is gone, so one graph stays.
         anything = torch.zeros(1, device="cuda")
-        self._last = self._capture(anything.zero_)
+        self._last = CudaGraph(anything.zero_, self._stream, self._pool)
+        self._restore_us = self._time_of_restoring() if restore else 0.0
 
     def capture_serial(self, order: Sequence[int]) -> CudaGraph:
         """Capture the kernels `order` on one stream."""
@@ -76,6 +83,7 @@ class KernelReplayer:
         """Capture what any function enqueues on the current stream, after two calls of it."""
         with torch.cuda.stream(self._stream):
             for _ in range(2):
+                self._restore()
                 function()
         return self._capture(function)
 
@@ -99,14 +107,19 @@ class KernelReplayer:
         return {kernel: max(us - event_us, SHORTEST_US) for kernel, us in zip(order, measured, strict=True)}
 
     def direct_times(self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[float]:
-        """Return the median time in us of one call of each function if the host launches its kernels."""
+        """Return the median time in us of one call of each function if the host launches its kernels.
+
+        What it takes to put inputs back is part of it, the same for each function.
+        """
+        calls = [partial(self._restored, function) for function in functions]
         with torch.cuda.stream(self._stream):
-            return [statistics.median(own) for own in times_in_turns(functions, rounds, repeats)]
+            return [statistics.median(own) for own in times_in_turns(calls, rounds, repeats)]
 
     def blocks(self, kernel: int) -> list[Occupancy]:
         """Return the thread blocks of each launch of a kernel; empty if the driver does not tell."""
         try:
-            return blocks_of_graph(self._capture(lambda: self._launch(kernel), keep_graph=True).graph)
+            self._warm_up([self._stream])
+            return blocks_of_graph(CudaGraph(lambda: self._launch(kernel), self._stream, self._pool, keep_graph=True).graph)
         except (RuntimeError, OSError, AttributeError):
             return []
 
@@ -121,10 +134,32 @@ class KernelReplayer:
                 self._warm.add(stream.cuda_stream)
                 stream.wait_stream(torch.cuda.current_stream())
                 with torch.cuda.stream(stream):
+                    self._restore()
                     for kernel in range(len(self._launches)):
                         self._launch(kernel)
                 torch.cuda.current_stream().wait_stream(stream)
 
-    def _capture(self, enqueue: Callable[[], Any], keep_graph: bool = False) -> CudaGraph:
+    def _restored(self, enqueue: Callable[[], Any]) -> None:
+        self._restore()
+        enqueue()
+
+    def _capture(self, enqueue: Callable[[], Any]) -> CudaGraph:
         self._warm_up([self._stream])
-        return CudaGraph(enqueue, self._stream, self._pool, keep_graph)
+        graph = CudaGraph(partial(self._restored, enqueue), self._stream, self._pool)
+        graph.overhead_us = self._restore_us
+        return graph
+
+    def _time_of_restoring(self) -> float:
+        """Return the us that putting the inputs back adds to a graph: what more of it adds, without the launch of the graph."""
+
+        def repeated() -> None:
+            for _ in range(1 + RESTORED):
+                self._restore()
+
+        graphs = [CudaGraph(function, self._stream, self._pool) for function in (self._restore, repeated)]
+        once, often = medians_in_turns(graphs)
+        return max(0.0, (often - once) / RESTORED)
+
+
+def _nothing() -> None:
+    """Put back no input."""

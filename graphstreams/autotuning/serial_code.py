@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx
 
 from graphstreams.autotuning.cache_keys import launch_keys
+from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
-from graphstreams.autotuning.repeatability import check_memory, check_repeatable
+from graphstreams.autotuning.repeatability import (
+    accumulating_inputs,
+    check_memory,
+    check_nothing_accumulates,
+    check_repeatable,
+)  # fmt: skip
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
@@ -57,6 +64,7 @@ class CompiledSerialGraph:
         Raises Unmeasurable if running it is not safe.
         """
         check_repeatable(self.reading)
+        check_nothing_accumulates(self.reading)
         check_memory(self.reading, sizes)
         return [_layout(node, sizes) for node in self._inputs()]
 
@@ -78,10 +86,17 @@ class CompiledSerialGraph:
         }
 
     def replayer(self, arguments: Sequence[Any]) -> KernelReplayer:
-        """Compile the code, run it once on `arguments`, and return what it launched."""
+        """Compile the code, run it once on `arguments`, and return what it launched.
+
+        Inputs that the graph updates from their own value are put back before each replay.
+        """
+        accumulating = accumulating_inputs(self.reading)
+        pairs = zip(self._inputs(), arguments, strict=True)
+        updated = [argument for node, argument in pairs if self.reading.storages.get(node) in accumulating]
+        restore = partial(torch._foreach_copy_, updated, clones(updated)) if updated else None
         with torch.no_grad():
             launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
-        return KernelReplayer(by_kernel(launches, self.reading.order, len(self.reading.kernels.kernels)))
+        return KernelReplayer(by_kernel(launches, self.reading.order, len(self.reading.kernels.kernels)), restore)
 
     def _inputs(self) -> Sequence[fx.Node]:
         return list(self.reading.module.graph.find_nodes(op="placeholder"))

@@ -66,8 +66,9 @@ def _host_us(function: Callable[[], Any], repeats: int) -> float:
 
 
 def medians_in_turns(graphs: Sequence[CudaGraph], rounds: int = 7, repeats: int = 10) -> list[float]:
-    """Return the median time of one replay of each graph in us."""
-    return [statistics.median(own) for own in times_in_turns([graph.replay for graph in graphs], rounds, repeats)]
+    """Return the median time of one replay of each graph in us, without the graph's `overhead_us`."""
+    samples = times_in_turns([graph.replay for graph in graphs], rounds, repeats)
+    return [statistics.median(own) - graph.overhead_us for graph, own in zip(graphs, samples, strict=True)]
 
 
 def means_over_captures(

@@ -48,6 +48,35 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "capture_stream", lambda device: stream)
 
 
+@pytest.mark.usefixtures("without_a_gpu")
+def test_a_counter_is_put_back_before_the_kernels_are_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is replayed, the kernels find the value that a call has: 3 here, of a table with 4 places."""
+    table, counter, kept = torch.arange(4.0), torch.tensor(3), torch.tensor(3)
+    found: list[float] = []
+
+    def count() -> None:
+        found.append(float(table[int(counter)]))  # raises IndexError if the counter was not put back
+        counter.add_(1)
+
+    monkeypatch.setattr(module, "medians_in_turns", lambda graphs: [1.0, 1.0 + 20 * 0.25])
+    monkeypatch.setattr(
+        module, "times_in_turns", lambda calls, rounds, repeats: [[call() or 1.0 for _ in range(3)] for call in calls]
+    )
+    replayer = KernelReplayer([[count]], lambda: counter.copy_(kept))
+    graphs = [replayer.capture_serial([0]), replayer.capture_call(count)]
+    for graph in graphs:
+        assert graph.overhead_us == pytest.approx(0.25)
+        for _ in range(5):
+            graph.function()
+    replayer.direct_times([count], 3, 1)
+    assert len(found) > 13 and set(found) == {3.0}
+
+
+@pytest.mark.usefixtures("without_a_gpu")
+def test_without_such_inputs_nothing_is_put_back() -> None:
+    assert KernelReplayer([[list]]).capture_serial([0]).overhead_us == 0.0
+
+
 def generated() -> Callable[[], Any]:
     """The function of a module that nothing else refers to, as that of generated code is."""
     namespace: dict[str, Any] = {}

@@ -79,10 +79,10 @@ def tensor(size: int) -> Tensor:
 def test_what_can_be_repeated_by_hand(kernels: list[Kernel], repeatable: bool) -> None:
     reading = by_hand({name: tensor(8) for name in "xabc"}, kernels)
     if repeatable:
-        repeatability.check_repeatable(reading)
+        repeatability.check_nothing_accumulates(reading)
         return
     with pytest.raises(Unmeasurable, match="from its own value"):
-        repeatability.check_repeatable(reading)
+        repeatability.check_nothing_accumulates(reading)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_graph_that_cannot_be_repeated_or_does_not_fit_gets_no_arguments(monke
     code = object.__new__(CompiledSerialGraph)
     code.reading = by_hand({"x": tensor(8)}, [kernel("k", {"x": 8}, {"x": 8})])
     with pytest.raises(Unmeasurable, match="from its own value"):
-        code.arguments({})
+        code.layouts({})
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 10**12))
     with pytest.raises(Unmeasurable, match="free memory"):
         arguments(known())

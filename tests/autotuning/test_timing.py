@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,3 +48,10 @@ def test_host_times_are_those_until_a_call_returns_with_an_idle_gpu_before_each_
     samples = timing.host_times_in_turns([calls("a", 2.0), calls("b", 3.0)], 3, 4)
     assert samples == [pytest.approx([2.0] * 3), pytest.approx([3.0] * 3)]
     assert done == ["idle", *"aaaa", "idle", *"bbbb"] * (3 + timing.DISCARDED)
+
+
+def test_what_a_graph_does_beside_its_kernels_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [[10.0, 12.0, 11.0], [7.0, 7.0, 9.0]]
+    monkeypatch.setattr(timing, "times_in_turns", lambda functions, rounds, repeats: samples)
+    graphs: list[Any] = [SimpleNamespace(replay=None, overhead_us=us) for us in (0.0, 1.5)]
+    assert timing.medians_in_turns(graphs) == [11.0, 5.5]
