@@ -38,7 +38,7 @@ class CompiledSerialGraph:
         """Generate the code. Raises Unmeasurable if it has other launches than were read."""
         self.reading = reading
         # With these settings no buffer is overwritten in place, which would hold another value in another order.
-        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings())
+        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
         self.lines = _launch_lines(self.lowered, reading)
 
     def keys(self) -> list[str]:

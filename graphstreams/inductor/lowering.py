@@ -20,6 +20,7 @@ from torch._inductor.debug import DebugContext
 from torch._inductor.fx_passes import post_grad, reinplace
 from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._inductor.graph import GraphLowering
+from torch._inductor.lowering import maybe_layout_constraints
 from torch._inductor.memory import prepare_planning_info
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
@@ -86,13 +87,22 @@ def _last_passes(gm: fx.GraphModule) -> None:
 
 
 class _Recorder(GraphLowering):
-    """A GraphLowering that keeps the value of every node of the top-level graph."""
+    """A GraphLowering that keeps the value of every node of the top-level graph.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    With `stores_shared` a value that several operators read, one of which asks for a layout, is stored once. Inductor makes a
+    copy of its own for each such operator (`constrain_to_fx_strides`), of which no node of the graph knows.
+    """
+
+    def __init__(self, *args: Any, stores_shared: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._stores_shared = stores_shared
         self.recorded: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> object:
+        if self._stores_shared and maybe_layout_constraints(n.target):  # type: ignore[arg-type]
+            for shared in (node for node in n.all_input_nodes if len(node.users) > 1):
+                if isinstance(value := self.env[shared], ir.TensorBox):
+                    value.realize()
         value = super().run_node(n)
         if n.graph is self.module.graph:
             self.recorded[n] = value
@@ -101,17 +111,18 @@ class _Recorder(GraphLowering):
 
 def lower(
     gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None,
-    inputs_to_check: Sequence[int] | None = None,
+    inputs_to_check: Sequence[int] | None = None, stores_shared: bool = False,
 ) -> Lowered:  # fmt: skip
     """Lower `gm` as Inductor would, and build its scheduler and, with `generate_code`, the source of its wrapper.
 
     Nothing is compiled or run. `settings` are Inductor's settings for this lowering alone. `inputs_to_check` are the positions
-    of the inputs that the code copies if they are misaligned.
+    of the inputs that the code copies if they are misaligned. With `stores_shared` operators that ask for a layout share what
+    they read, instead of having a copy each.
     """
     inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     with _scoped(settings or {}):
         shape_env = getattr(V.fake_mode, "shape_env", None)
-        graph = _Recorder(gm, example_inputs=inputs, shape_env=shape_env, is_inference=True)
+        graph = _Recorder(gm, example_inputs=inputs, shape_env=shape_env, is_inference=True, stores_shared=stores_shared)
         if inputs_to_check is not None:
             graph.inputs_to_check = inputs_to_check
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):

@@ -16,4 +16,4 @@ def streamed_code(module: fx.GraphModule) -> Lowered:
     wrapper_registry.register()
     settings = {**stream_settings(), **scheduling.settings(config._post_fusion_custom_pass)}
     with V.set_choices_handler(scheduling.FusionInRegions(V.choices)):  # type: ignore[arg-type]
-        return lower(copy_graph(module), generate_code=True, settings=settings)
+        return lower(copy_graph(module), generate_code=True, settings=settings, stores_shared=True)

@@ -31,7 +31,7 @@ def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str]
     are Inductor's settings to lower the graph with. Raises Unsupported, with the reason, if the graph has to stay serial.
     """
     check_graph(module)
-    lowered = lower(module, settings=settings)
+    lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():
         return _read(module, lowered, name, input_names)
