@@ -78,7 +78,7 @@ def test_without_such_inputs_nothing_is_put_back() -> None:
 
 
 def generated() -> Callable[[], Any]:
-    """The function of a module that nothing else refers to, as that of generated code is."""
+    """Return the function of a module that nothing else refers to, as that of generated code is."""
     namespace: dict[str, Any] = {}
     exec("def call():\n    return call", namespace)
     function: Callable[[], Any] = namespace["call"]

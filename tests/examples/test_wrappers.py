@@ -22,7 +22,7 @@ TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(EXAMPLES.glob
 
 
 def models(example: str) -> list[str]:
-    """The example's functions that can be called with nothing and return a model with its inputs."""
+    """Return the example's functions that can be called with nothing and return a model with its inputs."""
     return [
         node.name
         for node in TREES[example].body
@@ -34,7 +34,7 @@ def models(example: str) -> list[str]:
 
 
 def imported(example: str) -> set[str]:
-    """The other examples that it imports, anywhere in its code."""
+    """Return the other examples that it imports, anywhere in its code."""
     nodes = list(ast.walk(TREES[example]))
     names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     return (names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}) & TREES.keys()

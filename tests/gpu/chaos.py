@@ -107,7 +107,7 @@ def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
 
 
 def random_plan_on(graph: KernelGraph, rng: random.Random, streams: int) -> Plan:
-    """A random plan that uses exactly so many streams, or one for each kernel of a smaller graph."""
+    """Return a random plan that uses exactly so many streams, or one for each kernel of a smaller graph."""
     kernels = len(graph.kernels)
     if kernels < 2:
         return plan_of(graph, range(kernels), dict.fromkeys(range(kernels), 0))
@@ -150,7 +150,7 @@ def wrong_runs(
     sizes: Sequence[int] = SIZES,
     way: str = "captured",
 ) -> int:
-    """How many of `runs` disturbed runs of `streamed` have other bits than `serial` on the same inputs.
+    """Return how many of `runs` disturbed runs of `streamed` have other bits than `serial` on the same inputs.
 
     `way` is "captured": replays of CUDA graphs, each captured with its own delays; or "direct": calls.
     """
@@ -214,7 +214,7 @@ class Row:
 
 
 def layer(tokens: int, tp: int) -> tuple[Any, Inputs]:
-    """The V3.2 layer and a maker of its inputs."""
+    """Return the V3.2 layer and a maker of its inputs."""
     config = deepseek_v32.Config(tokens=tokens, tp=tp)
     return deepseek_v32.build(config, "cuda"), lambda seed: deepseek_v32.example_inputs(config, "cuda", seed)
 
@@ -248,7 +248,7 @@ def random_row(seed: int, runs: int, way: str = "captured") -> Row:
 
 
 def random_inputs(seed: int) -> Sequence[torch.Tensor]:
-    """Inputs of a random module. The rows it writes are distinct: of two writes to one row a GPU keeps either."""
+    """Return inputs of a random module. The rows it writes are distinct: of two writes to one row a GPU keeps either."""
     rng = torch.Generator("cuda").manual_seed(seed)
     shapes = [(SIZE, SIZE)] * 3 + [(2 * SIZE, SIZE)]
     rows = torch.randperm(2 * SIZE, generator=rng, device="cuda")[:SIZE].clone()
@@ -256,7 +256,7 @@ def random_inputs(seed: int) -> Sequence[torch.Tensor]:
 
 
 def compiled(module: torch.nn.Module, inputs: Inputs, options: dict[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The module compiled and called once, and what `report.json` says of its largest graph."""
+    """Return the module compiled and called once, and what `report.json` says of its largest graph."""
     with tempfile.TemporaryDirectory() as directory:
         # A graph whose report is wanted comes from no cache, where it might be one of another plan.
         streamed = torch.compile(module, backend="graphstreams", options={**PRICED, "dump": directory, **options})

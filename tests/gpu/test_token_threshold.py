@@ -36,7 +36,7 @@ def _fresh() -> Iterator[None]:
 
 
 def layer_inputs(tokens: int, seed: int) -> list[Tensor]:
-    """The layer's inputs, every first dimension marked as dynamic."""
+    """Return the layer's inputs, every first dimension marked as dynamic."""
     values = list(deepseek_v32.example_inputs(deepseek_v32.Config(tp=8, tokens=tokens), "cuda", seed))
     return marked(values)
 
@@ -52,7 +52,7 @@ def copies(values: Sequence[Tensor]) -> list[Tensor]:
 
 
 def compiled(directory: Path, options: dict[str, Any], **inductor: Any) -> tuple[Any, Any]:
-    """The layer compiled by plain Inductor and by graphstreams."""
+    """Return the layer compiled by plain Inductor and by graphstreams."""
     module = deepseek_v32.build(deepseek_v32.Config(tp=8), "cuda")
     given = {**options, "dump": str(directory), "inductor": {**SAME_KERNELS, **inductor}}
     return torch.compile(module, options=SAME_KERNELS), torch.compile(module, backend="graphstreams", options=given)

@@ -339,7 +339,7 @@ def test_a_graph_that_inductor_cuts_stays_serial_and_the_operator_is_named(monke
 
 
 def functions(source: str) -> dict[str, str]:
-    """The text of each function of a wrapper, methods too."""
+    """Return the text of each function of a wrapper, methods too."""
     return {node.name: ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
 
 

@@ -96,7 +96,7 @@ def condition(source):
 
 
 def streams_at(source, rows):
-    """Whether a call of the wrapper with so many rows runs the streamed body: by what is in its list of inputs."""
+    """Return whether a call of the wrapper with so many rows runs the streamed body: by what is in its list of inputs."""
     _, arguments, inputs = condition(source)
     values = [rows if name.startswith("s") else torch.empty(rows, 64) for name in inputs]
     return runs_on_streams(values, *arguments)

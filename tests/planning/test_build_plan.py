@@ -72,7 +72,7 @@ def test_no_kernels_are_an_empty_plan():
 
 @st.composite
 def assigned(draw):
-    """A random DAG, a random order of it, streams without gaps, and times."""
+    """Return a random DAG, a random order of it, streams without gaps, and times."""
     count = draw(st.integers(1, 10))
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []

@@ -54,7 +54,7 @@ def bare_operations(gm: fx.GraphModule) -> None:
 
 
 def ordered_operations(gm: fx.GraphModule) -> None:
-    """The same in `control_deps`, the join behind the product."""
+    """Return the same in `control_deps`, the join behind the product."""
     product = second_product(gm)
     (first,) = gm.graph.find_nodes(op="placeholder")[:1]
     stream_ops.set_stream(product, 1)
@@ -70,7 +70,7 @@ PASSES = {move_a_product: 1, bare_operations: 5, ordered_operations: 5}
 
 
 def launches_and_lines(source: str) -> list[str]:
-    """The function that is called, without comments, which name the graph."""
+    """Return the function that is called, without comments, which name the graph."""
     start = source.index("def call(")
     return [line for line in source[start : source.index("benchmark")].splitlines() if not line.lstrip().startswith("#")]
 

@@ -40,7 +40,7 @@ BY_HAND = ["concatenation", "custom_mutation", "diamond", "norms", "ring", "swap
 
 
 def same_numbers(reading, module, inputs):
-    """Whether both graphs give the same outputs and leave the inputs the same."""
+    """Return whether both graphs give the same outputs and leave the inputs the same."""
     serial, streamed = (run_on_cpu(m, inputs) for m in (reading.module, module))
     return all(equal_bits(one, other) for one, other in zip(serial, streamed, strict=True))
 
@@ -55,7 +55,7 @@ class Memory:
     deleted: dict[str, int] = field(default_factory=dict)  # name -> line
 
     def freed(self) -> float:
-        """The line that drops the last name, infinite where the caller gets one."""
+        """Return the line that drops the last name, infinite where the caller gets one."""
         return max((self.deleted.get(name, inf) for name in self.names), default=inf)
 
 
@@ -214,7 +214,7 @@ def test_a_product_of_values_that_an_earlier_kernel_made_is_not_taken_for_that_k
 
 @st.composite
 def plans(draw, sample: str) -> Plan:
-    """Random streams, at least two, in a random topological order."""
+    """Return random streams, at least two, in a random topological order."""
     graph = kernels_of(sample)
     count = len(graph.kernels)
     waiting = [set(p) for p in graph.predecessors()]

@@ -41,7 +41,7 @@ AT_LEAST = 2000  # mutants in all
 
 @functools.cache
 def outcome_of(source: str) -> GraphCompilation:
-    """What the stages make of a source's graph."""
+    """Return what the stages make of a source's graph."""
     if source in SMALL:
         return captured(source)
     config = deepseek_v32.Config(tokens=LAYERS[source], tp=8)
@@ -51,7 +51,7 @@ def outcome_of(source: str) -> GraphCompilation:
 
 
 def captured_trace(reading: Reading, plan: Plan) -> Trace:
-    """The trace of the wrapper that Inductor generates for the graph rewritten to a plan."""
+    """Return the trace of the wrapper that Inductor generates for the graph rewritten to a plan."""
     return read_wrapper(generated(reading, rewrite(reading, plan)).source)
 
 
@@ -168,7 +168,7 @@ def _early_allocations(steps: Sequence[Step]) -> Changed:
 
 
 def _own_memory(steps: Sequence[Step], position: int) -> list[int]:
-    """The allocations of what the launch is the first to use."""
+    """Return the allocations of what the launch is the first to use."""
     launch = steps[position]
     assert isinstance(launch, LaunchStep)
     earlier = {name for s in steps[:position] if isinstance(s, LaunchStep) for name in (*s.reads, *s.writes)}
@@ -186,7 +186,7 @@ KILLED, EQUIVALENT, STRICT, MISSED, WRONG = VERDICTS = ("killed", "equivalent", 
 
 
 def verdict(mutant: Mutant) -> str:
-    """What `find_races` does, judged by reachability.
+    """Return what `find_races` does, judged by reachability.
 
     Killed: data could change, and it is refused. Equivalent: harmless, and accepted. Missed: data could change, and it is
     accepted. Strict: harmless, and refused because an allocation is taken to use its block at once, or to get one that
@@ -201,12 +201,12 @@ def verdict(mutant: Mutant) -> str:
 
 
 def tally(source: str) -> Counter[tuple[str, str]]:
-    """How many mutants of a source's traces there are of each kind and verdict."""
+    """Return how many mutants of a source's traces there are of each kind and verdict."""
     return Counter((m.kind, verdict(m)) for trace in traces(source) for m in mutants(trace))
 
 
 def sum_of(verdict: str, counts: Counter[tuple[str, str]], kinds: Sequence[str] = KINDS) -> int:
-    """How many mutants of these kinds have the verdict."""
+    """Return how many mutants of these kinds have the verdict."""
     return sum(counts[kind, verdict] for kind in kinds)
 
 

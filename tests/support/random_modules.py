@@ -55,7 +55,7 @@ class RandomModule(torch.nn.Module):
         self.returned = [generator.randrange(1000) for _ in range(generator.randint(2, 8))]
 
     def rows(self, values: Matrix) -> torch.Tensor:
-        """Valid row numbers, from data."""
+        """Return valid row numbers, from data."""
         return values.argmax(1)
 
     def forward(self, x: Matrix, y: Matrix, state: Matrix, cache: torch.Tensor, where: torch.Tensor) -> tuple[Matrix, ...]:

@@ -15,7 +15,7 @@ from tests.support.kernel_graphs import graph_of
 
 @st.composite
 def spaces(draw, most=9):
-    """A random DAG with exclusive kernels, its times, a number of streams and a cost of events."""
+    """Return a random DAG with exclusive kernels, its times, a number of streams and a cost of events."""
     count = draw(st.integers(0, most))
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
@@ -42,7 +42,7 @@ def assert_sound(plan, space):
 
 
 def rows(plan):
-    """What each stream of a plan runs, in order, whatever its number."""
+    """Return what each stream of a plan runs, in order, whatever its number."""
     streams = [[p.kernel for p in plan.placements if p.stream == s] for s in range(plan.streams)]
     return frozenset(tuple(row) for row in streams)
 

@@ -97,7 +97,7 @@ _steps = st.one_of(
 
 
 def runs(steps: list[Step]) -> Iterator[list[int]]:
-    """Every order in which streams, each with its queue, can do the steps. A wait is for the record before it, if any."""
+    """Yield every order in which streams, each with its queue, can do the steps. A wait is for the record before it, if any."""
     awaited = [
         max((j for j in range(i) if isinstance(steps[j], RecordStep) and steps[j].event == step.event), default=None)  # type: ignore[attr-defined]
         if isinstance(step, WaitStep)

@@ -44,7 +44,7 @@ def free(storage: str) -> FreeStep:
 
 
 def trace(*steps: Step, inputs: str = "x") -> Trace:
-    """The steps with their positions, from 1, as lines."""
+    """Return the steps with their positions, from 1, as lines."""
     numbered = tuple(type(s)(**{**vars(s), "line": i}) for i, s in enumerate(steps, 1))
     return Trace(numbered, tuple(inputs.split()))
 

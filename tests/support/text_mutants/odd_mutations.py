@@ -97,7 +97,7 @@ def odd_sync(text: Text) -> None:
 
 
 def odd_block(text: Text) -> None:
-    """What a `with` enters, or an `except` catches."""
+    """Return what a `with` enters, or an `except` catches."""
     streams = text.names(STREAM)
     place = text.pick(lambda line: line.strip().startswith(("with stream", "except ")))
     if place is not None and streams:
@@ -128,7 +128,7 @@ def odd_rebind(text: Text) -> None:
 
 
 def odd_operator(text: Text) -> None:
-    """Operators whose schema does not tell what they write, or that return what they were given."""
+    """Return operators whose schema does not tell what they write, or that return what they were given."""
     text.insert_form(_ODD_OPERATORS)
 
 

@@ -77,7 +77,7 @@ class Oracle:
             self._TAKE[type(step)](self, step)
 
     def _node(self, stream: int | None, *sources: int) -> int:
-        """A new node behind the last of its stream, what the host waited for, and the sources. None: of the host."""
+        """Return a new node behind the last of its stream, what the host waited for, and the sources. None: of the host."""
         before = self._host
         for source in (*sources, *([self._last[stream]] if stream in self._last else [])):
             before |= self._before[source] | 1 << source
@@ -180,7 +180,7 @@ class Oracle:
 
 
 def faults(steps: Iterable[Step]) -> dict[str, str]:
-    """What is wrong with a run, by kind; nothing if it is empty."""
+    """Return what is wrong with a run, by kind; nothing if it is empty."""
     oracle = Oracle()
     oracle.take(steps)
     return oracle.faults

@@ -26,7 +26,7 @@ SHOWN = 20
 
 
 def judge_batch(task: tuple[Wrapper, int, int]) -> tuple[str, Counts]:
-    """The counts of some mutants of a wrapper."""
+    """Return the counts of some mutants of a wrapper."""
     of, start, end = task
     inputs = inputs_of(of.source, of.accesses)
     return of.name, judge(of.name, of.source, inputs, of.accesses, range(start, end))
@@ -41,7 +41,7 @@ def batches(wrappers: list[Wrapper], mutants: int, seed: int) -> Iterator[tuple[
 
 
 def too_few(counts: Counts, mutants: int) -> list[str]:
-    """What a run lacks, or has too much of."""
+    """Return what a run lacks, or has too much of."""
     found = []
     if counts.mutants < mutants:
         found.append(f"only {counts.mutants} mutants")

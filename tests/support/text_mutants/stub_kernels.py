@@ -201,7 +201,7 @@ class Pools:
         self._caller = Stream(device, 0)
 
     def acquire_for_call(self, device: int, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:
-        """The caller's stream, aux streams and events."""
+        """Return the caller's stream, aux streams and events."""
         if device != 0 or self._device.current != 0:
             raise RuntimeError("only the caller's stream of the first GPU is modelled")
         own, marks = self._pools.setdefault(priority, ([], []))

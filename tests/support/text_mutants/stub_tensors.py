@@ -27,7 +27,7 @@ class Device:
         self.recording.steps.append(step)
 
     def allocate(self, on_host: bool = False) -> Tensor:
-        """A tensor of memory of its own: of the current stream's pool, or of the host's."""
+        """Return a tensor of memory of its own: of the current stream's pool, or of the host's."""
         return Tensor(Storage(self, on_host))
 
     def launch(self, name: str, reads: Iterable[Any], writes: Iterable[Any], stream: int | None = None) -> None:
@@ -96,7 +96,7 @@ class Tensor:
     data = mT = T  # noqa: N815
 
     def clone(self) -> Tensor:
-        """A copy, made on the current stream."""
+        """Return a copy, made on the current stream."""
         device = self.storage.device
         copy = device.allocate()
         device.launch("clone", [self], [copy])
@@ -200,7 +200,7 @@ def _number(device: Device, stream: Stream | None) -> int:
 
 
 def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """All tensors of nested values."""
+    """Yield all tensors of nested values."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -211,7 +211,7 @@ def tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def numbers(values: Iterable[Any]) -> tuple[int, ...]:
-    """The storages of all tensors of nested values."""
+    """Return the storages of all tensors of nested values."""
     return tuple(dict.fromkeys(tensor.storage.number for tensor in tensors(values)))
 
 

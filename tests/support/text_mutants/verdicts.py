@@ -41,7 +41,7 @@ class Counts:
 
 
 def answer(source: str) -> tuple[str, str]:
-    """What the verifier says, and why."""
+    """Return what the verifier says, and why."""
     try:
         races = verify(source)
     except UnreadableWrapper as error:
