@@ -1,9 +1,10 @@
-"""Keep torch's trace records out of pytest's log, and skip what needs a GPU where there is none.
+"""Keep torch's trace records out of pytest's log, and skip what needs a GPU if there is none.
 
 Costs are those of the package, whatever calibration the user of this machine has.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +13,13 @@ import torch
 from graphstreams.costs import calibration
 
 logging.getLogger("torch.__trace").propagate = False
+if not torch.cuda.is_available():
+    # Nothing is compiled in parallel without a GPU, and each process would start workers that import torch.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu` where there is no CUDA device."""
+    """Skip the tests marked `gpu` if there is no CUDA device."""
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

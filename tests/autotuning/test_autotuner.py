@@ -37,7 +37,7 @@ def space(graph: KernelGraph = ARMS, streams: int = 2) -> SearchSpace:
 
 
 def times_by(one: float, two: float, urgent: float | None = None) -> Callable[[Any], float]:
-    """The times of plans on one stream, on two, and on two with a priority; the serial graph takes 10 us."""
+    """Return the times of plans on one stream, on two, and on two with a priority; the serial graph takes 10 us."""
 
     def time(graph: Any) -> float:
         if graph == SERIAL:
@@ -50,7 +50,7 @@ def times_by(one: float, two: float, urgent: float | None = None) -> Callable[[A
 
 
 def found(graph: KernelGraph = ARMS, **options: Any) -> tuple[int, int, Measurement]:
-    """Streams and priority of the plan that is found, and its measurement."""
+    """Return streams and priority of the plan that is found, and its measurement."""
     plan, measurement = make_autotuner(graph, **options).search(space(graph))
     return plan.streams, plan.priority, measurement
 

@@ -39,13 +39,13 @@ LAUNCHES = ("GEMM", "ADD", "TOPK", "SIN")
 
 
 def keys(source: str = SOURCE, inputs: dict[str, str] | None = None) -> dict[str, str]:
-    """The key of each launch by the word behind its line."""
+    """Return the key of each launch by the word behind its line."""
     lines = {name: i for i, line in enumerate(source.splitlines(), 1) for name in LAUNCHES if line.endswith(f"# {name}")}
     return dict(zip(lines, launch_keys(source, list(lines.values()), INPUTS if inputs is None else inputs), strict=True))
 
 
 def changed(old: str, new: str) -> set[str]:
-    """The launches that have another key once the source, or an input, is another."""
+    """Return the launches that have another key once the source, or an input, is another."""
     assert old in SOURCE or old in str(INPUTS)
     before = keys()
     after = keys(SOURCE.replace(old, new), {name: text.replace(old, new) for name, text in INPUTS.items()})

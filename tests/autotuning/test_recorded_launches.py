@@ -45,7 +45,7 @@ split = lambda x: (x.clamp(min=0), x.clamp(max=0))
 
 
 def recorded(body: str, *arguments: Any, constants: Mapping[str, Any] | None = None) -> list[RecordedLaunch]:
-    """The launches of a wrapper with that body of `call`, which gets `args`."""
+    """Return the launches of a wrapper with that body of `call`, which gets `args`."""
     source = WRAPPER + "def call(args):\n" + textwrap.indent(body, "    ")
     numbers = [i for i, line in enumerate(source.splitlines(), 1) if "LAUNCH" in line]
     return record_launches(source, numbers, constants or {}, arguments)
@@ -77,7 +77,7 @@ return (out,)
 
 @pytest.fixture
 def chain() -> tuple[Tensor, Tensor, list[RecordedLaunch]]:
-    """An input, the output, and the launches of x, 2x, 4x, 4x + x."""
+    """Return an input, the output, and the launches of x, 2x, 4x, 4x + x."""
     x, out = torch.tensor([1.0, 2.0]), torch.zeros(2)
     return x, out, recorded(CHAIN, x, out)
 
@@ -234,7 +234,7 @@ class Kernel:
 
 
 def on_cpu(sample: str, kernels: Mapping[str, Callable[..., Any]]) -> tuple[list[RecordedLaunch], tuple[Any, ...], list[int]]:
-    """The launches of a sample's serial code, its inputs, and the streams of its Triton launches: higher with each launch."""
+    """Return the launches of a sample's serial code, its inputs, and the streams of its Triton launches, higher each time."""
     code = serial_code(reading_of(sample))
     source = code.lowered.source
     for cuda, cpu in (
@@ -254,7 +254,7 @@ def on_cpu(sample: str, kernels: Mapping[str, Callable[..., Any]]) -> tuple[list
 
 
 def computed(sample: str, *inputs: Tensor) -> Any:
-    """What the sample's module gives, for other inputs than its own if there are any."""
+    """Return what the sample's module gives, for other inputs than its own if there are any."""
     module, own = module_and_inputs(sample)
     with torch.no_grad():
         return module(*(inputs or (value.clone() for value in own)))

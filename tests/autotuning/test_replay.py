@@ -49,7 +49,7 @@ def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def generated() -> Callable[[], Any]:
-    """The function of a module that nothing else refers to, as that of generated code is."""
+    """Return the function of a module that nothing else refers to, as that of generated code is."""
     namespace: dict[str, Any] = {}
     exec("def call():\n    return call", namespace)
     function: Callable[[], Any] = namespace["call"]

@@ -26,7 +26,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reading_of_function(function: Any, *inputs: Any, dynamic: bool | None = None) -> Reading:
-    """How the graph of a module with the samples' projections is read."""
+    """Return how the graph of a module with the samples' projections is read."""
     module = type(module_and_inputs("diamond")[0])(function)
     (outcome,) = capture(module, inputs, "h200", FREE_EVENTS, dynamic)
     assert outcome.reading is not None, outcome.report.reason
@@ -34,7 +34,7 @@ def reading_of_function(function: Any, *inputs: Any, dynamic: bool | None = None
 
 
 def keys_of(reading: Reading) -> dict[str, str]:
-    """The key of each kernel by its short name."""
+    """Return the key of each kernel by its short name."""
     names = (kernel.name.rpartition(".")[2] for kernel in reading.kernels.kernels)
     return dict(zip(names, serial_code(reading).keys(), strict=True))
 

@@ -60,7 +60,7 @@ def test_a_worker_that_fails_is_named_and_not_asked_again(worker: Callable[..., 
 
 
 def refusing(error: Exception) -> Callable[..., None]:
-    """A function that raises `error` whatever it is called with."""
+    """Return a function that raises `error` whatever it is called with."""
 
     def refuse(*_: object, **__: object) -> None:
         raise error

@@ -84,7 +84,7 @@ def users(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """What a command prints when it ends with status 2 and one line."""
+    """Return what a command prints when it ends with status 2 and one line."""
 
     def of(*arguments: object) -> str:
         status = main([str(each) for each in arguments])
@@ -192,7 +192,7 @@ def test_variables_that_are_no_options(
 
 
 def nested_calls(depth: int) -> str:
-    """A wrapper of which each function calls the next one twice."""
+    """Return a wrapper of which each function calls the next one twice."""
     functions = [f"def f{i}(a):\n    f{i + 1}(a)\n    f{i + 1}(a)\n    return ()\n" for i in range(depth)]
     return "".join(functions) + f"def f{depth}(a):\n    return ()\ndef call(args):\n    f0(args)\n    return ()\n"
 

@@ -43,7 +43,7 @@ IN_FILES = settings(max_examples=150, deadline=None, suppress_health_check=[Heal
 
 
 def status_of(capsys: pytest.CaptureFixture[str], command: str, path: Path, *more: str) -> int:
-    """The exit status; with 2 there is one line, which names the file."""
+    """Return the exit status; with 2 there is one line, which names the file."""
     status = main([command, str(path), *more])
     printed = capsys.readouterr()
     if status == 2:

@@ -38,7 +38,7 @@ def tell() -> None:
 
 
 def during(shown: Shown, fails: bool = False) -> list[str]:
-    """What is shown before the block ends."""
+    """Return what is shown before the block ends."""
     with held_back():
         tell()
         warnings.warn("three", stacklevel=1)

@@ -197,7 +197,7 @@ def test_the_curves_are_the_costs_and_the_simulated_plan(graph, example, size):
 
 
 def measured_around(largest, gains, min_gain=0.02, smallest=0, known=None, example=4, limits=(1, HIGHEST)):
-    """The threshold after measuring, and which sizes were measured.
+    """Return the threshold after measuring, and which sizes were measured.
 
     `gains` tells what each size saves, as a dict or as the largest size that saves a tenth; `known` was measured before.
     """

@@ -169,7 +169,7 @@ def test_the_blocks_stand_before_the_layers() -> None:
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> CpuReplayer:
-    """The benchmark with everything replaced that needs a GPU."""
+    """Return the benchmark with everything replaced that needs a GPU."""
     monkeypatch.setattr(deepseek_workloads, "DEVICE", "cpu")
     monkeypatch.setattr(benchmark_results, "environment", lambda: ENVIRONMENT)
     tiny = {"block": deepseek_workloads.Workload(TINY, False), "layer": deepseek_workloads.Workload(TINY, True)}

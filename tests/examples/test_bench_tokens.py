@@ -222,7 +222,7 @@ def timed_by(monkeypatch: pytest.MonkeyPatch, times: Callable[..., list[list[flo
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    """The benchmark with everything replaced that needs a GPU: serial takes 30 us, ours 20 us a call."""
+    """Replace in the benchmark what needs a GPU: serial takes 30 us, ours 20 us a call."""
     made = Compiler()
     monkeypatch.setattr(bench, "DEVICE", "cpu")
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))
@@ -231,6 +231,18 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     timed_by(monkeypatch, lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
     monkeypatch.setattr(torch, "compile", made)
     return made
+
+
+class Small(torch.nn.Module):
+    """A layer that Dynamo traces at once."""
+
+    def forward(self, hidden: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return hidden.sin()
+
+
+@pytest.fixture
+def small_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "build", lambda *_: Small())
 
 
 def bench_environment() -> Sequence[str]:
@@ -264,6 +276,7 @@ def test_one_compile_serves_all_numbers_of_tokens(
     assert "tokens: 7, runs on: serial body" in lines[4] and lines[4].endswith("wrong runs / runs: 0 / 4")
 
 
+@pytest.mark.usefixtures("small_layer")
 def test_by_default_the_threshold_is_between_two_sizes(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,12 +286,14 @@ def test_by_default_the_threshold_is_between_two_sizes(
     assert result["compiled_at"] == 4
 
 
+@pytest.mark.usefixtures("small_layer")
 def test_other_values_are_counted_as_wrong(compiler: Compiler, tmp_path: Path) -> None:
     compiler.wrong = True
     result = run(tmp_path, "--tokens", "6", "7")
     assert [row["wrong"] for row in result["rows"]] == [{"graph": 0, "direct": 0}, {"graph": 2, "direct": 2}]
 
 
+@pytest.mark.usefixtures("small_layer")
 def test_graphs_that_are_compiled_again_are_told(compiler: Compiler, tmp_path: Path) -> None:
     compiler.branches = True
     result = run(tmp_path, "--tokens", "4", "5", "7", "8")
@@ -286,6 +301,7 @@ def test_graphs_that_are_compiled_again_are_told(compiler: Compiler, tmp_path: P
     assert "3 graphs were compiled, not 2: from 7 tokens on" in (tmp_path / "tokens.md").read_text()
 
 
+@pytest.mark.usefixtures("small_layer")
 @pytest.mark.filterwarnings("ignore")
 def test_a_number_of_tokens_that_fails_stops_no_other(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -301,6 +317,7 @@ def test_a_number_of_tokens_that_fails_stops_no_other(
     assert "failed: OutOfMemoryError: too large" in (tmp_path / "tokens.md").read_text()
 
 
+@pytest.mark.usefixtures("small_layer")
 def test_both_sides_are_timed_on_the_same_first_inputs(
     compiler: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

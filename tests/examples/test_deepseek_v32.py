@@ -17,7 +17,7 @@ def fresh_dynamo():
 
 
 def make(config, seed=0):
-    """A layer whose norms differ from the identity, and its inputs."""
+    """Return a layer whose norms differ from the identity, and its inputs."""
     module = example.build(config, "cpu", seed)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():

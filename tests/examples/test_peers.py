@@ -28,7 +28,7 @@ def graph_of(edges: Sequence[tuple[int, int]], kinds: Sequence[str], ops: Sequen
 
 
 def assigned(policy: peers.Policy, graph: KernelGraph, shares: Sequence[float] = ()) -> tuple[list[int], list[int]]:
-    """The launches in order and the stream of each kernel, of a plan that orders every edge."""
+    """Return the launches in order and the stream of each kernel, of a plan that orders every edge."""
     count = len(graph.kernels)
     assignment = policy(graph, [1.0] * count, shares or [0.5] * count)
     plan = plan_of(graph, assignment, [1.0] * count)
@@ -120,7 +120,7 @@ def test_a_plan_counts_its_streams_and_launches_in_the_order_given() -> None:
 
 @pytest.fixture(scope="module")
 def block() -> KernelGraph:
-    """The kernels of the real pre-attention block."""
+    """Return the kernels of the real pre-attention block."""
     from graphstreams.pipeline.explain import capture
 
     reading = capture(*pre_attention(16, 1), "h200", {"min_gain": 0.0})[0].reading
@@ -175,7 +175,7 @@ def test_the_fewest_streams_are_the_most_kernels_that_nothing_orders(graph: Kern
 
 
 def chains_of(kernels: Sequence[int], ordered: set[tuple[int, int]]) -> Iterator[list[list[int]]]:
-    """Every way to divide the kernels into chains, that is, sets without two kernels that nothing orders."""
+    """Yield every way to divide the kernels into chains, that is, sets without two kernels that nothing orders."""
     if not kernels:
         yield []
         return

@@ -22,7 +22,7 @@ TREES = {path.stem: ast.parse(path.read_text()) for path in sorted(EXAMPLES.glob
 
 
 def models(example: str) -> list[str]:
-    """The example's functions that can be called with nothing and return a model with its inputs."""
+    """Return the example's functions that can be called with nothing and return a model with its inputs."""
     return [
         node.name
         for node in TREES[example].body
@@ -34,7 +34,7 @@ def models(example: str) -> list[str]:
 
 
 def imported(example: str) -> set[str]:
-    """The other examples that it imports, anywhere in its code."""
+    """Return the other examples that it imports, anywhere in its code."""
     nodes = list(ast.walk(TREES[example]))
     names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
     return (names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}) & TREES.keys()
@@ -95,7 +95,7 @@ def check_streamed(outcome: GraphCompilation, trace: Trace) -> None:
 
 
 def check_handles(wrapper: str) -> None:
-    """A variable is given a stream's handle only where it does not hold it already."""
+    """Check that a variable is given a stream's handle only if it does not hold it already."""
     held, context, depth = dict[str, str](), "default_stream", 0
     for line in wrapper[wrapper.index("\ndef call") :].splitlines():
         indent = len(line) - len(line.lstrip())

@@ -48,7 +48,7 @@ LAYERS = 4  # runs of the block in one capture with spin kernels: as in a model,
 
 
 def block() -> tuple[torch.nn.Module, chaos.Inputs]:
-    """The block with 16 heads and 64 tokens on the GPU, and a maker of its inputs."""
+    """Return the block with 16 heads and 64 tokens on the GPU, and a maker of its inputs."""
     module, _ = pre_attention(device="cuda")
 
     def inputs(seed: int) -> tuple[torch.Tensor, ...]:
@@ -59,7 +59,7 @@ def block() -> tuple[torch.nn.Module, chaos.Inputs]:
 
 
 def list_schedule(graph: KernelGraph, streams: int) -> Plan:
-    """The shortest list schedule by prices for an H200.
+    """Return the shortest list schedule by prices for an H200.
 
     Without lifetimes it has races, but is benign where no kernel is late. Its side stream reads two buffers of the caller's
     stream last, qkv_a's and q_a_layernorm's. Most of what the caller's stream allocates after they are freed is too large
@@ -70,7 +70,7 @@ def list_schedule(graph: KernelGraph, streams: int) -> Plan:
 
 
 def like_the_prototype(graph: KernelGraph, streams: int) -> Plan:
-    """A plan under which the last read of qkv_a's buffer surely comes after another kernel has overwritten its block.
+    """Return a plan under which the last read of qkv_a's buffer surely comes after another kernel has overwritten its block.
 
     On the caller's stream: qkv_a, then q_b_proj and what follows it. All else is on side streams, and at the very end of
     one, behind the whole indexer, kv_a_layernorm: the last reader of qkv_a's 270,336 bytes. As soon as the host has launched
@@ -90,7 +90,7 @@ def like_the_prototype(graph: KernelGraph, streams: int) -> Plan:
 
 
 def _behind(graph: KernelGraph, kernel: int) -> list[int]:
-    """All kernels that depend on this one, in program order."""
+    """Return all kernels that depend on this one, in program order."""
     successors = graph.successors()
     found: set[int] = set()
     pending = [kernel]
@@ -102,7 +102,7 @@ def _behind(graph: KernelGraph, kernel: int) -> list[int]:
 
 
 def plans(streams: int, count: int) -> Iterator[tuple[str, Make]]:
-    """The list schedule, the plan after the prototype's, and `count` random ones, each with its name."""
+    """Yield the list schedule, the plan after the prototype's, and `count` random ones, each with its name."""
     yield "list schedule", lambda graph: list_schedule(graph, streams)
     yield "like the prototype's", lambda graph: like_the_prototype(graph, streams)
     for seed in range(count):
@@ -110,20 +110,20 @@ def plans(streams: int, count: int) -> Iterator[tuple[str, Make]]:
 
 
 def random_planner(seed: int, streams: int) -> Make:
-    """What makes the random plan of this seed for a graph."""
+    """Return what makes the random plan of this seed for a graph."""
     return lambda graph: chaos.random_plan_on(graph, random.Random(seed), streams)
 
 
 @contextmanager
 def without_lifetimes() -> Iterator[None]:
-    """Within this context no value is held until the join."""
+    """Hold no value until the join within this context."""
     with mock.patch.object(regions, "held_values", return_value=[]):
         yield
 
 
 @contextmanager
 def without_proof() -> Iterator[list[Any]]:
-    """Within this context no race stops a graph. Yields the races that the verifier finds all the same."""
+    """Let no race stop a graph within this context. Yields the races that the verifier finds all the same."""
     races: list[Any] = []
     find = streamed_body.find_races
 
@@ -136,7 +136,7 @@ def without_proof() -> Iterator[list[Any]]:
 
 
 def verdict(module: torch.nn.Module, inputs: Sequence[Any], make: Make, streams: int, target: str | None = None) -> Report:
-    """What the pipeline, with its proof, says of a plan without lifetimes. Nothing runs; `target` as for `explain`."""
+    """Return what the pipeline, with its proof, says of a plan without lifetimes. Nothing runs; `target` as for `explain`."""
     options = {**chaos.PRICED, "streams": streams}
     del options["inductor"]
     with without_lifetimes(), chaos.planned_by(make) as made:
@@ -180,7 +180,7 @@ class Trial:
 
     @torch.no_grad()
     def captured(self, plan: str, make: Make, streams: int) -> Finding:
-        """One capture of this plan, replayed with fresh inputs."""
+        """Replay one capture of this plan with fresh inputs."""
         streamed, races, serial = self._compiled(make, streams)
         if serial:
             return Finding(streams, plan, 0, 0, (0.0,) * len(VALUES), len(races), serial)
@@ -189,7 +189,7 @@ class Trial:
 
     @torch.no_grad()
     def captured_late(self, make: Make, streams: int, seeds: int, replays: int = 3, until_wrong: bool = False) -> Finding:
-        """One capture a seed of several runs in a row with spin kernels among their own; until one is wrong, or all."""
+        """Make one capture a seed of several runs in a row with spin kernels among their own; until one is wrong, or all."""
         streamed, races, serial = self._compiled(make, streams)
         assert not serial, serial
 
@@ -210,7 +210,7 @@ class Trial:
         return self._finding(streams, name, make, done, wrong, shares, races)
 
     def _compiled(self, make: Make, streams: int) -> tuple[Callable[..., Any], list[Any], str]:
-        """The block on this plan, the races in its wrapper, and why it runs serially all the same, if so."""
+        """Return the block on this plan, the races in its wrapper, and why it runs serially all the same, if so."""
         torch._dynamo.reset()
         with without_lifetimes(), without_proof() as races, chaos.planned_by(make) as made:
             streamed, report = chaos.compiled(self.module, self.inputs, {"streams": streams})
@@ -218,7 +218,7 @@ class Trial:
         return streamed, races, "" if report["verdict"] == "clean" else f"{report['verdict']}: {report['reason']}"
 
     def _compared(self, graph: CapturedFunction, seeds: Sequence[int]) -> tuple[int, list[float]]:
-        """How many replays differ from serial's, and which share of each value at most. A graph may run the block often."""
+        """Return how many replays differ from serial's, and the largest share of a value. A graph may run the block often."""
         wrong, most = 0, [0.0] * len(VALUES)
         outputs = len(self.serial.outputs)
         for seed in seeds:
@@ -245,7 +245,7 @@ class Trial:
 
 
 def differing_share(expected: torch.Tensor, found: torch.Tensor) -> float:
-    """Which share of the elements have other bits."""
+    """Return which share of the elements have other bits."""
     if equal_bits([expected], [found]):
         return 0.0
     rows = [t.detach().contiguous().reshape(-1, 1).view(torch.uint8) for t in (expected, found)]
@@ -253,7 +253,7 @@ def differing_share(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """One row a plan, with the largest share of each value that differed."""
+    """Return a table with a row for each plan and the largest share of each value that differed."""
     rows = []
     for finding in findings:
         shares = [f"{share:.1%}" if share else "" for share in finding.shares]
@@ -264,7 +264,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Both ways on two and three streams; exit status 1 where one shows no garbage, or the proof misses some."""
+    """Go both ways on two and three streams; exit status 1 if one shows no garbage, or the proof misses some."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plans", type=int, default=6, help="how many random plans on each number of streams")
     parser.add_argument("--seeds", type=int, default=20, help="how many captures with spin kernels")

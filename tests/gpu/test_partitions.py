@@ -72,7 +72,7 @@ def _fresh() -> Iterator[None]:
 
 
 def run(function: Callable[..., Any], x: Tensor, other: Tensor) -> tuple[list[Tensor], int]:
-    """The outputs of five calls, and how many CUDA graphs were captured."""
+    """Return the outputs of five calls, and how many CUDA graphs were captured."""
     outputs = []
     with captures() as found:
         for scale in range(1, 6):

@@ -28,7 +28,7 @@ STREAMED: dict[str, Any] = {"min_gain": 0.0, "strict": True, "inductor": SAME_KE
 
 
 def compiled_and_expected() -> tuple[Any, list[torch.Tensor], torch.Tensor]:
-    """The streamed module, compiled and called once; inputs; and what serial code makes of them."""
+    """Return the streamed module, compiled and called once; inputs; and what serial code makes of them."""
     module, inputs = build()
     torch._dynamo.reset()
     streamed = torch.compile(module, backend="graphstreams", options=STREAMED)

@@ -36,7 +36,7 @@ def _fresh() -> Iterator[None]:
 
 
 def layer_inputs(tokens: int, seed: int) -> list[Tensor]:
-    """The layer's inputs, every first dimension marked as dynamic."""
+    """Return the layer's inputs, every first dimension marked as dynamic."""
     values = list(deepseek_v32.example_inputs(deepseek_v32.Config(tp=8, tokens=tokens), "cuda", seed))
     return marked(values)
 
@@ -52,7 +52,7 @@ def copies(values: Sequence[Tensor]) -> list[Tensor]:
 
 
 def compiled(directory: Path, options: dict[str, Any], **inductor: Any) -> tuple[Any, Any]:
-    """The layer compiled by plain Inductor and by graphstreams."""
+    """Return the layer compiled by plain Inductor and by graphstreams."""
     module = deepseek_v32.build(deepseek_v32.Config(tp=8), "cuda")
     given = {**options, "dump": str(directory), "inductor": {**SAME_KERNELS, **inductor}}
     return torch.compile(module, options=SAME_KERNELS), torch.compile(module, backend="graphstreams", options=given)
@@ -64,14 +64,14 @@ def only_report(directory: Path) -> dict[str, Any]:
 
 
 def check_direct(serial: Any, ours: Any, first: list[Tensor]) -> None:
-    """A call that the host launches has serial's bits."""
+    """Check that a call that the host launches has serial's bits."""
     second = copies(first)
     assert torch.equal(serial(*first), ours(*second))
     assert equal_bits(first, second)
 
 
 def check_captured(serial: Any, ours: Any, tokens: int) -> bool:
-    """A call with so many tokens, captured by hand, replays serial's bits. Returns whether its graph has branches."""
+    """Check that a captured call with so many tokens replays serial's bits. Return whether its graph has branches."""
     static, graph = layer_inputs(tokens, 0), torch.cuda.CUDAGraph()
     ours(*copies(static))
     torch.cuda.synchronize()

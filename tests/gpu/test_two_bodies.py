@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "strict": True,
 
 
 class Gates(nn.Module):
-    """Two softmaxes beside wide products: where streams split what Inductor fuses, they have kernels that serial has not."""
+    """Two softmaxes beside wide products: if streams split what Inductor fuses, they have kernels that serial lacks."""
 
     def __init__(self, width: int = 1024, count: int = 8) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ def compiled(kind: type[nn.Module], **options: Any) -> tuple[Callable[..., Any],
 
 
 def captured(function: Callable[..., Any], static: list[Tensor], stream: torch.cuda.Stream) -> tuple[Any, Tensor]:
-    """A CUDA graph of one call, and its output. Nothing was run on the stream before."""
+    """Return a CUDA graph of one call, and its output. Nothing was run on the stream before."""
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize()
     with no_collection(), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -274,7 +274,7 @@ print(json.dumps({"sums": sums, "forks": found}))
 
 
 def first_call(cache: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What the first call of a fresh process gives; or nothing, and the last line of the error."""
+    """Return what the first call of a fresh process gives; or nothing, and the last line of the error."""
     given = environment({"TORCHINDUCTOR_CACHE_DIR": str(cache)})
     command = [sys.executable, "-c", FIRST_CALL, *arguments]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)

@@ -98,7 +98,7 @@ def test_with_such_a_setting_a_graph_stays_serial(name: str, value: Any) -> None
 
 
 def test_the_backend_names_the_setting_too() -> None:
-    """Its wrapper class is never asked for where C++ is generated, so the pass has to say it."""
+    """Its wrapper class is never asked for if C++ is generated, so the pass has to say it."""
     module = captured("three_arms").reading
     assert module is not None
     with config.patch(cpp_wrapper=True):
@@ -339,7 +339,7 @@ def test_a_graph_that_inductor_cuts_stays_serial_and_the_operator_is_named(monke
 
 
 def functions(source: str) -> dict[str, str]:
-    """The text of each function of a wrapper, methods too."""
+    """Return the text of each function of a wrapper, methods too."""
     return {node.name: ast.unparse(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)}
 
 

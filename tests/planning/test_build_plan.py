@@ -72,7 +72,7 @@ def test_no_kernels_are_an_empty_plan():
 
 @st.composite
 def assigned(draw):
-    """A random DAG, a random order of it, streams without gaps, and times."""
+    """Return a random DAG, a random order of it, streams without gaps, and times."""
     count = draw(st.integers(1, 10))
     pairs = [(a, b) for b in range(count) for a in range(b)]
     edges = draw(st.lists(st.sampled_from(pairs), unique=True)) if pairs else []
@@ -91,7 +91,7 @@ def rows(assignment):
 
 
 def assert_of(plan, graph, assignment, timing):
-    """The plan is a sound one, and has every stream's kernels, order and times."""
+    """Check that the plan is sound, and has every stream's kernels, order and times."""
     check_plan(graph, plan)
     assert plan.streams == len(set(assignment.stream))
     for stream, row in rows(assignment).items():

@@ -11,7 +11,7 @@ from tests.support.kernel_graphs import graph_of
 
 
 def rows(order, stream):
-    """The caller's list of kernels, and those of the aux streams whatever their numbers."""
+    """Return the caller's list of kernels, and those of the aux streams whatever their numbers."""
     lists = {s: tuple(k for k in order if stream[k] == s) for s in set(stream)}
     return lists.pop(0), frozenset(lists.values())
 

@@ -27,7 +27,7 @@ def priced_graphs(draw, most=7):
 
 
 def optimum(graph, us, streams):
-    """The shortest makespan with free events: every active schedule appends kernels at their earliest start."""
+    """Return the shortest makespan with free events: every active schedule appends kernels at their earliest start."""
     predecessors = graph.predecessors()
     every = frozenset(range(len(us)))
 

@@ -16,7 +16,7 @@ SMALL = Footprint(share=0.01)
 
 
 def beside(us, footprints, **options):
-    """Every kernel on a stream of its own, at once."""
+    """Return every kernel on a stream of its own, at once."""
     count = len(us)
     timing = simulate(Assignment(range(count), range(count)), [[]] * count, us, footprints, 0.0, **options)
     return timing.end, timing.makespan
@@ -91,7 +91,7 @@ def test_no_kernels():
 
 @st.composite
 def plans(draw):
-    """An assignment with its predecessors, times and the cost of an event."""
+    """Return an assignment with its predecessors, times and the cost of an event."""
     count = draw(st.integers(1, 9))
     predecessors = [sorted(draw(st.sets(st.integers(0, k - 1), max_size=3))) if k else [] for k in range(count)]
     order, left = [], list(range(count))
@@ -110,7 +110,7 @@ parts = st.floats(0.0, 1.0)
 
 @st.composite
 def crowded_plans(draw):
-    """The same with a footprint for each kernel."""
+    """Return the same with a footprint for each kernel."""
     plan = draw(plans())
     drawn = [(draw(parts), draw(parts), draw(parts)) for _ in plan[2]]
     return plan, [Footprint(share, asked, edge * us / 2) for (share, asked, edge), us in zip(drawn, plan[2], strict=True)]

@@ -21,7 +21,7 @@ def plan_of(graph, order, stream_of, events):
 
 
 def placed(edges, streams):
-    """The events of kernels 0, 1, ... on the given streams, as {recorded behind: [waited for before]}."""
+    """Return the events of kernels 0, 1, ... on the given streams, as {recorded behind: [waited for before]}."""
     graph, stream_of = graph_of(len(streams), edges), dict(enumerate(streams))
     events = place_events(graph, range(len(streams)), stream_of)
     check_plan(graph, plan_of(graph, range(len(streams)), stream_of, events))
@@ -99,7 +99,7 @@ def stream_order(order, stream_of):
 
 
 def needed(graph, order, stream_of):
-    """Every pair that has to be ordered: the edges, the forks and the joins."""
+    """Return every pair that has to be ordered: the edges, the forks and the joins."""
     rows = [[k for k in order if stream_of[k] == s] for s in set(stream_of.values()) - {0}]
     return {(e.before, e.after) for e in graph.edges} | {(FORK, r[0]) for r in rows} | {(r[-1], JOIN) for r in rows}
 

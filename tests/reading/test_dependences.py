@@ -81,7 +81,7 @@ programs = st.lists(st.builds(StorageUse, storages, storages, st.sampled_from([F
 
 
 def conflict(first, second):
-    """Whether the program order of two kernels matters, from the definition."""
+    """Return whether the program order of two kernels matters, from the definition."""
     shared = set(first.writes) & {*second.reads, *second.writes} | set(first.reads) & set(second.writes)
     return bool(shared) or first.exclusive or second.exclusive
 

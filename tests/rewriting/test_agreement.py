@@ -24,12 +24,12 @@ Change = Callable[[Lowered, Lowered], None]
 
 
 def both(sample: str) -> tuple[Lowered, Lowered]:
-    """The sample's graph lowered serially and as it is planned, new for each test."""
+    """Return the sample's graph lowered serially and as it is planned, new for each test."""
     return lowered_serially(reading_of(sample).module), lowered_with_code(captured(sample).module)
 
 
 def report_after(sample: str, change: Change) -> Report:
-    """What becomes of the sample where its two lowered graphs are changed before they are joined."""
+    """Return what becomes of the sample if its two lowered graphs are changed before they are joined."""
     known = captured(sample)
     assert known.reading is not None and known.module is not None and known.report.plan is not None
     serial, streamed = both(sample)

@@ -40,7 +40,7 @@ BY_HAND = ["concatenation", "custom_mutation", "diamond", "norms", "ring", "swap
 
 
 def same_numbers(reading, module, inputs):
-    """Whether both graphs give the same outputs and leave the inputs the same."""
+    """Return whether both graphs give the same outputs and leave the inputs the same."""
     serial, streamed = (run_on_cpu(m, inputs) for m in (reading.module, module))
     return all(equal_bits(one, other) for one, other in zip(serial, streamed, strict=True))
 
@@ -55,12 +55,12 @@ class Memory:
     deleted: dict[str, int] = field(default_factory=dict)  # name -> line
 
     def freed(self) -> float:
-        """The line that drops the last name, infinite where the caller gets one."""
+        """Return the line that drops the last name, infinite if the caller gets one."""
         return max((self.deleted.get(name, inf) for name in self.names), default=inf)
 
 
 def freed_before_the_join(wrapper: str) -> list[str]:
-    """Names of what a stream other than the allocating one touches and what is freed before the caller's stream has waited.
+    """Return what a stream other than the allocating one touches, and what is freed before the caller's stream has waited.
 
     From the text alone: inputs belong to the caller's stream, views and reuse share memory.
     """
@@ -214,7 +214,7 @@ def test_a_product_of_values_that_an_earlier_kernel_made_is_not_taken_for_that_k
 
 @st.composite
 def plans(draw, sample: str) -> Plan:
-    """Random streams, at least two, in a random topological order."""
+    """Return random streams, at least two, in a random topological order."""
     graph = kernels_of(sample)
     count = len(graph.kernels)
     waiting = [set(p) for p in graph.predecessors()]

@@ -252,7 +252,7 @@ def test_kernels_that_the_plan_brings_together_stay_apart():
 
 
 def launches(source: str, body: str) -> Counter[str]:
-    """Every launch of a body of a wrapper: of a Triton kernel its text without names, of an operator its name."""
+    """Return every launch of a body of a wrapper: of a Triton kernel its text without names, of an operator its name."""
     texts = dict(re.findall(r"^(\w+) = async_compile\.triton\('\w+', '''(.*?)'''", source, re.M | re.S))
     bare = {name: re.sub(r"in_out_ptr|in_ptr|out_ptr|\d+", "", text.split("tl.constexpr):")[1]) for name, text in texts.items()}
     found = re.findall(r"(\w+)\.run\(|(extern_kernels\.\w+|torch\.ops\.aten\.\w+)[\w.]*\(", body)

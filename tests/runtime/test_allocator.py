@@ -17,7 +17,7 @@ from tests.support.sample_modules import FREE_EVENTS, module_and_inputs
 
 
 def snapshot(expandable: Any = False, *segments: Any) -> dict[str, Any]:
-    """What torch says of an allocator with such a setting and, for each of its segments, whether it is expandable."""
+    """Return what torch says of an allocator with such a setting and, for each of its segments, whether it is expandable."""
     return {
         "allocator_settings": {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64", "expandable_segments": expandable},
         "segments": [{"address": 4096, "is_expandable": segment} for segment in segments],

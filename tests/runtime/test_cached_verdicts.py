@@ -15,7 +15,7 @@ from tests.support.sample_modules import compiled_by_pass
 
 
 def told(source: str, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the lines of a wrapper log in a process that has not compiled the graph."""
+    """Return what the lines of a wrapper log in a process that has not compiled the graph."""
     (line,) = re.findall(rf"^{verdicts.NAME} = .*$", source, re.MULTILINE)
     assert source.index(verdicts.IMPORT) < source.index(line) < source.index(f"_announce({verdicts.NAME})")
     caplog.clear()

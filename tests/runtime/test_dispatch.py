@@ -14,7 +14,7 @@ from graphstreams.runtime.dispatch import Dispatch, runs_on_streams, settle, siz
 
 @pytest.fixture(params=[False, True])
 def capturing(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
-    """Whether the current stream is captured."""
+    """Return whether the current stream is captured."""
     monkeypatch.setattr(dispatch, "_capturing", lambda: request.param)
     return bool(request.param)
 

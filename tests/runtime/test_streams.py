@@ -128,11 +128,15 @@ def in_thread(work: Callable[[], Any]) -> Any:
     return found[0]
 
 
-def test_what_a_thread_had_goes_to_the_next_one_with_the_same_callers_stream(made: list[Any]) -> None:
+def test_what_a_thread_had_goes_to_the_next_one_with_the_same_callers_stream(
+    made: list[Any], request: pytest.FixtureRequest
+) -> None:
     """A server with a thread for each request makes nothing new; another caller's stream was not waited for."""
     mine = acquire(Caller(), 2, 2)
     first = in_thread(lambda: acquire(Caller(), 2, 2))
     gc.collect()
+    request.addfinalizer(gc.unfreeze)
+    gc.freeze()  # so that the collections below look at what comes from here on, and not at all of torch
     assert in_thread(lambda: acquire(Caller(), 2, 2)) == first
     count = len(made)
     for _ in range(20):
@@ -184,7 +188,7 @@ def test_no_streams_and_no_events_are_an_empty_tuple(made: list[Any]) -> None:
 
 @pytest.fixture
 def current(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
-    """The id of the current stream of each device."""
+    """Return the id of the current stream of each device."""
     ids = {0: 7, 1: 7}
     monkeypatch.setattr(torch._C, "_cuda_getCurrentStream", lambda device: (ids[device], device, 1), raising=False)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Caller(device, ids[device]))
@@ -221,7 +225,7 @@ def test_events_are_those_whose_methods_are_no_python_functions(monkeypatch: pyt
 
 
 def test_the_context_of_an_aux_stream_leads_back_to_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where its body raises."""
+    """Also if its body raises."""
     monkeypatch.undo()
     current: list[tuple[int, int, int]] = []
     monkeypatch.setattr(runtime, "_set_stream", lambda *stream: current.append(stream))
@@ -238,7 +242,7 @@ def test_the_context_of_an_aux_stream_leads_back_to_the_callers(monkeypatch: pyt
 
 
 def made_as(device: torch.device, priority: int, kind: Any) -> Any:
-    """A stand-in with the context of a class, for without a GPU no stream can be made."""
+    """Return a stand-in with the context of a class, for without a GPU no stream can be made."""
     context = {name: getattr(kind, name) for name in ("__enter__", "__exit__")}
     return type("Made", (), {**context, "stream_id": priority, "device_index": device.index, "device_type": 1})()
 
@@ -320,7 +324,7 @@ class WaitingStream:
 
 @pytest.fixture
 def current_stream(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, int]]:
-    """The streams that were made current."""
+    """Return the streams that were made current."""
     made_current: list[tuple[int, int, int]] = []
     monkeypatch.setattr(runtime, "_set_stream", lambda *stream: made_current.append(stream))
     return made_current

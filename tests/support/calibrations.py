@@ -43,7 +43,7 @@ def kernels() -> list[Kernel]:
 
 
 def synthetic_samples(noise: float = 0.0, outliers: float = 0.0) -> list[Sample]:
-    """Times that the planted parameters give, each off by a random share, some three times too long."""
+    """Return times that the planted parameters give, each off by a random share, some three times too long."""
     chance = random.Random(0)
     samples: list[Sample] = []
     for each in kernels():

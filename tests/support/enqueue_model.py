@@ -35,12 +35,12 @@ class Pools:
         self._free: dict[int, list[int]] = {}
 
     def new(self, size: int) -> int:
-        """A block that nobody had before."""
+        """Return a block that nobody had before."""
         self.sizes.append(size)
         return len(self.sizes) - 1
 
     def take(self, stream: int, size: int) -> int:
-        """A free block of the stream if any is large enough, else a new one."""
+        """Return a free block of the stream if any is large enough, else a new one."""
         fitting = [block for block in self.free(stream) if self.sizes[block] >= size]
         if not fitting:
             return self.new(size)
@@ -52,12 +52,12 @@ class Pools:
         self._free.setdefault(stream, []).append(block)
 
     def free(self, stream: int) -> list[int]:
-        """The stream's free blocks."""
+        """Return the stream's free blocks."""
         return list(self._free.get(stream, ()))
 
 
 def steps(module: fx.GraphModule) -> list[Step]:
-    """Kernels, records, waits and holds in the order of the host. Nodes of one kernel that stand together are one step."""
+    """Return kernels, records, waits and holds in the host's order. Nodes of one kernel that are together are one step."""
     found: list[Step] = []
     recorded: set[int | None] = set()
     for node in module.graph.nodes:
@@ -93,17 +93,17 @@ def _stream(node: fx.Node) -> int:
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors of a value."""
+    """Return all tensors of a value."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
 def storages(value: Any) -> dict[int, int]:
-    """Handle and size in bytes of every storage of a value."""
+    """Return every storage of a value as its handle and its size in bytes."""
     found = [tensor.untyped_storage() for tensor in tensors(value)]
     return {storage._cdata: storage.nbytes() for storage in found}
 
 
 def contents(tensor: torch.Tensor) -> torch.Tensor:
-    """The bytes of the tensor's whole storage, not a copy."""
+    """Return the bytes of the tensor's whole storage, not a copy."""
     storage = tensor.untyped_storage()
     return torch.empty(0, dtype=torch.uint8).set_(storage, 0, (storage.nbytes(),), (1,))

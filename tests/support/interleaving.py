@@ -33,7 +33,7 @@ class Garbage(RuntimeError):
 
 
 def adversary(seed: int) -> Choose:
-    """A random order in which some streams run far ahead of others, and which of them changes now and then."""
+    """Return a random order in which some streams run far ahead of others, and which of them changes now and then."""
     generator = random.Random(seed)
     weight: dict[int, float] = {}
 
@@ -47,12 +47,12 @@ def adversary(seed: int) -> Choose:
 
 
 def execute(module: fx.GraphModule, inputs: Sequence[Any], choose: Choose) -> Result:
-    """What the caller reads after one order of `module` on copies of `inputs` (CPU tensors and sizes)."""
+    """Return what the caller reads after one order of `module` on copies of `inputs` (CPU tensors and sizes)."""
     return Enqueued(module, inputs).run(choose)
 
 
 def interleavings(module: fx.GraphModule, inputs: Sequence[Any], count: int, seed: int = 0) -> Iterator[Result | None]:
-    """The results of `count` random orders; None stands for one in which an operator refused what it read."""
+    """Yield the results of `count` random orders; None stands for one in which an operator refused what it read."""
     enqueued = Enqueued(module, inputs)
     for i in range(count):
         try:
@@ -88,7 +88,7 @@ class Enqueued:
         self._allocate()
 
     def run(self, choose: Choose) -> Result:
-        """What the caller reads in the order that `choose` picks. Raises Garbage where an operator refuses what it reads."""
+        """Return what the caller reads in the order that `choose` picks. Raises Garbage if an operator refuses its input."""
         memory = [torch.full((size,), _POISON, dtype=torch.uint8) for size in self._pools.sizes]
         queues: dict[int, deque[Step]] = {0: deque([self._arrival])}
         for step in self._steps:
@@ -124,7 +124,7 @@ class Enqueued:
                 self._free(dying.get(place, ()))
 
     def _dying(self) -> dict[int, list[int]]:
-        """The storages whose last use is at each step; at -1 those that outlive the graph."""
+        """Return the storages whose last use is at each step; at -1 those that outlive the graph."""
         last: dict[int, int] = {}
         for place, step in enumerate(self._steps):
             last |= {storage: place for node in step.uses for storage in storages(self._values[node])}
@@ -164,7 +164,7 @@ class Enqueued:
                     memory[self._block[storage]][: written.numel()].copy_(written)
 
     def _placed(self, node: fx.Node, memory: list[torch.Tensor]) -> Any:
-        """The node's value as it lies in memory now, whoever wrote there last."""
+        """Return the node's value as it lies in memory now, whoever wrote there last."""
 
         def place(value: torch.Tensor) -> torch.Tensor:
             block = self._block.get(value.untyped_storage()._cdata)
@@ -186,7 +186,7 @@ class Enqueued:
 
 
 def _mutated(values: dict[fx.Node, Any]) -> set[int]:
-    """Storages that some node writes in place."""
+    """Return storages that some node writes in place."""
     found: set[int] = set()
     for node in filter(mutates, values):
         schema = getattr(node.target, "_schema", None)

@@ -41,7 +41,7 @@ AT_LEAST = 2000  # mutants in all
 
 @functools.cache
 def outcome_of(source: str) -> GraphCompilation:
-    """What the stages make of a source's graph."""
+    """Return what the stages make of a source's graph."""
     if source in SMALL:
         return captured(source)
     config = deepseek_v32.Config(tokens=LAYERS[source], tp=8)
@@ -51,13 +51,13 @@ def outcome_of(source: str) -> GraphCompilation:
 
 
 def captured_trace(reading: Reading, plan: Plan) -> Trace:
-    """The trace of the wrapper that Inductor generates for the graph rewritten to a plan."""
+    """Return the trace of the wrapper that Inductor generates for the graph rewritten to a plan."""
     return read_wrapper(generated(reading, rewrite(reading, plan)).source)
 
 
 @functools.cache
 def traces(source: str) -> tuple[Trace, ...]:
-    """Of the planner's plans of a source on two and three streams, and of random plans on up to four."""
+    """Return the traces of the planner's plans of a source on two and three streams, and of random ones on up to four."""
     outcome = outcome_of(source)
     reading, us = outcome.reading, outcome.report.us
     assert reading is not None
@@ -80,7 +80,7 @@ class Mutant:
 
 
 def mutants(trace: Trace) -> Iterator[Mutant]:
-    """All of them."""
+    """Yield all mutants of a trace."""
     for make in (
         _without_events,
         _without_records,
@@ -104,20 +104,20 @@ Changed = Iterator[tuple[str, Step, Sequence[Step]]]
 
 
 def _without_events(steps: Sequence[Step]) -> Changed:
-    """A record and all waits for it."""
+    """Drop a record and all waits for it."""
     for record in (s for s in steps if isinstance(s, RecordStep)):
         yield EVENT, record, [s for s in steps if getattr(s, "event", None) != record.event]
 
 
 def _without_records(steps: Sequence[Step]) -> Changed:
-    """The waits stay, for what an earlier call recorded."""
+    """Drop a record. Its waits stay, for what an earlier call recorded."""
     for i, step in enumerate(steps):
         if isinstance(step, RecordStep):
             yield RECORD, step, [*steps[:i], *steps[i + 1 :]]
 
 
 def _without_waits(steps: Sequence[Step]) -> Changed:
-    """The first of an aux stream is its fork, the caller's last for an aux stream that stream's join."""
+    """Drop a wait. An aux stream's first is its fork, and the caller's last for an aux stream is that stream's join."""
     recorded = {s.event: s.stream for s in steps if isinstance(s, RecordStep)}
     waits = {i: s for i, s in enumerate(steps) if isinstance(s, WaitStep)}
     forks = {s.stream: i for i, s in reversed(waits.items()) if s.stream != CALLER}
@@ -128,7 +128,7 @@ def _without_waits(steps: Sequence[Step]) -> Changed:
 
 
 def _early_frees(steps: Sequence[Step]) -> Changed:
-    """A lifetime ends behind the storage's last use in the order of the host, as Python's `del` would have it."""
+    """End a lifetime behind the storage's last use in the order of the host, as Python's `del` does."""
     for i, step in enumerate(steps):
         if isinstance(step, FreeStep):
             uses = [j for j, s in enumerate(steps) if isinstance(s, LaunchStep) and step.storage in (*s.reads, *s.writes)]
@@ -147,7 +147,7 @@ def _late_waits(steps: Sequence[Step]) -> Changed:
 
 
 def _moved_launches(steps: Sequence[Step]) -> Changed:
-    """To each other stream, without the memory that it is the first to use, and with it."""
+    """Move a launch to each other stream, without the memory that it is the first to use, and with it."""
     streams = {s.stream for s in steps if isinstance(s, LaunchStep)}
     for i, launch in enumerate(steps):
         if isinstance(launch, LaunchStep):
@@ -159,7 +159,7 @@ def _moved_launches(steps: Sequence[Step]) -> Changed:
 
 
 def _early_allocations(steps: Sequence[Step]) -> Changed:
-    """The first of each aux stream, from behind the wait that forks the stream to right ahead of it."""
+    """Move the first allocation of each aux stream right ahead of the wait that forks the stream."""
     for stream in sorted({s.stream for s in steps if isinstance(s, AllocateStep)} - {CALLER}):
         fork = next((i for i, s in enumerate(steps) if isinstance(s, WaitStep) and s.stream == stream), len(steps))
         first = next(i for i, s in enumerate(steps) if isinstance(s, AllocateStep) and s.stream == stream)
@@ -168,7 +168,7 @@ def _early_allocations(steps: Sequence[Step]) -> Changed:
 
 
 def _own_memory(steps: Sequence[Step], position: int) -> list[int]:
-    """The allocations of what the launch is the first to use."""
+    """Return the allocations of what the launch is the first to use."""
     launch = steps[position]
     assert isinstance(launch, LaunchStep)
     earlier = {name for s in steps[:position] if isinstance(s, LaunchStep) for name in (*s.reads, *s.writes)}
@@ -186,7 +186,7 @@ KILLED, EQUIVALENT, STRICT, MISSED, WRONG = VERDICTS = ("killed", "equivalent", 
 
 
 def verdict(mutant: Mutant) -> str:
-    """What `find_races` does, judged by reachability.
+    """Return what `find_races` does, judged by reachability.
 
     Killed: data could change, and it is refused. Equivalent: harmless, and accepted. Missed: data could change, and it is
     accepted. Strict: harmless, and refused because an allocation is taken to use its block at once, or to get one that
@@ -201,17 +201,17 @@ def verdict(mutant: Mutant) -> str:
 
 
 def tally(source: str) -> Counter[tuple[str, str]]:
-    """How many mutants of a source's traces there are of each kind and verdict."""
+    """Return how many mutants of a source's traces there are of each kind and verdict."""
     return Counter((m.kind, verdict(m)) for trace in traces(source) for m in mutants(trace))
 
 
 def sum_of(verdict: str, counts: Counter[tuple[str, str]], kinds: Sequence[str] = KINDS) -> int:
-    """How many mutants of these kinds have the verdict."""
+    """Return how many mutants of these kinds have the verdict."""
     return sum(counts[kind, verdict] for kind in kinds)
 
 
 def table(counts: Counter[tuple[str, str]]) -> str:
-    """One line a kind, and the sums."""
+    """Return a table with a line for each kind, and the sums."""
     rows = {kind: [counts[kind, v] for v in VERDICTS] for kind in KINDS}
     rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
     lines = [f"{'':32}{'mutants':>8}" + "".join(f"{v:>12}" for v in VERDICTS)]

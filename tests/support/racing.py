@@ -78,14 +78,14 @@ class Case:
 
 
 def wrapper(body: str, top: str = "", end: str = "") -> str:
-    """The source of a wrapper whose call runs `body` on streams; the last line of it is the return."""
+    """Return the source of a wrapper whose call runs `body` on streams; the last line of it is the return."""
     *lines, result = body.strip().splitlines()
     call = "def call(args):" + ENTRY.format(body="\n".join("            " + line for line in lines), result=result)
     return f"{HEADER}{KERNELS}\n{top}\nasync_compile.wait(globals())\ndel async_compile\n\n{call}\n{end}\n"
 
 
 def cases() -> list[Case]:
-    """All fragments, made whole."""
+    """Return all fragments, made whole."""
     return [_case(path) for path in sorted((DATA / "racing").glob("*.txt"))]
 
 

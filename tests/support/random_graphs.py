@@ -36,15 +36,15 @@ from tests.support.random_modules import SIZE, RandomModule
 
 
 def read_module(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Reading | None:
-    """What the package reads of a module of one graph; None where it leaves the graph serial whatever the plan."""
+    """Return what the package reads of a module of one graph; None if it leaves the graph serial whatever the plan."""
     # With one stream the package stops behind reading, pricing and planning.
     outcomes = capture(module, inputs, "h200", Options(streams=1))
     return outcomes[0].reading if len(outcomes) == 1 else None
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def random_reading(seed: int) -> Reading | None:
-    """A random graph; None for one without a kernel, and for a program that torch refuses to run without compiling it."""
+    """Return a random graph; None if it has no kernel, or if torch refuses to run the program without compiling it."""
     torch.manual_seed(seed)
     state, cache, where = torch.zeros(SIZE, SIZE), torch.zeros(2 * SIZE, SIZE), torch.zeros(SIZE, dtype=torch.int64)
     module, inputs = RandomModule(seed), (torch.zeros(SIZE, SIZE), torch.zeros(SIZE, SIZE), state, cache, where)
@@ -52,7 +52,7 @@ def random_reading(seed: int) -> Reading | None:
 
 
 def _copies_onto_itself(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> bool:
-    """Whether it copies a part of a tensor to where a part of it lies, which has no defined result."""
+    """Return whether it copies a part of a tensor to where a part of it lies, which has no defined result."""
     try:
         with torch.no_grad():
             module(*(value.clone() for value in inputs))
@@ -64,7 +64,7 @@ def _copies_onto_itself(module: torch.nn.Module, inputs: Sequence[torch.Tensor])
 
 
 def random_inputs(reading: Reading, seed: int) -> list[Any]:
-    """CPU tensors for the inputs of a graph; integers are valid row numbers."""
+    """Return CPU tensors for the inputs of a graph; integers are valid row numbers."""
     generator = torch.Generator().manual_seed(seed)
     values = [node.meta["val"] for node in reading.module.graph.find_nodes(op="placeholder")]
     return [_random_tensor(value, generator) for value in values]
@@ -76,7 +76,7 @@ def _random_tensor(like: torch.Tensor, generator: torch.Generator) -> torch.Tens
 
 
 def random_plan(graph: KernelGraph, generator: random.Random) -> Plan:
-    """A random linear extension of the dependences on two to four streams, with the events that it needs."""
+    """Return a random linear extension of the dependences on two to four streams, with the events that it needs."""
     streams = generator.randint(2, 4)  # those that get no kernel count too
     order = _linear_extension(graph, generator)
     # A low chance to change streams gives long runs on one, as the planner's plans have.
@@ -92,7 +92,7 @@ def random_plan(graph: KernelGraph, generator: random.Random) -> Plan:
 
 
 def plan_of(graph: KernelGraph, order: Sequence[int], stream_of: Mapping[int, int]) -> Plan:
-    """The kernels in this order on these streams, with the events that they need."""
+    """Return the kernels in this order on these streams, with the events that they need."""
     placements = tuple(Placement(k, graph.kernels[k].name, stream_of[k], 0.0, 0.0) for k in order)
     events = place_events(graph, order, stream_of)
     # So large a gain that no launch which the serial graph did not have can outweigh it.
@@ -130,7 +130,7 @@ class Case:
 
 
 def cases(graph_seed: int, plans: int) -> Iterator[Case]:
-    """Random plans of one random graph, no two of them the same, so fewer where it has few; none where it stays serial."""
+    """Yield random plans of one random graph, no two of them the same, so fewer if it has few; none if it stays serial."""
     reading = random_reading(graph_seed)
     if reading is None or len(reading.regions) < 2:
         return
@@ -145,7 +145,7 @@ def cases(graph_seed: int, plans: int) -> Iterator[Case]:
 
 
 def without_wait(plan: Plan, generator: random.Random, join: bool = False) -> Plan | None:
-    """The plan without one wait of a kernel, or of the join; None where it has none."""
+    """Return the plan without one wait of a kernel, or of the join; None if it has none."""
     waits = [(e, w) for e in plan.events for w in e.waits if (w.kernel == JOIN) == join]
     if not waits:
         return None
@@ -155,7 +155,7 @@ def without_wait(plan: Plan, generator: random.Random, join: bool = False) -> Pl
 
 
 def without_lifetimes(module: fx.GraphModule) -> bool:
-    """Take out what holds values until the join; False where nothing does."""
+    """Take out what holds values until the join; False if nothing does."""
     holds = [n for n in module.graph.find_nodes(op="call_function", target=control_deps) if n.name.startswith("lifetimes")]
     for node in holds:
         module.graph.erase_node(node)
@@ -164,7 +164,7 @@ def without_lifetimes(module: fx.GraphModule) -> bool:
 
 
 def mutant(reading: Reading, plan: Plan, generator: random.Random) -> fx.GraphModule | None:
-    """The rewritten graph with one thing missing: a wait, a part of the join, or the lifetimes. None where it has none."""
+    """Return the rewritten graph with one thing missing: a wait, a part of the join, or the lifetimes. None if it has none."""
     kind = generator.choice(["wait", "join", "lifetimes"])
     if kind == "lifetimes":
         module = rewrite(reading, plan)
@@ -179,17 +179,17 @@ def mutant(reading: Reading, plan: Plan, generator: random.Random) -> fx.GraphMo
 
 
 def serial(reading: Reading, inputs: Sequence[Any]) -> Result:
-    """What the graph computes before it is rewritten."""
+    """Return what the graph computes before it is rewritten."""
     return run_on_cpu(reading.module, inputs)
 
 
 def same_bits(expected: Result, found: Result | None) -> bool:
-    """Whether an order gave what the serial graph gives."""
+    """Return whether an order gave what the serial graph gives."""
     return found is not None and all(equal_bits(one, other) for one, other in zip(expected, found, strict=True))
 
 
 def differs(module: fx.GraphModule, case: Case, orders: Iterable[Choose]) -> bool:
-    """Whether one of the orders gives other bits. Only what the code surely does is taken to happen to memory."""
+    """Return whether one of the orders gives other bits. Only what the code surely does is taken to happen to memory."""
     enqueued = Enqueued(module, case.inputs, pessimistic=False)
     for choose in orders:
         try:
@@ -208,13 +208,13 @@ def _as_on_gpu(reading: Reading) -> Iterator[None]:
 
 
 def generated(reading: Reading, module: fx.GraphModule) -> Lowered:
-    """The code on streams that Inductor generates for a rewritten graph."""
+    """Return the code on streams that Inductor generates for a rewritten graph."""
     with _as_on_gpu(reading):
         return streamed_code(module)
 
 
 def proved(reading: Reading, plan: Plan, module: fx.GraphModule) -> Report:
-    """The package's own verdict on the code for a rewritten graph, with the serial body beside the streamed one."""
+    """Return the package's own verdict on the code for a rewritten graph, with the serial body beside the streamed one."""
     with _as_on_gpu(reading):
         serial, streamed = lower(copy_graph(reading.module), generate_code=True), streamed_code(module)
         outcome = finished(reading, module, plan, serial, streamed, Options(min_gain=0.0))

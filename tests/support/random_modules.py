@@ -55,7 +55,7 @@ class RandomModule(torch.nn.Module):
         self.returned = [generator.randrange(1000) for _ in range(generator.randint(2, 8))]
 
     def rows(self, values: Matrix) -> torch.Tensor:
-        """Valid row numbers, from data."""
+        """Return valid row numbers, from data."""
         return values.argmax(1)
 
     def forward(self, x: Matrix, y: Matrix, state: Matrix, cache: torch.Tensor, where: torch.Tensor) -> tuple[Matrix, ...]:
@@ -73,7 +73,7 @@ WRITES = ("put", "slice", "column", "add", "copy", "input", "read", "window")
 
 
 def _write(name: str, a: Matrix, places: tuple[torch.Tensor, ...]) -> list[Matrix]:
-    """An in-place write of one input, or a read of one that others write."""
+    """Write one input in place, or read one that others write."""
     x, state, cache, where = places
     if name == "put":
         cache[where] = a

@@ -47,11 +47,11 @@ class Reachability:
         self._after = {node: nx.descendants(graph, node) for node in ["start", *self.launches]}
 
     def ordered(self, first: int, second: int) -> bool:
-        """Whether the launch at one position ends before the step at another begins, in every run."""
+        """Return whether the launch at one position ends before the step at another begins, in every run."""
         return second in self._after[first]
 
     def kinds(self) -> set[str]:
-        """The kinds of races where an allocation uses its block at once, and gets one that its stream has used before."""
+        """Return the kinds of races if an allocation uses its block at once, and gets one that its stream has used before."""
         found = self._of_the_call() | ({hb.UNRECORDED} if self._unrecorded else set())
         if any(self._early(i, at_use=False) for i in self._frees()):
             found.add(hb.FREED_EARLY)
@@ -60,7 +60,7 @@ class Reachability:
         return found
 
     def lost(self) -> set[str]:
-        """The kinds of races by which data can change: of blocks freed in this call, only from their next use on."""
+        """Return the kinds of races by which data can change: of blocks freed in this call, only from their next use on."""
         found = self._of_the_call()
         if any(self._early(i, at_use=True) for i in self._frees()):
             found.add(hb.FREED_EARLY)
@@ -95,13 +95,13 @@ class Reachability:
         return [i for i in self.launches if storage in (*self.steps[i].reads, *self.steps[i].writes)]  # type: ignore[attr-defined]
 
     def _before_allocation(self, position: int) -> bool:
-        """Whether a storage is used by what is not ordered after all that its allocation is ordered after."""
+        """Return whether a storage is used by what is not ordered after all that its allocation is ordered after."""
         before = [after for after in self._after.values() if position in after]
         users = self._users(self.steps[position].storage)  # type: ignore[attr-defined]
         return any(user not in after for user in users for after in before)
 
     def _early(self, position: int, at_use: bool) -> bool:
-        """Whether an allocation behind a free may hand out the block while somebody still uses it."""
+        """Return whether an allocation behind a free may hand out the block while somebody still uses it."""
         storage = self.steps[position].storage  # type: ignore[attr-defined]
         before = [i for i in self._users(storage) if i < position]
         for i, step in enumerate(self.steps):

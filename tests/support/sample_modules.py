@@ -244,7 +244,7 @@ TORCH_2_14 = torch.__version__.startswith("2.14.")
 
 @functools.cache
 def module_and_inputs(sample: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """The sample's module and inputs on the CPU, the same numbers every time."""
+    """Return the sample's module and inputs on the CPU, the same numbers every time."""
     function, inputs = SAMPLES[sample]
     torch.manual_seed(0)
     return _Module(function), inputs()
@@ -252,43 +252,43 @@ def module_and_inputs(sample: str) -> tuple[nn.Module, tuple[Any, ...]]:
 
 @functools.cache
 def captured(sample: str, dynamic: bool | None = None) -> GraphCompilation:
-    """What the stages make of the sample's graph for an H200, with free events."""
+    """Return what the stages make of the sample's graph for an H200, with free events."""
     (outcome,) = capture(*module_and_inputs(sample), "h200", FREE_EVENTS, dynamic)
     return outcome
 
 
 def reading_of(sample: str) -> Reading:
-    """How the sample's graph was read. Fails with the report's reason where it was not."""
+    """Return how the sample's graph was read. Fails with the report's reason if it was not."""
     outcome = captured(sample)
     assert outcome.reading is not None, f"{outcome.report.stage}: {outcome.report.reason}"
     return outcome.reading
 
 
 def kernels_of(sample: str) -> KernelGraph:
-    """The sample's kernels."""
+    """Return the sample's kernels."""
     return reading_of(sample).kernels
 
 
 def short_names(graph: KernelGraph) -> list[str]:
-    """The kernels' names without the function that they come from: "mul" for "diamond.mul"."""
+    """Return the kernels' names without the function that they come from: "mul" for "diamond.mul"."""
     return [k.name.rpartition(".")[2] for k in graph.kernels]
 
 
 def kernel_named(sample: str, name: str) -> Kernel:
-    """The sample's kernel of that short name."""
+    """Return the sample's kernel of that short name."""
     graph = kernels_of(sample)
     return graph.kernels[short_names(graph).index(name)]
 
 
 def named_edges(graph: KernelGraph) -> set[tuple[str, str, str]]:
-    """Every edge as short names of its kernels and its kind."""
+    """Return every edge as short names of its kernels and its kind."""
     names = short_names(graph)
     return {(names[e.before], names[e.after], e.kind.value) for e in graph.edges}
 
 
 @functools.cache
 def graph_inputs(sample: str) -> tuple[Any, ...]:
-    """The inputs of the sample's graph, parameters included, in the graph's order."""
+    """Return the inputs of the sample's graph, parameters included, in the graph's order."""
     recorded: list[Any] = []
 
     def record(gm: torch.fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
@@ -304,14 +304,14 @@ def graph_inputs(sample: str) -> tuple[Any, ...]:
 
 
 def plan_by_hand(graph: KernelGraph, order: Sequence[int], stream_of: Mapping[int, int]) -> Plan:
-    """A plan with that order and those streams, the events that these need, and a gain that is enough for any option."""
+    """Return a plan with that order and those streams, the events that these need, and a gain that is enough for any option."""
     placements = tuple(Placement(k, graph.kernels[k].name, stream_of[k], 0.0, 1.0) for k in order)
     events = place_events(graph, order, stream_of)
     return Plan(graph.name, 1 + max(stream_of.values()), placements, events, 1e9, 1.0, 1.0, 1.0, ())
 
 
 def rewritten_by_hand(reading: Reading, plan: Plan) -> tuple[torch.fx.GraphModule, GraphCompilation]:
-    """The graph rewritten to a plan, and the outcome once its generated wrapper has been checked."""
+    """Return the graph rewritten to a plan, and the outcome once its generated wrapper has been checked."""
     module = rewrite(reading, plan)
     serial, streamed = lowered_serially(reading.module), lowered_with_code(module)
     return module, finished(reading, module, plan, serial, streamed, Options.from_dict(FREE_EVENTS))
@@ -353,7 +353,7 @@ def compiled_by_pass(
 
 
 def streamed_text(source: str) -> str:
-    """The function of a wrapper with two bodies that runs on streams, with the module's imports and kernels in front of it."""
+    """Return the streamed function of a wrapper with two bodies, behind the module's imports and kernels."""
     lines = source.split("\n")
     (start,) = (i for i, line in enumerate(lines) if line.startswith("def call_on_streams("))
     end = next(i for i, line in enumerate(lines[start:], start) if line.startswith("    return ("))
@@ -361,26 +361,26 @@ def streamed_text(source: str) -> str:
 
 
 def lowered_with_code(module: torch.fx.GraphModule) -> Lowered:
-    """Inductor's lowering of a rewritten graph for an H200, with its wrapper."""
+    """Return Inductor's lowering of a rewritten graph for an H200, with its wrapper."""
     with as_on_h200(module):
         return streamed_code(module)
 
 
 def lowered_serially(module: torch.fx.GraphModule) -> Lowered:
-    """Inductor's lowering of a graph for an H200, with its wrapper."""
+    """Return Inductor's lowering of a graph for an H200, with its wrapper."""
     with as_on_h200(module):
         return lower(copy_graph(module), generate_code=True)
 
 
 def serial_code(reading: Reading) -> CompiledSerialGraph:
-    """The code of a graph that was read, from which kernels are measured, for an H200."""
+    """Return the code of a graph that was read, from which kernels are measured, for an H200."""
     with as_on_h200(reading.module):
         return CompiledSerialGraph(reading)
 
 
 @contextlib.contextmanager
 def as_on_h200(module: torch.fx.GraphModule) -> Iterator[None]:
-    """Where a graph that was read on this machine can be lowered for an H200."""
+    """Let a graph that was read on this machine be lowered for an H200 within this context."""
     mode = detect_fake_mode([n.meta["val"] for n in module.graph.find_nodes(op="placeholder")])
     with offline(DEVICES["h200"]), V.set_fake_mode(mode):
         yield

@@ -39,7 +39,7 @@ class Function(torch.nn.Module):
 
 @functools.cache
 def read_function(function: Any, *rows: int) -> Reading:
-    """A function's graph as kernels; its inputs have 64 features."""
+    """Return a function's graph as kernels; its inputs have 64 features."""
     (outcome,) = capture(Function(function), [torch.empty(n, 64) for n in rows], "h200", FREE_EVENTS)
     assert outcome.reading is not None, outcome.report.reason
     return outcome.reading
@@ -51,7 +51,7 @@ def alternating(graph: KernelGraph, streams: int = 2) -> Plan:
 
 
 def named_plan(graph: KernelGraph, streams: dict[str, int]) -> Plan:
-    """The kernels in the order given, each on its stream."""
+    """Return the kernels in the order given, each on its stream."""
     names = short_names(graph)
     return plan_by_hand(graph, [names.index(n) for n in streams], {names.index(n): s for n, s in streams.items()})
 
@@ -75,7 +75,7 @@ def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:
 
 
 def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any) -> fx.Node:
-    """A record or a wait as a node by itself, as a pass that knows nothing of `control_deps` would add it."""
+    """Return a record or a wait as a node by itself, as a pass that knows nothing of `control_deps` would add it."""
     node = module.graph.call_function(*operation)
     stream_ops.set_stream(node, operation[1][1])
     return node

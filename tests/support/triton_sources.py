@@ -11,7 +11,7 @@ SIGNATURE = "'a': '*fp32', 'b': '*fp32', 'c': '*i64', 'n': 'i32', 'N': 'constexp
 def source(
     body: str, imports: str = IMPORTS, more: str = "", meta: str = "'constants': {'N': 16, 'T': tl.float32, 'o': None}"
 ) -> str:
-    """A user's kernel with the addresses a, b and c, a number n, constants N and T, and o, which is None."""
+    """Return a user's kernel with the addresses a, b and c, a number n, constants N and T, and o, which is None."""
     lines = "\n".join("    " + line for line in body.splitlines())
     return f"""
 {imports}
@@ -31,7 +31,7 @@ def kernel(a, b, c, n, N: tl.constexpr, T: tl.constexpr, o):
 
 
 def touched(text: str, name: str = "kernel") -> str:
-    """The parameters that a kernel reads, and behind a bar those that it writes."""
+    """Return the parameters that a kernel reads, and behind a bar those that it writes."""
     parameters = read_kernel(name, text, 1).parameters
     return "".join(p.name for p in parameters if p.read) + "|" + "".join(p.name for p in parameters if p.written)
 

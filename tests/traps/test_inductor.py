@@ -50,14 +50,14 @@ def on_gpu(module: fx.GraphModule, function: Any, *arguments: Any) -> Any:
 
 
 def after_last_passes(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy behind the passes of Inductor's that run after ours."""
+    """Return a copy behind the passes of Inductor's that run after ours."""
     copy = copy_graph(module)
     on_gpu(module, finish_post_grad_passes, copy)
     return copy
 
 
 def shape(module: fx.GraphModule) -> list[Any]:
-    """The graph but for its names."""
+    """Return the graph but for its names."""
     index = {node: i for i, node in enumerate(module.graph.nodes)}
     arguments = [fx.map_arg((n.args, n.kwargs), index.__getitem__) for n in index]
     targets = [str(n.target) if n.op == "call_function" else n.op for n in index]

@@ -10,7 +10,7 @@ from deepseek_pre_attention import pre_attention
 from torch import Tensor
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.ir.reading import Reading
+from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
 from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.policies import search_on_simulator
@@ -125,33 +125,32 @@ def test_trap_10_an_operator_that_allocates_an_output_stays_on_the_callers_strea
         assert report_of(reading, plan).verdict == "clean"
 
 
-@pytest.fixture(scope="module")
-def block() -> Reading:
-    return capture(*pre_attention(16, 64), "h200", {"min_gain": 0.0})[0].reading
+@pytest.fixture(scope="module", params=[2, 3])
+def block(request: pytest.FixtureRequest) -> GraphCompilation:
+    """Return the pre-attention block, compiled as the planner plans it for two and three streams."""
+    (outcome,) = capture(*pre_attention(16, 64), "h200", {"min_gain": 0.0, "streams": request.param})
+    assert outcome.report.plan.streams == request.param
+    return outcome
 
 
-@pytest.mark.parametrize("streams", [2, 3])
 def test_the_pre_attention_block_is_clean_and_without_its_lifetimes_refused(
-    block: Reading, monkeypatch: pytest.MonkeyPatch, streams: int
+    block: GraphCompilation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The known failure: 16 heads, 64 tokens; the block of the first GEMM was overwritten while the side stream read it."""
-    plan = alternating(block.kernels, streams)
-    assert report_of(block, plan).verdict == "clean"
+    plan = alternating(block.reading.kernels, block.report.plan.streams)
+    assert report_of(block.reading, plan).verdict == "clean"
     hold_nothing(monkeypatch)
-    report = report_of(block, plan)
+    report = report_of(block.reading, plan)
     assert refused(report, "so the memory can be overwritten while it is in use")
     assert any(re.search(r"reads buf\d+, which line \d+ .* frees", race) for race in report.races)
 
 
-@pytest.mark.parametrize("streams", [2, 3])
 def test_the_planners_own_plan_of_the_pre_attention_block_needs_its_lifetimes_too(
-    monkeypatch: pytest.MonkeyPatch, streams: int
+    block: GraphCompilation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = pre_attention(16, 64)
-    options = {"min_gain": 0.0, "streams": streams}
-    assert capture(*inputs, "h200", options)[0].report.verdict == "clean"
+    assert block.report.verdict == "clean"
     hold_nothing(monkeypatch)
-    assert refused(capture(*inputs, "h200", options)[0].report, "so the memory can be overwritten while it is in use")
+    assert refused(report_of(block.reading, block.report.plan), "so the memory can be overwritten while it is in use")
 
 
 @pytest.mark.parametrize("sample", STREAMABLE)

@@ -52,7 +52,7 @@ def test_trap_10_outputs_of_an_aux_stream_are_ordered_into_the_callers_and_may_b
 
 
 def dropped_in_between(trace: Trace) -> set[str]:
-    """The races of two calls where another thread on the caller's stream reads the first one's outputs and drops them.
+    """Return the races of two calls if another thread on the caller's stream reads the first one's outputs and drops them.
 
     At each point of the second call.
     """
@@ -121,7 +121,7 @@ OTHER_CALLER = 10
 
 
 def calls_of_two_callers(trace: Trace, aux: int) -> Trace:
-    """A call; then another from another caller's stream, on aux stream `aux`, while the first caller reads its outputs.
+    """Return a call; then another from another caller's stream, on aux stream `aux`, while the first caller reads its outputs.
 
     The first caller has enqueued that, and has freed them.
     """

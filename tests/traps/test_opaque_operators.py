@@ -86,7 +86,7 @@ def two_collectives(m: Any, x: Tensor, y: Tensor) -> Any:
 
 
 def ordered_with(graph: KernelGraph, kernel: int) -> set[int]:
-    """The kernels that come before or after it by the graph's edges."""
+    """Return the kernels that come before or after it by the graph's edges."""
     found: set[int] = set()
     for neighbours_of in (graph.predecessors(), graph.successors()):
         pending = list(neighbours_of[kernel])

@@ -71,7 +71,7 @@ def test_trap_1_and_2_without_our_wrapper_class_they_would() -> None:
 
 
 def ordered_by_dependencies(module: fx.GraphModule) -> bool:
-    """Whether every order of Inductor's nodes that respects their dependencies keeps each stream operation where it is.
+    """Return whether every order of Inductor's nodes that respects their dependencies keeps each stream operation where it is.
 
     That is, on its side of every kernel of its stream, and each wait behind the record of its event.
     """
@@ -264,7 +264,7 @@ def test_trap_13_a_graph_is_not_cut_into_functions_that_are_captured_one_by_one(
 
 
 def behind_producers(sample: str, source: str) -> bool:
-    """Whether on every stream each record directly follows its producer's launch, or opens the graph."""
+    """Return whether on every stream each record directly follows its producer's launch, or opens the graph."""
     plan, launched = captured(sample).report.plan, {}
     for stream, steps in launch_order(read_wrapper(source)).items():
         own = [p.kernel for p in plan.placements if p.stream == stream]
@@ -295,7 +295,7 @@ def test_trap_17_each_record_is_right_behind_its_producer_and_elsewhere_refused(
 
 
 def with_a_late_record(source: str) -> str:
-    """The first record of the caller's stream behind the launch that follows it there."""
+    """Return the first record of the caller's stream behind the launch that follows it there."""
     lines = source.splitlines()
     record = next(i for i, line in enumerate(lines) if re.fullmatch(r" {12}event\d+\.record\(default_stream\)", line))
     launch = next(i for i, line in enumerate(lines) if i > record and re.match(r" {12}(extern|triton)\S+\(", line))

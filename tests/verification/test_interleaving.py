@@ -53,7 +53,7 @@ def reading(kind: type[torch.nn.Module], launches: int) -> Reading:
 
 
 def shows(of: Reading, module: fx.GraphModule) -> bool:
-    """Whether some order gives other bits than the serial graph."""
+    """Return whether some order gives other bits than the serial graph."""
     inputs = graphs.random_inputs(of, 0)
     expected = graphs.serial(of, inputs)
     return not all(graphs.same_bits(expected, found) for found in interleavings(module, inputs, ORDERS))
@@ -64,7 +64,7 @@ def placed(of: Reading, streams: Sequence[int]) -> Plan:
 
 
 def dropped(plan: Plan, kernel: int) -> Plan:
-    """The plan without the waits of one kernel, or of the join."""
+    """Return the plan without the waits of one kernel, or of the join."""
     events = (dataclasses.replace(e, waits=tuple(w for w in e.waits if w.kernel != kernel)) for e in plan.events)
     broken = dataclasses.replace(plan, events=tuple(events))
     assert broken != plan
@@ -124,7 +124,7 @@ def test_a_missing_lifetime_of_an_input_shows() -> None:
 
 
 def test_choices_are_followed() -> None:
-    """Without its wait, kernel 2 is right where the other stream runs first, and wrong where its own does."""
+    """Without its wait, kernel 2 is right if the other stream runs first, and wrong if its own does."""
     of = reading(Fan, 4)
     module = rewrite(of, dropped(placed(of, (0, 1, 0, 0)), 2))
     inputs = graphs.random_inputs(of, 0)

@@ -15,6 +15,7 @@ from tests.support.interleaving import adversary, interleavings
 # Each chunk takes the plans of graphs of its own, every tenth seed, until it has its number: graphs that stay serial, and
 # small ones with few plans, make it go on.
 CHUNKS, CASES = range(10), 60
+GRAPHS = 50  # whose code is looked at
 PLANS, ORDERS = 15, 5  # of each graph, of each plan
 
 
@@ -24,7 +25,12 @@ def test_there_are_five_hundred_plans() -> None:
     assert ORDERS >= 5
 
 
-@pytest.mark.parametrize("chunk", CHUNKS)
+@pytest.fixture(scope="module", params=CHUNKS)
+def chunk(request: pytest.FixtureRequest) -> int:
+    """Return a chunk, so that the tests of each come one after the other and read its graphs once."""
+    return request.param
+
+
 def test_orders_give_serial_bits(chunk: int) -> None:
     """Different plans, each in its number of orders."""
     found = itertools.chain.from_iterable(graphs.cases(seed, PLANS) for seed in itertools.count(chunk, len(CHUNKS)))
@@ -37,23 +43,20 @@ def test_orders_give_serial_bits(chunk: int) -> None:
             assert graphs.same_bits(case.expected, result), f"{case}, order {order}"
 
 
-SEEDS = [range(start, start + 5) for start in range(0, 50, 5)]
-
-
-@pytest.mark.parametrize("seeds", SEEDS[::2], ids=str)
-def test_code_is_proved(seeds: range) -> None:
+@pytest.mark.parametrize("chunk", CHUNKS[:5], indirect=True)
+def test_code_is_proved(chunk: int) -> None:
     """The code for one plan of each graph has no race and keeps the plan's order."""
-    for seed in seeds:
+    for seed in range(chunk, GRAPHS, len(CHUNKS)):
         for case in graphs.cases(seed, 1):
             report = graphs.proved(case.reading, case.plan, rewrite(case.reading, case.plan))
             assert report.verdict == "clean", f"{case}: {report.reason}"
 
 
-@pytest.mark.parametrize("seeds", SEEDS[1::2], ids=str)
-def test_verifier_finds_what_an_order_shows(seeds: range) -> None:
+@pytest.mark.parametrize("chunk", CHUNKS[5:], indirect=True)
+def test_verifier_finds_what_an_order_shows(chunk: int) -> None:
     """A graph with one thing missing that some order shows has a race in its code."""
     shown = 0
-    for seed in seeds:
+    for seed in range(chunk, GRAPHS, len(CHUNKS)):
         for case in graphs.cases(seed, 3):
             module = graphs.mutant(case.reading, case.plan, random.Random(case.seed))
             if module is not None and graphs.differs(module, case, [adversary(i) for i in range(20)]):

@@ -68,7 +68,7 @@ def test_memory_of_an_aux_stream_is_got_behind_its_fork_and_not_returned() -> No
 
 
 def early(*between: Step, use: int = 0) -> tuple[set[str], set[str]]:
-    """A block is freed while stream 1 may still read it, and its pool is asked for more."""
+    """Return steps that free a block while stream 1 may still read it, and ask its pool for more."""
     made = (
         *FORK,
         AllocateStep(0, 0, "a"),
@@ -97,7 +97,7 @@ _steps = st.one_of(
 
 
 def runs(steps: list[Step]) -> Iterator[list[int]]:
-    """Every order in which streams, each with its queue, can do the steps. A wait is for the record before it, if any."""
+    """Yield every order in which streams, each with its queue, can do the steps. A wait is for the record before it, if any."""
     awaited = [
         max((j for j in range(i) if isinstance(steps[j], RecordStep) and steps[j].event == step.event), default=None)  # type: ignore[attr-defined]
         if isinstance(step, WaitStep)

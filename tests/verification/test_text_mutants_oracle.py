@@ -52,7 +52,7 @@ ACCESSES = {"user": (("source",), ("target",)), "reversed": (("target",), ("sour
 
 
 def source(body: str, returned: str = "buf1, ", top: str = "", joined: str = "default_stream, stream1, stream2") -> str:
-    """A wrapper. In `body` NEW allocates, and `run copy(a, b)` launches on the current stream."""
+    """Return a wrapper. In `body` NEW allocates, and `run copy(a, b)` launches on the current stream."""
     lines = []
     for line in body.strip("\n").splitlines():
         start, run, call = line.partition("run ")
@@ -64,7 +64,7 @@ def source(body: str, returned: str = "buf1, ", top: str = "", joined: str = "de
 
 
 def found(text: str) -> set[str]:
-    """The kinds of what is wrong when it is not interrupted."""
+    """Return the kinds of what is wrong when it is not interrupted."""
     return {kind for kind in faults_of(text, (TENSOR, TENSOR), ACCESSES) if "interrupted" not in kind}
 
 

@@ -69,7 +69,7 @@ class _Generated(BaseException):
 
 
 def _compiled(module: nn.Module, inputs: Sequence[Any], options: Mapping[str, Any]) -> str:
-    """What `torch.compile(module, backend="graphstreams")` generates, alignment checks of the inputs included."""
+    """Return what `torch.compile(module, backend="graphstreams")` generates, alignment checks of the inputs included."""
     sources: list[str] = []
 
     def stop(_: Any, code: Any) -> Any:
@@ -137,7 +137,7 @@ _PRODUCT = re.compile(r"( +)extern_kernels\.mm\((\w+, .*), out=(buf\d+)\)\n")
 
 
 def _split_along_k() -> str:
-    """A serial body whose products run as functions, and a streamed one that calls them too, which Inductor does not write.
+    """Return a serial body whose products run as functions, and a streamed one that calls them too, unlike Inductor's.
 
     They stand in front of the body, where mutations reach them.
     """
@@ -198,7 +198,7 @@ GENERATED: Mapping[str, Callable[[], str]] = {
 
 
 def without_comments(source: str) -> str:
-    """The source without comments and blank lines outside strings."""
+    """Return the source without comments and blank lines outside strings."""
     lines = source.splitlines(keepends=True)
     inside: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -210,5 +210,5 @@ def without_comments(source: str) -> str:
 
 @functools.cache
 def wrapper(name: str) -> Wrapper:
-    """The wrapper of that name."""
+    """Return the wrapper of that name."""
     return Wrapper(name, without_comments(GENERATED[name]()), USER_KERNELS)

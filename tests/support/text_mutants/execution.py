@@ -25,7 +25,7 @@ INTERRUPTED = (0.3, 0.8)  # when these shares of a call's launches are done
 
 
 class CannotRun(Exception):
-    """Python raises where it runs the text."""
+    """Python raises when it runs the text."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Run:
 
 
 def runs_of(source: str) -> list[Run]:
-    """Every way in which a text may run to its end, as far as that changes what it does."""
+    """Return every way in which a text may run to its end, as far as that changes what it does."""
     found = [Run()]
     if "copy_if_misaligned(" in source:
         found += [Run(1.0), Run(0.5, seed=1), Run(0.5, seed=2)]
@@ -49,13 +49,13 @@ def runs_of(source: str) -> list[Run]:
 
 
 def inputs_of(source: str, accesses: Accesses) -> Inputs:
-    """What the wrapper's own `get_args` makes."""
+    """Return what the wrapper's own `get_args` makes."""
     scope = _load(compile(source, "wrapper", "exec"), Device(Recording()), accesses, Run())
     return tuple(TENSOR if isinstance(value, Tensor) else value for value in scope["get_args"]())
 
 
 def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]:
-    """What is wrong with a wrapper, however it is run. Raises CannotRun."""
+    """Return what is wrong with a wrapper, however it is run. Raises CannotRun."""
     found: dict[str, str] = {}
     try:
         code = compile(source, "wrapper", "exec")
@@ -77,7 +77,7 @@ def _add(found: dict[str, str], more: Mapping[str, str], when: str = "") -> None
 
 
 def steps_of(code: CodeType, inputs: Inputs, accesses: Accesses, run: Run) -> Sequence[Step]:
-    """What two calls do. Raises CannotRun."""
+    """Return what two calls do. Raises CannotRun."""
     recording = Recording()
     device = Device(recording)
     try:

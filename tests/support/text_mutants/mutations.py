@@ -71,7 +71,7 @@ class Mutant:
 
 
 def mutant(source: str, seed: int | str) -> Mutant:
-    """The mutant of that seed, the same each time. It may equal its source."""
+    """Return the mutant of that seed, the same each time. It may equal its source."""
     rng = random.Random(seed)
     text = Text.of(source, rng)
     chosen = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=rng.choice((1, 1, 2)))
@@ -81,5 +81,5 @@ def mutant(source: str, seed: int | str) -> Mutant:
 
 
 def difference(source: str, changed: str) -> Sequence[str]:
-    """The lines that differ, for a reader."""
+    """Return the lines that differ, for a reader."""
     return list(difflib.unified_diff(source.splitlines(), changed.splitlines(), "wrapper", "mutant", "", "", 2, ""))

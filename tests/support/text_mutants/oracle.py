@@ -77,7 +77,7 @@ class Oracle:
             self._TAKE[type(step)](self, step)
 
     def _node(self, stream: int | None, *sources: int) -> int:
-        """A new node behind the last of its stream, what the host waited for, and the sources. None: of the host."""
+        """Return a new node behind the last of its stream, what the host waited for, and the sources. None: of the host."""
         before = self._host
         for source in (*sources, *([self._last[stream]] if stream in self._last else [])):
             before |= self._before[source] | 1 << source
@@ -120,7 +120,7 @@ class Oracle:
             self._memory[storage].writes |= 1 << node
 
     def _of(self, storage: int) -> _Memory:
-        """The host's memory comes from no pool of the device."""
+        """Return the memory of a storage. The host's comes from no pool of the device."""
         return self._memory.setdefault(storage, _Memory(CALLER))
 
     def _check(self, nodes: int, kind: str, name: str, storage: int) -> None:
@@ -180,7 +180,7 @@ class Oracle:
 
 
 def faults(steps: Iterable[Step]) -> dict[str, str]:
-    """What is wrong with a run, by kind; nothing if it is empty."""
+    """Return what is wrong with a run, by kind; nothing if it is empty."""
     oracle = Oracle()
     oracle.take(steps)
     return oracle.faults

@@ -26,14 +26,14 @@ SHOWN = 20
 
 
 def judge_batch(task: tuple[Wrapper, int, int]) -> tuple[str, Counts]:
-    """The counts of some mutants of a wrapper."""
+    """Return the counts of some mutants of a wrapper."""
     of, start, end = task
     inputs = inputs_of(of.source, of.accesses)
     return of.name, judge(of.name, of.source, inputs, of.accesses, range(start, end))
 
 
 def batches(wrappers: list[Wrapper], mutants: int, seed: int) -> Iterator[tuple[Wrapper, int, int]]:
-    """As many mutants of each wrapper, in turns."""
+    """Yield as many mutants of each wrapper, in turns."""
     share = -(-mutants // len(wrappers))
     for start in range(0, share, BATCH):
         for of in wrappers:
@@ -41,7 +41,7 @@ def batches(wrappers: list[Wrapper], mutants: int, seed: int) -> Iterator[tuple[
 
 
 def too_few(counts: Counts, mutants: int) -> list[str]:
-    """What a run lacks, or has too much of."""
+    """Return what a run lacks, or has too much of."""
     found = []
     if counts.mutants < mutants:
         found.append(f"only {counts.mutants} mutants")
@@ -53,7 +53,7 @@ def too_few(counts: Counts, mutants: int) -> list[str]:
 
 
 def table(of: dict[str, Counts]) -> str:
-    """One line a wrapper, and the sums."""
+    """Return a table with a line for each wrapper, and the sums."""
     columns = (
         "mutants",
         "run",

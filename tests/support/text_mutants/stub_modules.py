@@ -35,7 +35,7 @@ class _Anything:
 
 
 def namespace(device: Device, accesses: Accesses, misaligned: Callable[[], bool], streamed: bool) -> dict[str, Any]:
-    """The globals to run a wrapper in. `misaligned` tells of each input that is checked whether it is copied, `streamed`
+    """Return the globals to run a wrapper in. `misaligned` tells of each input that is checked whether it is copied, `streamed`
     which of two bodies runs.
     """
     modules = _modules(device, accesses, misaligned, streamed)

@@ -28,19 +28,19 @@ class Text:
 
     @staticmethod
     def of(source: str, rng: random.Random) -> Text:
-        """The text of a wrapper."""
+        """Return the text of a wrapper."""
         lines = source.splitlines()
         first = next(i for i, line in enumerate(lines) if BODY.match(line)) + 1
         last = next((i for i in range(first, len(lines)) if lines[i].startswith("def get_args")), len(lines))
         return Text(lines, first, last, rng)
 
     def pick(self, matching: Callable[[str], object] = bool) -> int | None:
-        """A line of the functions that are called."""
+        """Return a line of the functions that are called."""
         found = [i for i in range(self.first, self.last) if self.lines[i].strip() and matching(self.lines[i])]
         return self.rng.choice(found) if found else None
 
     def place(self) -> int:
-        """A line of theirs ahead of which another may be put."""
+        """Return a line of theirs ahead of which another may be put."""
         return self.rng.randrange(self.first + 1, self.last + 1)
 
     def insert(self, place: int, text: str) -> None:
@@ -55,7 +55,7 @@ class Text:
         self.insert(self.place(), self.rng.choice(forms).format(*(self.rng.choice(names) for _ in range(3))))
 
     def take(self, place: int) -> str:
-        """Remove a line; `pass` stands for it where its block would be empty."""
+        """Remove a line; `pass` stands for it if its block would be empty."""
         line = self.lines[place]
         opens = self.lines[place - 1].rstrip().endswith(":")
         follows = len(indentation(self.lines[place + 1])) if place + 1 < len(self.lines) else 0
@@ -67,7 +67,7 @@ class Text:
         return line
 
     def names(self, pattern: re.Pattern[str]) -> list[str]:
-        """What matches in those functions, each once."""
+        """Return what matches in those functions, each once."""
         return list(dict.fromkeys(name for line in self.lines[self.first : self.last] for name in pattern.findall(line)))
 
     def replace(self, place: int, pattern: re.Pattern[str], new: Callable[[str], str], which: int | None = None) -> bool:
@@ -82,10 +82,10 @@ class Text:
 
 
 def indentation(line: str) -> str:
-    """The blanks that a line begins with."""
+    """Return the blanks that a line begins with."""
     return line[: len(line) - len(line.lstrip())]
 
 
 def is_del(line: str) -> bool:
-    """Whether the line ends names."""
+    """Return whether the line ends names."""
     return line.strip().startswith("del ")

@@ -72,7 +72,7 @@ def module(streamed: str = STREAMED, choice: str = CHOICE, serial: str = SERIAL,
 
 
 def with_runner(source: str, partitions: str = "") -> str:
-    """The same with `call` as the method of Inductor's class."""
+    """Return the same with `call` as the method of Inductor's class."""
     before, _, body = source.partition("def call(args):\n")
     method = "\n".join("    " + line for line in body.splitlines())
     return f"""{before}

@@ -61,7 +61,7 @@ def test_cut_wrapper_is_refused() -> None:
 
 
 def _serial(sample: str, dynamic: bool | None = None, **settings: object) -> str:
-    """The code that plain Inductor generates for a sample, with settings of its own."""
+    """Return the code that plain Inductor generates for a sample, with settings of its own."""
     reading = captured(sample, dynamic).reading if dynamic else reading_of(sample)
     assert reading is not None
     named = {name.replace("__", "."): value for name, value in settings.items()}

@@ -57,7 +57,7 @@ ADD = "        raw_stream0 = get_raw_stream(0)\n"
 
 
 def changed(old: str = "", new: str = "") -> str:
-    """The wrapper with a change of its body or of the function."""
+    """Return the wrapper with a change of its body or of the function."""
     assert not old or BODY.count(old) + PRODUCT.count(old) == 1
     return wrapper(BODY.replace(old, new) if old else BODY, PRODUCT.replace(old, new) if old else PRODUCT)
 
