@@ -125,7 +125,7 @@ def test_it_stops_when_there_are_no_more_plans(graph, streams, plans):
 
 
 def measured_with(graph, us, pair, by):
-    """A GPU on which two kernels that run at once take `by` us longer, of which no simulator knows."""
+    """Return the clock of a GPU on which two kernels take `by` us longer at once, of which no simulator knows."""
 
     def measure(plan):
         place = {p.kernel: p for p in plan.placements}

@@ -234,7 +234,7 @@ class Kernel:
 
 
 def on_cpu(sample: str, kernels: Mapping[str, Callable[..., Any]]) -> tuple[list[RecordedLaunch], tuple[Any, ...], list[int]]:
-    """The launches of a sample's serial code, its inputs, and the streams of its Triton launches: higher with each launch."""
+    """Return the launches of a sample's serial code, its inputs, and the streams of its Triton launches, higher each time."""
     code = serial_code(reading_of(sample))
     source = code.lowered.source
     for cuda, cpu in (

@@ -41,7 +41,7 @@ def kernel(name: str, reads: dict[str, int], writes: dict[str, int]) -> Kernel:
 
 
 def by_hand(inputs: dict[str, Any], kernels: Sequence[Kernel], sizes: dict[str, int] | None = None) -> Reading:
-    """A reading with these inputs, by the storages that kernels name, and the dependences that follow from the storages."""
+    """Return a reading with inputs for the storages that kernels name, and the dependences that follow from these."""
     graph = fx.Graph()
     storages = {}
     for name, value in inputs.items():
@@ -139,7 +139,7 @@ def test_the_buffers_of_a_real_dynamic_graph_count(monkeypatch: pytest.MonkeyPat
 
 
 def arguments(values: dict[int, Any], written: str = "") -> list[Any]:
-    """What the code is called with for inputs x (2 x 3 floats), rows (two indices) and n, of which `written` is changed."""
+    """Return what the code is called with for x (2 x 3 floats), rows (two indices) and n, of which `written` is changed."""
     inputs = {"x": torch.empty(2, 3), "rows": torch.empty(2, dtype=torch.int64), "n": 5}
     reading = by_hand(inputs, [kernel("k", {}, {written or "t": 24})])
     code = object.__new__(CompiledSerialGraph)

@@ -44,7 +44,7 @@ class SyntheticPackage:
         return {"us": US["serial"] if request["side"] == "serial" else US[self.name]} if request["do"] == "replay" else {}
 
     def _samples(self, count: int) -> dict[str, list[float]]:
-        """Every third pair has a slower clock; the ratios of ours spread by 2 % to either side."""
+        """Return samples of which every third pair has a slower clock; the ratios of ours spread by 2 % to either side."""
         clock = [1.0 + (number % 3 == 0) for number in range(count)]
         spread = [0.98 + 0.04 * number / (count - 1) for number in range(count)]
         return {
@@ -142,7 +142,7 @@ def test_pairs_follow_each_other_in_alternating_order_until_the_time_is_over(mon
 
 
 class CpuSide(direct_side.Side):
-    """A side that calls its function where a graph would be replayed."""
+    """A side that calls its function instead of replaying a graph."""
 
     def __init__(self, function: Callable[..., Any], values: Sequence[Any]) -> None:
         self.function, self.inputs = function, direct_side.copies(values)

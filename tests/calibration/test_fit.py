@@ -16,7 +16,7 @@ TOKENS = sympy.Symbol("s0", integer=True, positive=True)
 
 
 def parameters(found: Calibration) -> dict[str, float]:
-    """Those that the synthetic kernels decide."""
+    """Return the parameters that the synthetic kernels decide."""
     floors = {kind: found.floors[kind] for kind in ("gemm", "reduction", "pointwise", "extern")}
     topk = dict(zip(("topk", "topk for each MB"), found.serial["topk"], strict=True))
     shares = {"bandwidth": found.bandwidth_share, "flops": found.flops_share}

@@ -52,7 +52,7 @@ def replayer(monkeypatch: pytest.MonkeyPatch) -> CpuReplayer:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A file that imports another one beside it."""
+    """Return a file that imports another one beside it."""
     (tmp_path / "beside.py").write_text("WIDTH = 4\n")
     (tmp_path / "model_of_benching.py").write_text(MODEL)
     return tmp_path / "model_of_benching.py"
@@ -65,7 +65,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def variants(monkeypatch: pytest.MonkeyPatch, **chosen: Any) -> None:
-    """The stand-in of the compiler gives other bits with search, and fails with measured times."""
+    """Let the stand-in of the compiler give other bits with search, and fail with measured times."""
     monkeypatch.setattr("graphstreams.benchmark.variants.OWN_VARIANTS", chosen)
 
 

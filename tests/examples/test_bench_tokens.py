@@ -222,7 +222,7 @@ def timed_by(monkeypatch: pytest.MonkeyPatch, times: Callable[..., list[list[flo
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
-    """The benchmark with everything replaced that needs a GPU: serial takes 30 us, ours 20 us a call."""
+    """Replace in the benchmark what needs a GPU: serial takes 30 us, ours 20 us a call."""
     made = Compiler()
     monkeypatch.setattr(bench, "DEVICE", "cpu")
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))

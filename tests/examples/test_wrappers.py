@@ -95,7 +95,7 @@ def check_streamed(outcome: GraphCompilation, trace: Trace) -> None:
 
 
 def check_handles(wrapper: str) -> None:
-    """A variable is given a stream's handle only where it does not hold it already."""
+    """Check that a variable is given a stream's handle only if it does not hold it already."""
     held, context, depth = dict[str, str](), "default_stream", 0
     for line in wrapper[wrapper.index("\ndef call") :].splitlines():
         indent = len(line) - len(line.lstrip())

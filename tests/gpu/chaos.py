@@ -74,7 +74,7 @@ class _Late:
 
 @contextmanager
 def late_kernels(rng: random.Random, cycles: Sequence[int] = CYCLES, sizes: Sequence[int] = ()) -> Iterator[int]:
-    """Within this context the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers.
+    """Let the kernels of every loaded streamed wrapper start late at random. Yields how many wrappers there are.
 
     With `sizes`, blocks of such sizes are poisoned in captures.
     """
@@ -95,7 +95,7 @@ def late_kernels(rng: random.Random, cycles: Sequence[int] = CYCLES, sizes: Sequ
 
 @contextmanager
 def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
-    """Within this context `make` gives the plans of compiles with costs="roofline". Yields those that it gave."""
+    """Let `make` give the plans of compiles with costs="roofline". Yields those that it gave."""
     made: list[Plan] = []
 
     def planner(space: Any) -> Plan:
@@ -133,7 +133,7 @@ class Capturing:
             self._anchor = torch.zeros(1, device="cuda")
 
     def capture(self, values: Sequence[Any]) -> tuple[torch.cuda.CUDAGraph, list[Any], list[Any]]:
-        """A graph, its inputs and its outputs. The graph before must be gone."""
+        """Return a graph, its inputs and its outputs. The graph before must be gone."""
         graph, static = torch.cuda.CUDAGraph(), clones(values)
         with no_collection(), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             outputs = leaves(self._function(*static))
@@ -220,7 +220,7 @@ def layer(tokens: int, tp: int) -> tuple[Any, Inputs]:
 
 
 def layer_row(tokens: int, tp: int, streams: int, runs: int, way: str = "captured") -> Row:
-    """Disturbed runs of the layer on the plan that the package makes from prices."""
+    """Run the layer disturbed on the plan that the package makes from prices."""
     torch._dynamo.reset()
     module, inputs = layer(tokens, tp)
     name = f"V3.2 layer, {tokens} tokens, tp {tp}"
@@ -231,7 +231,7 @@ def layer_row(tokens: int, tp: int, streams: int, runs: int, way: str = "capture
 
 
 def random_row(seed: int, runs: int, way: str = "captured") -> Row:
-    """Disturbed runs of a random module on a random plan. The seed gives both; of a serial graph there are no runs."""
+    """Run a random module disturbed on a random plan. The seed gives both; of a serial graph there are no runs."""
     torch._dynamo.reset()
     torch.manual_seed(seed)
     module, rng = RandomModule(seed).cuda().requires_grad_(False), random.Random(seed)
@@ -267,7 +267,7 @@ def compiled(module: torch.nn.Module, inputs: Inputs, options: dict[str, Any]) -
 
 
 def random_rows(graphs: int, runs: int, way: str = "captured") -> Iterator[Row]:
-    """`graphs` random graphs that run on streams, and the serial ones in between, in the order of their seeds."""
+    """Yield rows of `graphs` random graphs that run on streams, and the serial ones in between, in order of seeds."""
     streamed = 0
     for seed in range(4 * graphs):  # about one in four stays serial
         row = random_row(seed, runs, way)
@@ -278,7 +278,7 @@ def random_rows(graphs: int, runs: int, way: str = "captured") -> Iterator[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Those that ran on streams, and a line with the sums."""
+    """Return a table of those that ran on streams, with a line of sums."""
     ran = [row for row in rows if not row.serial]
     headers = ("graph", "launches", "streams", "events", "runs", "wrong")
     kinds = sum(row.graph.startswith("random") for row in ran)
@@ -287,7 +287,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Half of the runs on the layer in several sizes, half on random graphs; exit status 1 if any run was wrong."""
+    """Do half of the runs on the layer in several sizes, half on random graphs; exit status 1 if any run was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--graphs", type=int, default=20, help="how many random graphs share their half of the runs")

@@ -116,14 +116,14 @@ def random_planner(seed: int, streams: int) -> Make:
 
 @contextmanager
 def without_lifetimes() -> Iterator[None]:
-    """Within this context no value is held until the join."""
+    """Hold no value until the join within this context."""
     with mock.patch.object(regions, "held_values", return_value=[]):
         yield
 
 
 @contextmanager
 def without_proof() -> Iterator[list[Any]]:
-    """Within this context no race stops a graph. Yields the races that the verifier finds all the same."""
+    """Let no race stop a graph within this context. Yields the races that the verifier finds all the same."""
     races: list[Any] = []
     find = streamed_body.find_races
 
@@ -180,7 +180,7 @@ class Trial:
 
     @torch.no_grad()
     def captured(self, plan: str, make: Make, streams: int) -> Finding:
-        """One capture of this plan, replayed with fresh inputs."""
+        """Replay one capture of this plan with fresh inputs."""
         streamed, races, serial = self._compiled(make, streams)
         if serial:
             return Finding(streams, plan, 0, 0, (0.0,) * len(VALUES), len(races), serial)
@@ -189,7 +189,7 @@ class Trial:
 
     @torch.no_grad()
     def captured_late(self, make: Make, streams: int, seeds: int, replays: int = 3, until_wrong: bool = False) -> Finding:
-        """One capture a seed of several runs in a row with spin kernels among their own; until one is wrong, or all."""
+        """Make one capture a seed of several runs in a row with spin kernels among their own; until one is wrong, or all."""
         streamed, races, serial = self._compiled(make, streams)
         assert not serial, serial
 
@@ -218,7 +218,7 @@ class Trial:
         return streamed, races, "" if report["verdict"] == "clean" else f"{report['verdict']}: {report['reason']}"
 
     def _compared(self, graph: CapturedFunction, seeds: Sequence[int]) -> tuple[int, list[float]]:
-        """How many replays differ from serial's, and which share of each value at most. A graph may run the block often."""
+        """Return how many replays differ from serial's, and the largest share of a value. A graph may run the block often."""
         wrong, most = 0, [0.0] * len(VALUES)
         outputs = len(self.serial.outputs)
         for seed in seeds:
@@ -253,7 +253,7 @@ def differing_share(expected: torch.Tensor, found: torch.Tensor) -> float:
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """One row a plan, with the largest share of each value that differed."""
+    """Return a table with a row for each plan and the largest share of each value that differed."""
     rows = []
     for finding in findings:
         shares = [f"{share:.1%}" if share else "" for share in finding.shares]
@@ -264,7 +264,7 @@ def table(findings: Sequence[Finding]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Both ways on two and three streams; exit status 1 where one shows no garbage, or the proof misses some."""
+    """Go both ways on two and three streams; exit status 1 if one shows no garbage, or the proof misses some."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plans", type=int, default=6, help="how many random plans on each number of streams")
     parser.add_argument("--seeds", type=int, default=20, help="how many captures with spin kernels")

@@ -64,14 +64,14 @@ def only_report(directory: Path) -> dict[str, Any]:
 
 
 def check_direct(serial: Any, ours: Any, first: list[Tensor]) -> None:
-    """A call that the host launches has serial's bits."""
+    """Check that a call that the host launches has serial's bits."""
     second = copies(first)
     assert torch.equal(serial(*first), ours(*second))
     assert equal_bits(first, second)
 
 
 def check_captured(serial: Any, ours: Any, tokens: int) -> bool:
-    """A call with so many tokens, captured by hand, replays serial's bits. Returns whether its graph has branches."""
+    """Check that a captured call with so many tokens replays serial's bits. Return whether its graph has branches."""
     static, graph = layer_inputs(tokens, 0), torch.cuda.CUDAGraph()
     ours(*copies(static))
     torch.cuda.synchronize()

@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "strict": True,
 
 
 class Gates(nn.Module):
-    """Two softmaxes beside wide products: where streams split what Inductor fuses, they have kernels that serial has not."""
+    """Two softmaxes beside wide products: if streams split what Inductor fuses, they have kernels that serial lacks."""
 
     def __init__(self, width: int = 1024, count: int = 8) -> None:
         super().__init__()

@@ -98,7 +98,7 @@ def test_with_such_a_setting_a_graph_stays_serial(name: str, value: Any) -> None
 
 
 def test_the_backend_names_the_setting_too() -> None:
-    """Its wrapper class is never asked for where C++ is generated, so the pass has to say it."""
+    """Its wrapper class is never asked for if C++ is generated, so the pass has to say it."""
     module = captured("three_arms").reading
     assert module is not None
     with config.patch(cpp_wrapper=True):

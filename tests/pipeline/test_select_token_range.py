@@ -89,7 +89,7 @@ CHECK = re.compile(
 
 
 def condition(source):
-    """The function that launches the kernels: its name, the arguments of its check behind the inputs, and what it is given."""
+    """Return the name of the function that launches the kernels, its check's arguments behind the inputs, and its own."""
     ((name, arguments, inputs),) = CHECK.findall(source)
     sizes = {argument: symbol for symbol, argument in re.findall(r"^ +(s\d+) = (arg\d+_1)$", source, re.MULTILINE)}
     return name, eval(f"({arguments},)"), [sizes.get(each, each) for each in inputs.split(", ")]
@@ -124,7 +124,7 @@ def test_the_wrapper_says_for_which_sizes_it_streams():
 
 
 def test_inputs_that_only_pass_a_wait_do_not_count_as_changed(monkeypatch):
-    """Inductor makes no CUDA graph where an input is changed that may move."""
+    """Inductor makes no CUDA graph if an input is changed that may move."""
     lowered = []
 
     def finished(progress, task, bodies, *rest):

@@ -91,7 +91,7 @@ def rows(assignment):
 
 
 def assert_of(plan, graph, assignment, timing):
-    """The plan is a sound one, and has every stream's kernels, order and times."""
+    """Check that the plan is sound, and has every stream's kernels, order and times."""
     check_plan(graph, plan)
     assert plan.streams == len(set(assignment.stream))
     for stream, row in rows(assignment).items():

@@ -8,7 +8,7 @@ from tests.support.kernel_graphs import graph_of
 
 
 def test_the_critical_path_is_on_the_callers_stream():
-    """k1 is the long one; where a kernel has to be on the caller's stream the numbers stay."""
+    """k1 is the long one. If a kernel has to be on the caller's stream, the numbers stay."""
     given = Assignment([0, 1, 2], [0, 1, 0])
     assert critical_path_on_caller(SearchSpace(graph_of(3, []), [1.0, 9.0, 1.0], 2, 0.0), given).stream == [1, 0, 1]
     assert critical_path_on_caller(SearchSpace(graph_of(3, [], exclusive={0}), [1.0, 9.0, 1.0], 2, 0.0), given) == given

@@ -211,7 +211,7 @@ def test_one_stream_stays_one_stream():
 
 
 def slowed(graph, us, pair, by):
-    """Return a simulator that adds `by` us to the end where both kernels of the pair run at once."""
+    """Return a simulator that adds `by` us to the end if both kernels of the pair run at once."""
 
     def simulate(assignment):
         timing = timed(assignment, graph.predecessors(), us, 0.0)

@@ -29,7 +29,7 @@ def both(sample: str) -> tuple[Lowered, Lowered]:
 
 
 def report_after(sample: str, change: Change) -> Report:
-    """Return what becomes of the sample where its two lowered graphs are changed before they are joined."""
+    """Return what becomes of the sample if its two lowered graphs are changed before they are joined."""
     known = captured(sample)
     assert known.reading is not None and known.module is not None and known.report.plan is not None
     serial, streamed = both(sample)

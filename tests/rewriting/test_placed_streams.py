@@ -92,7 +92,7 @@ def test_streams_that_a_pass_behind_ours_placed_are_refused_and_the_code_is_seri
 
 @pytest.mark.parametrize("behind", PASSES)
 def test_what_inductor_tells_of_the_graph_is_what_it_tells_of_the_serial_one(behind: Pass) -> None:
-    """Of its changed inputs: where one is changed that may move, there is no CUDA graph."""
+    """If an input is changed that may move, there is no CUDA graph."""
     for sample in ("diamond", "write_after_read"):
         ours, expected = (compiled_by_pass(sample, each)[1].graph for each in (behind, nothing))
         assert list(ours.mutated_inputs) == list(expected.mutated_inputs)
@@ -101,7 +101,7 @@ def test_what_inductor_tells_of_the_graph_is_what_it_tells_of_the_serial_one(beh
 
 @pytest.mark.parametrize("behind", PASSES)
 def test_the_inputs_that_serial_code_copies_if_they_are_misaligned_are_copied(behind: Pass) -> None:
-    """Inductor aligns them before the call only where the lowered graph doesn't say that the code does."""
+    """Inductor aligns them before the call only if the lowered graph doesn't say that the code does."""
     _, lowered, plain = compiled_by_pass("three_arms", behind)
     assert plain.count("= copy_if_misaligned(") == lowered.source.count("= copy_if_misaligned(") == 4
     assert lowered.graph._defers_input_alignment

@@ -55,12 +55,12 @@ class Memory:
     deleted: dict[str, int] = field(default_factory=dict)  # name -> line
 
     def freed(self) -> float:
-        """Return the line that drops the last name, infinite where the caller gets one."""
+        """Return the line that drops the last name, infinite if the caller gets one."""
         return max((self.deleted.get(name, inf) for name in self.names), default=inf)
 
 
 def freed_before_the_join(wrapper: str) -> list[str]:
-    """Names of what a stream other than the allocating one touches and what is freed before the caller's stream has waited.
+    """Return what a stream other than the allocating one touches, and what is freed before the caller's stream has waited.
 
     From the text alone: inputs belong to the caller's stream, views and reuse share memory.
     """

@@ -225,7 +225,7 @@ def test_events_are_those_whose_methods_are_no_python_functions(monkeypatch: pyt
 
 
 def test_the_context_of_an_aux_stream_leads_back_to_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where its body raises."""
+    """Also if its body raises."""
     monkeypatch.undo()
     current: list[tuple[int, int, int]] = []
     monkeypatch.setattr(runtime, "_set_stream", lambda *stream: current.append(stream))

@@ -102,13 +102,13 @@ def own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Code]:
 
 
 def timed_by(monkeypatch: pytest.MonkeyPatch, medians: Callable[..., list[float]]) -> None:
-    """Wherever graphs are timed in turns, `medians` tells their times."""
+    """Let `medians` tell the times of graphs that are timed in turns."""
     for module in (plan_benchmark, timing):
         monkeypatch.setattr(module, "medians_in_turns", medians)
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, time: Callable[[Any], float]) -> list[list[Any]]:
-    """Every graph takes what `time` says. Returns what was measured in turns, each time."""
+    """Let every graph take what `time` says. Return what is measured in turns, each time."""
     turns: list[list[Any]] = []
 
     def medians(graphs: Sequence[Any], *_: int) -> list[float]:

@@ -71,7 +71,7 @@ def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, 
 
 
 class CpuVariant(CompiledVariant):
-    """A variant that calls its function where a graph would be replayed."""
+    """A variant that calls its function instead of replaying a graph."""
 
     captures = 0
 

@@ -54,7 +54,7 @@ def nodes_and_edges(graph: torch.cuda.CUDAGraph) -> tuple[int, list[tuple[int, i
 
 @contextmanager
 def captures() -> Iterator[list[int]]:
-    """Within this context yields the forks of every CUDA graph that is captured, whoever captures it.
+    """Yield, within this context, the forks of every CUDA graph that is captured, whoever captures it.
 
     Raises at its end what kept it from counting them, because torch drops the errors of such hooks.
     """
@@ -78,7 +78,7 @@ def captures() -> Iterator[list[int]]:
 
 @contextmanager
 def tuning_in_captures() -> Iterator[list[str]]:
-    """Within this context yields the names of what compiles or benchmarks a Triton kernel while a graph is captured."""
+    """Yield, within this context, the names of what compiles or benchmarks a Triton kernel while a graph is captured."""
     from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 
     found: list[str] = []
@@ -101,7 +101,7 @@ def tuning_in_captures() -> Iterator[list[str]]:
 
 @contextmanager
 def streams_in_direct_calls() -> Iterator[None]:
-    """Within this context the host launches streamed bodies too, as it does if they were measured to be no slower so."""
+    """Let the host launch streamed bodies too within this context, as it does if they were measured to be no slower so."""
     # Not a Mock, which keeps a record of each call.
     with mock.patch.object(dispatch, "_capturing", _always):
         yield

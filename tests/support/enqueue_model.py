@@ -57,7 +57,7 @@ class Pools:
 
 
 def steps(module: fx.GraphModule) -> list[Step]:
-    """Kernels, records, waits and holds in the order of the host. Nodes of one kernel that stand together are one step."""
+    """Return kernels, records, waits and holds in the host's order. Nodes of one kernel that are together are one step."""
     found: list[Step] = []
     recorded: set[int | None] = set()
     for node in module.graph.nodes:
@@ -98,7 +98,7 @@ def tensors(value: Any) -> list[torch.Tensor]:
 
 
 def storages(value: Any) -> dict[int, int]:
-    """Handle and size in bytes of every storage of a value."""
+    """Return every storage of a value as its handle and its size in bytes."""
     found = [tensor.untyped_storage() for tensor in tensors(value)]
     return {storage._cdata: storage.nbytes() for storage in found}
 

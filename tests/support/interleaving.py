@@ -88,7 +88,7 @@ class Enqueued:
         self._allocate()
 
     def run(self, choose: Choose) -> Result:
-        """What the caller reads in the order that `choose` picks. Raises Garbage where an operator refuses what it reads."""
+        """Return what the caller reads in the order that `choose` picks. Raises Garbage if an operator refuses its input."""
         memory = [torch.full((size,), _POISON, dtype=torch.uint8) for size in self._pools.sizes]
         queues: dict[int, deque[Step]] = {0: deque([self._arrival])}
         for step in self._steps:

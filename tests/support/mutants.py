@@ -57,7 +57,7 @@ def captured_trace(reading: Reading, plan: Plan) -> Trace:
 
 @functools.cache
 def traces(source: str) -> tuple[Trace, ...]:
-    """Of the planner's plans of a source on two and three streams, and of random plans on up to four."""
+    """Return the traces of the planner's plans of a source on two and three streams, and of random ones on up to four."""
     outcome = outcome_of(source)
     reading, us = outcome.reading, outcome.report.us
     assert reading is not None
@@ -80,7 +80,7 @@ class Mutant:
 
 
 def mutants(trace: Trace) -> Iterator[Mutant]:
-    """All of them."""
+    """Yield all mutants of a trace."""
     for make in (
         _without_events,
         _without_records,
@@ -104,20 +104,20 @@ Changed = Iterator[tuple[str, Step, Sequence[Step]]]
 
 
 def _without_events(steps: Sequence[Step]) -> Changed:
-    """A record and all waits for it."""
+    """Drop a record and all waits for it."""
     for record in (s for s in steps if isinstance(s, RecordStep)):
         yield EVENT, record, [s for s in steps if getattr(s, "event", None) != record.event]
 
 
 def _without_records(steps: Sequence[Step]) -> Changed:
-    """The waits stay, for what an earlier call recorded."""
+    """Drop a record. Its waits stay, for what an earlier call recorded."""
     for i, step in enumerate(steps):
         if isinstance(step, RecordStep):
             yield RECORD, step, [*steps[:i], *steps[i + 1 :]]
 
 
 def _without_waits(steps: Sequence[Step]) -> Changed:
-    """The first of an aux stream is its fork, the caller's last for an aux stream that stream's join."""
+    """Drop a wait. An aux stream's first is its fork, and the caller's last for an aux stream is that stream's join."""
     recorded = {s.event: s.stream for s in steps if isinstance(s, RecordStep)}
     waits = {i: s for i, s in enumerate(steps) if isinstance(s, WaitStep)}
     forks = {s.stream: i for i, s in reversed(waits.items()) if s.stream != CALLER}
@@ -128,7 +128,7 @@ def _without_waits(steps: Sequence[Step]) -> Changed:
 
 
 def _early_frees(steps: Sequence[Step]) -> Changed:
-    """A lifetime ends behind the storage's last use in the order of the host, as Python's `del` would have it."""
+    """End a lifetime behind the storage's last use in the order of the host, as Python's `del` does."""
     for i, step in enumerate(steps):
         if isinstance(step, FreeStep):
             uses = [j for j, s in enumerate(steps) if isinstance(s, LaunchStep) and step.storage in (*s.reads, *s.writes)]
@@ -147,7 +147,7 @@ def _late_waits(steps: Sequence[Step]) -> Changed:
 
 
 def _moved_launches(steps: Sequence[Step]) -> Changed:
-    """To each other stream, without the memory that it is the first to use, and with it."""
+    """Move a launch to each other stream, without the memory that it is the first to use, and with it."""
     streams = {s.stream for s in steps if isinstance(s, LaunchStep)}
     for i, launch in enumerate(steps):
         if isinstance(launch, LaunchStep):
@@ -159,7 +159,7 @@ def _moved_launches(steps: Sequence[Step]) -> Changed:
 
 
 def _early_allocations(steps: Sequence[Step]) -> Changed:
-    """The first of each aux stream, from behind the wait that forks the stream to right ahead of it."""
+    """Move the first allocation of each aux stream right ahead of the wait that forks the stream."""
     for stream in sorted({s.stream for s in steps if isinstance(s, AllocateStep)} - {CALLER}):
         fork = next((i for i, s in enumerate(steps) if isinstance(s, WaitStep) and s.stream == stream), len(steps))
         first = next(i for i, s in enumerate(steps) if isinstance(s, AllocateStep) and s.stream == stream)
@@ -211,7 +211,7 @@ def sum_of(verdict: str, counts: Counter[tuple[str, str]], kinds: Sequence[str] 
 
 
 def table(counts: Counter[tuple[str, str]]) -> str:
-    """One line a kind, and the sums."""
+    """Return a table with a line for each kind, and the sums."""
     rows = {kind: [counts[kind, v] for v in VERDICTS] for kind in KINDS}
     rows["all"] = [sum(column) for column in zip(*rows.values(), strict=True)]
     lines = [f"{'':32}{'mutants':>8}" + "".join(f"{v:>12}" for v in VERDICTS)]

@@ -44,7 +44,7 @@ def read_module(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Read
 
 @functools.lru_cache(maxsize=16)
 def random_reading(seed: int) -> Reading | None:
-    """A random graph; None for one without a kernel, and for a program that torch refuses to run without compiling it."""
+    """Return a random graph; None if it has no kernel, or if torch refuses to run the program without compiling it."""
     torch.manual_seed(seed)
     state, cache, where = torch.zeros(SIZE, SIZE), torch.zeros(2 * SIZE, SIZE), torch.zeros(SIZE, dtype=torch.int64)
     module, inputs = RandomModule(seed), (torch.zeros(SIZE, SIZE), torch.zeros(SIZE, SIZE), state, cache, where)
@@ -155,7 +155,7 @@ def without_wait(plan: Plan, generator: random.Random, join: bool = False) -> Pl
 
 
 def without_lifetimes(module: fx.GraphModule) -> bool:
-    """Take out what holds values until the join; False where nothing does."""
+    """Take out what holds values until the join; False if nothing does."""
     holds = [n for n in module.graph.find_nodes(op="call_function", target=control_deps) if n.name.startswith("lifetimes")]
     for node in holds:
         module.graph.erase_node(node)

@@ -73,7 +73,7 @@ WRITES = ("put", "slice", "column", "add", "copy", "input", "read", "window")
 
 
 def _write(name: str, a: Matrix, places: tuple[torch.Tensor, ...]) -> list[Matrix]:
-    """An in-place write of one input, or a read of one that others write."""
+    """Write one input in place, or read one that others write."""
     x, state, cache, where = places
     if name == "put":
         cache[where] = a

@@ -51,7 +51,7 @@ class Reachability:
         return second in self._after[first]
 
     def kinds(self) -> set[str]:
-        """The kinds of races where an allocation uses its block at once, and gets one that its stream has used before."""
+        """Return the kinds of races if an allocation uses its block at once, and gets one that its stream has used before."""
         found = self._of_the_call() | ({hb.UNRECORDED} if self._unrecorded else set())
         if any(self._early(i, at_use=False) for i in self._frees()):
             found.add(hb.FREED_EARLY)

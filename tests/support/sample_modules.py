@@ -353,7 +353,7 @@ def compiled_by_pass(
 
 
 def streamed_text(source: str) -> str:
-    """The function of a wrapper with two bodies that runs on streams, with the module's imports and kernels in front of it."""
+    """Return the streamed function of a wrapper with two bodies, behind the module's imports and kernels."""
     lines = source.split("\n")
     (start,) = (i for i, line in enumerate(lines) if line.startswith("def call_on_streams("))
     end = next(i for i, line in enumerate(lines[start:], start) if line.startswith("    return ("))
@@ -380,7 +380,7 @@ def serial_code(reading: Reading) -> CompiledSerialGraph:
 
 @contextlib.contextmanager
 def as_on_h200(module: torch.fx.GraphModule) -> Iterator[None]:
-    """Where a graph that was read on this machine can be lowered for an H200."""
+    """Let a graph that was read on this machine be lowered for an H200 within this context."""
     mode = detect_fake_mode([n.meta["val"] for n in module.graph.find_nodes(op="placeholder")])
     with offline(DEVICES["h200"]), V.set_fake_mode(mode):
         yield

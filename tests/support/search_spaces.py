@@ -25,7 +25,7 @@ def spaces(draw, most=9):
 
 
 def assert_legal(graph, order, stream, streams):
-    """The order agrees with the edges, exclusive kernels are on stream 0, and streams are numbered without gaps."""
+    """Check that the order agrees with the edges, exclusive kernels are on stream 0, and streams have no gaps."""
     place = {kernel: i for i, kernel in enumerate(order)}
     assert sorted(order) == list(range(len(graph.kernels)))
     assert all(place[e.before] < place[e.after] for e in graph.edges)
@@ -48,7 +48,7 @@ def rows(plan):
 
 
 def every_row_set(graph, streams):
-    """By brute force, what `rows` can be for a small graph: each order of each spread over the streams."""
+    """Return by brute force what `rows` can be for a small graph: each order of each spread over the streams."""
     count, found = len(graph.kernels), set()
     for order in itertools.permutations(range(count)):
         if all(order.index(e.before) < order.index(e.after) for e in graph.edges):
@@ -59,7 +59,7 @@ def every_row_set(graph, streams):
 
 
 def end_of(graph, us, lists, event_us=0.0):
-    """By relaxation, when the last kernel ends if each list runs on a stream of its own; the first is the caller's."""
+    """Return by relaxation when the last kernel ends if each list has a stream of its own; the first is the caller's."""
     stream = {k: s for s, row in enumerate(lists) for k in row}
     pairs = {(e.before, e.after) for e in graph.edges} | {pair for row in lists for pair in pairwise(row)}
     start = {k: event_us if s else 0.0 for k, s in stream.items()}
@@ -71,7 +71,7 @@ def end_of(graph, us, lists, event_us=0.0):
 
 @cache
 def large(shape):
-    """20,000 kernels, one behind another or twenty in a layer, and a list that grows with each simulation."""
+    """Return 20,000 kernels, one behind another or twenty in a layer, and a list that grows with each simulation."""
     count, width, rng = 20_000, 20, random.Random(0)
     if shape == "chain":
         edges = list(pairwise(range(count)))

@@ -52,7 +52,7 @@ def test_trap_10_outputs_of_an_aux_stream_are_ordered_into_the_callers_and_may_b
 
 
 def dropped_in_between(trace: Trace) -> set[str]:
-    """Return the races of two calls where another thread on the caller's stream reads the first one's outputs and drops them.
+    """Return the races of two calls if another thread on the caller's stream reads the first one's outputs and drops them.
 
     At each point of the second call.
     """

@@ -124,7 +124,7 @@ def test_a_missing_lifetime_of_an_input_shows() -> None:
 
 
 def test_choices_are_followed() -> None:
-    """Without its wait, kernel 2 is right where the other stream runs first, and wrong where its own does."""
+    """Without its wait, kernel 2 is right if the other stream runs first, and wrong if its own does."""
     of = reading(Fan, 4)
     module = rewrite(of, dropped(placed(of, (0, 1, 0, 0)), 2))
     inputs = graphs.random_inputs(of, 0)

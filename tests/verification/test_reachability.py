@@ -68,7 +68,7 @@ def test_memory_of_an_aux_stream_is_got_behind_its_fork_and_not_returned() -> No
 
 
 def early(*between: Step, use: int = 0) -> tuple[set[str], set[str]]:
-    """A block is freed while stream 1 may still read it, and its pool is asked for more."""
+    """Return steps that free a block while stream 1 may still read it, and ask its pool for more."""
     made = (
         *FORK,
         AllocateStep(0, 0, "a"),

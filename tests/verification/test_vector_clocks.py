@@ -88,7 +88,7 @@ def test_two_reads_need_no_order() -> None:
 
 
 def early_free(*before_allocation: Step, pool: int = 0) -> Trace:
-    """A buffer that the other stream still reads is freed, then its pool is asked for more."""
+    """Return steps that free a buffer which the other stream still reads, and ask its pool for more."""
     reader = 1 - pool
     handover = (rec(pool, "made"), wait(reader, "made"))
     return trace(

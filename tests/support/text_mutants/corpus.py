@@ -137,7 +137,7 @@ _PRODUCT = re.compile(r"( +)extern_kernels\.mm\((\w+, .*), out=(buf\d+)\)\n")
 
 
 def _split_along_k() -> str:
-    """A serial body whose products run as functions, and a streamed one that calls them too, which Inductor does not write.
+    """Return a serial body whose products run as functions, and a streamed one that calls them too, unlike Inductor's.
 
     They stand in front of the body, where mutations reach them.
     """

@@ -25,7 +25,7 @@ INTERRUPTED = (0.3, 0.8)  # when these shares of a call's launches are done
 
 
 class CannotRun(Exception):
-    """Python raises where it runs the text."""
+    """Python raises when it runs the text."""
 
 
 @dataclass(frozen=True)

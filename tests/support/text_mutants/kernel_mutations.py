@@ -11,14 +11,14 @@ _ACCESS = re.compile(rf"\s*(?:\w+ = )?tl\.(?:load|store)\({_POINTER}")
 
 
 def rename_pointer(text: Text) -> None:
-    """One access of a kernel's goes to another of its parameters."""
+    """Let one access of a kernel go to another of its parameters."""
     place = _access(text)
     if place is not None:
         _exchange(text, place)
 
 
 def second_store(text: Text) -> None:
-    """A kernel stores what it stores a second time, elsewhere."""
+    """Let a kernel store what it stores a second time, at another place."""
     place = _access(text, "tl.store(")
     if place is not None:
         _insert(text, place, text.lines[place])
@@ -26,7 +26,7 @@ def second_store(text: Text) -> None:
 
 
 def second_load(text: Text) -> None:
-    """A kernel loads from elsewhere too, at the place of a load."""
+    """Let a kernel load from another place too, beside a load."""
     place = _access(text, "tl.load(")
     if place is not None:
         _insert(text, place, text.lines[place])
@@ -34,7 +34,7 @@ def second_load(text: Text) -> None:
 
 
 def swap_parameters(text: Text) -> None:
-    """The parameters that a launch gives by position change places."""
+    """Exchange parameters that a launch gives by position."""
     places = [i for i in range(text.first) if text.lines[i].startswith("def ") and len(re.findall(_POINTER, text.lines[i])) > 1]
     if places:
         place = text.rng.choice(places)

@@ -60,7 +60,7 @@ def _move(text: Text, matching: Callable[[str], object]) -> None:
 
 
 def early_del(text: Text) -> None:
-    """To right behind the last line that has the name."""
+    """Move a `del` right behind the last line that has the name."""
     place = text.pick(is_del)
     if place is None:
         return
@@ -87,7 +87,7 @@ def swap_neighbours(text: Text) -> None:
 
 
 def open_block(text: Text) -> None:
-    """A block of a stream's runs on the current stream."""
+    """Let a block of a stream run on the current stream."""
     place = text.pick(lambda line: line.strip().startswith("with stream"))
     if place is None:
         return
@@ -101,7 +101,7 @@ def open_block(text: Text) -> None:
 
 
 def into_block(text: Text) -> None:
-    """A line gets a block of its own."""
+    """Give a line a block of its own."""
     place = text.pick()
     streams = text.names(STREAM)
     if place is not None and streams:

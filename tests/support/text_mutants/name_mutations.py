@@ -57,7 +57,7 @@ def swap_arguments(text: Text) -> None:
 
 
 def rebind(text: Text) -> None:
-    """A name gets another tensor, or its own again; or another name gets it."""
+    """Give a name another tensor, or its own again, or give its tensor to another name."""
     text.insert_form(_REBOUND)
 
 
@@ -70,14 +70,14 @@ def misalign(text: Text) -> None:
 
 
 def rename_index(text: Text) -> None:
-    """Another element of a list."""
+    """Take another element of a list."""
     place = text.pick(lambda line: re.search(r"= buf\d+\[\d\]", line))
     if place is not None:
         text.replace(place, re.compile(r"(?<=\[)\d(?=\])"), lambda _: text.rng.choice(("0", "1", "-1", "-2", "0:1")))
 
 
 def rebind_stream(text: Text) -> None:
-    """A stream's, an event's or a handle's name gets another of its kind."""
+    """Bind the name of a stream, an event or a handle to another of its kind."""
     names = text.names(text.rng.choice((STREAM, EVENT, HANDLE)))
     if len(names) > 1:
         one, two = text.rng.sample(names, 2)
@@ -85,7 +85,7 @@ def rebind_stream(text: Text) -> None:
 
 
 def renumber(text: Text) -> None:
-    """Other numbers of streams and events are acquired, or others are asked of another device."""
+    """Acquire other numbers of streams and events, or ask another device for them."""
     place = text.pick(lambda line: re.search(r"_acquire_streams\(|get_raw_stream\(|_DeviceGuard\(|set_device\(", line))
     if place is not None:
         number = re.compile(r"(?<=[(, ])\d+(?=[,)])")

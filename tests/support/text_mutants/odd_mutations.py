@@ -75,7 +75,7 @@ _ODD_CALLS = (
 
 
 def odd_dispatch(text: Text) -> None:
-    """Another choice between two bodies, or another call of the one on streams."""
+    """Choose between two bodies in another way, or call the one on streams in another way."""
     place = text.pick(lambda line: "_runs_on_streams(" in line or "call_on_streams(" in line)
     if place is not None:
         line = text.lines[place]
@@ -84,7 +84,7 @@ def odd_dispatch(text: Text) -> None:
 
 
 def odd_sync(text: Text) -> None:
-    """In the place of a record or a wait, or anywhere."""
+    """Write an odd form in the place of a record or a wait, or anywhere."""
     streams, events = text.names(STREAM), text.names(EVENT)
     if streams and events:
         stream, other = text.rng.choice(streams), text.rng.choice(streams)
@@ -97,7 +97,7 @@ def odd_sync(text: Text) -> None:
 
 
 def odd_block(text: Text) -> None:
-    """Return what a `with` enters, or an `except` catches."""
+    """Let a `with` enter, or an `except` catch, something else."""
     streams = text.names(STREAM)
     place = text.pick(lambda line: line.strip().startswith(("with stream", "except ")))
     if place is not None and streams:
@@ -128,12 +128,12 @@ def odd_rebind(text: Text) -> None:
 
 
 def odd_operator(text: Text) -> None:
-    """Return operators whose schema does not tell what they write, or that return what they were given."""
+    """Call operators whose schema does not tell what they write, or that return what they were given."""
     text.insert_form(_ODD_OPERATORS)
 
 
 def rebind_in_module(text: Text) -> None:
-    """A kernel, or a function of torch's, gets the name of another ahead of the call."""
+    """Give a kernel, or a function of torch, the name of another ahead of the call."""
     kernels = [line.split(" = ")[0] for line in text.lines[: text.first] if " = async_compile.triton(" in line]
     functions = ["assert_size_stride", "reinterpret_tensor", "empty_strided_cuda", "get_raw_stream", "extern_kernels"]
     choices = [(kernels, kernels), (functions, functions)] if len(kernels) > 1 else [(functions, functions)]

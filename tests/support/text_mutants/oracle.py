@@ -120,7 +120,7 @@ class Oracle:
             self._memory[storage].writes |= 1 << node
 
     def _of(self, storage: int) -> _Memory:
-        """The host's memory comes from no pool of the device."""
+        """Return the memory of a storage. The host's comes from no pool of the device."""
         return self._memory.setdefault(storage, _Memory(CALLER))
 
     def _check(self, nodes: int, kind: str, name: str, storage: int) -> None:

@@ -33,7 +33,7 @@ def judge_batch(task: tuple[Wrapper, int, int]) -> tuple[str, Counts]:
 
 
 def batches(wrappers: list[Wrapper], mutants: int, seed: int) -> Iterator[tuple[Wrapper, int, int]]:
-    """As many mutants of each wrapper, in turns."""
+    """Yield as many mutants of each wrapper, in turns."""
     share = -(-mutants // len(wrappers))
     for start in range(0, share, BATCH):
         for of in wrappers:
@@ -53,7 +53,7 @@ def too_few(counts: Counts, mutants: int) -> list[str]:
 
 
 def table(of: dict[str, Counts]) -> str:
-    """One line a wrapper, and the sums."""
+    """Return a table with a line for each wrapper, and the sums."""
     columns = (
         "mutants",
         "run",

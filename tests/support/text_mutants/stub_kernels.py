@@ -37,7 +37,7 @@ class Signature:
 
 @functools.cache
 def signature_of(function: str, source: str) -> Signature:
-    """Of the last function of that name in a kernel's source, which is the one that Inductor launches."""
+    """Return the signature of the last function of that name in a kernel's source, which Inductor launches."""
     found = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == function]
     definition = found[-1]
     types = _types(definition)
@@ -94,11 +94,11 @@ class AsyncCompile:
         return self
 
     def triton(self, function: str, source: str, device_str: str = "cuda") -> TritonKernel:
-        """A kernel."""
+        """Return a kernel."""
         return TritonKernel(self._device, signature_of(function, source), self._accesses)
 
     def wait(self, scope: dict[str, Any]) -> None:
-        """Nothing is compiled."""
+        """Do nothing, because nothing is compiled."""
 
 
 # --- library kernels

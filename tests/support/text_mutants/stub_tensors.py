@@ -40,7 +40,7 @@ class Device:
             raise Interrupt
 
     def library_call(self, name: str, reads: Iterable[Any], writes: Iterable[Any]) -> None:
-        """A launch that may take memory for itself and give it back before it returns."""
+        """Launch what may take memory for itself and give it back before it returns."""
         scratch = self.allocate()
         self.launch(name, reads, [*writes, scratch])
 
@@ -90,7 +90,7 @@ class Tensor:
 
     @property
     def T(self) -> Tensor:  # noqa: N802
-        """A view."""
+        """Return a view."""
         return Tensor(self.storage)
 
     data = mT = T  # noqa: N815
@@ -103,7 +103,7 @@ class Tensor:
         return copy
 
     def copy_(self, other: Tensor, non_blocking: bool = False) -> Tensor:
-        """A copy on the current stream. To or from the host's memory it is waited for, unless `non_blocking`."""
+        """Copy on the current stream. To or from the host's memory it is waited for, unless `non_blocking`."""
         device = self.storage.device
         device.launch("copy_", [other], [self])
         if not non_blocking and (self.storage.on_host or other.storage.on_host):
@@ -111,12 +111,12 @@ class Tensor:
         return self
 
     def zero_(self) -> Tensor:
-        """A write on the current stream."""
+        """Write on the current stream."""
         self.storage.device.launch("zero_", [], [self])
         return self
 
     def item(self) -> int:
-        """The host reads the value: at once if it has the memory, else when the current stream has come so far."""
+        """Let the host read the value: at once if it has the memory, else when the current stream has come so far."""
         device = self.storage.device
         if self.storage.on_host:
             device.emit(HostAccess(numbers([self]), ()))

@@ -55,7 +55,7 @@ class Text:
         self.insert(self.place(), self.rng.choice(forms).format(*(self.rng.choice(names) for _ in range(3))))
 
     def take(self, place: int) -> str:
-        """Remove a line; `pass` stands for it where its block would be empty."""
+        """Remove a line; `pass` stands for it if its block would be empty."""
         line = self.lines[place]
         opens = self.lines[place - 1].rstrip().endswith(":")
         follows = len(indentation(self.lines[place + 1])) if place + 1 < len(self.lines) else 0

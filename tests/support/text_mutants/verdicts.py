@@ -91,7 +91,7 @@ def _failure(title: str, source: str, changed: str) -> str:
 
 
 def _cause(text: str) -> str:
-    """Without what tells one place from another."""
+    """Return a reason without what tells one place from another."""
     text = re.sub(r"^line \d+: ", "", text)
     text = re.sub(r"\b(arg|buf|event|stream|raw_stream)\d+(_1)?(_orig)?\b", r"\1N", text)
     text = re.sub(r"\btriton_\w+", "a kernel", text)
