@@ -17,6 +17,7 @@ from graphstreams.autotuning.cuda_graph import CudaGraph
 from graphstreams.autotuning.occupancy import Occupancy, blocks_of_graph
 from graphstreams.autotuning.recorded_launches import RecordedLaunch
 from graphstreams.autotuning.timing import intervals_in_replays, medians_in_turns, times_in_turns
+from graphstreams.errors import Unmeasurable
 from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.runtime.streams import acquire, capture_stream
 
@@ -31,7 +32,8 @@ class KernelReplayer:
         """`launches[k]` are the launches of kernel k, in order.
 
         `restore` puts back the inputs that the kernels update from their own value. It runs before the kernels whenever they
-        are repeated; what it takes is measured, and left out of the times of CUDA graphs.
+        are repeated; what it takes is measured, and left out of the times of CUDA graphs. Raises Unmeasurable if it takes
+        longer than the kernels, because what is left then is mostly noise.
         """
         self._launches, self._restore = launches, restore or _nothing
         self._stream = capture_stream(torch.cuda.current_device())
@@ -41,7 +43,9 @@ class KernelReplayer:
         # A pool must not be used again once its last graph is gone, so one graph stays.
         anything = torch.zeros(1, device="cuda")
         self._last = CudaGraph(anything.zero_, self._stream, self._pool)
-        self._restore_us = self._time_of_restoring() if restore else 0.0
+        self._restore_us = 0.0
+        if restore:
+            self._restore_us = self._time_of_restoring()
 
     def capture_serial(self, order: Sequence[int]) -> CudaGraph:
         """Capture the kernels `order` on one stream."""
@@ -156,9 +160,14 @@ class KernelReplayer:
             for _ in range(1 + RESTORED):
                 self._restore()
 
+        self._warm_up([self._stream])
         graphs = [CudaGraph(function, self._stream, self._pool) for function in (self._restore, repeated)]
-        once, often = medians_in_turns(graphs)
-        return max(0.0, (often - once) / RESTORED)
+        once, often, whole = medians_in_turns([*graphs, self.capture_serial(range(len(self._launches)))])
+        us = max(0.0, (often - once) / RESTORED)
+        if us > whole - us:
+            text = f"to put back the inputs that it updates from their own value takes {us:.1f} us"
+            raise Unmeasurable(f"{text}, more than its kernels")
+        return us
 
 
 def _nothing() -> None:

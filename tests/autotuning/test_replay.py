@@ -14,6 +14,7 @@ import torch
 
 from graphstreams.autotuning import replay as module
 from graphstreams.autotuning.replay import KernelReplayer
+from graphstreams.errors import Unmeasurable
 
 
 class CapturedGraph:
@@ -58,7 +59,7 @@ def test_a_counter_is_put_back_before_the_kernels_are_repeated(monkeypatch: pyte
         found.append(float(table[int(counter)]))  # raises IndexError if the counter was not put back
         counter.add_(1)
 
-    monkeypatch.setattr(module, "medians_in_turns", lambda graphs: [1.0, 1.0 + 20 * 0.25])
+    monkeypatch.setattr(module, "medians_in_turns", lambda graphs: [1.0, 1.0 + 20 * 0.25, 9.0])
     monkeypatch.setattr(
         module, "times_in_turns", lambda calls, rounds, repeats: [[call() or 1.0 for _ in range(3)] for call in calls]
     )
@@ -70,6 +71,19 @@ def test_a_counter_is_put_back_before_the_kernels_are_repeated(monkeypatch: pyte
             graph.function()
     replayer.direct_times([count], 3, 1)
     assert len(found) > 13 and set(found) == {3.0}
+
+
+@pytest.mark.usefixtures("without_a_gpu")
+@pytest.mark.parametrize(("whole", "measurable"), [(100.0, True), (99.0, False)])  # us with 50 us of copying in it
+def test_a_graph_whose_inputs_take_longer_to_put_back_than_its_kernels_is_not_measured(
+    monkeypatch: pytest.MonkeyPatch, whole: float, measurable: bool
+) -> None:
+    monkeypatch.setattr(module, "medians_in_turns", lambda graphs: [50.0, 50.0 + 20 * 50.0, whole])
+    if measurable:
+        assert KernelReplayer([[list]], list).capture_serial([0]).overhead_us == 50.0
+        return
+    with pytest.raises(Unmeasurable, match=r"takes 50\.0 us, more than its kernels"):
+        KernelReplayer([[list]], list)
 
 
 @pytest.mark.usefixtures("without_a_gpu")
