@@ -190,7 +190,7 @@ def test_a_stage_that_fails_is_named_and_leaves_the_graph_serial(monkeypatch, fu
 
 
 def test_values_that_are_freed_too_early_are_refused(monkeypatch):
-    monkeypatch.setattr(regions, "held_values", lambda *_: [])
+    monkeypatch.setattr(regions, "held_values", lambda *_: {})
     report = offline("norms").report
     assert (report.verdict, report.stage) == ("refused", "verify")
     assert report.races

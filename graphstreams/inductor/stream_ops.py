@@ -64,14 +64,16 @@ def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence
 
 def extend_lifetimes(
     module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
-) -> None:
-    """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before that."""
+) -> fx.Node:
+    """Append a use of every value on `stream` after `dependencies`, so that none is freed or reused before; return its node."""
     inner = fx.Graph()
     inside = [_placeholder(inner, value) for value in values]
     for value in inside:
         last = inner.call_function(torch.ops.streams.sync_dealloc.default, (event, stream, value))
     inner.output(last)
-    set_stream(_append(module, "lifetimes", inner, dependencies, values), stream)
+    node = _append(module, "lifetimes", inner, dependencies, values)
+    set_stream(node, stream)
+    return node
 
 
 def force_realize(

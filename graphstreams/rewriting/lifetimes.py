@@ -1,32 +1,79 @@
-"""Choose the values that have to stay alive until the streams have joined.
+"""Choose until when the values that several streams touch have to stay alive.
 
 As soon as the host frees a block, the allocator may give it to the next allocation on the stream that allocated it. So a value
-that a second stream reads may be freed only once the allocating stream has waited for that read. After the join that holds for
-every stream, because the caller's stream has waited for all work and the next call forks from it.
+that a second stream reads may be freed only once the allocating stream has waited for that read, by whatever event does that
+first. After the join that holds for every stream, because the caller's stream has waited for all work and the next call forks
+from it.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
+
 import torch
 from torch import fx
 
-from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.ir.reading import Reading
 
+Clock = Mapping[int, int]  # by stream, how many of its kernels are known to be done
 
-def held_values(reading: Reading, plan: Plan) -> list[fx.Node]:
-    """Return the values, inputs of the graph too, in storages that several streams touch, in graph order.
 
-    Storages count, not values: an operator in place may put a value of another stream into memory that the stream of the first
-    value allocated. Values on the CPU come last, because Inductor leaves the device guard for them.
+def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
+    """Return the values, inputs of the graph too, in storages that several streams touch, by where each may be freed.
+
+    The key is the kernel right before which the allocating stream has waited for all that touch the storage, or JOIN. Storages
+    count, not values: an operator in place may put a value of another stream into memory that the stream of the first value
+    allocated. Values are in graph order, with those on the CPU last, because Inductor leaves the device guard for them.
     """
-    touched = {storage: {0} for node, storage in reading.storages.items() if node.op == "placeholder"}
-    stream_of = plan.stream_of()
-    for kernel in reading.kernels.kernels:
-        for access in (*kernel.reads, *kernel.writes):
-            touched.setdefault(access.storage, set()).add(stream_of[kernel.id])
-    held = [node for node, storage in reading.storages.items() if len(touched.get(storage, ())) > 1]
-    return sorted(held, key=lambda node: (_on_cpu(node), node))
+    touched: dict[str, list[tuple[int, int]]] = {  # storage -> (stream, how many kernels of that stream include the one there)
+        storage: [(0, 0)] for node, storage in reading.storages.items() if node.op == "placeholder"
+    }
+    kernels, counts = reading.kernels.kernels, defaultdict(int)
+    for placement in plan.placements:
+        counts[placement.stream] += 1
+        for access in (*kernels[placement.kernel].reads, *kernels[placement.kernel].writes):
+            touched.setdefault(access.storage, []).append((placement.stream, counts[placement.stream]))
+    shared = {storage: uses for storage, uses in touched.items() if len({stream for stream, _ in uses}) > 1}
+    ends = _ends(plan, shared)
+    held: dict[int, list[fx.Node]] = defaultdict(list)
+    for node in sorted(reading.storages, key=lambda node: (_on_cpu(node), node)):
+        if reading.storages[node] in shared:
+            held[ends.get(reading.storages[node], JOIN)].append(node)
+    return dict(held)
+
+
+def _ends(plan: Plan, uses: Mapping[str, list[tuple[int, int]]]) -> dict[str, int]:
+    """Return, for each storage, the first kernel with a wait on the allocating stream behind all uses, if there is one.
+
+    The allocating stream is that of the first use. What an event waits for is counted as in a vector clock.
+    """
+    before: dict[int, list[int]] = defaultdict(list)
+    for event in plan.events:
+        for wait in event.waits:
+            before[wait.kernel].append(event.id)
+    behind = {event.after: event.id for event in plan.events}
+    clocks: dict[int, dict[int, int]] = defaultdict(dict)
+    recorded: dict[int, Clock] = {behind[FORK]: {}} if FORK in behind else {}
+    pending: dict[int, set[str]] = defaultdict(set)
+    for storage, own in uses.items():
+        pending[own[0][0]].add(storage)
+    ends: dict[str, int] = {}
+    for placement in plan.placements:
+        kernel, stream = placement.kernel, placement.stream
+        clock = clocks[stream]
+        for event in before[kernel]:
+            for other, count in recorded[event].items():
+                clock[other] = max(clock.get(other, 0), count)
+        if before[kernel]:
+            done = {s for s in pending[stream] if all(clock.get(other, 0) >= count for other, count in uses[s])}
+            ends.update(dict.fromkeys(done, kernel))
+            pending[stream] -= done
+        clock[stream] = clock.get(stream, 0) + 1
+        if kernel in behind:
+            recorded[behind[kernel]] = dict(clock)
+    return ends
 
 
 def _on_cpu(node: fx.Node) -> bool:

@@ -54,6 +54,7 @@ class _Builder:
         self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
         self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and not yet read there
         self.joined: list[fx.Node] = []  # waits of the caller's stream
+        self.held = held_values(reading, plan)
         self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
         self.behind: dict[int, Event] = {e.after: e for e in plan.events}
         self.before: dict[int, list[Event]] = {}
@@ -75,6 +76,7 @@ class _Builder:
         """Append the waits before a region, then its nodes, then the record after it."""
         for event in self.before.get(region.kernel, ()):
             self._wait(event, stream)
+        self._hold(region.kernel, stream, [self.last[stream]] if stream in self.last else [])
         inside: dict[fx.Node, fx.Node] = {}
         own: set[fx.Node] = set()  # nodes that the region computes itself, so that it takes views of them itself too
         for node in region.nodes:
@@ -110,13 +112,17 @@ class _Builder:
             stream_ops.force_realize(self.module, values, strides)
 
     def join(self) -> None:
-        """Append the waits of the caller's stream for all others, and a later use of all that several streams touch."""
+        """Append the waits of the caller's stream for all others, and a later use of what has to be held until then."""
         for event in self.before.get(JOIN, ()):
             self._wait(event, 0)
-        values = [self.latest[v] for v in held_values(self.reading, self.plan)]
+        self._hold(JOIN, 0, self.joined)
+
+    def _hold(self, kernel: int, stream: int, waits: list[fx.Node]) -> None:
+        """Append, after `waits` on the stream, a use of the values that are held until right before `kernel`, or JOIN."""
+        values = self._tensors(self.latest[v] for v in self.held.get(kernel, ()))
         if values:
             # The waits alone: a buffer that is a dependency would have one more use, and no kernel could write it in place.
-            stream_ops.extend_lifetimes(self.module, self.plan.events[-1].id, 0, self.joined, self._tensors(values))
+            self.last[stream] = stream_ops.extend_lifetimes(self.module, self.plan.events[-1].id, stream, waits, values)
 
     def finish(self) -> None:
         """Append what is between the regions' values and the outputs, and the outputs."""

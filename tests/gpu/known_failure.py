@@ -116,8 +116,8 @@ def random_planner(seed: int, streams: int) -> Make:
 
 @contextmanager
 def without_lifetimes() -> Iterator[None]:
-    """Hold no value until the join within this context."""
-    with mock.patch.object(regions, "held_values", return_value=[]):
+    """Hold no value for another stream within this context."""
+    with mock.patch.object(regions, "held_values", return_value={}):
         yield
 
 

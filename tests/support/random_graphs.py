@@ -155,9 +155,11 @@ def without_wait(plan: Plan, generator: random.Random, join: bool = False) -> Pl
 
 
 def without_lifetimes(module: fx.GraphModule) -> bool:
-    """Take out what holds values until the join; False if nothing does."""
+    """Take out what holds values for other streams; False if nothing does."""
     holds = [n for n in module.graph.find_nodes(op="call_function", target=control_deps) if n.name.startswith("lifetimes")]
-    for node in holds:
+    for node in reversed(holds):
+        for user in list(node.users):  # a later operation of the stream, which still comes after the wait
+            user.args = (tuple(dict.fromkeys([*(d for d in user.args[0] if d is not node), *node.args[0]])), *user.args[1:])
         module.graph.erase_node(node)
     module.recompile()
     return bool(holds)

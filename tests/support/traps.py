@@ -65,7 +65,7 @@ def refused(report: Report, why: str) -> bool:
 
 
 def hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "held_values", lambda *_: [])
+    monkeypatch.setattr(regions, "held_values", lambda *_: {})
 
 
 def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:

@@ -85,7 +85,8 @@ def test_trap_8_nothing_is_done_in_place_though_it_were_sound_where_one_stream_h
 def test_trap_7_inputs_freed_behind_the_callers_last_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, plan = reading_of("three_arms"), alternating(kernels_of("three_arms"))
     assert report_of(reading, plan).verdict == "clean"
-    monkeypatch.setattr(regions, "held_values", lambda *a: [v for v in HELD_VALUES(*a) if v.op != "placeholder"])
+    computed = {end: [v for v in held if v.op != "placeholder"] for end, held in HELD_VALUES(reading, plan).items()}
+    monkeypatch.setattr(regions, "held_values", lambda *_: computed)
     report = report_of(reading, plan)
     assert refused(report, "so the memory can be overwritten while it is in use")
     assert re.search(

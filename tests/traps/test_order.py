@@ -122,7 +122,7 @@ def test_trap_3_dependencies_alone_order_what_the_plan_orders(sample: str, monke
     assert not ordered_by_dependencies(rewrite(reading, plan))
 
 
-@pytest.mark.parametrize("sample", ["diamond", "two_writes"])
+@pytest.mark.parametrize("sample", ["diamond", "swap"])
 def test_trap_4_a_consumer_stays_behind_its_wait_although_inductor_moves_kernels(
     sample: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,7 +168,7 @@ def test_trap_5_the_last_record_of_an_aux_stream_is_behind_its_kernels(sample: s
         assert steps[stream][-1].startswith("record"), steps[stream]
 
 
-@pytest.mark.parametrize("sample", ["diamond", "two_writes"])
+@pytest.mark.parametrize("sample", ["diamond", "swap"])
 def test_trap_5_without_dependencies_kernels_land_behind_that_record(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, plan = reading_of(sample), alternating(kernels_of(sample))
     plan_with(monkeypatch, reorder_for_peak_memory=True)
