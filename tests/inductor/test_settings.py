@@ -21,7 +21,7 @@ from graphstreams.options import Options
 from graphstreams.pipeline import explain, run, streamed_body
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.explain import capture
-from graphstreams.pipeline.gain import gain_too_small
+from graphstreams.pipeline.select_plan import gain_too_small
 from graphstreams.reports.report import Report
 from graphstreams.verification.wrapper.read import verify
 from tests.support.autotune_choices import LongSums, choose
