@@ -22,7 +22,7 @@ from graphstreams.autotuning.repeatability import (
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
-from graphstreams.inductor import scheduler_nodes
+from graphstreams.inductor.conformance import launch_count
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
 from graphstreams.ir.plan import Plan
@@ -69,7 +69,7 @@ class CompiledSerialGraph:
         return [_layout(node, sizes) for node in self._inputs()]
 
     def job(self, plan: Plan) -> dict[str, Any]:
-        """Return what `benchmark_worker.py` needs to time `plan`. Raises Unmeasurable if another process cannot have it."""
+        """Return what `worker.py` needs to time `plan`. Raises Unmeasurable if another process cannot have it."""
         constants = {name: value for name, value in self.lowered.graph.constants.items() if isinstance(value, torch.Tensor)}
         if len(constants) < len(self.lowered.graph.constants):
             raise Unmeasurable("the graph has constants that are no tensors")
@@ -106,7 +106,7 @@ def _launch_lines(lowered: Lowered, reading: Reading) -> list[int]:
     steps = read_wrapper(lowered.source).steps
     lines = [step.line for step in steps if isinstance(step, LaunchStep) and step.name not in PREPARATIONS]
     with lowered.active():
-        count = sum(scheduler_nodes.launch_count(node) for node in lowered.nodes)
+        count = launch_count(lowered)
     if not len(lines) == count == reading.launches:
         raise Unmeasurable(f"the serial code has {len(lines)} launches where {reading.launches} were read")
     return lines
