@@ -7,20 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-
-
-class _Collector(logging.Filter):
-    """A filter that keeps the records of torch's loggers instead of letting them pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith("torch"):
-            return True  # others may log to the same handler
-        self.records.append(record)
-        return False
+from functools import partial
 
 
 @contextlib.contextmanager
@@ -32,20 +19,29 @@ def held_back() -> Iterator[None]:
     if os.environ.get("TORCH_LOGS"):
         yield
         return
-    collectors = {handler: _Collector() for handler in _handlers()}
-    for handler, collector in collectors.items():
-        handler.addFilter(collector)
+    held: dict[logging.Handler, list[logging.LogRecord]] = {handler: [] for handler in _handlers()}
+    filters = {handler: partial(_passes, records) for handler, records in held.items()}
+    for handler, passes in filters.items():
+        handler.addFilter(passes)
     try:
         with warnings.catch_warnings(record=True) as warned:
             yield
     finally:
-        for handler, collector in collectors.items():
-            handler.removeFilter(collector)
+        for handler, passes in filters.items():
+            handler.removeFilter(passes)
     for warning in warned:
         warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
-    for handler, collector in collectors.items():
-        for record in collector.records:
+    for handler, records in held.items():
+        for record in records:
             handler.handle(record)
+
+
+def _passes(held: list[logging.LogRecord], record: logging.LogRecord) -> bool:
+    """Return whether a record is not of torch, because others may log to the same handler. Those of torch are held."""
+    if record.name.startswith("torch"):
+        held.append(record)
+        return False
+    return True
 
 
 def _handlers() -> list[logging.Handler]:

@@ -1,11 +1,10 @@
-"""Write the files of a report. A new one is a function, in a module of its own, and a line in FILES."""
+"""Tell what the files of a report hold. A new one is a function, in a module of its own, and a line in FILES."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphstreams.reports.tables import plan_table, summary, threshold_text
@@ -13,16 +12,6 @@ from graphstreams.reports.timeline import timeline
 
 if TYPE_CHECKING:
     from graphstreams.reports.report import Report
-
-
-def write_files(report: Report, directory: str | Path) -> Path:
-    """Write each file that has a text into `directory`, which is made if it is missing, and return it."""
-    path = Path(directory)
-    path.mkdir(parents=True, exist_ok=True)
-    for name, text_of in FILES.items():
-        if text := text_of(report):
-            (path / name).write_text(text, encoding="utf-8")
-    return path
 
 
 def _report_json(report: Report) -> str:

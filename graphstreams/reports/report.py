@@ -10,7 +10,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
-from graphstreams.reports.files import write_files
+from graphstreams.reports import files
 from graphstreams.reports.tables import plan_table, summary, threshold_text
 from graphstreams.runtime.verdicts import Verdict
 
@@ -73,8 +73,13 @@ class Report:
         }
 
     def save(self, directory: str | Path) -> Path:
-        """Write all files of the report into `directory`, which is made if it is missing, and return it."""
-        return write_files(self, directory)
+        """Write each file of the report that has a text into `directory`, which is made if it is missing, and return it."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        for name, text_of in files.FILES.items():
+            if text := text_of(self):
+                (path / name).write_text(text, encoding="utf-8")
+        return path
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
