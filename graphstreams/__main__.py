@@ -152,8 +152,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.policies is not None and arguments.settings == "default":
         raise ValueError("--policies are played with --settings deterministic or both")
     _check_counts(arguments.rounds, arguments.replays)
-    from graphstreams.benchmark.report import report
-    from graphstreams.benchmark.results import sound
+    from graphstreams.benchmark.results import report, sound
     from graphstreams.benchmark.variants import BenchmarkSpec
     from graphstreams.command_line.bench import compilers_of, policies_of, run, tokens_of
     from graphstreams.files import make_folder

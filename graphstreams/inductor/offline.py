@@ -1,8 +1,9 @@
-"""Compile for a GPU that this machine lacks.
+"""Compile for a GPU that this machine lacks, on tensors that hold no memory.
 
 Inside `offline(device)`, Dynamo, AOTAutograd and Inductor get the description of a GPU in answer to their device queries. Fake
 CUDA tensors go through torch.compile up to the generated wrapper, but nothing can run. No other module of the package replaces
-functions of torch. Read in torch 2.15.0: `_dynamo/device_interface.py`, `_inductor/runtime/hints.py`, `utils/_triton.py`.
+functions of torch. Read in torch 2.15.0: `_dynamo/device_interface.py`, `_inductor/runtime/hints.py`, `utils/_triton.py`,
+`_subclasses/fake_tensor.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.utils._triton as triton_utils
+from torch._dynamo import device_interface
+from torch._functorch import config as functorch_config
+from torch._inductor import config, utils
+from torch._inductor.fx_passes import joint_graph, post_grad
+from torch._inductor.runtime.hints import DeviceProperties
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from graphstreams.ir.devices import Device
 
@@ -24,11 +32,6 @@ _RUNNING = (
     "max_autotune", "max_autotune_gemm", "benchmark_fusion", "benchmark_combo_kernel", "triton.autotune_at_compile_time",
     "freezing",
 )  # fmt: skip
-
-
-def has_gpu() -> bool:
-    """Return whether a real CUDA device can be used."""
-    return torch.cuda.is_available()
 
 
 @contextlib.contextmanager
@@ -46,7 +49,10 @@ def offline(device: Device) -> Iterator[None]:
         stack.callback(_clear_device_caches)
         for owner, name, value in _replacements(device):
             stack.enter_context(mock.patch.object(owner, name, value))
-        stack.enter_context(_inductor_settings())
+        # Caches must not keep what is made for a device that is not there.
+        inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
+        stack.enter_context(config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}))
+        stack.enter_context(functorch_config.patch(enable_autograd_cache=False))
         _clear_device_caches()
         stack.callback(_clear_device_caches)
         yield
@@ -64,10 +70,6 @@ def _properties(device: Device) -> Any:
 
 
 def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
-    from torch._dynamo import device_interface
-    from torch._inductor.fx_passes import joint_graph, post_grad
-    from torch._inductor.runtime.hints import DeviceProperties
-
     properties = _properties(device)
     capability = device.capability[0] * 10 + device.capability[1]
     hints = DeviceProperties(
@@ -121,7 +123,6 @@ def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.G
 
 
 def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
-    import torch.utils._triton as triton_utils
     from triton.backends.compiler import GPUTarget
     from triton.runtime.driver import driver
 
@@ -135,27 +136,12 @@ def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
     ]
 
 
-@contextlib.contextmanager
-def _inductor_settings() -> Iterator[None]:
-    from torch._functorch import config as functorch_config
-    from torch._inductor import config
-
-    # Caches must not keep what is made for a device that is not there.
-    inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
-    with config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}), functorch_config.patch(enable_autograd_cache=False):
-        yield
-
-
 def settings_that_run() -> list[str]:
     """Return those of Inductor's settings that are on and run kernels during compilation; `offline` switches them off."""
-    from torch._inductor import config
-
     return [name for name in _RUNNING if functools.reduce(getattr, name.split("."), config)]
 
 
 def _warm_pattern_tables() -> None:
-    from torch._inductor.fx_passes import joint_graph, post_grad
-
     # Both tables trace their patterns on the device that torch reports, so without a GPU they must be made on the CPU. They are
     # made once for each list of arguments, so the arguments have to be those that Inductor itself passes.
     joint_graph.lazy_init(torch.device("cpu"))
@@ -163,10 +149,6 @@ def _warm_pattern_tables() -> None:
 
 
 def _clear_device_caches() -> None:
-    import torch.utils._triton as triton_utils
-    from torch._inductor import utils
-    from torch._inductor.runtime.hints import DeviceProperties
-
     for module in (utils, triton_utils):
         for value in vars(module).values():
             clear = getattr(value, "cache_clear", None)
@@ -174,3 +156,31 @@ def _clear_device_caches() -> None:
                 clear()
     if hasattr(DeviceProperties.create, "cache_clear"):
         DeviceProperties.create.cache_clear()
+
+
+def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:
+    """Return a fake CUDA tensor with the size, strides and dtype of `value`."""
+    with mode:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def faked_parameters(module: torch.nn.Module, mode: FakeTensorMode) -> Iterator[None]:
+    """Make every parameter and buffer of `module` a fake CUDA tensor inside the context. Tied ones stay tied."""
+    fakes: dict[int, torch.Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for child in module.modules():
+            tables: tuple[dict[str, Any], ...] = (child._parameters, child._buffers)
+            for table in tables:
+                stack.callback(table.update, dict(table))
+                for name, tensor in table.items():
+                    if tensor is not None:
+                        if id(tensor) not in fakes:
+                            fakes[id(tensor)] = _fake_like(tensor, mode)
+                        table[name] = fakes[id(tensor)]
+        yield
+
+
+def _fake_like(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    fake = fake_cuda(tensor, mode)
+    return torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake
