@@ -179,8 +179,7 @@ def _say(line: str) -> None:
 
 def _calibrate(out: Path | None, kernels: Path | None) -> int:
     from graphstreams.calibration import samples
-    from graphstreams.calibration.calibrate import calibrate
-    from graphstreams.calibration.table import calibration_table
+    from graphstreams.calibration.calibrate import calibrate, calibration_table
     from graphstreams.costs.calibration import user_file
     from graphstreams.files import check_file
     from graphstreams.ir.devices import device_at_hand

@@ -77,12 +77,8 @@ class WorkerClient:
         """End the process and remove its files."""
         process, folder, self._process, self._folder = self._process, self._folder, None, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):  # nobody reads what was not written yet
-                        pipe.close()
+            with contextlib.suppress(OSError), process:  # nobody reads what was not written yet
+                process.kill()
         if folder is not None:
             folder.cleanup()
 

@@ -19,7 +19,9 @@ def held_back() -> Iterator[None]:
     if os.environ.get("TORCH_LOGS"):
         yield
         return
-    held: dict[logging.Handler, list[logging.LogRecord]] = {handler: [] for handler in _handlers()}
+    # Not the structured trace, which goes to a file.
+    names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("torch.") and name != "torch.__trace"]
+    held: dict[logging.Handler, list[logging.LogRecord]] = {h: [] for name in names for h in logging.getLogger(name).handlers}
     filters = {handler: partial(_passes, records) for handler, records in held.items()}
     for handler, passes in filters.items():
         handler.addFilter(passes)
@@ -42,9 +44,3 @@ def _passes(held: list[logging.LogRecord], record: logging.LogRecord) -> bool:
         held.append(record)
         return False
     return True
-
-
-def _handlers() -> list[logging.Handler]:
-    """Return the handlers of all of torch's loggers but the structured trace, which goes to a file."""
-    names = [name for name in logging.root.manager.loggerDict if f"{name}.".startswith("torch.") and name != "torch.__trace"]
-    return list(dict.fromkeys(handler for name in names for handler in logging.getLogger(name).handlers))

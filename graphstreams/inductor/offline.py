@@ -43,7 +43,10 @@ def offline(device: Device) -> Iterator[None]:
     if torch.version.cuda is None:
         raise RuntimeError("planning for a GPU needs a CUDA build of torch; this one is CPU-only (pip install torch)")
     with contextlib.ExitStack() as stack:
-        _warm_pattern_tables()
+        # Both tables trace their patterns on the device that torch reports, so without a GPU they must be made on the CPU. They
+        # are made once for each list of arguments, so the arguments have to be those that Inductor itself passes.
+        joint_graph.lazy_init(torch.device("cpu"))
+        post_grad.lazy_init()
         # Other modules hold some of these functions by name, and have cached that there is no device.
         _clear_device_caches()
         stack.callback(_clear_device_caches)
@@ -139,13 +142,6 @@ def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
 def settings_that_run() -> list[str]:
     """Return those of Inductor's settings that are on and run kernels during compilation; `offline` switches them off."""
     return [name for name in _RUNNING if functools.reduce(getattr, name.split("."), config)]
-
-
-def _warm_pattern_tables() -> None:
-    # Both tables trace their patterns on the device that torch reports, so without a GPU they must be made on the CPU. They are
-    # made once for each list of arguments, so the arguments have to be those that Inductor itself passes.
-    joint_graph.lazy_init(torch.device("cpu"))
-    post_grad.lazy_init()
 
 
 def _clear_device_caches() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import fx
 
-from graphstreams.dynamic_shapes.tokens import token_count
+from graphstreams.dynamic_shapes.crossover import token_count
 from graphstreams.errors import StaySerial
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.inductor.settings import stream_settings, unusable_setting

@@ -14,7 +14,7 @@ from torch import fx
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.costs.roofline import Roofline
-from graphstreams.dynamic_shapes.tokens import Tokens, dynamic_tokens
+from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower

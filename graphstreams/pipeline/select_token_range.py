@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, costs_by_size, plan_for_fewer
+from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, Tokens, costs_by_size, plan_for_fewer
 from graphstreams.dynamic_shapes.threshold import confirm
-from graphstreams.dynamic_shapes.tokens import Tokens
 from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold

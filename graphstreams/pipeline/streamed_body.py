@@ -37,12 +37,11 @@ class Differences:
 
 def host_of(serial: Lowered) -> Host:
     """Return the function of the serial wrapper that launches the kernels. Raises StaySerial if there are several."""
-    try:
-        host = find_host(serial.source)
-    except CannotJoin as reason:
-        with serial.active():
-            raise StaySerial("serial", f"{reason}{where_cut(serial)}; each of them stays serial") from None
     with serial.active():
+        try:
+            host = find_host(serial.source)
+        except CannotJoin as reason:
+            raise StaySerial("serial", f"{reason}{where_cut(serial)}; each of them stays serial") from None
         cut = where_cut(serial) if host.name != "call" else ""
     if cut:
         raise StaySerial("serial", f"Inductor keeps a part of it out of its CUDA graph{cut}; the rest stays serial")

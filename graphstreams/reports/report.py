@@ -1,8 +1,14 @@
-"""Report on one graph: what was read, planned, rewritten and proved, and why."""
+"""Report on one graph: what was read, planned, rewritten and proved, and why; and the files that tell it.
+
+A new file is a function, in a module of its own, and a line in FILES.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,8 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
-from graphstreams.reports import files
 from graphstreams.reports.tables import plan_table, summary, threshold_text
+from graphstreams.reports.timeline import timeline
 from graphstreams.runtime.verdicts import Verdict
 
 
@@ -76,7 +82,7 @@ class Report:
         """Write each file of the report that has a text into `directory`, which is made if it is missing, and return it."""
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
-        for name, text_of in files.FILES.items():
+        for name, text_of in FILES.items():
             if text := text_of(self):
                 (path / name).write_text(text, encoding="utf-8")
         return path
@@ -131,3 +137,33 @@ class Report:
                 "parameters": list(kernel.parameters), "nodes": list(kernel.nodes), "exclusive": kernel.exclusive,
             })  # fmt: skip
         return regions
+
+
+def _report_json(report: Report) -> str:
+    return json.dumps(report.as_dict(), indent=1) + "\n"
+
+
+def _plan_json(report: Report) -> str:
+    return report.plan.dumps() + "\n" if report.plan and report.kernels else ""
+
+
+def _table(report: Report) -> str:
+    if not report.plan or not report.kernels:
+        return ""
+    threshold = f"\n{threshold_text(report.threshold)}\n" if report.threshold else ""
+    return f"{plan_table(report.plan, report.kernels)}\n\n{summary(report.plan)}\n{threshold}"
+
+
+def _timeline(report: Report) -> str:
+    return json.dumps(timeline(report.plan, report.kernels)) + "\n" if report.plan and report.kernels else ""
+
+
+FILES: Mapping[str, Callable[[Report], str]] = {  # an empty text makes no file
+    "report.json": _report_json,
+    "graph_serial.py": attrgetter("graph_serial"),
+    "graph_streams.py": attrgetter("graph_streams"),
+    "wrapper.py": attrgetter("wrapper"),
+    "plan.json": _plan_json,
+    "table.txt": _table,
+    "timeline.json": _timeline,
+}
