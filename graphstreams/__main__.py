@@ -58,7 +58,7 @@ def _drop_output() -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from graphstreams.api import check_limits
-    from graphstreams.command_line.time_limit import time_limit
+    from graphstreams.command_line.guards import time_limit
     from graphstreams.costs.profile import load_profile
     from graphstreams.planning.list_schedule import plan_kernels
     from graphstreams.reports.tables import plan_table, summary
@@ -79,8 +79,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from graphstreams.command_line.held_back import held_back
-    from graphstreams.command_line.importer import guarded, module_and_inputs
+    from graphstreams.command_line.guards import guarded, held_back
+    from graphstreams.command_line.importer import module_and_inputs
     from graphstreams.costs.profile import load_profile
     from graphstreams.errors import CannotPlan
     from graphstreams.files import make_folder
@@ -119,7 +119,7 @@ def _streams(arguments: argparse.Namespace) -> dict[str, int]:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from graphstreams.api import verify
-    from graphstreams.command_line.time_limit import time_limit
+    from graphstreams.command_line.guards import time_limit
     from graphstreams.files import read_text
 
     try:

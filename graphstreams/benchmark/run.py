@@ -13,7 +13,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,7 +65,7 @@ def _compile_and_measure(
     time_in_turns(run, values, spec.rounds)
 
 
-@contextmanager
+@contextlib.contextmanager
 def prepared() -> Iterator[None]:
     """Set the process up so that many variants compile one module and capture it; a crash shows where it happened."""
     if not faulthandler.is_enabled():

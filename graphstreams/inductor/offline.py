@@ -73,7 +73,10 @@ def _properties(device: Device) -> Any:
 
 
 def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
-    properties = _properties(device)
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+
+    properties, offline_hash = _properties(device), f"offline-{device.name}"
     capability = device.capability[0] * 10 + device.capability[1]
     hints = DeviceProperties(
         "cuda", 0, device.sm_count, capability, device.capability[0], 65536, properties.max_threads_per_multi_processor,
@@ -99,7 +102,10 @@ def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
     }  # fmt: skip
     return [
         *((owner, name, _returning(value)) for owner, named in answers.items() for name, value in named.items()),
-        *_triton_replacements(device),
+        (driver, "_active", SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", capability, 32))),
+        (triton_utils, "triton_backend", _returning(SimpleNamespace(hash=_returning(offline_hash), binary_ext="cubin"))),
+        (triton_utils, "triton_hash_with_backend", _returning(offline_hash)),
+        (triton_utils, "has_triton", _returning(True)),
         (joint_graph, "constant_fold_uniform_value", _on_cpu(joint_graph.constant_fold_uniform_value)),
     ]
 
@@ -123,20 +129,6 @@ def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.G
                     node.kwargs = kwargs
 
     return run
-
-
-def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime.driver import driver
-
-    target = GPUTarget("cuda", device.capability[0] * 10 + device.capability[1], 32)
-    backend = SimpleNamespace(hash=lambda: f"offline-{device.name}", binary_ext="cubin")
-    return [
-        (driver, "_active", SimpleNamespace(get_current_target=lambda: target)),
-        (triton_utils, "triton_backend", lambda: backend),
-        (triton_utils, "triton_hash_with_backend", lambda: f"offline-{device.name}"),
-        (triton_utils, "has_triton", _returning(True)),
-    ]
 
 
 def settings_that_run() -> list[str]:

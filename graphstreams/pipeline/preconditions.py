@@ -21,7 +21,7 @@ from graphstreams.runtime.streams import missing_stream_api
 
 def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
     """Return the kernels of a post-grad graph, which is not changed."""
-    return read(final_graph(gm, finished=False), name, input_names, stream_settings())
+    return read(final_graph(gm), name, input_names, stream_settings())
 
 
 def unusable(device: Device | None) -> str:
@@ -30,11 +30,10 @@ def unusable(device: Device | None) -> str:
     return unsupported_allocator() or no_api or unusable_setting() or foreign_generator()
 
 
-def final_graph(gm: fx.GraphModule, finished: bool) -> fx.GraphModule:
+def final_graph(gm: fx.GraphModule) -> fx.GraphModule:
     """Return a copy of the graph as Inductor lowers it."""
     module = copy_graph(gm)
-    if not finished:
-        finish_post_grad_passes(module)
+    finish_post_grad_passes(module)
     return module
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from graphstreams.errors import CannotJoin, StaySerial
 from graphstreams.inductor import conformance
 from graphstreams.inductor.lowering import Lowered, peak_memory
-from graphstreams.inductor.serial_launches import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
+from graphstreams.inductor.scheduler_nodes import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading

@@ -139,14 +139,6 @@ class Report:
         return regions
 
 
-def _report_json(report: Report) -> str:
-    return json.dumps(report.as_dict(), indent=1) + "\n"
-
-
-def _plan_json(report: Report) -> str:
-    return report.plan.dumps() + "\n" if report.plan and report.kernels else ""
-
-
 def _table(report: Report) -> str:
     if not report.plan or not report.kernels:
         return ""
@@ -154,16 +146,14 @@ def _table(report: Report) -> str:
     return f"{plan_table(report.plan, report.kernels)}\n\n{summary(report.plan)}\n{threshold}"
 
 
-def _timeline(report: Report) -> str:
-    return json.dumps(timeline(report.plan, report.kernels)) + "\n" if report.plan and report.kernels else ""
-
-
 FILES: Mapping[str, Callable[[Report], str]] = {  # an empty text makes no file
-    "report.json": _report_json,
+    "report.json": lambda report: json.dumps(report.as_dict(), indent=1) + "\n",
     "graph_serial.py": attrgetter("graph_serial"),
     "graph_streams.py": attrgetter("graph_streams"),
     "wrapper.py": attrgetter("wrapper"),
-    "plan.json": _plan_json,
+    "plan.json": lambda report: report.plan.dumps() + "\n" if report.plan and report.kernels else "",
     "table.txt": _table,
-    "timeline.json": _timeline,
+    "timeline.json": lambda report: (
+        json.dumps(timeline(report.plan, report.kernels)) + "\n" if report.plan and report.kernels else ""
+    ),
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._inductor import config
 
 from graphstreams import backend
-from graphstreams.inductor.serial_launches import most_saved_us
+from graphstreams.inductor.scheduler_nodes import most_saved_us
 from graphstreams.inductor.settings import FIXED, settings_off, stream_settings, unusable_setting
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.measurement import Measurement
