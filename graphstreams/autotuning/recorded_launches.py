@@ -93,13 +93,13 @@ class _Recorder(ast.NodeTransformer):
 
     def _bound(self, call: ast.Call) -> ast.Lambda:
         """Return `call` as a function that holds the values which its names have now, but asks for the stream when called."""
-        body = _Substitute(self._raw_streams).visit(call)
+        body = Substitute(self._raw_streams).visit(call)
         names = sorted({n.id for n in ast.walk(body) if isinstance(n, ast.Name)} & self._locals)
         arguments = ast.arguments([], [ast.arg(n) for n in names], None, [], [], None, [ast.Name(n, ast.Load()) for n in names])
         return ast.Lambda(arguments, body)
 
 
-class _Substitute(ast.NodeTransformer):
+class Substitute(ast.NodeTransformer):
     """A pass that replaces names by expressions."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:
