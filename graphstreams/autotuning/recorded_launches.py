@@ -76,16 +76,13 @@ class _Recorder(ast.NodeTransformer):
     def visit_Delete(self, node: ast.Delete) -> ast.stmt:
         return ast.copy_location(ast.Pass(), node)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
-        return self._recorded(node)
-
     def visit_Assign(self, node: ast.Assign) -> ast.stmt:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="get_raw_stream"))):
                 self._raw_streams[name] = node.value
-        return self._recorded(node)
+        return self.visit_Expr(node)
 
-    def _recorded(self, node: Any) -> ast.stmt:
+    def visit_Expr(self, node: ast.Expr | ast.Assign) -> ast.stmt:
         if node.lineno in self._lines and isinstance(node.value, ast.Call):
             self.seen.add(node.lineno)
             node.value = ast.Call(ast.Name(_RECORD, ast.Load()), [self._bound(node.value)], [])

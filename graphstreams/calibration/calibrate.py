@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tabulate import tabulate
 
-from graphstreams.benchmark.replayable import replayable_graphs
+from graphstreams.benchmark.variants import replayable_graphs
 from graphstreams.calibration.fit import errors, fit
 from graphstreams.calibration.microbenchmarks import GROUPS, Operations
 from graphstreams.calibration.samples import Sample

@@ -137,13 +137,10 @@ def settings_that_run() -> list[str]:
 
 
 def _clear_device_caches() -> None:
-    for module in (utils, triton_utils):
-        for value in vars(module).values():
-            clear = getattr(value, "cache_clear", None)
-            if callable(clear):
-                clear()
-    if hasattr(DeviceProperties.create, "cache_clear"):
-        DeviceProperties.create.cache_clear()
+    for value in (*vars(utils).values(), *vars(triton_utils).values(), DeviceProperties.create):
+        clear = getattr(value, "cache_clear", None)
+        if callable(clear):
+            clear()
 
 
 def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:

@@ -104,6 +104,7 @@ def finish(
     The plan is the report's. `example` is the number of tokens in the call that is compiled, if calls choose it. Raises
     StaySerial if the code is not proved or not worth it.
     """
+    # Code is timed if its plan was measured, unless an earlier compile has timed it.
     measured = progress.report.measurement
     timed = autotuner is not None and measured is not None and not (measured.from_disk and measured.compiled_us)
     if timed:  # the streamed body runs however it is called
