@@ -22,12 +22,6 @@ SMALL_ROWS = ((1, 512), (1, 2048), (1, 7168), (16, 1536), (64, 512), (64, 2048),
 LARGE_ROWS = ((1024, 2048), (4096, 2048), (16384, 2048))  # rows, and elements of each
 SELECTIONS = ((1, 4096), (16, 4096), (64, 4096), (256, 4096), (1, 65536), (64, 65536))  # rows, and elements of each
 DISTANCES = (16, 32, 64)
-REDUCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
-    lambda x: functional.rms_norm(x, x.shape[-1:]),
-    lambda x: functional.layer_norm(x, x.shape[-1:]),
-    lambda x: torch.softmax(x, -1),
-    lambda x: x.sum(-1),
-)
 
 
 class Operations(nn.Module):
@@ -63,9 +57,9 @@ def products() -> Operations:
     weights = [_random(*shape) for shape in WEIGHTS]
     for rows in ROWS:
         for weight in weights:
-            module.add(lambda x, w: torch.mm(x, w.t()), _random(rows, weight.shape[1]), weight)
+            module.add(_linear, _random(rows, weight.shape[1]), weight)
     for m, n, k in MANY_ROWS:
-        module.add(lambda x, w: torch.mm(x, w.t()), _random(m, k), _random(n, k))
+        module.add(_linear, _random(m, k), _random(n, k))
     for batch, m, n, k in BATCHED:
         module.add(torch.bmm, _random(batch, m, k), _random(batch, k, n))
     return module
@@ -75,11 +69,11 @@ def memory_bound(counts: Sequence[int], rows: Sequence[tuple[int, int]]) -> Oper
     """Return pointwise kernels over each of `counts` elements, and reductions over the last dimension of `rows`."""
     module = Operations()
     for count in counts:
-        module.add(lambda x: functional.silu(x) * 1.5, _random(count))
-        module.add(lambda x: x.float() * 1.5, _random(count))
+        module.add(_activated, _random(count))
+        module.add(_widened, _random(count))
         module.add(torch.add, _random(count), _random(count))
     for shape in rows:
-        for operation in REDUCTIONS:
+        for operation in (_rms_norm, _layer_norm, _softmax, _sum):
             module.add(operation, _random(*shape))
     return module
 
@@ -88,8 +82,7 @@ def selections() -> Operations:
     """Return calls of top-k, which takes few thread blocks."""
     module = Operations()
     for shape in SELECTIONS:
-        scores = _random(*shape, dtype=torch.float32)
-        module.add(lambda x: torch.topk(x, x.shape[-1] // 2, dim=-1, sorted=False).indices, scores)
+        module.add(_top, _random(*shape, dtype=torch.float32))
     return module
 
 
@@ -97,9 +90,9 @@ def library_operators() -> Operations:
     """Return calls of sort, which takes few thread blocks too, and of an operator with next to no work."""
     module = Operations()
     for shape in SELECTIONS:
-        module.add(lambda x: torch.sort(x, dim=-1).values, _random(*shape, dtype=torch.float32))
+        module.add(_in_order, _random(*shape, dtype=torch.float32))
     for count in DISTANCES:
-        module.add(lambda x, y: torch.cdist(x, y, p=1.0), *(_random(count, 16, dtype=torch.float32) for _ in range(2)))
+        module.add(_distances, *(_random(count, 16, dtype=torch.float32) for _ in range(2)))
     return module
 
 
@@ -114,3 +107,43 @@ GROUPS: dict[str, Callable[[], Operations]] = {
 
 def _random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.randn(shape, dtype=dtype)
+
+
+def _linear(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t())
+
+
+def _activated(x: Tensor) -> Tensor:
+    return functional.silu(x) * 1.5
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.float() * 1.5
+
+
+def _rms_norm(x: Tensor) -> Tensor:
+    return functional.rms_norm(x, x.shape[-1:])
+
+
+def _layer_norm(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:])
+
+
+def _softmax(x: Tensor) -> Tensor:
+    return torch.softmax(x, -1)
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(-1)
+
+
+def _top(x: Tensor) -> Tensor:
+    return torch.topk(x, x.shape[-1] // 2, dim=-1, sorted=False).indices
+
+
+def _in_order(x: Tensor) -> Tensor:
+    return torch.sort(x, dim=-1).values
+
+
+def _distances(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cdist(x, y, p=1.0)
