@@ -13,18 +13,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.benchmark.tables import (
-    OWN_GROUPS,
-    Groups,
-    bits_table,
-    direct_table,
-    host_table,
-    policy_table,
-    progress,
-    speed_table,
-    stages_table,
-    times_table,
-)
+from graphstreams.benchmark import tables
 from graphstreams.benchmark.timing import REPEATS, captures_in
 from graphstreams.benchmark.variants import OURS
 
@@ -97,7 +86,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def empty_result(title: str, groups: Groups, settings: Sequence[str], rounds: int, replays: int) -> dict[str, Any]:
+def empty_result(title: str, groups: tables.Groups, settings: Sequence[str], rounds: int, replays: int) -> dict[str, Any]:
     """Return the result of a benchmark that has measured nothing yet, for `add_row` and `report`."""
     captures = captures_in(rounds)
     told = {"title": title, "groups": groups, "repeats": REPEATS, "rounds": rounds, "captures": captures, "replays": replays}
@@ -113,7 +102,7 @@ def add_row(
     """
     result["passes"][setting].append(row)
     result["seconds"] = round(seconds, 1)
-    say(f"[{result['seconds']:.0f} s] {setting}: {progress(row, result['groups'])}")
+    say(f"[{result['seconds']:.0f} s] {setting}: {tables.progress(row, result['groups'])}")
     if out is not None:
         write(result, report(result), out / "bench")
 
@@ -130,19 +119,19 @@ def report(result: Mapping[str, Any]) -> str:
 
     The result has "title", "groups" of variants, the rows of each of "passes", and what `machine` needs.
     """
-    groups = {**result["groups"], **OWN_GROUPS}
+    groups = {**result["groups"], **tables.OWN_GROUPS}
     parts = [f"# {result['title']}\n\n{machine(result)}"]
     for setting, rows in result["passes"].items():
         if rows:
-            parts.append(f"## Speed, {SETTINGS[setting]}\n\n{speed_table(rows, groups)}\n\n{_LEGEND}")
+            parts.append(f"## Speed, {SETTINGS[setting]}\n\n{tables.speed_table(rows, groups)}\n\n{_LEGEND}")
         if setting == "deterministic" and rows:
-            parts.append(f"### Policies on the same kernels\n\n{policy_table(rows)}\n\n{_POLICY_LEGEND}")
-            parts.append(f"### Bits\n\n{bits_table(rows)}\n\n{_BITS_LEGEND}")
-            parts.append(f"### Launched by the host, without CUDA graphs\n\n{direct_table(rows, groups)}")
-            parts.append(f"### Host time of a call, without CUDA graphs\n\n{host_table(rows, groups)}\n\n{_HOST_LEGEND}")
+            parts.append(f"### Policies on the same kernels\n\n{tables.policy_table(rows)}\n\n{_POLICY_LEGEND}")
+            parts.append(f"### Bits\n\n{tables.bits_table(rows)}\n\n{_BITS_LEGEND}")
+            parts.append(f"### Launched by the host, without CUDA graphs\n\n{tables.direct_table(rows, groups)}")
+            parts.append(f"### Host time of a call, without CUDA graphs\n\n{tables.host_table(rows, groups)}\n\n{_HOST_LEGEND}")
         if rows:
-            parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{stages_table(rows)}\n\n{_STAGES_LEGEND}")
-            parts.append(f"### Times, {SETTINGS[setting]}\n\n{times_table(rows)}")
+            parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{tables.stages_table(rows)}\n\n{_STAGES_LEGEND}")
+            parts.append(f"### Times, {SETTINGS[setting]}\n\n{tables.times_table(rows)}")
     return "\n\n".join(parts) + "\n"
 
 
