@@ -29,7 +29,7 @@ from tabulate import tabulate
 from workers import Lost, RestartedWorker, Worker, environment_of, one_line, serve
 
 from graphstreams.benchmark.results import environment, write
-from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.run import has_gpu
 
 ROOT = Path(__file__).parents[1]
 OFFSETS = (0, 1, 3, 8)

@@ -28,7 +28,7 @@ from paired import PairedRatio
 from workers import Lost, RestartedWorker, Worker, environment_of, one_line
 
 from graphstreams.benchmark.results import environment, write
-from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.run import has_gpu
 from graphstreams.benchmark.timing import summary
 
 ROOT = Path(__file__).parents[1]

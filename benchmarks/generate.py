@@ -31,8 +31,7 @@ from generate_report import OURS, PLAIN, failures, table
 from workers import messages, one_line
 
 from graphstreams.benchmark.results import environment, reports_in, write
-from graphstreams.benchmark.run import prepared, release
-from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.run import has_gpu, prepared, release
 from graphstreams.benchmark.timing import summary
 
 # Cohere with the sizes of its default configuration, which are a 35B model's, and with those of a 7B model.

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.benchmark.report import versions
-from graphstreams.benchmark.results import environment
+from graphstreams.benchmark.results import environment, versions
 from graphstreams.command_line.importer import load_function
 
 

@@ -25,8 +25,7 @@ from workers import one_line
 from graphstreams import graphstreams
 from graphstreams.benchmark.bits import compare_bits
 from graphstreams.benchmark.results import environment, largest_report, write
-from graphstreams.benchmark.run import prepared, release
-from graphstreams.benchmark.script import has_gpu, parse_counts
+from graphstreams.benchmark.run import has_gpu, parse_counts, prepared, release
 from graphstreams.benchmark.timing import time_in_turns
 from graphstreams.benchmark.variants import OURS, SERIAL, CompiledVariant, Inputs, WorkloadRun
 

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from graphstreams.benchmark.report import machine
+from graphstreams.benchmark.results import machine
 from graphstreams.benchmark.tables import OWN_GROUPS, Groups, best, speedup
 from graphstreams.benchmark.variants import REPLAYED, SERIAL
 

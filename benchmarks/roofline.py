@@ -20,9 +20,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from graphstreams.calibration.calibrate import median_and_percentile
 from graphstreams.calibration.fit import BY_HAND, errors, fit, predicted
 from graphstreams.calibration.samples import Sample, from_dict, load
-from graphstreams.calibration.table import median_and_percentile
 from graphstreams.costs.calibration import Calibration, shipped
 from graphstreams.costs.roofline import work_of
 from graphstreams.ir.devices import DEVICES

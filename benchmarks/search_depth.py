@@ -25,7 +25,7 @@ from tabulate import tabulate
 from graphstreams.autotuning.measured_search import search_by_measuring
 from graphstreams.autotuning.plan_benchmark import SCREENING_ROUNDS, TOP_CANDIDATES
 from graphstreams.autotuning.timing import ROUNDS, means_over_captures, medians_in_turns
-from graphstreams.benchmark.replayable import ReplayableGraph, replayable_graphs
+from graphstreams.benchmark.variants import ReplayableGraph, replayable_graphs
 from graphstreams.ir.devices import device_at_hand
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options

@@ -21,10 +21,8 @@ from deepseek_workloads import WORKLOADS
 from hand_streams import PHASES, by_hand
 from peers import POLICIES, syncs
 
-from graphstreams.benchmark.report import report
-from graphstreams.benchmark.results import add_row, empty_result
-from graphstreams.benchmark.run import prepared, release, run_workload
-from graphstreams.benchmark.script import has_gpu, parse_counts
+from graphstreams.benchmark.results import add_row, empty_result, report
+from graphstreams.benchmark.run import has_gpu, parse_counts, prepared, release, run_workload
 from graphstreams.benchmark.tables import best
 from graphstreams.benchmark.variants import BenchmarkSpec, Compiler
 

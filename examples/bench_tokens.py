@@ -26,8 +26,7 @@ from torch._dynamo.utils import counters
 from graphstreams.autotuning.timing import times_in_turns
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import environment, largest_report, write
-from graphstreams.benchmark.run import release
-from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.run import has_gpu, release
 from graphstreams.benchmark.timing import captures_in, samples_over_captures, summary
 from graphstreams.benchmark.variants import CompiledVariant
 from graphstreams.options import Options

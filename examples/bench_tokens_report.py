@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graphstreams.benchmark.report import versions
+from graphstreams.benchmark.results import versions
 from graphstreams.benchmark.tables import markdown, shortened
 
 SIDES = ("serial", "graphstreams")

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from graphstreams.benchmark.results import environment, reports_in
-from graphstreams.benchmark.script import has_gpu
+from graphstreams.benchmark.run import has_gpu
 from graphstreams.benchmark.tables import markdown
 
 HERE = Path(__file__).parent

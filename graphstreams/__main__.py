@@ -58,7 +58,7 @@ def _drop_output() -> None:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from graphstreams.api import check_limits
-    from graphstreams.command_line.time_limit import time_limit
+    from graphstreams.command_line.guards import time_limit
     from graphstreams.costs.profile import load_profile
     from graphstreams.planning.list_schedule import plan_kernels
     from graphstreams.reports.tables import plan_table, summary
@@ -79,8 +79,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    from graphstreams.command_line.held_back import held_back
-    from graphstreams.command_line.importer import guarded, module_and_inputs
+    from graphstreams.command_line.guards import guarded, held_back
+    from graphstreams.command_line.importer import module_and_inputs
     from graphstreams.costs.profile import load_profile
     from graphstreams.errors import CannotPlan
     from graphstreams.files import make_folder
@@ -119,7 +119,7 @@ def _streams(arguments: argparse.Namespace) -> dict[str, int]:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from graphstreams.api import verify
-    from graphstreams.command_line.time_limit import time_limit
+    from graphstreams.command_line.guards import time_limit
     from graphstreams.files import read_text
 
     try:
@@ -152,8 +152,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     if arguments.policies is not None and arguments.settings == "default":
         raise ValueError("--policies are played with --settings deterministic or both")
     _check_counts(arguments.rounds, arguments.replays)
-    from graphstreams.benchmark.report import report
-    from graphstreams.benchmark.results import sound
+    from graphstreams.benchmark.results import report, sound
     from graphstreams.benchmark.variants import BenchmarkSpec
     from graphstreams.command_line.bench import compilers_of, policies_of, run, tokens_of
     from graphstreams.files import make_folder
@@ -180,8 +179,7 @@ def _say(line: str) -> None:
 
 def _calibrate(out: Path | None, kernels: Path | None) -> int:
     from graphstreams.calibration import samples
-    from graphstreams.calibration.calibrate import calibrate
-    from graphstreams.calibration.table import calibration_table
+    from graphstreams.calibration.calibrate import calibrate, calibration_table
     from graphstreams.costs.calibration import user_file
     from graphstreams.files import check_file
     from graphstreams.ir.devices import device_at_hand

@@ -15,9 +15,9 @@ from graphstreams.costs.calibration import fingerprint
 from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
 from graphstreams.inductor.compile import compile_graph, inductor_settings, input_names, mode_settings, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.inductor.post_grad_pass import Code, PostGradPass, replays_cuda_graphs
 from graphstreams.inductor.settings import unusable_setting
-from graphstreams.inductor.wrapper_registry import foreign_generator
+from graphstreams.inductor.wrapper_codegen import Code
+from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator, replays_cuda_graphs
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import check_graph

@@ -14,8 +14,7 @@ import pytest
 
 import graphstreams
 from graphstreams.options import Options
-from graphstreams.reports.files import FILES
-from graphstreams.reports.report import Report
+from graphstreams.reports.report import FILES, Report
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "graphstreams"

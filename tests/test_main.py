@@ -223,7 +223,7 @@ def test_the_module_runs_as_a_program():
 
 LOADED = """
 import contextlib, sys
-import graphstreams.command_line.time_limit as limits
+import graphstreams.command_line.guards as limits
 loaded = []
 
 @contextlib.contextmanager

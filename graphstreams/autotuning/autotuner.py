@@ -13,10 +13,9 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.cache_keys import plan_key, setting
-from graphstreams.autotuning.generated_code import time_generated_code
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
-from graphstreams.autotuning.worker_client import WorkerClient
+from graphstreams.autotuning.worker import WorkerClient
 from graphstreams.inductor.disk_cache import Store, cache_folder
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import Device
@@ -91,8 +90,8 @@ class Autotuner:
         return self._benchmark().fastest([replace(plan, priority=self._options.priority or 0) for plan in plans])
 
     def time_generated_code(self, source: str, serial: Lowered, measurement: Measurement) -> Measurement:
-        """Return the measurement with the times of generated code; arguments as for `generated_code.time_generated_code`."""
-        return time_generated_code(self._benchmark(), source, serial, measurement)
+        """Return the measurement with the times of generated code; arguments as for `PlanBenchmark.time_generated_code`."""
+        return self._benchmark().time_generated_code(source, serial, measurement)
 
     def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float:
         """Return the share of the serial time that `plan` saves at other dynamic sizes, on synthetic inputs.

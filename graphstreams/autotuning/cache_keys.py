@@ -18,6 +18,7 @@ import torch
 from torch._inductor import config
 
 from graphstreams.autotuning.matmul_precision import precisions
+from graphstreams.autotuning.recorded_launches import Substitute
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
@@ -84,7 +85,7 @@ class _Keys:
     def __init__(self, lines: set[int], inputs: Mapping[str, str]) -> None:
         self.keys: dict[int, str] = {}
         self._lines = lines
-        self._text = dict(inputs)
+        self._texts: dict[str, ast.expr] = {name: ast.Name(f"<{text}>") for name, text in inputs.items()}
 
     def read(self, statement: ast.stmt) -> None:
         if isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.With):
@@ -96,24 +97,19 @@ class _Keys:
             self.keys[statement.lineno] = self._canonical(statement.value)
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
-        if not isinstance(target, ast.Name) or target.id in self._text:
+        if not isinstance(target, ast.Name) or target.id in self._texts:
             return  # an input, which is unpacked from `args`; no other name is bound to two things
         match value:
             case ast.Call(func=ast.Attribute(attr="triton"), args=[_, ast.Constant(value=str(source)), *_]):
-                self._text[target.id] = source.replace(target.id, "kernel")
+                text = source.replace(target.id, "kernel")
             case ast.Call(func=ast.Name(id="get_raw_stream")):
-                self._text[target.id] = "stream"
+                text = "stream"
             case _:
-                self._text[target.id] = _shortened(self._canonical(value))
+                text = _shortened(self._canonical(value))
+        self._texts[target.id] = ast.Name(f"<{text}>")
 
     def _canonical(self, expression: ast.expr) -> str:
-        texts = self._text
-
-        class Names(ast.NodeTransformer):
-            def visit_Name(self, node: ast.Name) -> ast.expr:
-                return ast.Name(f"<{texts[node.id]}>", node.ctx) if node.id in texts else node
-
-        return ast.unparse(Names().visit(ast.parse(ast.unparse(expression), mode="eval")))
+        return ast.unparse(Substitute(self._texts).visit(ast.parse(ast.unparse(expression), mode="eval")))
 
 
 def _shortened(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assignment_of
@@ -52,7 +53,8 @@ def search_by_measuring(
     for assignment in (*map(assignment_of, first), *listed):
         search.measure([assignment])
     if space.streams > 1 and space.free:
-        search.fill(search.varied_schedule, (count + 1) // 2)
+        varied = partial(varied_schedule, space.graph, space.us, space.streams, space.event_us, search.rng)
+        search.fill(varied, (count + 1) // 2)
         search.fill(search.neighbor, count)
     return [candidate for _, candidate in search.measured]
 
@@ -98,14 +100,8 @@ class _MeasuredSearch:
                 return
             fresh.sort(key=self.space.makespan)
             # Not always the simulator's first choice, because it does not know what decides between good plans.
-            self.measure([self._draw(fresh) for _ in range(min(SCREENED if self.screen else 1, len(fresh)))])
-
-    def _draw(self, ranked: list[Assignment]) -> Assignment:
-        return ranked.pop(min(int(self.rng.expovariate(0.5)), len(ranked) - 1))
-
-    def varied_schedule(self) -> Assignment:
-        space = self.space
-        return varied_schedule(space.graph, space.us, space.streams, space.event_us, self.rng)
+            drawn = min(SCREENED if self.screen else 1, len(fresh))
+            self.measure([fresh.pop(min(int(self.rng.expovariate(0.5)), len(fresh) - 1)) for _ in range(drawn)])
 
     def neighbor(self) -> Assignment:
         parent, _ = self.parents[min(int(self.rng.expovariate(1.5)), len(self.parents) - 1)]

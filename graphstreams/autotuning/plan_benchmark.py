@@ -1,18 +1,22 @@
-"""Benchmarks plans of one graph on the GPU, in turns with its kernels on one stream, and chooses the fastest."""
+"""Benchmarks plans of one graph, and the code generated for one, on the GPU, in turns with its kernels on one stream."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from types import ModuleType
 from typing import Any
+
+import torch
 
 from graphstreams.autotuning.cuda_graph import CudaGraph
 from graphstreams.autotuning.measured_search import SCREENED, MeasuredCandidate, search_by_measuring
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, ROUNDS, means_within, medians_in_turns, repeats_within
+from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
@@ -40,16 +44,12 @@ class PlanBenchmark:
 
     def __init__(self, replayer: KernelReplayer, arguments: Sequence[Any], order: Sequence[int], options: Options) -> None:
         """`arguments` are what the graph's code is called with, `order` has the kernels in serial order."""
-        self.replayer, self.arguments = replayer, arguments
-        self._order, self._options = order, options
-
-    def capture_serial(self) -> CudaGraph:
-        """Capture the kernels on one stream."""
-        return self.replayer.capture_serial(self._order)
+        self.replayer, self._arguments, self._options = replayer, arguments, options
+        self._capture_serial: Callable[[], CudaGraph] = partial(replayer.capture_serial, order)
 
     @cached_property
     def _serial(self) -> CudaGraph:
-        return self.capture_serial()
+        return self._capture_serial()
 
     @cached_property
     def _serial_us(self) -> float:
@@ -76,10 +76,37 @@ class PlanBenchmark:
         # If a replay takes long, there is time only for the first plans.
         most = max(1, int(seconds * 1e6 / (serial_us * (LONG_ROUNDS + DISCARDED))) - 1)
         captures: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_plan, plan) for plan in plans[:most]]
-        serial_us, *times = means_within(seconds, [self.capture_serial, *captures], serial_us)
+        serial_us, *times = means_within(seconds, [self._capture_serial, *captures], serial_us)
         ties = [i for i, us in enumerate(times) if us <= TIE_RATIO * min(times)]
         best = min(ties, key=lambda i: (plans[i].synchronizations, -plans[i].priority, times[i]))
         return plans[best], Measurement(serial_us, times[best], tried=len(plans))
+
+    def time_generated_code(self, source: str, serial: Lowered, measurement: Measurement) -> Measurement:
+        """Return the measurement with the times of the code that was generated for the plan, and of Inductor's serial code.
+
+        `source` is the wrapper with both bodies, in which every call runs the streamed one; `serial` is the graph as Inductor
+        has lowered it. Both are timed as CUDA graphs, in turns with the serial graph of replayed kernels. Their times are
+        scaled to that graph's time in `measurement`, because the GPU's clock may differ now. Both are also timed as the host
+        launches them.
+        """
+
+        def caller(text: str) -> Callable[[], Any]:
+            call = load_call(text, serial.graph.constants)
+            return lambda: call(list(self._arguments))
+
+        functions = [caller(source), caller(serial.source)]
+        captures: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_call, function) for function in functions]
+        captures.insert(0, self._capture_serial)
+        with torch.no_grad():
+            replayed_us, streamed_us, inductor_us = means_within(SEARCH_SECONDS / 4, captures, measurement.serial_us)
+            (once,) = self.replayer.direct_times(functions[:1], 1, 1)
+            repeats = repeats_within(SEARCH_SECONDS / 8, once, len(functions) * (LONG_ROUNDS + DISCARDED), 20)
+            direct_us, direct_serial_us = self.replayer.direct_times(functions, LONG_ROUNDS, repeats)
+        scale = measurement.serial_us / replayed_us
+        return replace(
+            measurement, compiled_us=streamed_us * scale, inductor_us=inductor_us * scale,
+            direct_us=direct_us, direct_serial_us=direct_serial_us,
+        )  # fmt: skip
 
     def _screen(self, plans: Sequence[Plan]) -> int:
         repeats = self._repeats(SCREENED * (SCREENING_ROUNDS + DISCARDED), 4)
@@ -104,3 +131,11 @@ class PlanBenchmark:
         several = [plan for plan in plans[:PRIORITIZED] if plan.streams > 1]
         others = [other for plan in several for other in exchanged(space, plan)]
         return [*plans, *(replace(plan, priority=HIGH_PRIORITY) for plan in (*several, *others))]
+
+
+def load_call(source: str, constants: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
+    """Return the function of a wrapper, compiled and loaded. It takes the list of the graph's inputs and empties it."""
+    module = ModuleType("graphstreams_wrapper")
+    exec(compile(source, "<wrapper>", "exec"), module.__dict__)
+    vars(module).update(constants)
+    return module.call  # type: ignore[no-any-return]

@@ -76,16 +76,13 @@ class _Recorder(ast.NodeTransformer):
     def visit_Delete(self, node: ast.Delete) -> ast.stmt:
         return ast.copy_location(ast.Pass(), node)
 
-    def visit_Expr(self, node: ast.Expr) -> ast.stmt:
-        return self._recorded(node)
-
     def visit_Assign(self, node: ast.Assign) -> ast.stmt:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id="get_raw_stream"))):
                 self._raw_streams[name] = node.value
-        return self._recorded(node)
+        return self.visit_Expr(node)
 
-    def _recorded(self, node: Any) -> ast.stmt:
+    def visit_Expr(self, node: ast.Expr | ast.Assign) -> ast.stmt:
         if node.lineno in self._lines and isinstance(node.value, ast.Call):
             self.seen.add(node.lineno)
             node.value = ast.Call(ast.Name(_RECORD, ast.Load()), [self._bound(node.value)], [])
@@ -93,13 +90,13 @@ class _Recorder(ast.NodeTransformer):
 
     def _bound(self, call: ast.Call) -> ast.Lambda:
         """Return `call` as a function that holds the values which its names have now, but asks for the stream when called."""
-        body = _Substitute(self._raw_streams).visit(call)
+        body = Substitute(self._raw_streams).visit(call)
         names = sorted({n.id for n in ast.walk(body) if isinstance(n, ast.Name)} & self._locals)
         arguments = ast.arguments([], [ast.arg(n) for n in names], None, [], [], None, [ast.Name(n, ast.Load()) for n in names])
         return ast.Lambda(arguments, body)
 
 
-class _Substitute(ast.NodeTransformer):
+class Substitute(ast.NodeTransformer):
     """A pass that replaces names by expressions."""
 
     def __init__(self, values: Mapping[str, ast.expr]) -> None:

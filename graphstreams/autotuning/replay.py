@@ -35,7 +35,7 @@ class KernelReplayer:
         are repeated; what it takes is measured, and left out of the times of CUDA graphs. Raises Unmeasurable if it takes
         longer than the kernels, because what is left then is mostly noise.
         """
-        self._launches, self._restore = launches, restore or _nothing
+        self._launches, self._restore = launches, restore or (lambda: None)
         self._stream = capture_stream(torch.cuda.current_device())
         self._warm: set[int] = set()
         # One pool for all captures, because each pool would keep a workspace of cuBLAS for every stream.
@@ -168,7 +168,3 @@ class KernelReplayer:
             text = f"to put back the inputs that it updates from their own value takes {us:.1f} us"
             raise Unmeasurable(f"{text}, more than its kernels")
         return us
-
-
-def _nothing() -> None:
-    """Put back no input."""

@@ -1,4 +1,7 @@
-"""Compiles the serial code of a graph, and runs it once on real inputs to get kernels that can be replayed."""
+"""Compiles the serial code of a graph, and runs it once on real inputs to get kernels that can be replayed.
+
+Kernels are run thousands of times only if that changes nothing outside, and fits in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import networkx as nx
 import torch
 from torch import fx
 
@@ -13,22 +17,19 @@ from graphstreams.autotuning.cache_keys import launch_keys
 from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
-from graphstreams.autotuning.repeatability import (
-    accumulating_inputs,
-    check_memory,
-    check_nothing_accumulates,
-    check_repeatable,
-)  # fmt: skip
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
-from graphstreams.inductor import scheduler_nodes
+from graphstreams.inductor.conformance import launch_count
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
+from graphstreams.ir.kernels import EdgeKind
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.verification.trace import PREPARATIONS, LaunchStep
 from graphstreams.verification.wrapper.read import read_wrapper
+
+MEMORY_SHARE = 0.25  # share of the device's free memory that buffers held for measuring may take
 
 
 class CompiledSerialGraph:
@@ -69,7 +70,7 @@ class CompiledSerialGraph:
         return [_layout(node, sizes) for node in self._inputs()]
 
     def job(self, plan: Plan) -> dict[str, Any]:
-        """Return what `benchmark_worker.py` needs to time `plan`. Raises Unmeasurable if another process cannot have it."""
+        """Return what `worker.py` needs to time `plan`. Raises Unmeasurable if another process cannot have it."""
         constants = {name: value for name, value in self.lowered.graph.constants.items() if isinstance(value, torch.Tensor)}
         if len(constants) < len(self.lowered.graph.constants):
             raise Unmeasurable("the graph has constants that are no tensors")
@@ -106,7 +107,7 @@ def _launch_lines(lowered: Lowered, reading: Reading) -> list[int]:
     steps = read_wrapper(lowered.source).steps
     lines = [step.line for step in steps if isinstance(step, LaunchStep) and step.name not in PREPARATIONS]
     with lowered.active():
-        count = sum(scheduler_nodes.launch_count(node) for node in lowered.nodes)
+        count = launch_count(lowered)
     if not len(lines) == count == reading.launches:
         raise Unmeasurable(f"the serial code has {len(lines)} launches where {reading.launches} were read")
     return lines
@@ -133,3 +134,53 @@ def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:
     written = {access.storage for kernel in reading.kernels.kernels for access in kernel.writes}
     changed = reading.storages.get(node) in written
     return layout.empty().copy_(value.detach()) if changed else value.detach()
+
+
+def check_repeatable(reading: Reading) -> None:
+    """Raise Unmeasurable unless the kernels always do the same, however often they are run."""
+    if torch.cuda.is_current_stream_capturing():
+        raise Unmeasurable("a CUDA graph is being captured")
+    for kernel in reading.kernels.kernels:
+        if kernel.exclusive:
+            raise Unmeasurable(f"what {kernel.name!r} does when it is repeated is not known")
+
+
+def check_nothing_accumulates(reading: Reading) -> None:
+    """Raise Unmeasurable if an input would have to be put back before each repetition."""
+    accumulating = accumulating_inputs(reading)
+    for kernel in reading.kernels.kernels:
+        if any(access.storage in accumulating for access in kernel.writes):
+            raise Unmeasurable(f"{kernel.name!r} updates an input of the graph from its own value")
+
+
+def accumulating_inputs(reading: Reading) -> set[str]:
+    """Return the storages of inputs whose new value depends on their own: cycles of the data flow over repetitions.
+
+    Such an input may be an index that is counted up, and would lie behind the end of a tensor after some repetitions.
+    """
+    inputs = {storage for node, storage in reading.storages.items() if node.op == "placeholder"}
+    flow = nx.DiGraph((edge.before, edge.after) for edge in reading.kernels.edges if edge.kind is EdgeKind.RAW)
+    for kernel in reading.kernels.kernels:
+        flow.add_edges_from((access.storage, kernel.id) for access in kernel.reads if access.bytes != 0)
+        flow.add_edges_from((kernel.id, access.storage) for access in kernel.writes if access.storage in inputs)
+    return inputs & {node for part in nx.strongly_connected_components(flow) if len(part) > 1 for node in part}
+
+
+def check_memory(reading: Reading, other_sizes: Mapping[str, int]) -> None:
+    """Raise Unmeasurable unless all that the kernels write, and copies of changed inputs, fits in memory at once."""
+    sizes = {**reading.kernels.sizes, **other_sizes}
+    largest: dict[str, float] = {}
+    for kernel in reading.kernels.kernels:
+        for access in kernel.writes:
+            # By symbol, because a name would stand for another symbol, one without assumptions.
+            size = float(access.bytes.subs({symbol: sizes[str(symbol)] for symbol in access.bytes.free_symbols}))
+            largest[access.storage] = max(size, largest.get(access.storage, 0.0))
+    for node, storage in reading.storages.items():
+        value = node.meta.get("val")
+        if node.op == "placeholder" and storage in largest and isinstance(value, torch.Tensor):
+            largest[storage] = float(concrete(value.untyped_storage().nbytes(), other_sizes))
+    # Of an input that is put back before each repetition there are two copies.
+    twice = sum(largest.get(storage, 0.0) for storage in accumulating_inputs(reading))
+    needed, free = sum(largest.values()) + twice, torch.cuda.mem_get_info()[0]
+    if needed > MEMORY_SHARE * free:
+        raise Unmeasurable(f"its buffers take {needed / 2**20:.0f} MiB, more than {MEMORY_SHARE:.0%} of the free memory")

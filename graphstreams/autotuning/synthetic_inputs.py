@@ -57,7 +57,4 @@ def describe(argument: Any) -> Any:
 
 def synthesize(description: Any) -> Any:
     """Return the argument that `describe` described, with synthetic values for a tensor."""
-    if not isinstance(description, dict):
-        return description
-    shape, strides = tuple(description["shape"]), tuple(description["strides"])
-    return Layout(shape, strides, description["dtype"], description["device"]).synthesize()
+    return Layout(**description).synthesize() if isinstance(description, dict) else description

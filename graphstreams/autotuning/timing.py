@@ -16,35 +16,29 @@ DISCARDED = 2  # rounds before those that count
 CAPTURES = 3  # captures of each graph if its time decides
 ROUNDS, LONG_ROUNDS = 5, 11  # for one of several captures, and for an only one
 
-_Timer = Callable[[Callable[[], Any], int], float]  # us of so many calls
 
-
-def times_in_turns(
-    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = DISCARDED
-) -> list[list[float]]:
+def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[list[float]]:
     """Return samples of the time of one call of each function in us, one a round, measured with CUDA events.
 
-    A sample is the mean of `repeats` calls. `discarded` rounds before the first do not count.
+    A sample is the mean of `repeats` calls. DISCARDED rounds before the first do not count.
     """
-    return _in_turns(functions, rounds, repeats, discarded, _device_us)
+    return _in_turns(functions, rounds, repeats, _device_us)
 
 
-def host_times_in_turns(
-    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int = DISCARDED
-) -> list[list[float]]:
+def host_times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[list[float]]:
     """Return samples as `times_in_turns` does, but of the host's time until a call returns, whose kernels may still run.
 
     The GPU is idle when the calls of a sample begin. The calls of one sample should make less than about a thousand launches,
     because with more the host waits until the GPU has taken some.
     """
-    return _in_turns(functions, rounds, repeats, discarded, _host_us)
+    return _in_turns(functions, rounds, repeats, _host_us)
 
 
 def _in_turns(
-    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, discarded: int, us_of: _Timer
+    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, us_of: Callable[[Callable[[], Any], int], float]
 ) -> list[list[float]]:
-    found = [[us_of(function, repeats) / repeats for function in functions] for _ in range(rounds + discarded)]
-    return [list(samples) for samples in zip(*found[discarded:], strict=True)]
+    found = [[us_of(function, repeats) / repeats for function in functions] for _ in range(rounds + DISCARDED)]
+    return [list(samples) for samples in zip(*found[DISCARDED:], strict=True)]
 
 
 def _device_us(function: Callable[[], Any], repeats: int) -> float:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from graphstreams.autotuning.cuda_graph import clones
-from graphstreams.benchmark.replayable import replayable_graphs
 from graphstreams.benchmark.results import largest_report
 from graphstreams.benchmark.variants import (
     OURS,
@@ -22,6 +21,7 @@ from graphstreams.benchmark.variants import (
     Compiler,
     Settings,
     WorkloadRun,
+    replayable_graphs,
 )
 from graphstreams.inductor.settings import under_settings
 from graphstreams.ir.kernels import KernelGraph

@@ -1,14 +1,18 @@
-"""Run the benchmark of one workload: compile every variant, compare bits, and time all of them in turns."""
+"""Run the benchmark of one workload: compile every variant, compare bits, and time all of them in turns.
+
+Scripts of benchmarks also find here what they share: options, how to set up the process, whether there is a GPU.
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import faulthandler
 import gc
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -61,7 +65,7 @@ def _compile_and_measure(
     time_in_turns(run, values, spec.rounds)
 
 
-@contextmanager
+@contextlib.contextmanager
 def prepared() -> Iterator[None]:
     """Set the process up so that many variants compile one module and capture it; a crash shows where it happened."""
     if not faulthandler.is_enabled():
@@ -79,3 +83,20 @@ def release() -> None:
     """Give back the memory of a workload that is done."""
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def parse_counts(parser: argparse.ArgumentParser, argv: Sequence[str] | None, replays: int) -> argparse.Namespace:
+    """Add `--rounds` and `--replays`, the latter with this default, and read the command line. Exits if one is too small."""
+    parser.add_argument("--rounds", type=int, default=40, help="rounds of timing (default 40)")
+    parser.add_argument("--replays", type=int, default=replays, help=f"replays whose bits are compared (default {replays})")
+    arguments = parser.parse_args(argv)
+    if arguments.rounds < 2 or arguments.replays < 0:
+        parser.error("--rounds has to be at least 2, --replays at least 0")
+    return arguments
+
+
+def has_gpu(script: str) -> bool:
+    """Return whether there is a CUDA device; if not, say on standard error that `script` needs one."""
+    if not torch.cuda.is_available():
+        print(f"{script} needs a CUDA device", file=sys.stderr)
+    return torch.cuda.is_available()

@@ -1,4 +1,7 @@
-"""The data of a benchmark: which variants of a module to run, how often, and a record of each."""
+"""The data of a benchmark: which variants of a module to run, how often, and a record of each.
+
+A variant is a compiled function, or a plan that is replayed on the compiled kernels of the module's serial graph.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.cuda_graph import CapturedFunction, CudaGraph, clones, leaves
-from graphstreams.benchmark.replayable import ReplayableGraph
+from graphstreams.autotuning.replay import KernelReplayer
+from graphstreams.autotuning.serial_code import CompiledSerialGraph
+from graphstreams.inductor.compile import PostGradBackend
 from graphstreams.ir.kernels import KernelGraph
+from graphstreams.pipeline.preconditions import read_graph
 from graphstreams.planning.paths import Assignment
+from graphstreams.reading.naming import inputs_by_position
 
 Function = Callable[..., Any]
 Settings = Mapping[str, Any]  # of Inductor
@@ -51,6 +60,37 @@ class CompiledVariant(CapturedFunction):
             return [*leaves(self.function(*self.inputs)), *self.inputs]
         self.replay()
         return [*self.outputs, *self.inputs]
+
+
+@dataclass(frozen=True)
+class ReplayableGraph:
+    """The kernels of a graph, compiled."""
+
+    graph: KernelGraph
+    order: list[int]  # kernel ids, as in the serial code
+    replayer: KernelReplayer
+
+
+def replayable_graphs(module: torch.nn.Module, inputs: Sequence[Any]) -> list[ReplayableGraph]:
+    """Return the graphs of `module(*inputs)`, largest first, their kernels compiled and run once on the real inputs.
+
+    Needs a CUDA device, and clears what Dynamo has compiled. Raises Unmeasurable if kernels can't be repeated.
+    """
+    found: list[tuple[int, ReplayableGraph]] = []  # each with its number of launches
+
+    def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
+        reading = read_graph(gm, f"graph {len(found)}", names)
+        code = CompiledSerialGraph(reading)
+        with unset_fake_temporarily():
+            arguments = code.arguments(inputs_by_position(reading.module, values))
+            graph = ReplayableGraph(reading.kernels, reading.kernel_order, code.replayer(arguments))
+        found.append((reading.launches, graph))
+
+    torch.compiler.reset()
+    with torch.no_grad():
+        torch.compile(module, backend=PostGradBackend(visit))(*inputs)
+    torch.compiler.reset()
+    return [graph for _, graph in sorted(found, key=lambda pair: -pair[0])]
 
 
 @dataclass(frozen=True)

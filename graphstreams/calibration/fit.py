@@ -65,15 +65,13 @@ def fit(
     for name in undecided:
         before = {**found, name: start[name]}
         found = before if loss(before) <= loss(found) + NOTHING else found
-    result = replace(
-        _with(BY_HAND, {name: float(f"{value:.4g}") for name, value in found.items()}),
+    result = _with(BY_HAND, {name: float(f"{value:.4g}") for name, value in found.items()})
+    return replace(
+        result,
         device=device.name,
         date=date or datetime.date.today().isoformat(),
         versions=dict(versions or {}),
         kernels=len(works),
-    )
-    return replace(
-        result,
         error=round(statistics.median(abs(predicted(w, result) / us - 1) for w, us in works), 4),
         undecided=tuple(undecided),
     )

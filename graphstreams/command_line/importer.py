@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from graphstreams.messages import shown, with_type
+from graphstreams.command_line.guards import guarded
+from graphstreams.messages import shown
 
 
 def load_function(name: str) -> Callable[..., Any]:
@@ -34,21 +35,6 @@ def module_and_inputs(name: str) -> tuple[Any, Any]:
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"{name} has to return (module, example inputs), not {_kind(result)}")
     return result
-
-
-def guarded(failure: str, run: Callable[[], Any]) -> Any:
-    """Return what `run`, which calls the user's code, returns.
-
-    Raises ValueError, which begins with `failure`, if that code raises or exits. KeyboardInterrupt passes.
-    """
-    try:
-        return run()
-    except KeyboardInterrupt:
-        raise
-    except SystemExit as error:
-        raise ValueError(f"{failure}: it exits with {shown(error.code)}") from error
-    except BaseException as error:
-        raise ValueError(f"{failure}: {with_type(error)}") from error
 
 
 def _kind(value: object) -> str:

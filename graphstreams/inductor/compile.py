@@ -25,11 +25,9 @@ def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: M
     return compile_fx(gm, example_inputs, config_patches=dict(settings))
 
 
-@contextlib.contextmanager
-def recompile_limit(limit: int) -> Iterator[None]:
-    """Let Dynamo compile one function up to `limit` times inside the context before it gives up."""
-    with torch._dynamo.config.patch(recompile_limit=limit):
-        yield
+def recompile_limit(limit: int) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which Dynamo compiles one function up to `limit` times before it gives up."""
+    return torch._dynamo.config.patch(recompile_limit=limit)
 
 
 def keep_addresses(values: Sequence[Any]) -> None:

@@ -6,6 +6,7 @@ Read in torch 2.15.0: `_inductor/scheduler.py` (get_node_stream, stream_idx_to_u
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any
 
 from graphstreams.inductor import scheduler_nodes
@@ -62,8 +63,8 @@ def _steps(node: Any) -> Iterator[str]:
 def first_difference(planned: Steps, found: Steps) -> str:
     """Return where two orders first differ, in words; empty if they are the same."""
     for stream in sorted({*planned, *found}):
-        expected, actual = planned.get(stream, []), found.get(stream, [])
-        for place, (one, other) in enumerate(zip([*expected, "nothing"], [*actual, "nothing"], strict=False)):
+        pairs = zip_longest(planned.get(stream, []), found.get(stream, []), fillvalue="nothing")
+        for place, (one, other) in enumerate(pairs):
             if one != other:
                 return f"step {place} of stream {stream} is {other!r}, planned was {one!r}"
     return ""

@@ -1,8 +1,9 @@
-"""Compile for a GPU that this machine lacks.
+"""Compile for a GPU that this machine lacks, on tensors that hold no memory.
 
 Inside `offline(device)`, Dynamo, AOTAutograd and Inductor get the description of a GPU in answer to their device queries. Fake
 CUDA tensors go through torch.compile up to the generated wrapper, but nothing can run. No other module of the package replaces
-functions of torch. Read in torch 2.15.0: `_dynamo/device_interface.py`, `_inductor/runtime/hints.py`, `utils/_triton.py`.
+functions of torch. Read in torch 2.15.0: `_dynamo/device_interface.py`, `_inductor/runtime/hints.py`, `utils/_triton.py`,
+`_subclasses/fake_tensor.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.utils._triton as triton_utils
+from torch._dynamo import device_interface
+from torch._functorch import config as functorch_config
+from torch._inductor import config, utils
+from torch._inductor.fx_passes import joint_graph, post_grad
+from torch._inductor.runtime.hints import DeviceProperties
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from graphstreams.ir.devices import Device
 
@@ -26,11 +34,6 @@ _RUNNING = (
 )  # fmt: skip
 
 
-def has_gpu() -> bool:
-    """Return whether a real CUDA device can be used."""
-    return torch.cuda.is_available()
-
-
 @contextlib.contextmanager
 def offline(device: Device) -> Iterator[None]:
     """Make torch take `device` to be there as cuda:0 inside the context. For tracing and lowering only.
@@ -40,13 +43,19 @@ def offline(device: Device) -> Iterator[None]:
     if torch.version.cuda is None:
         raise RuntimeError("planning for a GPU needs a CUDA build of torch; this one is CPU-only (pip install torch)")
     with contextlib.ExitStack() as stack:
-        _warm_pattern_tables()
+        # Both tables trace their patterns on the device that torch reports, so without a GPU they must be made on the CPU. They
+        # are made once for each list of arguments, so the arguments have to be those that Inductor itself passes.
+        joint_graph.lazy_init(torch.device("cpu"))
+        post_grad.lazy_init()
         # Other modules hold some of these functions by name, and have cached that there is no device.
         _clear_device_caches()
         stack.callback(_clear_device_caches)
         for owner, name, value in _replacements(device):
             stack.enter_context(mock.patch.object(owner, name, value))
-        stack.enter_context(_inductor_settings())
+        # Caches must not keep what is made for a device that is not there.
+        inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
+        stack.enter_context(config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}))
+        stack.enter_context(functorch_config.patch(enable_autograd_cache=False))
         _clear_device_caches()
         stack.callback(_clear_device_caches)
         yield
@@ -64,11 +73,10 @@ def _properties(device: Device) -> Any:
 
 
 def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
-    from torch._dynamo import device_interface
-    from torch._inductor.fx_passes import joint_graph, post_grad
-    from torch._inductor.runtime.hints import DeviceProperties
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
 
-    properties = _properties(device)
+    properties, offline_hash = _properties(device), f"offline-{device.name}"
     capability = device.capability[0] * 10 + device.capability[1]
     hints = DeviceProperties(
         "cuda", 0, device.sm_count, capability, device.capability[0], 65536, properties.max_threads_per_multi_processor,
@@ -94,7 +102,10 @@ def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
     }  # fmt: skip
     return [
         *((owner, name, _returning(value)) for owner, named in answers.items() for name, value in named.items()),
-        *_triton_replacements(device),
+        (driver, "_active", SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", capability, 32))),
+        (triton_utils, "triton_backend", _returning(SimpleNamespace(hash=_returning(offline_hash), binary_ext="cubin"))),
+        (triton_utils, "triton_hash_with_backend", _returning(offline_hash)),
+        (triton_utils, "has_triton", _returning(True)),
         (joint_graph, "constant_fold_uniform_value", _on_cpu(joint_graph.constant_fold_uniform_value)),
     ]
 
@@ -120,57 +131,41 @@ def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.G
     return run
 
 
-def _triton_replacements(device: Device) -> list[tuple[Any, str, Any]]:
-    import torch.utils._triton as triton_utils
-    from triton.backends.compiler import GPUTarget
-    from triton.runtime.driver import driver
-
-    target = GPUTarget("cuda", device.capability[0] * 10 + device.capability[1], 32)
-    backend = SimpleNamespace(hash=lambda: f"offline-{device.name}", binary_ext="cubin")
-    return [
-        (driver, "_active", SimpleNamespace(get_current_target=lambda: target)),
-        (triton_utils, "triton_backend", lambda: backend),
-        (triton_utils, "triton_hash_with_backend", lambda: f"offline-{device.name}"),
-        (triton_utils, "has_triton", _returning(True)),
-    ]
-
-
-@contextlib.contextmanager
-def _inductor_settings() -> Iterator[None]:
-    from torch._functorch import config as functorch_config
-    from torch._inductor import config
-
-    # Caches must not keep what is made for a device that is not there.
-    inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
-    with config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}), functorch_config.patch(enable_autograd_cache=False):
-        yield
-
-
 def settings_that_run() -> list[str]:
     """Return those of Inductor's settings that are on and run kernels during compilation; `offline` switches them off."""
-    from torch._inductor import config
-
     return [name for name in _RUNNING if functools.reduce(getattr, name.split("."), config)]
 
 
-def _warm_pattern_tables() -> None:
-    from torch._inductor.fx_passes import joint_graph, post_grad
-
-    # Both tables trace their patterns on the device that torch reports, so without a GPU they must be made on the CPU. They are
-    # made once for each list of arguments, so the arguments have to be those that Inductor itself passes.
-    joint_graph.lazy_init(torch.device("cpu"))
-    post_grad.lazy_init()
-
-
 def _clear_device_caches() -> None:
-    import torch.utils._triton as triton_utils
-    from torch._inductor import utils
-    from torch._inductor.runtime.hints import DeviceProperties
+    for value in (*vars(utils).values(), *vars(triton_utils).values(), DeviceProperties.create):
+        clear = getattr(value, "cache_clear", None)
+        if callable(clear):
+            clear()
 
-    for module in (utils, triton_utils):
-        for value in vars(module).values():
-            clear = getattr(value, "cache_clear", None)
-            if callable(clear):
-                clear()
-    if hasattr(DeviceProperties.create, "cache_clear"):
-        DeviceProperties.create.cache_clear()
+
+def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:
+    """Return a fake CUDA tensor with the size, strides and dtype of `value`."""
+    with mode:
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def faked_parameters(module: torch.nn.Module, mode: FakeTensorMode) -> Iterator[None]:
+    """Make every parameter and buffer of `module` a fake CUDA tensor inside the context. Tied ones stay tied."""
+    fakes: dict[int, torch.Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for child in module.modules():
+            tables: tuple[dict[str, Any], ...] = (child._parameters, child._buffers)
+            for table in tables:
+                stack.callback(table.update, dict(table))
+                for name, tensor in table.items():
+                    if tensor is not None:
+                        if id(tensor) not in fakes:
+                            fakes[id(tensor)] = _fake_like(tensor, mode)
+                        table[name] = fakes[id(tensor)]
+        yield
+
+
+def _fake_like(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
+    fake = fake_cuda(tensor, mode)
+    return torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake

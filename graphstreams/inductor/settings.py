@@ -92,19 +92,21 @@ def under_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
     return config.patch(dict(settings))
 
 
-def multiplies_rows() -> bool:
-    """Return whether the setting is on that turns matrix products of one row into a multiply and a sum."""
-    return bool(config.coordinate_descent_tuning)
-
-
 def settings_off() -> list[str]:
     """Return the settings that are on and stay off on streams, as `name=value`."""
     return [f"{name}={_value(name)}" for name in _on()]
 
 
-def changes_kernels() -> bool:
-    """Return whether a setting that is off on streams may give the serial body other kernels."""
-    return any(_OFF[name].other_kernels for name in _on())
+def notes_on_settings() -> list[str]:
+    """Return what to know about Inductor's settings in effect, for the report's notes."""
+    notes = []
+    if off := settings_off():
+        other_kernels = any(_OFF[name].other_kernels for name in _on())
+        bits = "; bits may differ between calls that run streams and calls that don't" if other_kernels else ""
+        notes.append(f"off on streams, on in the serial code: {', '.join(off)}{bits}")
+    if config.coordinate_descent_tuning:
+        notes.append("coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum")
+    return notes
 
 
 def unusable_setting() -> str:

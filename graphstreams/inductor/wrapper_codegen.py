@@ -2,8 +2,8 @@
 
 The streams and events of a rewritten graph come from our runtime. Inductor's own wrapper asks Dynamo's table of user objects
 for streams, and calls a custom operator for every event. That table lives in one process, and any frame that Dynamo traces
-rebuilds it, so a graph loaded from a cache would find nothing in it. A graph that a StreamPass has seen gets Inductor's serial
-code, to which a second body may be added.
+rebuilds it, so a graph loaded from a cache would find nothing in it. A graph that a `PostGradPass` has seen gets Inductor's
+serial code, to which a second body may be added.
 Read in torch 2.15.0: `_inductor/codegen/wrapper.py`, `_inductor/scheduler.py` (generate_stream_ctx_switching).
 """
 
@@ -20,9 +20,8 @@ from torch._inductor.virtualized import V
 from graphstreams.inductor import scheduling, wrapper_lines
 from graphstreams.inductor.wrapper_lines import RUNTIME_IMPORT, RewriteInfo
 
-# Takes Inductor's graph and the wrapper generated for it. Returns the wrapper to use, and how many lines it added before which
-# line of the one it took.
-AddBody = Callable[[Any, str], tuple[str, Sequence[tuple[int, int]]]]
+Code = tuple[str, Sequence[tuple[int, int]]]  # a wrapper; (line of the serial wrapper, how many lines were put before it)
+AddBody = Callable[[Any, str], Code]  # from Inductor's graph and the wrapper generated for it to the code to use
 
 
 class SerialWrapperCodegen(wrapper.PythonWrapperCodegen):

@@ -14,8 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.errors import CannotPlan
 from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, graph_name
-from graphstreams.inductor.fake_tensors import fake_cuda, faked_parameters
-from graphstreams.inductor.offline import has_gpu, offline, settings_that_run
+from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline, settings_that_run
 from graphstreams.ir.devices import Device, device_at_hand, device_by_name
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
@@ -57,7 +56,7 @@ def capture(
     device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
     compilations: list[GraphCompilation] = []
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    at_hand = has_gpu() and device.name == torch.cuda.get_device_name(0)
+    at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
     off = [] if at_hand else settings_that_run()
     with contextlib.nullcontext() if at_hand else offline(device), faked_parameters(module, mode):
         fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]

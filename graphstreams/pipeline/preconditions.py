@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import fx
 
-from graphstreams.dynamic_shapes.tokens import token_count
+from graphstreams.dynamic_shapes.crossover import token_count
 from graphstreams.errors import StaySerial
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
-from graphstreams.inductor.settings import changes_kernels, multiplies_rows, settings_off, stream_settings, unusable_setting
+from graphstreams.inductor.settings import stream_settings, unusable_setting
 from graphstreams.inductor.wrapper_registry import foreign_generator
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.reading.reader import read
-from graphstreams.rewriting.wrapper_source import Host
 from graphstreams.runtime.allocator import unsupported_allocator
-from graphstreams.runtime.dispatch import sizes_of
 from graphstreams.runtime.streams import missing_stream_api
 
 
 def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
     """Return the kernels of a post-grad graph, which is not changed."""
-    return read(final_graph(gm, finished=False), name, input_names, stream_settings())
+    return read(final_graph(gm), name, input_names, stream_settings())
 
 
 def unusable(device: Device | None) -> str:
@@ -32,35 +30,17 @@ def unusable(device: Device | None) -> str:
     return unsupported_allocator() or no_api or unusable_setting() or foreign_generator()
 
 
-def final_graph(gm: fx.GraphModule, finished: bool) -> fx.GraphModule:
+def final_graph(gm: fx.GraphModule) -> fx.GraphModule:
     """Return a copy of the graph as Inductor lowers it."""
     module = copy_graph(gm)
-    if not finished:
-        finish_post_grad_passes(module)
+    finish_post_grad_passes(module)
     return module
-
-
-def sizes_in(host: Host, module: fx.GraphModule) -> Mapping[str, str]:
-    """Return the Python that reads each dynamic size from the list that `host` is called with."""
-    values = {node.name: node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")}
-    return sizes_of([values.get(name, name) for name in host.inputs])
 
 
 def kept_in_place(reading: Reading) -> list[str]:
     """Return why user-written Triton kernels keep their place in the order, for the report's notes."""
     kept = [kernel for kernel in reading.kernels.kernels if kernel.kind == "triton" and kernel.exclusive_reason]
     return [f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}" for kernel in kept]
-
-
-def notes_on_settings() -> list[str]:
-    """Return what to know about Inductor's settings in effect, for the report's notes."""
-    notes = []
-    if off := settings_off():
-        bits = "; bits may differ between calls that run streams and calls that don't" if changes_kernels() else ""
-        notes.append(f"off on streams, on in the serial code: {', '.join(off)}{bits}")
-    if multiplies_rows():
-        notes.append("coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum")
-    return notes
 
 
 def check_collectives(reading: Reading) -> None:

@@ -14,45 +14,28 @@ from torch import fx
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.costs.roofline import Roofline
-from graphstreams.dynamic_shapes.tokens import Tokens, dynamic_tokens
+from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
-from graphstreams.inductor.settings import stream_settings
+from graphstreams.inductor.settings import notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
-from graphstreams.pipeline.gain import gain_too_small
-from graphstreams.pipeline.preconditions import (
-    check_collectives,
-    check_tokens,
-    final_graph,
-    kept_in_place,
-    notes_on_settings,
-    sizes_in,
-    unusable,
-)
-from graphstreams.pipeline.select_plan import (  # fmt: skip
-    MeasuredPlans,
-    ModelledPlans,
-    PlanChoice,
-    PlanSource,
-    Task,
-    time_code,
-    times_code,
-)
+from graphstreams.pipeline.preconditions import check_collectives, check_tokens, final_graph, kept_in_place, unusable
+from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, gain_too_small
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
-from graphstreams.pipeline.streamed_body import check_memory, check_proof, compare_bodies, host_of, join_bodies, prove
+from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reading.reader import read
 from graphstreams.reports.dump import readable, readable_regions
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
-from graphstreams.runtime.dispatch import Dispatch
+from graphstreams.runtime.dispatch import Dispatch, sizes_of
 
 log = logging.getLogger("graphstreams")
 
@@ -69,20 +52,6 @@ class ReadGraph:
     host: Host  # the function of the serial wrapper that launches the kernels
     tokens: Tokens | None  # if calls choose their number
     sizes: Mapping[str, str]  # the Python that reads each dynamic size from the list that `host` is called with
-
-    @property
-    def example(self) -> int | None:
-        """The number of tokens in the call that is compiled, if calls choose it."""
-        return self.tokens.example if self.tokens else None
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The plan of one graph, the times of its kernels in us, and the autotuner that measured them, if one did."""
-
-    us: tuple[float, ...]
-    choice: PlanChoice
-    autotuner: Autotuner | None = None
 
 
 @dataclass(frozen=True)
@@ -114,14 +83,15 @@ def run_stages(
         if texts:
             with progress.stage("report"):
                 progress.tell(graph_serial=readable(graph.reading.module))
-        chosen = _choose(progress, task, inputs, graph.tokens)
+        choice, autotuner = _choose(progress, task, inputs, graph.tokens)
         try:
-            dispatch = _dispatch(progress, task, chosen, graph)
+            dispatch = _dispatch(progress, task, choice, autotuner, graph)
             streamed = _rewrite(progress, task, graph.host, texts)
-            finish(progress, task, Bodies(graph.serial, streamed, graph.host), dispatch, graph.example, chosen.autotuner)
+            example = graph.tokens.example if graph.tokens else None
+            finish(progress, task, Bodies(graph.serial, streamed, graph.host), dispatch, example, autotuner)
         finally:
-            if chosen.autotuner is not None:
-                chosen.autotuner.close()
+            if autotuner is not None:
+                autotuner.close()
     return progress.compilation
 
 
@@ -134,7 +104,9 @@ def finish(
     The plan is the report's. `example` is the number of tokens in the call that is compiled, if calls choose it. Raises
     StaySerial if the code is not proved or not worth it.
     """
-    timed = autotuner is not None and times_code(PlanChoice(progress.report.plan, progress.report.measurement))
+    # Code is timed if its plan was measured, unless an earlier compile has timed it.
+    measured = progress.report.measurement
+    timed = autotuner is not None and measured is not None and not (measured.from_disk and measured.compiled_us)
     if timed:  # the streamed body runs however it is called
         joined = _join(progress, task, bodies, Dispatch(direct=True), settled=False)
     else:
@@ -158,7 +130,7 @@ def _read(
     with progress.stage("read"):
         if reason := unusable(device):
             raise StaySerial("serial", reason)
-        final = final_graph(gm, finished=serial is not None)
+        final = copy_graph(gm) if serial else final_graph(gm)
         reading = read(final, progress.report.name, input_names, stream_settings())
         progress.keep(reading=reading)
         check_collectives(reading)
@@ -173,22 +145,27 @@ def _read(
         tokens = dynamic_tokens(final)
         if tokens is None:
             check_tokens(final, options)
-        return ReadGraph(reading, serial, host, tokens, sizes_in(host, final) if tokens else {})
+        values = {node.name: node.meta.get("val") for node in final.graph.find_nodes(op="placeholder")}
+        return ReadGraph(reading, serial, host, tokens, sizes_of([values.get(n, n) for n in host.inputs]) if tokens else {})
 
 
-def _choose(progress: Progress, task: Task, inputs: Sequence[Any] | None, tokens: Tokens | None) -> Chosen:
-    """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times."""
+def _choose(
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, tokens: Tokens | None
+) -> tuple[PlanChoice, Autotuner | None]:
+    """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
+
+    Return the choice, and the autotuner if it was measured.
+    """
     limit = task.options.max_tokens
     if tokens is not None and limit is not None and tokens.example > limit:
-        us = tuple(Roofline(task.device).price(task.reading.kernels))
-        progress.tell(us=us, costs="roofline")
-        return Chosen(us, PlanChoice(None, rejected=f"there are {tokens.example} tokens, more than max_tokens={limit}"))
+        progress.tell(us=tuple(Roofline(task.device).price(task.reading.kernels)), costs="roofline")
+        return PlanChoice(None, rejected=f"there are {tokens.example} tokens, more than max_tokens={limit}"), None
     if inputs is None or task.options.costs not in ("auto", "measured"):
-        return _choose_by(progress, task, ModelledPlans())
+        return _choose_by(progress, task, ModelledPlans()), None
     autotuner = None
     try:
         autotuner = Autotuner(task.reading, task.device, task.options, inputs_by_position(task.reading.module, inputs))
-        return replace(_choose_by(progress, task, MeasuredPlans(autotuner)), autotuner=autotuner)
+        return _choose_by(progress, task, MeasuredPlans(autotuner)), autotuner
     except Exception as error:
         log.debug("measuring failed", exc_info=True)
         if autotuner is not None:
@@ -198,27 +175,27 @@ def _choose(progress: Progress, task: Task, inputs: Sequence[Any] | None, tokens
         if task.options.costs == "measured":
             log.warning("%s: kernels were not measured, their times are modelled: %s", progress.report.name, reason)
         progress.tell(us=(), plan=None, measurement=None)
-    return _choose_by(progress, task, ModelledPlans())
+    return _choose_by(progress, task, ModelledPlans()), None
 
 
-def _choose_by(progress: Progress, task: Task, source: PlanSource) -> Chosen:
+def _choose_by(progress: Progress, task: Task, source: ModelledPlans | MeasuredPlans) -> PlanChoice:
     with progress.stage("price"):
         prices = source.price(task)
     progress.tell(us=prices.us, costs=prices.source)
     with progress.stage("plan"):
         choice = source.choose(task, prices)
     progress.tell(plan=choice.plan, measurement=choice.measurement)
-    return Chosen(prices.us, choice)
+    return choice
 
 
-def _dispatch(progress: Progress, task: Task, chosen: Chosen, graph: ReadGraph) -> Dispatch:
+def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Autotuner | None, graph: ReadGraph) -> Dispatch:
     """Return which calls run on streams. Raises StaySerial if none do."""
-    choice, tokens = chosen.choice, graph.tokens
+    us, tokens = progress.report.us, graph.tokens
     if tokens is None:
         if choice.rejected:
             raise StaySerial("serial", choice.rejected)
         return Dispatch()
-    smaller = smaller_sizes(task, tokens, chosen.us, choice) if choice.rejected else None
+    smaller = smaller_sizes(task, tokens, us, choice) if choice.rejected else None
     if choice.rejected and smaller is None:
         raise StaySerial("serial", choice.rejected)
     if smaller is not None:
@@ -227,8 +204,7 @@ def _dispatch(progress: Progress, task: Task, chosen: Chosen, graph: ReadGraph) 
         progress.note(f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially")
         progress.tell(plan=smaller.plan, us=smaller.us, measurement=None)
     with progress.stage("threshold"):
-        gain_at = chosen.autotuner.gain_at if chosen.autotuner else None
-        found = token_range(task, tokens, chosen.us, choice, smaller, gain_at)
+        found = token_range(task, tokens, us, choice, smaller, autotuner.gain_at if autotuner else None)
         progress.note(*found.notes)
         progress.tell(threshold=found.threshold)
         return dispatch_by_tokens(found.threshold, graph.sizes)
@@ -276,9 +252,12 @@ def _prove(progress: Progress, task: Task, joined: Joined, streamed: Lowered) ->
     assert plan is not None
     with progress.stage("verify"):
         progress.tell(wrapper=joined.source)
-        proof = prove(joined.source, streamed, task.reading, plan)
-        progress.tell(order_kept=not proof.out_of_order, races=proof.races)
-        check_proof(proof)
+        races, out_of_order = prove(joined.source, streamed, task.reading, plan)
+        progress.tell(order_kept=not out_of_order, races=races)
+        if races:
+            raise StaySerial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
+        if out_of_order:
+            raise StaySerial("refused", f"the generated wrapper does not keep the plan's order: {out_of_order}")
 
 
 def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None) -> None:
@@ -301,7 +280,9 @@ def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autot
     report = progress.report
     assert report.plan is not None and report.measurement is not None
     with progress.stage("measure"):
-        measured = time_code(autotuner, report.us, report.plan, report.measurement, joined.source, serial)
+        # In this wrapper every call runs the streamed body.
+        measured = autotuner.time_generated_code(joined.source, serial, report.measurement)
+        autotuner.save(report.us, report.plan, measured)  # for the next compile
         progress.tell(measurement=measured)
         _check_gain(progress, task)
     if measured.compiled_us > SLOWER * measured.played_us:

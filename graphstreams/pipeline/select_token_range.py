@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, costs_by_size, plan_for_fewer
+from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, Tokens, costs_by_size, plan_for_fewer
 from graphstreams.dynamic_shapes.threshold import confirm
-from graphstreams.dynamic_shapes.tokens import Tokens
 from graphstreams.errors import StaySerial, Unmeasurable
-from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
 from graphstreams.pipeline.select_plan import PlanChoice, Task
@@ -32,10 +31,7 @@ def smaller_sizes(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanC
 
     `us` are the kernels' times in that call, `choice` its plan, which gains too little.
     """
-
-    def plan_at(kernels: KernelGraph, us: Sequence[float]) -> Plan:
-        return simulated_plan(kernels, us, task.device, task.options)
-
+    plan_at = partial(simulated_plan, device=task.device, options=task.options)
     try:
         costs = _costs_by_size(task, tokens, us, choice)
         return plan_for_fewer(costs, task.options, listed_wait_us(task.options), plan_at)

@@ -21,7 +21,9 @@ def readable_regions(module: fx.GraphModule, graph: KernelGraph, plan: Plan) -> 
     kernels = {node.name: node.meta.get(KERNEL) for node in module.graph.nodes}
     lines = []
     for line in readable(module).splitlines():
-        kernel = _kernel_of(line, kernels)
+        # The name that a line assigns tells whose region it belongs to.
+        name = line.strip().split(":", 1)[0].split(" ", 1)[0]
+        kernel = kernels.get(name) if line.startswith("        ") else None
         if kernel in headings:
             lines += ["", *(f"        # {text}" for text in headings.pop(kernel))]
         lines.append(line)
@@ -41,9 +43,3 @@ def _headings(graph: KernelGraph, plan: Plan) -> dict[int | None, list[str]]:
             text.append(f"     waits for {', '.join(waits[kernel.id])}")
         headings[kernel.id] = text
     return headings
-
-
-def _kernel_of(line: str, kernels: dict[str, int | None]) -> int | None:
-    """Return the kernel whose region a line of code belongs to, from the name that it assigns."""
-    name = line.strip().split(":", 1)[0].split(" ", 1)[0]
-    return kernels.get(name) if line.startswith("        ") else None

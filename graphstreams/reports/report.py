@@ -1,8 +1,14 @@
-"""Report on one graph: what was read, planned, rewritten and proved, and why."""
+"""Report on one graph: what was read, planned, rewritten and proved, and why; and the files that tell it.
+
+A new file is a function, in a module of its own, and a line in FILES.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +16,8 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
-from graphstreams.reports.files import write_files
 from graphstreams.reports.tables import plan_table, summary, threshold_text
+from graphstreams.reports.timeline import timeline
 from graphstreams.runtime.verdicts import Verdict
 
 
@@ -73,8 +79,13 @@ class Report:
         }
 
     def save(self, directory: str | Path) -> Path:
-        """Write all files of the report into `directory`, which is made if it is missing, and return it."""
-        return write_files(self, directory)
+        """Write each file of the report that has a text into `directory`, which is made if it is missing, and return it."""
+        path = Path(directory)
+        path.mkdir(parents=True, exist_ok=True)
+        for name, text_of in FILES.items():
+            if text := text_of(self):
+                (path / name).write_text(text, encoding="utf-8")
+        return path
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
@@ -126,3 +137,23 @@ class Report:
                 "parameters": list(kernel.parameters), "nodes": list(kernel.nodes), "exclusive": kernel.exclusive,
             })  # fmt: skip
         return regions
+
+
+def _table(report: Report) -> str:
+    if not report.plan or not report.kernels:
+        return ""
+    threshold = f"\n{threshold_text(report.threshold)}\n" if report.threshold else ""
+    return f"{plan_table(report.plan, report.kernels)}\n\n{summary(report.plan)}\n{threshold}"
+
+
+FILES: Mapping[str, Callable[[Report], str]] = {  # an empty text makes no file
+    "report.json": lambda report: json.dumps(report.as_dict(), indent=1) + "\n",
+    "graph_serial.py": attrgetter("graph_serial"),
+    "graph_streams.py": attrgetter("graph_streams"),
+    "wrapper.py": attrgetter("wrapper"),
+    "plan.json": lambda report: report.plan.dumps() + "\n" if report.plan and report.kernels else "",
+    "table.txt": _table,
+    "timeline.json": lambda report: (
+        json.dumps(timeline(report.plan, report.kernels)) + "\n" if report.plan and report.kernels else ""
+    ),
+}

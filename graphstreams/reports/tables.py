@@ -21,14 +21,13 @@ def plan_table(plan: Plan, graph: KernelGraph) -> str:
     """
     waits = waited_for(plan, graph)
     rows = [
-        (p.name, p.stream, us_text(p.start_us), us_text(p.end_us), us_text(p.end_us - p.start_us), waits[p.kernel])
+        (p.name, p.stream, us_text(p.start_us), us_text(p.end_us), us_text(p.end_us - p.start_us), ", ".join(waits[p.kernel]))
         for p in plan.placements
     ]
     if JOIN in waits:
-        rows.append(("join", 0, us_text(plan.streamed_us), us_text(plan.streamed_us), "", waits[JOIN]))
-    text = [(*row[:-1], ", ".join(row[-1])) for row in rows]
+        rows.append(("join", 0, us_text(plan.streamed_us), us_text(plan.streamed_us), "", ", ".join(waits[JOIN])))
     align = ("left", "right", "right", "right", "right", "left")
-    return tabulate(text, headers=_HEADERS, colalign=align if text else None, disable_numparse=True)
+    return tabulate(rows, headers=_HEADERS, colalign=align if rows else None, disable_numparse=True)
 
 
 def summary(plan: Plan) -> str:

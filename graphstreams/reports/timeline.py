@@ -34,15 +34,11 @@ def timeline(plan: Plan, graph: KernelGraph) -> dict[str, Any]:
 
 
 def _named(process: int, name: str, rows: Mapping[int, str]) -> Iterator[_Record]:
-    yield _metadata(process, 0, "process_name", {"name": name})
-    yield _metadata(process, 0, "process_sort_index", {"sort_index": process})
+    yield _record("M", process, 0, "process_name", args={"name": name})
+    yield _record("M", process, 0, "process_sort_index", args={"sort_index": process})
     for row, label in rows.items():
-        yield _metadata(process, row, "thread_name", {"name": label})
-        yield _metadata(process, row, "thread_sort_index", {"sort_index": row})
-
-
-def _metadata(process: int, row: int, kind: str, args: _Record) -> _Record:
-    return {"ph": "M", "pid": process, "tid": row, "name": kind, "args": args}
+        yield _record("M", process, row, "thread_name", args={"name": label})
+        yield _record("M", process, row, "thread_sort_index", args={"sort_index": row})
 
 
 def _streamed(plan: Plan, graph: KernelGraph, waits: Mapping[int, Sequence[str]]) -> Iterator[_Record]:
@@ -66,7 +62,7 @@ def _args(kernel: Kernel) -> _Record:
 
 def _slice(process: int, row: int, name: str, start: float, end: float, args: _Record) -> _Record:
     ts, dur = round(start, 6), round(end - start, 6)
-    return {"ph": "X", "pid": process, "tid": row, "name": name, "cat": "kernel", "ts": ts, "dur": dur, "args": args}
+    return _record("X", process, row, name, cat="kernel", ts=ts, dur=dur, args=args)
 
 
 def _arrows(plan: Plan) -> Iterator[_Record]:
@@ -78,10 +74,10 @@ def _arrows(plan: Plan) -> Iterator[_Record]:
         # A flow belongs to the slice around its time, and the end of a slice lies outside it.
         leaves = source.end_us - min(_LEAST_US, (source.end_us - source.start_us) / 2)
         arrives = plan.streamed_us if wait.kernel == JOIN else placed[wait.kernel].start_us
-        yield _flow("s", number, event.stream, leaves, f"event {event.id}")
-        yield _flow("f", number, wait.stream, arrives, f"event {event.id}") | {"bp": "e"}
+        name, flow = f"event {event.id}", {"cat": "event", "id": number}
+        yield _record("s", _STREAMED, event.stream, name, **flow, ts=round(leaves, 6))
+        yield _record("f", _STREAMED, wait.stream, name, **flow, ts=round(arrives, 6), bp="e")
 
 
-def _flow(phase: str, number: int, row: int, time: float, name: str) -> _Record:
-    flow = {"ph": phase, "pid": _STREAMED, "tid": row, "name": name, "cat": "event"}
-    return flow | {"id": number, "ts": round(time, 6)}
+def _record(phase: str, process: int, row: int, name: str, **fields: Any) -> _Record:
+    return {"ph": phase, "pid": process, "tid": row, "name": name, **fields}

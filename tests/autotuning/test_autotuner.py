@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from graphstreams.autotuning import autotuner, generated_code, plan_benchmark, timing
+from graphstreams.autotuning import autotuner, plan_benchmark, timing
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.measured_search import SCREENED
 from graphstreams.inductor.lowering import Lowered
@@ -198,7 +198,7 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
 
         return call
 
-    monkeypatch.setattr(generated_code, "load_call", load_call)
+    monkeypatch.setattr(plan_benchmark, "load_call", load_call)
     clock(monkeypatch, lambda graph: {SERIAL: 12.0, "ours": 9.0, "Inductor's": 11.4}[graph])
     code.direct = {"ours": 50.0, "Inductor's": 40.0}
     serial = Lowered(SimpleNamespace(constants=constants), {}, "Inductor's")  # type: ignore[arg-type]

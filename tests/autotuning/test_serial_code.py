@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphstreams.autotuning import repeatability
-from graphstreams.autotuning.serial_code import CompiledSerialGraph
+from graphstreams.autotuning.serial_code import CompiledSerialGraph, check_nothing_accumulates, check_repeatable
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.reading import Reading
 from graphstreams.pipeline.explain import capture
@@ -143,19 +142,19 @@ def test_code_with_other_launches_than_were_read_is_refused(monkeypatch: pytest.
 
 def test_a_graph_of_pure_kernels_can_be_repeated() -> None:
     for sample in ("diamond", "topk", "concatenation", "casts"):
-        repeatability.check_repeatable(reading_of(sample))
+        check_repeatable(reading_of(sample))
 
 
 @pytest.mark.parametrize("sample", ["write_after_read", "two_writes", "buffer_write"])
 def test_a_write_of_computed_rows_into_a_cache_can_be_repeated(sample: str) -> None:
-    repeatability.check_repeatable(reading_of(sample))
+    check_repeatable(reading_of(sample))
 
 
 @pytest.mark.parametrize("sample", ["custom_mutation", "custom_function"])
 def test_an_exclusive_kernel_cannot_be_repeated(sample: str) -> None:
     (exclusive,) = (kernel for kernel in captured(sample).reading.kernels.kernels if kernel.exclusive)
     with pytest.raises(Unmeasurable, match=rf"what '{exclusive.name}' does when it is repeated is not known"):
-        repeatability.check_repeatable(reading_of(sample))
+        check_repeatable(reading_of(sample))
 
 
 def test_an_input_that_is_counted_up_accumulates() -> None:
@@ -164,9 +163,7 @@ def test_an_input_that_is_counted_up_accumulates() -> None:
         return m.wa(x), m.wb(x)
 
     with pytest.raises(Unmeasurable, match="updates an input of the graph from its own value"):
-        repeatability.check_nothing_accumulates(
-            reading_of_function(count, torch.empty(4, 64), torch.zeros(4, dtype=torch.int64))
-        )
+        check_nothing_accumulates(reading_of_function(count, torch.empty(4, 64), torch.zeros(4, dtype=torch.int64)))
 
 
 def test_nor_one_that_is_updated_through_an_intermediate_buffer() -> None:
@@ -175,7 +172,7 @@ def test_nor_one_that_is_updated_through_an_intermediate_buffer() -> None:
         return m.wb(x)
 
     with pytest.raises(Unmeasurable, match="updates an input of the graph from its own value"):
-        repeatability.check_nothing_accumulates(reading_of_function(updated, torch.empty(4, 64), torch.empty(4, 64)))
+        check_nothing_accumulates(reading_of_function(updated, torch.empty(4, 64), torch.empty(4, 64)))
 
 
 def test_nor_two_that_are_updated_from_each_other() -> None:
@@ -189,7 +186,7 @@ def test_nor_two_that_are_updated_from_each_other() -> None:
 
     inputs = torch.empty(4, 64), torch.empty(4, 64), torch.empty(4, 64)
     with pytest.raises(Unmeasurable, match="updates an input of the graph from its own value"):
-        repeatability.check_nothing_accumulates(reading_of_function(turns, *inputs))
+        check_nothing_accumulates(reading_of_function(turns, *inputs))
 
 
 def test_inputs_that_follow_from_each_other_in_one_direction_can_be_repeated() -> None:
@@ -200,12 +197,10 @@ def test_inputs_that_follow_from_each_other_in_one_direction_can_be_repeated() -
         state.copy_(m.wb(x))
         return m.wc(cache)
 
-    repeatability.check_nothing_accumulates(
-        reading_of_function(forwards, torch.empty(4, 64), torch.empty(4, 64), torch.empty(8, 64))
-    )
+    check_nothing_accumulates(reading_of_function(forwards, torch.empty(4, 64), torch.empty(4, 64), torch.empty(8, 64)))
 
 
 def test_nothing_is_repeated_inside_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     with pytest.raises(Unmeasurable, match="a CUDA graph is being captured"):
-        repeatability.check_repeatable(reading_of("diamond"))
+        check_repeatable(reading_of("diamond"))

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from graphstreams.autotuning import repeatability
+from graphstreams.autotuning import serial_code
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.autotuning.synthetic_inputs import Layout, describe, synthesize
 from graphstreams.errors import Unmeasurable
@@ -32,7 +32,7 @@ def _gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_memory(reading: Reading, sizes: Mapping[str, int] | None = None) -> None:
-    repeatability.check_memory(reading, sizes or {})
+    serial_code.check_memory(reading, sizes or {})
 
 
 def kernel(name: str, reads: dict[str, int], writes: dict[str, int]) -> Kernel:
@@ -79,10 +79,10 @@ def tensor(size: int) -> Tensor:
 def test_what_can_be_repeated_by_hand(kernels: list[Kernel], repeatable: bool) -> None:
     reading = by_hand({name: tensor(8) for name in "xabc"}, kernels)
     if repeatable:
-        repeatability.check_nothing_accumulates(reading)
+        serial_code.check_nothing_accumulates(reading)
         return
     with pytest.raises(Unmeasurable, match="from its own value"):
-        repeatability.check_nothing_accumulates(reading)
+        serial_code.check_nothing_accumulates(reading)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graphstreams.benchmark import tables
-from graphstreams.benchmark.report import report
+from graphstreams.benchmark.results import report
 
 
 def times(median: float) -> dict[str, float]:

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from graphstreams.calibration.calibrate import calibrate
+from graphstreams.calibration.calibrate import calibrate, calibration_table
 from graphstreams.calibration.fit import BY_HAND
 from graphstreams.calibration.microbenchmarks import GROUPS, Operations
-from graphstreams.calibration.table import calibration_table
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.pipeline.explain import capture

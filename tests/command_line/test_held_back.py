@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from graphstreams.command_line.held_back import held_back
+from graphstreams.command_line.guards import held_back
 
 
 class Shown(logging.Handler):

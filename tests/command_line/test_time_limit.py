@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from graphstreams.command_line.time_limit import time_limit
+from graphstreams.command_line.guards import time_limit
 
 
 def endless() -> None:

@@ -12,8 +12,14 @@ from graphstreams.costs import footprint
 from graphstreams.costs.footprint import footprints
 from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes import cost_curves
-from graphstreams.dynamic_shapes.crossover import CostsBySize, costs_by_size, plan_for_fewer
-from graphstreams.dynamic_shapes.tokens import Tokens, dynamic_tokens, token_count
+from graphstreams.dynamic_shapes.crossover import (
+    CostsBySize,
+    Tokens,
+    costs_by_size,
+    dynamic_tokens,
+    plan_for_fewer,
+    token_count,
+)
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 from graphstreams.planning import simulator

@@ -20,7 +20,7 @@ from hand_streams import PHASES, HandStreams
 from graphstreams.autotuning.cuda_graph import clones, leaves
 from graphstreams.benchmark import results as benchmark_results
 from graphstreams.benchmark import timing
-from graphstreams.benchmark.report import report
+from graphstreams.benchmark.results import report
 from tests.support.benchmark_on_cpu import ENVIRONMENT, CpuReplayer, CpuVariant, replace_gpu
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")

@@ -19,7 +19,7 @@ from graphstreams import StreamPass
 from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.autotuning.occupancy import blocks_of_graph
 from graphstreams.autotuning.timing import medians_in_turns
-from graphstreams.benchmark.replayable import replayable_graphs
+from graphstreams.benchmark.variants import replayable_graphs
 from graphstreams.reports.report import Report
 from tests.support.captured_graphs import captures
 from tests.support.same_kernels import SAME_KERNELS

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.utils import _triton
 
-from graphstreams.inductor.fake_tensors import faked_parameters
-from graphstreams.inductor.offline import has_gpu, offline
+from graphstreams.inductor.offline import faked_parameters, offline
 from graphstreams.ir.devices import DEVICES
 from graphstreams.pipeline.explain import capture, explain
 from tests.support.sample_modules import FREE_EVENTS, captured
@@ -50,7 +49,7 @@ def test_compares_on_the_cpu_as_the_first_thing_that_a_process_does():
     assert in_a_new_process("print(equal_on_cpu(TwoArms(), inputs, 'h200', options))") == ["[True]"]
 
 
-@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_what_torch_knows_of_devices_is_as_before():
     def known():
         functions = torch.cuda.is_available, torch.cuda.device_count, _triton.has_triton
@@ -89,7 +88,7 @@ def test_tensors_of_the_meta_device_give_the_same_plan():
     assert [k.kind for k in outcome.reading.kernels.kernels] == ["gemm"]
 
 
-@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_target_and_a_gpu_the_error_names_a_target():
     with pytest.raises(RuntimeError, match="target='h200'"):
         explain(torch.nn.ReLU(), (torch.empty(2),))

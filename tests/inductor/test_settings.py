@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch._inductor import config
 
 from graphstreams import backend
-from graphstreams.inductor.serial_launches import most_saved_us
+from graphstreams.inductor.scheduler_nodes import most_saved_us
 from graphstreams.inductor.settings import FIXED, settings_off, stream_settings, unusable_setting
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.measurement import Measurement
@@ -21,7 +21,7 @@ from graphstreams.options import Options
 from graphstreams.pipeline import explain, run, streamed_body
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.explain import capture
-from graphstreams.pipeline.gain import gain_too_small
+from graphstreams.pipeline.select_plan import gain_too_small
 from graphstreams.reports.report import Report
 from graphstreams.verification.wrapper.read import verify
 from tests.support.autotune_choices import LongSums, choose

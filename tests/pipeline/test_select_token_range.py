@@ -7,7 +7,7 @@ import torch
 from torch._inductor import config
 
 from graphstreams import Options
-from graphstreams.dynamic_shapes.tokens import dynamic_tokens
+from graphstreams.dynamic_shapes.crossover import dynamic_tokens
 from graphstreams.ir.devices import DEVICES
 from graphstreams.pipeline import run
 from graphstreams.pipeline.explain import capture

@@ -1,6 +1,6 @@
 """Check that the table of a report's files is what is written."""
 
-from graphstreams.reports import files
+from graphstreams.reports import report as files
 from graphstreams.reports.report import Report
 
 

@@ -23,9 +23,8 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from graphstreams import StreamPass
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.inductor.compile import PostGradBackend
-from graphstreams.inductor.fake_tensors import fake_cuda, faked_parameters
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
-from graphstreams.inductor.offline import offline
+from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Kernel, KernelGraph

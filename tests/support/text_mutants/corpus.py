@@ -25,8 +25,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams import backend
-from graphstreams.inductor.fake_tensors import fake_cuda, faked_parameters
-from graphstreams.inductor.offline import offline
+from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.reading import Reading
 from graphstreams.pipeline.explain import capture

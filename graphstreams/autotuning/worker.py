@@ -1,4 +1,9 @@
-"""Starts `benchmark_worker.py`, which times a plan at sizes that no call has had yet, and sends it requests."""
+"""Times one plan at other sizes, in a process of its own: `python -m graphstreams.autotuning.worker JOB`.
+
+At another size an index may be out of range. On a GPU that ends all work of the process, so it must not be the caller's.
+`WorkerClient` starts the process. Each line of its standard input is a JSON list of arguments as `synthetic_inputs.describe`
+returns them, and is answered by a line `gain SHARE`.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +16,24 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from graphstreams.autotuning.benchmark_worker import ANSWER
-from graphstreams.autotuning.synthetic_inputs import describe
+from graphstreams.autotuning.matmul_precision import set_precisions
+from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
+from graphstreams.autotuning.replay import KernelReplayer
+from graphstreams.autotuning.synthetic_inputs import describe, synthesize
+from graphstreams.autotuning.timing import means_over_captures
 from graphstreams.errors import Unmeasurable
+from graphstreams.ir.plan import Plan
 
 log = logging.getLogger("graphstreams")
 
-MODULE = "graphstreams.autotuning.benchmark_worker"
+ANSWER = "gain "
+ROUNDS, REPEATS = 7, 8
 PATIENCE_SECONDS = 120.0  # for one answer, the start of the process included
 _PROCESS = "the process that measures other sizes"
 _ERRORS = "errors.txt"  # in the folder of the job: what the process writes to standard error
@@ -37,7 +48,7 @@ class WorkerClient:
         An answer may take `patience` seconds, the first one with the start of the process.
         """
         self._job, self._patience = job, patience
-        self._command = list(command) or [sys.executable, "-m", MODULE]
+        self._command = list(command) or [sys.executable, "-m", __name__]
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._failed, self._late = "", False
@@ -66,12 +77,8 @@ class WorkerClient:
         """End the process and remove its files."""
         process, folder, self._process, self._folder = self._process, self._folder, None, None
         if process is not None:
-            process.kill()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):  # nobody reads what was not written yet
-                        pipe.close()
+            with contextlib.suppress(OSError), process:  # nobody reads what was not written yet
+                process.kill()
         if folder is not None:
             folder.cleanup()
 
@@ -124,3 +131,27 @@ class WorkerClient:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         named = [line for line in lines if "Error" in line or "Assertion" in line]
         return (named or lines or ["it said nothing"])[-1][:200]
+
+
+def main(path: str) -> None:
+    """Answer requests until standard input ends."""
+    job = torch.load(path, weights_only=True)
+    torch.cuda.set_device(job["device"])
+    set_precisions(job["precisions"])
+    for line in sys.stdin:
+        with torch.no_grad():
+            share = gain(job, [synthesize(each) for each in json.loads(line)])
+        print(f"{ANSWER}{share!r}", flush=True)
+
+
+def gain(job: Mapping[str, Any], arguments: Sequence[Any]) -> float:
+    """Return the share of the serial time that the plan saves."""
+    launches = record_launches(job["source"], job["lines"], job["constants"], arguments)
+    replayer = KernelReplayer(by_kernel(launches, job["kernel_of_launch"], job["kernels"]))
+    captures = [partial(replayer.capture_serial, job["order"]), partial(replayer.capture_plan, Plan.loads(job["plan"]))]
+    serial, streamed = means_over_captures(captures, ROUNDS, REPEATS)
+    return 1 - streamed / serial
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

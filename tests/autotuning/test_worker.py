@@ -13,7 +13,7 @@ import torch
 
 from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.synthetic_inputs import Layout
-from graphstreams.autotuning.worker_client import WorkerClient
+from graphstreams.autotuning.worker import WorkerClient
 from graphstreams.errors import Unmeasurable
 
 ASKED = [Layout((8, 3), (3, 1), "bfloat16", "cuda:0"), 5]
