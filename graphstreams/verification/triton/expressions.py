@@ -6,16 +6,9 @@ import ast
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import shortened
+from graphstreams.verification.triton import language
 from graphstreams.verification.triton.functions import Arguments, ParameterAccesses, UnknownEffect, add, apply
-from graphstreams.verification.triton.language import (
-    Effect,
-    canonical,
-    effect_of,
-    is_number,
-    is_number_type,
-    method_effect,
-    type_position,
-)
+from graphstreams.verification.triton.language import Effect, canonical, effect_of
 from graphstreams.verification.triton.source import KernelSource
 from graphstreams.verification.triton.values import (
     Descriptor,
@@ -222,7 +215,7 @@ class KernelExpressions:
     def _method(self, node: ast.Call, owner: KernelValue, name: str, given: Arguments) -> KernelValue:
         if owner is Kind.NOTHING:
             return owner
-        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else method_effect(name)
+        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else language.method_effect(name)
         effect = effect if effect in _METHOD_EFFECTS else None
         given = Arguments((owner, *given.positional), given.keywords, ("", *given.texts))
         if name.startswith("is_") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE) and not given.values:
@@ -239,7 +232,7 @@ class KernelExpressions:
     def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
         if effect is None:
             raise self.unsupported(node, "calls a function that is not known")
-        for kind in given.types(type_position(path)) if effect is not Effect.CAST else ():
+        for kind in given.types(language.type_position(path)) if effect is not Effect.CAST else ():
             if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
                 raise self.unsupported(node, f"takes {describe(kind)} for the type of a number")
         try:
@@ -294,9 +287,9 @@ def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
 
 def _imported(path: str) -> KernelValue:
     path = canonical(path)
-    if is_number_type(path):
+    if language.NUMBER_TYPES.fullmatch(path):
         return Kind.NUMBER_TYPE
-    return Kind.NUMBER if is_number(path) else Function(path)
+    return Kind.NUMBER if language.NUMBERS.fullmatch(path) else Function(path)
 
 
 def _type_attribute(owner: KernelValue, attribute: str) -> KernelValue | None:
