@@ -99,13 +99,8 @@ class _Simulation:
             self._release(stream)
         waiting, latent, placed, until = self._waiting, self._latent, self._placed, self._until
         while waiting or latent or placed:
-            now, next_kernel = inf, -1
-            for kernel in latent:
-                if until[kernel] < now:
-                    now, next_kernel = until[kernel], kernel
-            for kernel in placed:
-                if until[kernel] < now:
-                    now, next_kernel = until[kernel], kernel
+            next_kernel = min((*latent, *placed), key=until.__getitem__, default=-1)
+            now = until[next_kernel] if next_kernel >= 0 else inf
             if waiting and waiting[0][0] < now:
                 now, next_kernel = heappop(waiting)
                 self._begin(next_kernel, now)
