@@ -99,7 +99,6 @@ class _Pool:
         self.caller, self.priority = caller, priority
         self.streams: list[AuxStream] = []
         self.events: list[torch._C._CudaEventBase] = []
-        self.taken: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def take(self, streams: int, events: int) -> tuple[Any, ...]:
         """Return that many aux streams, then that many events; make those that are missing."""
@@ -132,8 +131,7 @@ class _PoolsOfThread(threading.local):
     """The pools of one thread."""
 
     def __init__(self) -> None:
-        self.by_stream: dict[Key, _Pool] = {}
-        self.leases: list[_Lease] = []  # of those pools
+        self.by_stream: dict[Key, _Lease] = {}
         self.of_calls: dict[tuple[StreamId, int, int, int], tuple[Any, ...]] = {}
         self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
 
@@ -167,15 +165,9 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
     Every call with the same arguments in the same thread returns the same objects.
     """
     key = (caller.device_index, caller.stream_id, priority)
-    pool = _pools.by_stream.get(key)
-    if pool is None:
-        lease = _Lease(key, caller)
-        _pools.leases.append(lease)
-        pool = _pools.by_stream[key] = lease.pool
-    taken = pool.taken.get((streams, events))
-    if taken is None:
-        taken = pool.taken[streams, events] = pool.take(streams, events)
-    return taken
+    if key not in _pools.by_stream:
+        _pools.by_stream[key] = _Lease(key, caller)
+    return _pools.by_stream[key].pool.take(streams, events)
 
 
 def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:
