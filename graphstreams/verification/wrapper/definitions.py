@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import dotted, shortened
@@ -23,14 +22,6 @@ def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
             raise UnreadableWrapper(table.lineno, f"arg_index = {shortened(table)}")
         found.append(tuple(whole))
     return tuple(found)
-
-
-def called_functions(functions: Iterable[ast.FunctionDef]) -> Iterator[str]:
-    """Yield the names that some functions call."""
-    for node in (node for function in functions for node in ast.walk(function)):
-        match node:
-            case ast.Call(func=ast.Name(id=name)):
-                yield name
 
 
 def check_function(function: ast.FunctionDef) -> None:

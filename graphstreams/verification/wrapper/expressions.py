@@ -168,8 +168,8 @@ class ExpressionReader:
         if name in module.kernels:
             call_kernel(self._machine, module.kernel(name), call)
         else:
-            parts = module.multi_kernels[name]
-            call_multi_kernel(self._machine, name, [module.kernel(k) for k in parts.kernels], parts.slices, call)
+            parts = [(module.kernel(kernel), slices) for kernel, slices in module.multi_kernels[name]]
+            call_multi_kernel(self._machine, name, parts, call)
         return NOTHING
 
     def _method(self, of: Value, call: Call, node: ast.Call) -> Value:

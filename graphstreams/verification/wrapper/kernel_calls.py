@@ -26,12 +26,15 @@ def call_kernel(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> N
 
 
 def call_multi_kernel(
-    machine: AbstractMachine, name: str, kernels: Sequence[TritonKernel], slices: Sequence[Sequence[slice]], call: Call
+    machine: AbstractMachine, name: str, kernels: Sequence[tuple[TritonKernel, Sequence[slice]]], call: Call
 ) -> None:
-    """Launch one of several kernels. What any of them reads or writes counts as read or written."""
+    """Launch one of several kernels, each with some slices of the arguments.
+
+    What any of them reads or writes counts as read or written.
+    """
     reads: list[Value] = []
     writes: list[Value] = []
-    for kernel, parts in zip(kernels, slices, strict=True):
+    for kernel, parts in kernels:
         arguments = tuple(argument for part in parts for argument in call.arguments[part])
         read, written = _accesses(machine, kernel, Call(call.path, arguments, call.keywords))
         reads += read

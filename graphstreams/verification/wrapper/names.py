@@ -37,14 +37,6 @@ ALIASES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MultiKernel:
-    """Kernels of which the fastest runs. Each gets some slices of the arguments."""
-
-    kernels: tuple[str, ...]
-    slices: tuple[tuple[slice, ...], ...]
-
-
 @dataclass
 class WrapperModule:
     """The names of a wrapper's module. Kernels are read when they are first used."""
@@ -52,7 +44,8 @@ class WrapperModule:
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
     kernels: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # source, line, the function that is launched
     host_kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of C++: the types of their parameters
-    multi_kernels: dict[str, MultiKernel] = field(default_factory=dict)
+    # Kernels of which the fastest runs, each with the slices of the arguments that it gets.
+    multi_kernels: dict[str, tuple[tuple[str, tuple[slice, ...]], ...]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
     names: set[str] = field(default_factory=set)  # all names that are bound
