@@ -116,10 +116,9 @@ class _Lease:
     """
 
     def __init__(self, key: Key, caller: torch.cuda.Stream) -> None:
-        idle = _idle.get(key)
         try:
-            self.pool = idle.pop() if idle else _Pool(caller, key[2])
-        except IndexError:  # another thread was faster
+            self.pool = _idle[key].pop()
+        except (KeyError, IndexError):  # there is none, or another thread was faster
             self.pool = _Pool(caller, key[2])
         self.key, self._idle = key, _idle  # at the end of the process the global name may be gone before the lease
 

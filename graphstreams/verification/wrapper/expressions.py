@@ -75,10 +75,7 @@ class ExpressionReader:
     def _global(self, name: str) -> TensorValue:
         """Return a constant of the module, which is there before the call and never freed."""
         if name not in self._globals:
-            storage = self._machine.heap.storage(name)
-            self._globals[name] = TensorValue((storage,))
-            self._machine.heap.hold(self._globals[name])
-            self._machine.inputs[storage] = None
+            self._globals[name] = self._machine.held_by_caller(name)
         return self._globals[name]
 
     def _item(self, sequence: SequenceValue, place: int, node: ast.expr) -> Value:
