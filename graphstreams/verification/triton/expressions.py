@@ -294,18 +294,17 @@ def _imported(path: str) -> KernelValue:
 
 def _type_attribute(owner: KernelValue, attribute: str) -> KernelValue | None:
     """Return what `dtype`, `type` or an attribute of a type gives. The type of a block of pointers has pointers as elements."""
-    if attribute in _NUMBERS_OF_TYPES and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
-        return Kind.NUMBER
-    if attribute == "value":  # of a constant
-        return owner if owner in (Kind.NUMBER, Kind.NUMBER_TYPE, Kind.POINTER_TYPE) else None
-    if attribute in ("dtype", "type"):
-        if isinstance(owner, Pointer):
-            return Kind.POINTER_TYPE if attribute == "dtype" or owner.scalar else Kind.MIXED
-        if isinstance(owner, Descriptor):
-            return Kind.NUMBER_TYPE if attribute == "dtype" else None
-        return Kind.NUMBER_TYPE if owner is Kind.NUMBER else None
-    if attribute == "block_type" and isinstance(owner, Descriptor):
-        return Kind.NUMBER_TYPE
-    if attribute in ("element_ty", "scalar") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
-        return Kind.NUMBER_TYPE if attribute == "element_ty" else owner  # type: ignore[return-value]
+    match attribute, owner:
+        case ("dtype", Pointer()) | ("type", Pointer(scalar=True)):
+            return Kind.POINTER_TYPE
+        case "type", Pointer():
+            return Kind.MIXED
+        case ("dtype" | "type", Kind.NUMBER) | ("dtype" | "block_type", Descriptor()):
+            return Kind.NUMBER_TYPE
+        case "element_ty", Kind.NUMBER_TYPE | Kind.POINTER_TYPE:
+            return Kind.NUMBER_TYPE
+        case ("value" | "scalar", Kind.NUMBER_TYPE | Kind.POINTER_TYPE) | ("value", Kind.NUMBER):  # `value` is of a constant
+            return owner
+        case _, Kind.NUMBER_TYPE | Kind.POINTER_TYPE if attribute in _NUMBERS_OF_TYPES:
+            return Kind.NUMBER
     return None
