@@ -19,18 +19,13 @@ from graphstreams.verification.wrapper.abstract_values import (
 )
 
 
-def call_kernel(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> None:
-    """Launch a kernel by `kernel.run(*arguments, stream=raw_stream)`, on the stream whose handle it is given."""
-    reads, writes = _accesses(machine, kernel, call)
-    machine.launch(kernel.name, reads, writes, scratch=kernel.allocates)
-
-
-def call_multi_kernel(
-    machine: AbstractMachine, name: str, kernels: Sequence[tuple[TritonKernel, Sequence[slice]]], call: Call
+def call_kernels(
+    machine: AbstractMachine, name: str, kernels: Sequence[tuple[TritonKernel, Sequence[slice]]], call: Call, scratch: bool
 ) -> None:
-    """Launch one of several kernels, each with some slices of the arguments.
+    """Launch one of several kernels, by `name.run(*arguments, stream=raw_stream)`, on the stream whose handle it is given.
 
-    What any of them reads or writes counts as read or written.
+    Each gets some slices of the arguments. What any of them reads or writes counts as read or written. With `scratch`, they may
+    take memory from the allocator.
     """
     reads: list[Value] = []
     writes: list[Value] = []
@@ -39,7 +34,7 @@ def call_multi_kernel(
         read, written = _accesses(machine, kernel, Call(call.path, arguments, call.keywords))
         reads += read
         writes += written
-    machine.launch(name, reads, writes, scratch=True)
+    machine.launch(name, reads, writes, scratch=scratch)
 
 
 def call_host_kernel(machine: AbstractMachine, name: str, types: Sequence[str], call: Call) -> None:

@@ -13,8 +13,7 @@ import itertools
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import dotted, full_path, is_literal, same, shortened
-from graphstreams.verification.wrapper.definitions import HARNESS, check_function, read_slices
-from graphstreams.verification.wrapper.names import ALIASES, IMPORTS, WrapperModule
+from graphstreams.verification.wrapper.names import ALIASES, HARNESS, IMPORTS, WrapperModule, check_function, read_slices
 
 _NOTES = {"GRAPHSTREAMS"}
 

@@ -130,7 +130,9 @@ class CallReader(ControlFlowReader):
             case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)], body=body):
                 self._with(context, body)
             case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
-                self._try(body, handler)
+                self._check_handler(handler)
+                self._block(body)
+                self._check_handler(handler)  # again, because the body may have acquired streams
             case ast.Return(value=ast.Tuple(elts=elements)):
                 self._return(elements)
             case ast.ImportFrom() if same(statement, _PROFILER):
