@@ -56,7 +56,6 @@ class CallReader(ControlFlowReader):
         outer = self._names, self._taken, self._is_method, self._profiler
         self._names, self._taken, self._profiler = {}, _items_taken(function), False
         self._is_method = len(function.args.args) == 2
-        outer_fresh = heap.nest([])
         self._bind("args", arguments)
         self._block(function.body)
         result, self._returned = self._returned, None
@@ -64,8 +63,6 @@ class CallReader(ControlFlowReader):
             raise self._machine.unsupported(f"{function.name} ends without a return; the source may be cut off")
         for value in self._names.values():
             heap.drop(value)
-        heap.collect()
-        heap.nest(outer_fresh)
         heap.lend(result)
         self._names, self._taken, self._is_method, self._profiler = outer
         self._machine.line = line
