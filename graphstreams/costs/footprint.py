@@ -42,18 +42,6 @@ class Footprint:
     edge_us: float = 0.0  # us before its blocks take slots, and again after they have left them
 
 
-def footprint(
-    kernel: Kernel, us: float, device: Device, blocks: Blocks = (), sizes: Mapping[str, int] | None = None
-) -> Footprint:
-    """Return the footprint of a kernel that takes `us` us alone on `device`.
-
-    `blocks` are those measured for its launches (`autotuning.occupancy`); without them they are estimated from its bytes.
-    `sizes` are values of the dynamic sizes. Raises ValueError if one is missing.
-    """
-    values = sizes or {}
-    return _footprint(kernel, us, device, blocks, lambda expression: value_of(expression, values))
-
-
 def footprints(
     graph: KernelGraph,
     us: Sequence[float],
@@ -63,9 +51,10 @@ def footprints(
 ) -> list[Footprint]:
     """Return the footprint of each kernel of `graph` at its example sizes.
 
-    `us` has the us of each kernel, and `blocks` the measured blocks by kernel id, as far as they are known. `value` evaluates
-    the bytes of an access, an expression in the dynamic sizes; it can be given to use other sizes than the example's. Raises
-    ValueError if the value of a dynamic size is missing.
+    `us` has the us of each kernel alone on `device`, and `blocks` those measured for the launches of each kernel, by its id
+    (`autotuning.occupancy`); where they are not known they are estimated from its bytes. `value` evaluates the bytes of an
+    access, an expression in the dynamic sizes; it can be given to use other sizes than the example's. Raises ValueError if the
+    value of a dynamic size is missing.
     """
     known, at = blocks or {}, value or (lambda expression: value_of(expression, graph.sizes))
     return [_footprint(k, time, device, known.get(k.id, ()), at) for k, time in zip(graph.kernels, us, strict=True)]

@@ -150,16 +150,12 @@ def _all_after(entries: Sequence[Mapping[str, Any]], ids: Mapping[str, int]) -> 
         count += len(after)
         if count > MOST_DEPENDENCES:
             raise ProfileError(f"the profile's 'after' have more than {MOST_DEPENDENCES} entries; no more can be planned")
-        found.append(_after(entry["id"], after, ids))
+        for name in after:
+            if not isinstance(name, str) or name not in ids:
+                what = f"kernel {shown(entry['id'])} is after {shown(name)}, which is no kernel of the profile"
+                raise ProfileError(what + _hint(name, ids))
+        found.append(list(dict.fromkeys(ids[name] for name in after)))
     return found
-
-
-def _after(kernel: str, after: Sequence[Any], ids: Mapping[str, int]) -> list[int]:
-    for name in after:
-        if not isinstance(name, str) or name not in ids:
-            what = f"kernel {shown(kernel)} is after {shown(name)}, which is no kernel of the profile"
-            raise ProfileError(what + _hint(name, ids))
-    return list(dict.fromkeys(ids[name] for name in after))
 
 
 def _hint(name: object, ids: Mapping[str, int]) -> str:

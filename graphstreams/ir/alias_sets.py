@@ -18,13 +18,10 @@ class AliasSets:
 
     def storage(self, name: str) -> str:
         """Return the representative of the storage that `name` stands for."""
-        root = name
-        while (parent := self._parent.get(root, root)) != root:
-            root = parent
-        while (parent := self._parent.get(name, name)) != root:
-            self._parent[name] = root
+        while (parent := self._parent.get(name, name)) != name:
+            self._parent[name] = self._parent.get(parent, parent)  # halves the path for the next time
             name = parent
-        return root
+        return name
 
     def merge(self, name: str, other: str) -> None:
         """Record that the two names share memory."""

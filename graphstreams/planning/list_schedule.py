@@ -19,22 +19,22 @@ from random import Random
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assemble
-from graphstreams.planning.paths import Assignment, Timing, bottom_levels, critical_path, inputs_ready, path_on_caller, timed
+from graphstreams.planning.paths import Assignment, bottom_levels, critical_path, inputs_ready, path_on_caller, timed
 from graphstreams.planning.synchronization import place_events
 
 VARIATION = 0.35  # standard deviation of the logarithm of a time, in varied_schedule
 MANY_KERNELS = 2_000  # graphs of more have list schedules only on two streams and on the most allowed
 
 
-@dataclass(frozen=True)
 class _Problem:
-    us: Sequence[float]
-    event_us: float
-    on_caller: frozenset[int]
-    predecessors: Sequence[Sequence[int]]
-    successors: Sequence[Sequence[int]]
-    remaining: Sequence[float]
-    path: tuple[int, ...]
+    """What every rule makes a list schedule of."""
+
+    def __init__(self, graph: KernelGraph, us: Sequence[float], event_us: float) -> None:
+        self.us, self.event_us = us, event_us
+        self.on_caller = frozenset(kernel.id for kernel in graph.kernels if kernel.on_caller)
+        self.predecessors, self.successors = graph.predecessors(), graph.successors()
+        self.remaining = bottom_levels(self.successors, us)
+        self.path = critical_path(self.successors, self.remaining)
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,19 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     A wait across streams, the fork and the join included, adds `event_us` us. Raises ValueError if `streams` is
     below 1, `event_us` negative or not finite, or `us` not one finite non-negative time for each kernel.
     """
-    _check(graph, us, streams, event_us)
-    problem = _problem(graph, us, event_us)
-    best, timing = _best(graph, problem, [_greedy(problem, rule) for rule in _rules(streams, len(us))])
+    candidates, predecessors = list_schedules(graph, us, streams, event_us), graph.predecessors()
+    timings = [timed(candidate, predecessors, us, event_us) for candidate in candidates]
+    shortest = min(round(timing.makespan, 9) for timing in timings)
+    tied = [pair for pair in zip(candidates, timings, strict=True) if round(pair[1].makespan, 9) == shortest]
+    # Of equals the one with the fewest events, then with the fewest streams.
+    best, timing = min(tied, key=lambda pair: (_event_count(graph, pair[0]), pair[0].streams)) if len(tied) > 1 else tied[0]
     return assemble(graph, best, timing, us, streams, event_us)
 
 
 def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> list[Assignment]:
     """Return the assignment of every rule, on one stream first. Arguments and `Raises` as for `plan_kernels`."""
     _check(graph, us, streams, event_us)
-    problem = _problem(graph, us, event_us)
+    problem = _Problem(graph, us, event_us)
     return [_greedy(problem, rule) for rule in _rules(streams, len(us))]
 
 
@@ -70,7 +73,7 @@ def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event
     The factors on the times are log-normal, so that another path may be the critical one.
     """
     varied = [time * exp(rng.gauss(0, VARIATION)) for time in us]
-    problem = _problem(graph, varied, event_us * exp(rng.gauss(0, 1)))
+    problem = _Problem(graph, varied, event_us * exp(rng.gauss(0, 1)))
     # A further stream is allowed every other time, because few graphs want many.
     allowed = 2
     while allowed < streams and rng.random() < 0.5:
@@ -91,20 +94,6 @@ def _check(graph: KernelGraph, us: Sequence[float], streams: int, event_us: floa
         raise ValueError(f"event_us is {event_us}; it has to be finite and 0 us or more")
 
 
-def _problem(graph: KernelGraph, us: Sequence[float], event_us: float) -> _Problem:
-    successors = graph.successors()
-    remaining = bottom_levels(successors, us)
-    return _Problem(
-        us=us,
-        event_us=event_us,
-        on_caller=frozenset(k.id for k in graph.kernels if k.on_caller),
-        predecessors=graph.predecessors(),
-        successors=successors,
-        remaining=remaining,
-        path=critical_path(successors, remaining),
-    )
-
-
 def _rules(streams: int, kernels: int) -> Iterator[_Rule]:
     yield _Rule(1, pin_path=False, look_ahead=False, follow=False)
     for count in range(2, streams + 1):
@@ -113,14 +102,6 @@ def _rules(streams: int, kernels: int) -> Iterator[_Rule]:
         if several or count in (2, streams):
             for pin_path, look_ahead, follow in product((False, True), repeat=3):
                 yield _Rule(count, pin_path, look_ahead, follow)
-
-
-def _best(graph: KernelGraph, problem: _Problem, candidates: Sequence[Assignment]) -> tuple[Assignment, Timing]:
-    """Return the candidate that ends first, of equals the one with the fewest events, then with the fewest streams."""
-    timings = [timed(c, problem.predecessors, problem.us, problem.event_us) for c in candidates]
-    shortest = min(round(t.makespan, 9) for t in timings)
-    tied = [(c, t) for c, t in zip(candidates, timings, strict=True) if round(t.makespan, 9) == shortest]
-    return min(tied, key=lambda pair: (_event_count(graph, pair[0]), pair[0].streams)) if len(tied) > 1 else tied[0]
 
 
 def _event_count(graph: KernelGraph, assignment: Assignment) -> int:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
-from heapq import heappop, heappush
+
+import networkx as nx
 
 
 def bottom_levels(successors: Sequence[Sequence[int]], us: Sequence[float]) -> list[float]:
@@ -103,18 +103,10 @@ def enqueue_order(assignment: Assignment, start: Sequence[float], predecessors: 
 
     The two differ if kernels take no time: a predecessor on stream 1 may start when its successor on stream 0 does.
     """
-    sorter: TopologicalSorter[int] = TopologicalSorter()
-    last: dict[int, int] = {}
-    for kernel in assignment.order:
-        stream = assignment.stream[kernel]
-        sorter.add(kernel, *predecessors[kernel], *([last[stream]] if stream in last else []))
-        last[stream] = kernel
-    sorter.prepare()
-    ready: list[tuple[float, int, int]] = []
-    order: list[int] = []
-    while sorter.is_active():
-        for kernel in sorter.get_ready():
-            heappush(ready, (start[kernel], assignment.stream[kernel], kernel))
-        order.append(heappop(ready)[2])
-        sorter.done(order[-1])
-    return order
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    graph.add_nodes_from(assignment.order)
+    graph.add_edges_from((earlier, kernel) for kernel in assignment.order for earlier in predecessors[kernel])
+    for stream in set(assignment.stream):
+        nx.add_path(graph, (kernel for kernel in assignment.order if assignment.stream[kernel] == stream))
+    order = nx.lexicographical_topological_sort(graph, key=lambda kernel: (start[kernel], assignment.stream[kernel], kernel))
+    return list(order)

@@ -89,7 +89,7 @@ class _Simulation:
         self._waiting: list[tuple[float, int]] = []  # kernels whose start is known, earliest first
         self._latent: list[int] = []  # kernels in head or tail
         self._placed: list[int] = []  # kernels whose blocks run or wait for slots, in the order in which they get them
-        self._in_tail = [False] * count
+        self._parts: list[list[tuple[list[int], float]]] = [[] for _ in us]  # to come, last first: in flight where, for what us
         self._left, self._since = [0.0] * count, [0.0] * count  # us of the current part left at the time `since`
         self._rate, self._until = [1.0] * count, [0.0] * count
 
@@ -99,13 +99,8 @@ class _Simulation:
             self._release(stream)
         waiting, latent, placed, until = self._waiting, self._latent, self._placed, self._until
         while waiting or latent or placed:
-            now, next_kernel = inf, -1
-            for kernel in latent:
-                if until[kernel] < now:
-                    now, next_kernel = until[kernel], kernel
-            for kernel in placed:
-                if until[kernel] < now:
-                    now, next_kernel = until[kernel], kernel
+            next_kernel = min((*latent, *placed), key=until.__getitem__, default=-1)
+            now = until[next_kernel] if next_kernel >= 0 else inf
             if waiting and waiting[0][0] < now:
                 now, next_kernel = heappop(waiting)
                 self._begin(next_kernel, now)
@@ -133,40 +128,28 @@ class _Simulation:
 
     def _begin(self, kernel: int, now: float) -> None:
         self._start[kernel] = now
-        if head := self._footprints[kernel].edge_us:
-            self._latent.append(kernel)
-            self._set_part(kernel, head, now)
-        else:
-            self._place(kernel, now)
-
-    def _place(self, kernel: int, now: float) -> None:
-        self._placed.append(kernel)
-        self._set_part(kernel, max(0.0, self._us[kernel] - 2.0 * self._footprints[kernel].edge_us), now)
+        edge = self._footprints[kernel].edge_us
+        edges = [(self._latent, edge)] if edge else []
+        self._parts[kernel] = [*edges, (self._placed, max(0.0, self._us[kernel] - 2.0 * edge)), *edges]
+        self._advance(kernel, now)
 
     def _advance(self, kernel: int, now: float) -> None:
-        """End the current part of `kernel`: head, blocks or tail."""
-        if kernel in self._placed:
-            self._placed.remove(kernel)
-            if tail := self._footprints[kernel].edge_us:
-                self._in_tail[kernel] = True
-                self._latent.append(kernel)
-                self._set_part(kernel, tail, now)
-                return
-        else:
-            self._latent.remove(kernel)
-            if not self._in_tail[kernel]:
-                self._place(kernel, now)
-                return
+        """End the current part of `kernel`, if there is one, and begin the next: head, blocks or tail."""
+        for in_flight in (self._latent, self._placed):
+            if kernel in in_flight:
+                in_flight.remove(kernel)
+        if self._parts[kernel]:
+            in_flight, us = self._parts[kernel].pop()
+            in_flight.append(kernel)
+            self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
+            self._until[kernel] = now + us
+            return
         stream = self._stream_of[kernel]
         self._end[kernel] = self._free[stream] = now
         self._queues[stream].pop()
         self._release(stream)
         for other in self._held_up.pop(kernel, ()):
             self._release(other)
-
-    def _set_part(self, kernel: int, us: float, now: float) -> None:
-        self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
-        self._until[kernel] = now + us
 
     def _share_out(self, now: float) -> None:
         """Give every kernel in flight its rate until the next event."""

@@ -28,7 +28,11 @@ def place_events(graph: KernelGraph, order: Sequence[int], stream_of: Mapping[in
     for kernel in order:
         stream = stream_of[kernel]
         producers = predecessors[kernel] if stream in last else [FORK, *predecessors[kernel]]
-        for producer in _required(graph, clocks, kernel, stream, producers):
+        for producer in producers:
+            if producer not in clocks:
+                early, late = graph.kernels[kernel].name, graph.kernels[producer].name
+                raise ValueError(f"{early!r} is enqueued before {late!r}, on which it depends")
+        for producer in clocks.enqueue(kernel, stream, producers):
             waits[producer].append(Wait(stream, kernel))
         last[stream] = kernel
     for producer in clocks.enqueue(JOIN, 0, [last[s] for s in sorted(last) if s != 0]):
@@ -90,14 +94,6 @@ class _Clocks:
     def _ended(self, kernel: int, clock: Sequence[int]) -> bool:
         stream, place = self._at[kernel]
         return clock[stream] >= place
-
-
-def _required(graph: KernelGraph, clocks: _Clocks, kernel: int, stream: int, producers: Sequence[int]) -> list[int]:
-    for producer in producers:
-        if producer not in clocks:
-            early, late = graph.kernels[kernel].name, graph.kernels[producer].name
-            raise ValueError(f"{early!r} is enqueued before {late!r}, on which it depends")
-    return clocks.enqueue(kernel, stream, producers)
 
 
 def _check_placements(graph: KernelGraph, plan: Plan) -> None:

@@ -38,7 +38,7 @@ def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mappi
     if name != "native":
         return AllocatorState(name)
     try:
-        seen = (snapshot or _snapshot)()
+        seen = snapshot() if snapshot else torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)
         expandable = seen["allocator_settings"]["expandable_segments"]
         held = [segment["is_expandable"] for segment in seen["segments"]]
     except Exception:  # whatever the error, nothing is known
@@ -64,7 +64,3 @@ def unsupported_allocator(found: AllocatorState | None = None) -> str:
             "another stream reads it; start the process with expandable_segments off"
         )
     return ""
-
-
-def _snapshot() -> Mapping[str, Any]:
-    return torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)

@@ -99,7 +99,6 @@ class _Pool:
         self.caller, self.priority = caller, priority
         self.streams: list[AuxStream] = []
         self.events: list[torch._C._CudaEventBase] = []
-        self.taken: dict[tuple[int, int], tuple[Any, ...]] = {}
 
     def take(self, streams: int, events: int) -> tuple[Any, ...]:
         """Return that many aux streams, then that many events; make those that are missing."""
@@ -117,10 +116,9 @@ class _Lease:
     """
 
     def __init__(self, key: Key, caller: torch.cuda.Stream) -> None:
-        idle = _idle.get(key)
         try:
-            self.pool = idle.pop() if idle else _Pool(caller, key[2])
-        except IndexError:  # another thread was faster
+            self.pool = _idle[key].pop()
+        except (KeyError, IndexError):  # there is none, or another thread was faster
             self.pool = _Pool(caller, key[2])
         self.key, self._idle = key, _idle  # at the end of the process the global name may be gone before the lease
 
@@ -132,8 +130,7 @@ class _PoolsOfThread(threading.local):
     """The pools of one thread."""
 
     def __init__(self) -> None:
-        self.by_stream: dict[Key, _Pool] = {}
-        self.leases: list[_Lease] = []  # of those pools
+        self.by_stream: dict[Key, _Lease] = {}
         self.of_calls: dict[tuple[StreamId, int, int, int], tuple[Any, ...]] = {}
         self.capturing: dict[int, torch.cuda.Stream] = {}  # by device index
 
@@ -167,15 +164,9 @@ def acquire(caller: torch.cuda.Stream, streams: int, events: int, priority: int 
     Every call with the same arguments in the same thread returns the same objects.
     """
     key = (caller.device_index, caller.stream_id, priority)
-    pool = _pools.by_stream.get(key)
-    if pool is None:
-        lease = _Lease(key, caller)
-        _pools.leases.append(lease)
-        pool = _pools.by_stream[key] = lease.pool
-    taken = pool.taken.get((streams, events))
-    if taken is None:
-        taken = pool.taken[streams, events] = pool.take(streams, events)
-    return taken
+    if key not in _pools.by_stream:
+        _pools.by_stream[key] = _Lease(key, caller)
+    return _pools.by_stream[key].pool.take(streams, events)
 
 
 def acquire_for_call(device: int, streams: int, events: int, priority: int = 0) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ Memory follows CUDA's caching allocator:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
@@ -50,7 +51,7 @@ from graphstreams.verification.trace import (
     stream_name,
 )
 
-Clock = dict[int, int]  # per stream, how many of its launches have happened before; a missing stream counts as 0
+Clock = Counter[int]  # per stream, how many of its launches have happened before; `|=` keeps the later time of each stream
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class _Epoch:
 
     def before(self, clock: Clock) -> bool:
         """Return whether the access has happened before what has this clock."""
-        return clock.get(self.access.stream, 0) >= self.time
+        return clock[self.access.stream] >= self.time
 
 
 @dataclass
@@ -71,7 +72,7 @@ class _History:
 
     stream: int  # the stream that allocated it
     allocation: AccessSite | None = None
-    before: Clock = field(default_factory=dict)  # what that stream had waited for at the allocation
+    before: Clock = field(default_factory=Counter)  # what that stream had waited for at the allocation
     write: _Epoch | None = None
     reads: dict[int, _Epoch] = field(default_factory=dict)
     raced: list[_Epoch] = field(default_factory=list)  # earlier accesses that a write did not wait for; a free has to
@@ -99,9 +100,9 @@ class _Walk:
 
     def __init__(self, trace: Trace) -> None:
         self.races: list[Race] = []
-        self._host: Clock = {}
+        self._host: Clock = Counter()
         # The caller's time 1 is what it enqueued before the graph.
-        self._clocks: dict[int, Clock] = {CALLER: {CALLER: 1}, HOST: self._host}
+        self._clocks: dict[int, Clock] = {CALLER: Counter({CALLER: 1}), HOST: self._host}
         self._events: dict[str, Clock] = {}
         self._storages = {name: _History(CALLER) for name in trace.inputs}
         # Accesses to freed blocks that the pool's stream had not waited for at the free.
@@ -113,13 +114,13 @@ class _Walk:
 
     def _clock(self, stream: int) -> Clock:
         if stream not in self._clocks:
-            self._clocks[stream] = dict(self._host)
+            self._clocks[stream] = Counter(self._host)
         return self._clocks[stream]
 
     def _after_host(self) -> None:
         """Order all that is enqueued from here on after what the host has done and waited for."""
         for clock in self._clocks.values():
-            _join(clock, self._host)
+            clock |= self._host
 
     @singledispatchmethod
     def do(self, step: Step) -> None:
@@ -131,7 +132,7 @@ class _Walk:
         clock = self._clock(step.stream)
         launch = AccessSite(step.line, step.name, step.stream, "", "runs")
         self._check_fork(launch, clock, "the inputs may not be ready")
-        clock[step.stream] = time = clock.get(step.stream, 0) + 1
+        clock[step.stream] = time = clock[step.stream] + 1
         for action, storages in (("read", step.reads), ("write", step.writes)):
             for storage in storages:
                 self._access(_Epoch(AccessSite(step.line, step.name, step.stream, storage, action), time), clock)
@@ -141,12 +142,13 @@ class _Walk:
 
     @do.register
     def _(self, step: RecordStep) -> None:
-        self._events[step.event] = dict(self._clock(step.stream))
+        self._events[step.event] = Counter(self._clock(step.stream))
 
     @do.register
     def _(self, step: WaitStep) -> None:
         if step.event in self._events:
-            _join(self._clock(step.stream), self._events[step.event])
+            clock = self._clock(step.stream)
+            clock |= self._events[step.event]
         else:
             self._report_unrecorded(step, step.event)
 
@@ -157,7 +159,7 @@ class _Walk:
             return
         done = list(self._clocks.values()) if step.event is None else [self._events[step.event]]
         for clock in done:
-            _join(self._host, clock)
+            self._host |= clock
         self._after_host()
 
     @do.register
@@ -167,7 +169,7 @@ class _Walk:
         self._check_fork(allocation, clock, "a CUDA graph that captures this would not own the memory")
         # The stream, or one that it has waited for, may only just have used the block. Whatever uses the storage, on any
         # stream, has to come after that.
-        self._storages[step.storage] = _History(step.stream, allocation, dict(clock))
+        self._storages[step.storage] = _History(step.stream, allocation, Counter(clock))
         for epoch, free in self._pools.pop(step.stream, ()):
             # What is ordered now is ordered for every later allocation on this stream too, so nothing is kept.
             if not epoch.before(clock):
@@ -235,14 +237,14 @@ class _Walk:
         return history
 
     def _check_allocation(self, history: _History, access: AccessSite, clock: Clock) -> None:
-        late = next((stream for stream, time in history.before.items() if clock.get(stream, 0) < time), None)
+        late = next((stream for stream, time in history.before.items() if clock[stream] < time), None)
         if late is not None and history.allocation is not None:
             self._report_unordered(history.allocation, access, late)
-            history.before = {}
+            history.before.clear()
 
     def _check_fork(self, access: AccessSite, clock: Clock, harm: str) -> None:
         seen = (access.stream, access.action)
-        if clock.get(CALLER, 0) or access.stream == HOST or seen in self._unforked:
+        if clock[CALLER] or access.stream == HOST or seen in self._unforked:
             return
         self._unforked.add(seen)
         start = AccessSite(0, "", CALLER, "", "starts")
@@ -259,9 +261,3 @@ class _Walk:
         awaited = first.stream if awaited is None else awaited
         missing = f"nothing makes {stream_name(second.stream)} wait for {stream_name(awaited)} in between"
         self.races.append(Race(UNORDERED, first, second, missing))
-
-
-def _join(clock: Clock, other: Clock) -> None:
-    for stream, time in other.items():
-        if clock.get(stream, 0) < time:
-            clock[stream] = time

@@ -3,7 +3,7 @@
 import pytest
 import sympy
 
-from graphstreams.costs.footprint import EDGE_US, EDGES_MOST, GEMM_FILL, GEMM_MOST, Footprint, footprint, footprints
+from graphstreams.costs.footprint import EDGE_US, EDGES_MOST, GEMM_FILL, GEMM_MOST, Footprint, footprints
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 
@@ -14,6 +14,11 @@ TOKENS = sympy.Symbol("s0", integer=True, positive=True)
 def kernel(kind, read=0, written=0, launches=1, id=0):
     accesses = [(Access(name, sympy.sympify(size)),) for name, size in (("in", read), ("out", written))]
     return Kernel(id, f"k{id}", kind, launches=("launch",) * launches, reads=accesses[0], writes=accesses[1])
+
+
+def footprint(kernel, us, device, blocks=(), sizes=None):
+    """Return the footprint of the only kernel of a graph."""
+    return footprints(KernelGraph("g", (kernel,), (), sizes or {}), [us], device, {kernel.id: blocks})[0]
 
 
 def test_the_share_is_that_of_the_widest_launch():

@@ -114,15 +114,11 @@ def _entry(source: KernelSource, name: str, line: int) -> tuple[ast.FunctionDef,
         case ast.FunctionDef(decorator_list=[ast.Call() as heuristic, jit]):
             known = source.path(heuristic.func).removeprefix("torch._inductor.runtime.triton_heuristics.") in _HEURISTICS
             if known and source.path(jit) == "triton.jit":
-                _check_parameters(definition, name, line)
+                arguments = definition.args
+                if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
+                    raise UnreadableWrapper(line, f"Triton kernel {name} has parameters that are not plain ones")
                 return definition, heuristic
     raise UnreadableWrapper(line, f"the source of {name} defines no Triton kernel of that name that Inductor launches")
-
-
-def _check_parameters(definition: ast.FunctionDef, name: str, line: int) -> None:
-    arguments = definition.args
-    if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
-        raise UnreadableWrapper(line, f"Triton kernel {name} has parameters that are not plain ones")
 
 
 def _check_launch(heuristic: ast.Call, name: str, line: int) -> None:

@@ -6,16 +6,9 @@ import ast
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import shortened
+from graphstreams.verification.triton import language
 from graphstreams.verification.triton.functions import Arguments, ParameterAccesses, UnknownEffect, add, apply
-from graphstreams.verification.triton.language import (
-    Effect,
-    canonical,
-    effect_of,
-    is_number,
-    is_number_type,
-    method_effect,
-    type_position,
-)
+from graphstreams.verification.triton.language import Effect, canonical, effect_of
 from graphstreams.verification.triton.source import KernelSource
 from graphstreams.verification.triton.values import (
     Descriptor,
@@ -222,7 +215,7 @@ class KernelExpressions:
     def _method(self, node: ast.Call, owner: KernelValue, name: str, given: Arguments) -> KernelValue:
         if owner is Kind.NOTHING:
             return owner
-        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else method_effect(name)
+        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else language.method_effect(name)
         effect = effect if effect in _METHOD_EFFECTS else None
         given = Arguments((owner, *given.positional), given.keywords, ("", *given.texts))
         if name.startswith("is_") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE) and not given.values:
@@ -239,7 +232,7 @@ class KernelExpressions:
     def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
         if effect is None:
             raise self.unsupported(node, "calls a function that is not known")
-        for kind in given.types(type_position(path)) if effect is not Effect.CAST else ():
+        for kind in given.types(language.type_position(path)) if effect is not Effect.CAST else ():
             if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
                 raise self.unsupported(node, f"takes {describe(kind)} for the type of a number")
         try:
@@ -294,25 +287,24 @@ def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
 
 def _imported(path: str) -> KernelValue:
     path = canonical(path)
-    if is_number_type(path):
+    if language.NUMBER_TYPES.fullmatch(path):
         return Kind.NUMBER_TYPE
-    return Kind.NUMBER if is_number(path) else Function(path)
+    return Kind.NUMBER if language.NUMBERS.fullmatch(path) else Function(path)
 
 
 def _type_attribute(owner: KernelValue, attribute: str) -> KernelValue | None:
     """Return what `dtype`, `type` or an attribute of a type gives. The type of a block of pointers has pointers as elements."""
-    if attribute in _NUMBERS_OF_TYPES and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
-        return Kind.NUMBER
-    if attribute == "value":  # of a constant
-        return owner if owner in (Kind.NUMBER, Kind.NUMBER_TYPE, Kind.POINTER_TYPE) else None
-    if attribute in ("dtype", "type"):
-        if isinstance(owner, Pointer):
-            return Kind.POINTER_TYPE if attribute == "dtype" or owner.scalar else Kind.MIXED
-        if isinstance(owner, Descriptor):
-            return Kind.NUMBER_TYPE if attribute == "dtype" else None
-        return Kind.NUMBER_TYPE if owner is Kind.NUMBER else None
-    if attribute == "block_type" and isinstance(owner, Descriptor):
-        return Kind.NUMBER_TYPE
-    if attribute in ("element_ty", "scalar") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE):
-        return Kind.NUMBER_TYPE if attribute == "element_ty" else owner  # type: ignore[return-value]
+    match attribute, owner:
+        case ("dtype", Pointer()) | ("type", Pointer(scalar=True)):
+            return Kind.POINTER_TYPE
+        case "type", Pointer():
+            return Kind.MIXED
+        case ("dtype" | "type", Kind.NUMBER) | ("dtype" | "block_type", Descriptor()):
+            return Kind.NUMBER_TYPE
+        case "element_ty", Kind.NUMBER_TYPE | Kind.POINTER_TYPE:
+            return Kind.NUMBER_TYPE
+        case ("value" | "scalar", Kind.NUMBER_TYPE | Kind.POINTER_TYPE) | ("value", Kind.NUMBER):  # `value` is of a constant
+            return owner
+        case _, Kind.NUMBER_TYPE | Kind.POINTER_TYPE if attribute in _NUMBERS_OF_TYPES:
+            return Kind.NUMBER
     return None

@@ -75,12 +75,8 @@ def apply(effect: Effect, given: Arguments, touched: ParameterAccesses, call: Ca
 
     Raises UnknownEffect if the arguments are not what a function of this effect takes.
     """
-    if effect in _TOUCHING:
-        return _touch(effect, given, touched, call)
-    return _PLAIN[effect](given)
-
-
-def _touch(effect: Effect, given: Arguments, touched: ParameterAccesses, call: CallOnNumbers) -> KernelValue:
+    if effect in _PLAIN:
+        return _PLAIN[effect](given)
     if effect is Effect.FOLD:
         return _fold(given, call)
     if effect is Effect.SEARCH:
@@ -128,8 +124,9 @@ def _fold(given: Arguments, call: CallOnNumbers) -> KernelValue:
     return Kind.NUMBER
 
 
-def _only(given: Arguments) -> KernelValue:
-    value, rest = given.split(0, ("value", "x"))
+def _first(given: Arguments, names: tuple[str, ...]) -> KernelValue:
+    """Return the first argument, which may be called one of `names`, if all others are numbers."""
+    value, rest = given.split(0, names)
     _numbers(rest.values)
     return value
 
@@ -140,8 +137,7 @@ def _number_type(given: Arguments) -> KernelValue:
 
 
 def _pointer_type(given: Arguments) -> KernelValue:
-    pointee, rest = given.split(0, _TYPE_KEYWORDS)
-    _numbers(rest.values)
+    pointee = _first(given, _TYPE_KEYWORDS)
     if pointee is not Kind.NUMBER_TYPE:
         raise UnknownEffect(f"makes a type of pointers to {describe(pointee)}")
     return Kind.POINTER_TYPE
@@ -149,8 +145,7 @@ def _pointer_type(given: Arguments) -> KernelValue:
 
 def _cast(given: Arguments) -> KernelValue:
     value, rest = given.split(0, _ADDRESS_KEYWORDS)
-    target, rest = rest.split(0, _TYPE_KEYWORDS)
-    _numbers(rest.values)
+    target = _first(rest, _TYPE_KEYWORDS)
     if Kind.NOTHING in (value, target):
         return Kind.NOTHING
     if target is Kind.POINTER_TYPE and isinstance(value, Pointer):
@@ -165,8 +160,7 @@ def _cast(given: Arguments) -> KernelValue:
 
 
 def _pass(given: Arguments) -> KernelValue:
-    value, rest = given.split(0, _ADDRESS_KEYWORDS)
-    _numbers(rest.values)
+    value = _first(given, _ADDRESS_KEYWORDS)
     if isinstance(value, Pointer):
         return Pointer(value.origins)
     return value if value is Kind.NOTHING else _pure(Arguments((value,), {}))
@@ -190,10 +184,6 @@ def _select(given: Arguments) -> KernelValue:
     return _merge(Arguments((*rest.positional, *rest.keywords.values()), {}))
 
 
-def _each(given: Arguments) -> KernelValue:
-    return Sequence(tuple(_pass(Arguments((value,), {})) for value in given.values))
-
-
 def add(one: KernelValue, other: KernelValue, subtracted: bool = False) -> KernelValue:
     """Return the sum or difference of two values. Raises UnknownEffect for a sum of addresses."""
     if Kind.NOTHING in (one, other):
@@ -212,15 +202,7 @@ def add(one: KernelValue, other: KernelValue, subtracted: bool = False) -> Kerne
 
 def _add(given: Arguments) -> KernelValue:
     one, rest = given.split(0, ("x",))
-    other, rest = rest.split(0, ("y",))
-    _numbers(rest.values)
-    return add(one, other)
-
-
-def _describe(given: Arguments) -> KernelValue:
-    base, rest = given.split(0, _ADDRESS_KEYWORDS)
-    _numbers(rest.values)
-    return Descriptor(_address(base))
+    return add(one, _first(rest, ("y",)))
 
 
 def _assembly(given: Arguments) -> KernelValue:
@@ -229,19 +211,19 @@ def _assembly(given: Arguments) -> KernelValue:
     return _pure(given)
 
 
-_TOUCHING = {Effect.READ, Effect.WRITE, Effect.UPDATE, Effect.LOOK_BACK, Effect.FOLD, Effect.SEARCH}
+# Effects other than those on memory, and on functions among the arguments.
 _PLAIN: dict[Effect, Callable[[Arguments], KernelValue]] = {
     Effect.PURE: _pure,
     Effect.INERT: lambda given: Kind.NUMBER,
-    Effect.IDENTITY: _only,
+    Effect.IDENTITY: lambda given: _first(given, ("value", "x")),
     Effect.NUMBER_TYPE: _number_type,
     Effect.POINTER_TYPE: _pointer_type,
     Effect.CAST: _cast,
     Effect.PASS: _pass,
     Effect.MERGE: _merge,
     Effect.SELECT: _select,
-    Effect.EACH: _each,
+    Effect.EACH: lambda given: Sequence(tuple(_pass(Arguments((value,), {})) for value in given.values)),
     Effect.ADD: _add,
-    Effect.DESCRIBE: _describe,
+    Effect.DESCRIBE: lambda given: Descriptor(_address(_first(given, _ADDRESS_KEYWORDS))),
     Effect.ASSEMBLY: _assembly,
 }

@@ -8,6 +8,7 @@ A function that is not listed has no known effect, and the kernel that calls it 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from enum import Enum, auto
 
 
@@ -49,68 +50,66 @@ _ALIASES = (
 )
 
 
-def _table(*groups: tuple[Effect, str]) -> dict[str, Effect]:
-    return {name: effect for effect, names in groups for name in names.split()}
+def _table(module: str, groups: Mapping[Effect, str]) -> dict[str, Effect]:
+    return {module + name: effect for effect, names in groups.items() for name in names.split()}
 
 
 _TRITON = _table(
-    (
-        Effect.PURE,
-        "_log2 abs arange argmax argmin bitonic_merge cdiv ceil clamp cos cumprod cumsum div_rn dot dot_scaled erf "
-        "exp exp2 expect_zero extra.cuda.globaltimer extra.cuda.num_threads extra.cuda.num_warps extra.cuda.smid fdiv "
+    _LANGUAGE,
+    {
+        Effect.PURE: "_log2 abs arange argmax argmin bitonic_merge cdiv ceil clamp cos cumprod cumsum div_rn dot dot_scaled "
+        "erf exp exp2 expect_zero extra.cuda.globaltimer extra.cuda.num_threads extra.cuda.num_warps extra.cuda.smid fdiv "
         "flip floor fma full gather histogram item log log2 logical_and logical_or max maximum min minimum mul "
         "num_programs pair_uniform_to_normal philox philox_impl program_id rand rand4x randint randint4x randn "
         "randn4x range reduce_or rsqrt sigmoid sin slice softmax sort sqrt sqrt_rn static_range sum swizzle2d topk "
         "uint_to_uniform_float umulhi xor_sum zeros zeros_like",
-    ),
-    (Effect.INERT, "assume debug_barrier device_assert device_print static_assert static_print condition"),
-    (Effect.IDENTITY, "constexpr to_tensor _unwrap_if_constexpr"),
-    (Effect.NUMBER_TYPE, "dtype block_type get_int_dtype"),
-    (Effect.POINTER_TYPE, "pointer_type"),
-    (Effect.CAST, "cast to"),
-    (
-        Effect.PASS,
-        "advance broadcast_to expand_dims make_block_ptr max_constancy max_contiguous multiple_of permute ravel reshape split "
-        "squeeze trans unsqueeze view",
-    ),
-    (Effect.MERGE, "cat interleave join"),
-    (Effect.SELECT, "where"),
-    (Effect.EACH, "broadcast tuple"),
-    (Effect.ADD, "add sub"),
-    (Effect.READ, "load load_tensor_descriptor _experimental_descriptor_load atomic_load"),
-    (Effect.WRITE, "store store_tensor_descriptor scatter"),
-    (
-        Effect.UPDATE,
-        "atomic_add atomic_and atomic_cas atomic_max atomic_min atomic_or atomic_poll atomic_store atomic_xchg atomic_xor",
-    ),
-    (Effect.DESCRIBE, "make_tensor_descriptor _experimental_make_tensor_descriptor"),
-    (Effect.FOLD, "associative_scan map_elementwise reduce"),
-    (Effect.ASSEMBLY, "inline_asm_elementwise"),
+        Effect.INERT: "assume debug_barrier device_assert device_print static_assert static_print condition",
+        Effect.IDENTITY: "constexpr to_tensor _unwrap_if_constexpr",
+        Effect.NUMBER_TYPE: "dtype block_type get_int_dtype",
+        Effect.POINTER_TYPE: "pointer_type",
+        Effect.CAST: "cast to",
+        Effect.PASS: "advance broadcast_to expand_dims make_block_ptr max_constancy max_contiguous multiple_of permute ravel "
+        "reshape split squeeze trans unsqueeze view",
+        Effect.MERGE: "cat interleave join",
+        Effect.SELECT: "where",
+        Effect.EACH: "broadcast tuple",
+        Effect.ADD: "add sub",
+        Effect.READ: "load load_tensor_descriptor _experimental_descriptor_load atomic_load",
+        Effect.WRITE: "store store_tensor_descriptor scatter",
+        Effect.UPDATE: "atomic_add atomic_and atomic_cas atomic_max atomic_min atomic_or atomic_poll atomic_store atomic_xchg "
+        "atomic_xor",
+        Effect.DESCRIBE: "make_tensor_descriptor _experimental_make_tensor_descriptor",
+        Effect.FOLD: "associative_scan map_elementwise reduce",
+        Effect.ASSEMBLY: "inline_asm_elementwise",
+    },
 )
 # A kernel that Inductor generates waits for its predecessor before it touches memory (`enable_pdl`).
-_DEPENDENT_LAUNCH = ("extra.cuda.gdc_wait", "extra.cuda.gdc_launch_dependents")
+_DEPENDENT_LAUNCH = (f"{_LANGUAGE}extra.cuda.gdc_wait", f"{_LANGUAGE}extra.cuda.gdc_launch_dependents")
 _INDUCTOR = _table(
-    (
-        Effect.PURE,
-        "_any_combine _prod_accumulate any constexpr_next_power_of_2 device_assert_then div_floor_integer exp fmax2 "
-        "fmaximum fp8e4m3fn_to_float32 frexp if_mask inline_asm_pack inline_asm_unpack is_floating max2 max2_strict "
+    _HELPERS,
+    {
+        Effect.PURE: "_any_combine _prod_accumulate any constexpr_next_power_of_2 device_assert_then div_floor_integer exp "
+        "fmax2 fmaximum fp8e4m3fn_to_float32 frexp if_mask inline_asm_pack inline_asm_unpack is_floating max2 max2_strict "
         "max_with_first_index max_with_index maximum maximum_with_index min2 min2_strict min_with_first_index "
         "min_with_index minimum minimum_with_index nextafter online_softmax_combine online_softmax_combine_with_sum "
         "online_softmax_reduce online_softmax_reduce_scalar_combine pack_value_flag pow_integer prod prod_inner_tree "
         "promote_to_tensor rand4x rand_eager_kernel randint64 randn4x remainder_integer select_one sort_with_index "
         "unpack_flag unpack_value welford welford_combine welford_reduce",
-    ),
-    (Effect.INERT, "set_driver_to_gpu"),
-    (Effect.SEARCH, "bucketize_binary_search"),
-    # Blocks of threads synchronize through the address, or pass sums on through it.
-    (Effect.UPDATE, "x_grid_barrier"),
-    (Effect.LOOK_BACK, "exclusive_scan_decoupled_lookback exclusive_scan_decoupled_lookback_64"),
+        Effect.INERT: "set_driver_to_gpu",
+        Effect.SEARCH: "bucketize_binary_search",
+        # Blocks of threads synchronize through the address, or pass sums on through it.
+        Effect.UPDATE: "x_grid_barrier",
+        Effect.LOOK_BACK: "exclusive_scan_decoupled_lookback exclusive_scan_decoupled_lookback_64",
+    },
 )
-_BUILTINS = _table((Effect.PURE, "float int max min range"), (Effect.INERT, "hasattr isinstance len print"))
-_HOST = _table((Effect.PURE, "cdiv next_power_of_2"))
+_BUILTINS = _table("builtins.", {Effect.PURE: "float int max min range", Effect.INERT: "hasattr isinstance len print"})
+_HOST = _table("triton.", {Effect.PURE: "cdiv next_power_of_2"})
+_EFFECTS = {**_TRITON, **_INDUCTOR, **_BUILTINS, **_HOST}
+# Modules whose functions take numbers by value and give a number.
+_OF_NUMBERS = re.compile(re.escape(_LANGUAGE) + r"(math|extra\.libdevice)\.[^.]*")
 
-_NUMBER_TYPES = re.compile(re.escape(_LANGUAGE) + r"(u?int\d+|b?float\d+(e\d+)?(b\d+|nv)?)")
-_NUMBERS = re.compile(re.escape(_LANGUAGE) + r"(PropagateNan\.\w+|ReductionOrdering\.\w+|TRITON_MAX_TENSOR_NUMEL)")
+NUMBER_TYPES = re.compile(re.escape(_LANGUAGE) + r"(u?int\d+|b?float\d+(e\d+)?(b\d+|nv)?)")
+NUMBERS = re.compile(re.escape(_LANGUAGE) + r"(PropagateNan\.\w+|ReductionOrdering\.\w+|TRITON_MAX_TENSOR_NUMEL)")
 
 
 def canonical(path: str) -> str:
@@ -123,21 +122,14 @@ def canonical(path: str) -> str:
 
 def effect_of(path: str, generated: bool) -> Effect | None:
     """Return what a function does; None if that is not known. `generated` says that a kernel of Inductor's own calls it."""
-    for prefix, table in ((_LANGUAGE, _TRITON), (_HELPERS, _INDUCTOR), ("builtins.", _BUILTINS), ("triton.", _HOST)):
-        if path.startswith(prefix):
-            name = path.removeprefix(prefix)
-            if generated and prefix == _LANGUAGE and name in _DEPENDENT_LAUNCH:
-                return Effect.INERT
-            if name.startswith(("extra.libdevice.", "math.")) and prefix == _LANGUAGE:
-                # Each takes numbers by value and gives a number.
-                return Effect.PURE if name.count(".") == name.startswith("extra.") + 1 else None
-            return table.get(name)
-    return None
+    if _OF_NUMBERS.fullmatch(path):
+        return Effect.PURE
+    return Effect.INERT if generated and path in _DEPENDENT_LAUNCH else _EFFECTS.get(path)
 
 
 def method_effect(name: str) -> Effect | None:
     """Return what a method of a tensor does, if the tensor counts as its first argument; None if that is not known."""
-    return _TRITON.get(name)
+    return _TRITON.get(_LANGUAGE + name)
 
 
 # The position at which functions take a type. As a keyword it is called `dtype` or `out_dtype`.
@@ -149,22 +141,12 @@ def type_position(path: str) -> int | None:
     return _TYPE_POSITIONS.get(path.removeprefix(_LANGUAGE))
 
 
-def is_number_type(path: str) -> bool:
-    """Return whether a path names the type of a number."""
-    return _NUMBER_TYPES.fullmatch(path) is not None
-
-
-def is_number(path: str) -> bool:
-    """Return whether a path names a constant that is a number."""
-    return _NUMBERS.fullmatch(path) is not None
-
-
 _REGISTER_INSTRUCTIONS = _table(
-    (
-        Effect.PURE,
-        "abs add addc and bfe bfi brev clz cnot copysign cos cvt div ex2 fma lg2 lop3 mad mad24 max min mov mul "
-        "mul24 neg not or popc prmt rcp rem rsqrt sad selp set setp shf shl shr sin sqrt sub subc tanh testp xor",
-    ),
+    "",
+    {
+        Effect.PURE: "abs add addc and bfe bfi brev clz cnot copysign cos cvt div ex2 fma lg2 lop3 mad mad24 max min mov mul "
+        "mul24 neg not or popc prmt rcp rem rsqrt sad selp set setp shf shl shr sin sqrt sub subc tanh testp xor"
+    },
 )
 
 

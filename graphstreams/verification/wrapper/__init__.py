@@ -5,7 +5,7 @@ compare its sources with those that the tables were read in, and extend the tabl
 unless they say otherwise, and most of what they list is written by `_inductor/codegen/wrapper.py`:
 - Imports, and attributes of imports that get a name: `names.IMPORTS` and `ALIASES`.
 - Statements at the top level: `module._TopLevel`, with the class that runs partitions in `module._RUNNER` and the functions
-  that no call runs in `definitions.HARNESS`. `codegen/multi_kernel.py` too.
+  that no call runs in `names.HARNESS`. `codegen/multi_kernel.py` too.
 - The choice between two bodies: `dispatch._chooses`, which this package's `rewriting/two_bodies.py` writes.
 - Statements of a function, and how partitions and subgraphs are called: `statements.CallReader`.
 - Contexts, checks of sizes and numbers, and the handler that joins streams: `control_flow.ControlFlowReader`.

@@ -102,6 +102,14 @@ class AbstractMachine:
         self._emit(AllocateStep(HOST if on_host else self.stream, self.line, storage.key))
         return TensorValue((storage,))
 
+    def held_by_caller(self, name: str) -> TensorValue:
+        """Return a tensor that is there before the call, with a reference of whoever gave it."""
+        storage = self.heap.storage(name)
+        self.inputs[storage] = None
+        tensor = TensorValue((storage,))
+        self.heap.hold(tensor)
+        return tensor
+
     def _free(self, storage: Storage, certain: bool) -> None:
         self._emit(FreeStep(self.stream, self.line, storage.key, certain))
 

@@ -158,11 +158,6 @@ class Heap:
         """Remove a reference without ending the value, because the running statement may hold it again."""
         self._fresh.extend(self._count(value, -1))
 
-    def nest(self, fresh: list[Storage | SequenceValue]) -> list[Storage | SequenceValue]:
-        """Replace the list of what the running statement made, and return it. A function that it calls has statements too."""
-        outer, self._fresh = self._fresh, fresh
-        return outer
-
     def clear(self, sequence: SequenceValue) -> None:
         """Drop the items of a sequence."""
         items, sequence.items = sequence.items, []

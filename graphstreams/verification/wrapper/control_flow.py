@@ -56,11 +56,6 @@ class ControlFlowReader(ExpressionReader):
         else:
             raise self._machine.unsupported(f"with {shortened(expression)}")
 
-    def _try(self, body: list[ast.stmt], handler: ast.ExceptHandler) -> None:
-        self._check_handler(handler)
-        self._block(body)
-        self._check_handler(handler)  # again, because the body may have acquired streams
-
     def _check_handler(self, handler: ast.ExceptHandler) -> None:
         """Check that the handler joins all streams and raises again. It is no part of the trace, in which nothing raises."""
         match handler:

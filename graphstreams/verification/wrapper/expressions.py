@@ -19,7 +19,7 @@ from graphstreams.verification.wrapper.abstract_values import (
     computed,
     use,
 )
-from graphstreams.verification.wrapper.kernel_calls import call_host_kernel, call_kernel, call_multi_kernel
+from graphstreams.verification.wrapper.kernel_calls import call_host_kernel, call_kernels
 from graphstreams.verification.wrapper.known_calls import call_path, tensor_method
 from graphstreams.verification.wrapper.names import WrapperModule
 from graphstreams.verification.wrapper.operator_schemas import is_type
@@ -75,10 +75,7 @@ class ExpressionReader:
     def _global(self, name: str) -> TensorValue:
         """Return a constant of the module, which is there before the call and never freed."""
         if name not in self._globals:
-            storage = self._machine.heap.storage(name)
-            self._globals[name] = TensorValue((storage,))
-            self._machine.heap.hold(self._globals[name])
-            self._machine.inputs[storage] = None
+            self._globals[name] = self._machine.held_by_caller(name)
         return self._globals[name]
 
     def _item(self, sequence: SequenceValue, place: int, node: ast.expr) -> Value:
@@ -166,10 +163,11 @@ class ExpressionReader:
             raise self._machine.unsupported(f"{name}.{method}")
         call = self._arguments(method, node)
         if name in module.kernels:
-            call_kernel(self._machine, module.kernel(name), call)
+            only = module.kernel(name)
+            call_kernels(self._machine, name, [(only, [slice(None)])], call, scratch=only.allocates)
         else:
-            parts = module.multi_kernels[name]
-            call_multi_kernel(self._machine, name, [module.kernel(k) for k in parts.kernels], parts.slices, call)
+            parts = [(module.kernel(kernel), slices) for kernel, slices in module.multi_kernels[name]]
+            call_kernels(self._machine, name, parts, call, scratch=True)
         return NOTHING
 
     def _method(self, of: Value, call: Call, node: ast.Call) -> Value:

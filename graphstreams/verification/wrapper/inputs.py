@@ -24,13 +24,8 @@ class Inputs:
             raise self._machine.unsupported("inputs that are unpacked a second time")
         self._taken = True
         for name in names:
-            if _SYMBOL.match(name):
-                self.list.items.append(ConstantValue(name=name))
-                continue
-            storage = self._machine.heap.storage(name)
-            self._machine.inputs[storage] = None
-            self.list.items.append(TensorValue((storage,)))
-            self._machine.heap.hold(self.list.items[-1])
+            is_size = _SYMBOL.match(name)
+            self.list.items.append(ConstantValue(name=name) if is_size else self._machine.held_by_caller(name))
 
     def becomes_size(self, name: str, value: Value) -> bool:
         """Return whether `name = input` takes an input for a size, and forget its storage if so.

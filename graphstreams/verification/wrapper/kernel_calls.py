@@ -19,24 +19,22 @@ from graphstreams.verification.wrapper.abstract_values import (
 )
 
 
-def call_kernel(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> None:
-    """Launch a kernel by `kernel.run(*arguments, stream=raw_stream)`, on the stream whose handle it is given."""
-    reads, writes = _accesses(machine, kernel, call)
-    machine.launch(kernel.name, reads, writes, scratch=kernel.allocates)
-
-
-def call_multi_kernel(
-    machine: AbstractMachine, name: str, kernels: Sequence[TritonKernel], slices: Sequence[Sequence[slice]], call: Call
+def call_kernels(
+    machine: AbstractMachine, name: str, kernels: Sequence[tuple[TritonKernel, Sequence[slice]]], call: Call, scratch: bool
 ) -> None:
-    """Launch one of several kernels. What any of them reads or writes counts as read or written."""
+    """Launch one of several kernels, by `name.run(*arguments, stream=raw_stream)`, on the stream whose handle it is given.
+
+    Each gets some slices of the arguments. What any of them reads or writes counts as read or written. With `scratch`, they may
+    take memory from the allocator.
+    """
     reads: list[Value] = []
     writes: list[Value] = []
-    for kernel, parts in zip(kernels, slices, strict=True):
+    for kernel, parts in kernels:
         arguments = tuple(argument for part in parts for argument in call.arguments[part])
         read, written = _accesses(machine, kernel, Call(call.path, arguments, call.keywords))
         reads += read
         writes += written
-    machine.launch(name, reads, writes, scratch=True)
+    machine.launch(name, reads, writes, scratch=scratch)
 
 
 def call_host_kernel(machine: AbstractMachine, name: str, types: Sequence[str], call: Call) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import itertools
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import dotted, full_path, is_literal, same, shortened
-from graphstreams.verification.wrapper.definitions import HARNESS, called_functions, check_function, read_slices
-from graphstreams.verification.wrapper.names import ALIASES, IMPORTS, MultiKernel, WrapperModule
+from graphstreams.verification.wrapper.names import ALIASES, HARNESS, IMPORTS, WrapperModule, check_function, read_slices
 
 _NOTES = {"GRAPHSTREAMS"}
 
@@ -100,7 +100,9 @@ class _TopLevel:
             raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
         module.functions.update(self._defined)
         called = {"call", "call_on_streams", *module.partitions}
-        module.subgraphs = set(called_functions(f for name, f in module.functions.items() if name in called)) - called
+        bodies = [ast.walk(function) for name, function in module.functions.items() if name in called]
+        calls = [node.func for node in itertools.chain(*bodies) if isinstance(node, ast.Call)]
+        module.subgraphs = {function.id for function in calls if isinstance(function, ast.Name)} - called
         for name, function in module.functions.items():
             if name not in {*called, *module.subgraphs, *HARNESS}:
                 raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
@@ -184,7 +186,7 @@ class _TopLevel:
                 names = tuple(dotted(part) for part in parts)
                 if len(names) != len(self._slices) or not self.module.kernels.keys() >= set(names):
                     raise UnreadableWrapper(call.lineno, f"{name}: {shortened(call)}")
-                self.module.multi_kernels[name] = MultiKernel(names, self._slices)
+                self.module.multi_kernels[name] = tuple(zip(names, self._slices, strict=True))
             case ast.Call(args=[ast.List(elts=types), ast.Constant(value=str())], keywords=[]) if kind == "cpp_pybinding":
                 self.module.host_kernels[name] = tuple(
                     ast.literal_eval(kind) for kind in types if isinstance(kind, ast.Constant)

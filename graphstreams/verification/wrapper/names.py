@@ -1,4 +1,4 @@
-"""What the names of a wrapper's module stand for, and the closed list of what it imports.
+"""What the names of a wrapper's module stand for: the closed list of what it imports, its tables and its functions.
 
 `IMPORTS` lists what a wrapper may import, and `ALIASES` the attributes of imports that it may bind to a name. What they do is
 said by `known_calls`, `operator_calls` and `stream_calls`, which list what may be called. Read in torch 2.14.1 and 2.15.0:
@@ -12,6 +12,7 @@ import builtins
 from dataclasses import dataclass, field
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.syntax import dotted, shortened
 from graphstreams.verification.triton.accesses import TritonKernel, read_kernel
 
 GUARDS = "torch._C._dynamo.guards."
@@ -35,14 +36,7 @@ ALIASES = {
         "_empty_strided_cpu", "_empty_strided_cpu_pinned", "_empty_strided_cuda", "_empty_strided_xpu", "_empty_strided_mtia",
     )),
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class MultiKernel:
-    """Kernels of which the fastest runs. Each gets some slices of the arguments."""
-
-    kernels: tuple[str, ...]
-    slices: tuple[tuple[slice, ...], ...]
+HARNESS = {"get_args", "benchmark_compiled_module"}  # functions that no call runs
 
 
 @dataclass
@@ -52,7 +46,8 @@ class WrapperModule:
     functions: dict[str, ast.FunctionDef] = field(default_factory=dict)
     kernels: dict[str, tuple[str, int, str]] = field(default_factory=dict)  # source, line, the function that is launched
     host_kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of C++: the types of their parameters
-    multi_kernels: dict[str, MultiKernel] = field(default_factory=dict)
+    # Kernels of which the fastest runs, each with the slices of the arguments that it gets.
+    multi_kernels: dict[str, tuple[tuple[str, tuple[slice, ...]], ...]] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
     names: set[str] = field(default_factory=set)  # all names that are bound
@@ -76,3 +71,29 @@ class WrapperModule:
         """Return the full path of what is imported or built in; empty for anything else."""
         default = f"builtins.{name}" if hasattr(builtins, name) else ""
         return self.paths.get(name, default)
+
+
+def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
+    """Return which arguments each kernel is given, from `{0: [slice(0, 3, None)], ...}`. Raises UnreadableWrapper."""
+    found = []
+    for number, (key, value) in enumerate(zip(table.keys, table.values, strict=True)):
+        parts = value.elts if isinstance(value, ast.List) else []
+        bounds = [part.args for part in parts if isinstance(part, ast.Call) and dotted(part.func) == "slice"]
+        numbers = [tuple(a.value if isinstance(a, ast.Constant) else "" for a in arguments) for arguments in bounds]
+        whole = [slice(*n) for n in numbers if len(n) == 3 and all(a is None or isinstance(a, int) for a in n)]
+        if not isinstance(key, ast.Constant) or key.value != number or not parts or len(whole) != len(parts):
+            raise UnreadableWrapper(table.lineno, f"arg_index = {shortened(table)}")
+        found.append(tuple(whole))
+    return tuple(found)
+
+
+def check_function(function: ast.FunctionDef) -> None:
+    """Raise UnreadableWrapper for parameters other than plain names, and for what Python would run at a definition."""
+    arguments = function.args
+    names = [argument.arg for argument in arguments.args]
+    harness = function.name in HARNESS and all(isinstance(d, ast.Constant) for d in arguments.defaults)
+    plain = not (arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg)
+    annotated = function.returns is not None or any(argument.annotation is not None for argument in arguments.args)
+    if function.decorator_list or annotated or not plain or (not harness and (arguments.defaults or names != ["args"])):
+        head = f"{function.name}({shortened(arguments)})"
+        raise UnreadableWrapper(function.lineno, f"a function with other parameters than a wrapper's, or decorated: {head}")

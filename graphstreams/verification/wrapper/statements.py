@@ -56,7 +56,6 @@ class CallReader(ControlFlowReader):
         outer = self._names, self._taken, self._is_method, self._profiler
         self._names, self._taken, self._profiler = {}, _items_taken(function), False
         self._is_method = len(function.args.args) == 2
-        outer_fresh = heap.nest([])
         self._bind("args", arguments)
         self._block(function.body)
         result, self._returned = self._returned, None
@@ -64,8 +63,6 @@ class CallReader(ControlFlowReader):
             raise self._machine.unsupported(f"{function.name} ends without a return; the source may be cut off")
         for value in self._names.values():
             heap.drop(value)
-        heap.collect()
-        heap.nest(outer_fresh)
         heap.lend(result)
         self._names, self._taken, self._is_method, self._profiler = outer
         self._machine.line = line
@@ -130,7 +127,9 @@ class CallReader(ControlFlowReader):
             case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)], body=body):
                 self._with(context, body)
             case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
-                self._try(body, handler)
+                self._check_handler(handler)
+                self._block(body)
+                self._check_handler(handler)  # again, because the body may have acquired streams
             case ast.Return(value=ast.Tuple(elts=elements)):
                 self._return(elements)
             case ast.ImportFrom() if same(statement, _PROFILER):

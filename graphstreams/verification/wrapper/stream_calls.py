@@ -23,51 +23,45 @@ from graphstreams.verification.wrapper.abstract_values import (
 CallHandler = Callable[[AbstractMachine, Call], Value]
 
 
+def _taking(count: int, result: Callable[[AbstractMachine, Call], Value]) -> CallHandler:
+    """Return a function of that many arguments."""
+
+    def function(machine: AbstractMachine, call: Call) -> Value:
+        if len(call.values) != count:
+            raise machine.unsupported(f"{call.path} with {'these ' if count else ''}arguments")
+        return result(machine, call)
+
+    return function
+
+
 def _on_device(result: Callable[[AbstractMachine], Value]) -> CallHandler:
     """Return a function whose only argument is a device's number."""
 
     def function(machine: AbstractMachine, call: Call) -> Value:
-        if len(call.values) != 1:
-            raise machine.unsupported(f"{call.path} with these arguments")
         machine.use_device(call.constant(0))
         return result(machine)
 
-    return function
-
-
-def _without_arguments(result: Callable[[AbstractMachine], Value]) -> CallHandler:
-    """Return a function without arguments."""
-
-    def function(machine: AbstractMachine, call: Call) -> Value:
-        if call.values:
-            raise machine.unsupported(f"{call.path} with arguments")
-        return result(machine)
-
-    return function
+    return _taking(1, function)
 
 
 def _acquire(machine: AbstractMachine, call: Call) -> Value:
     """Return what `graphstreams.runtime.streams.acquire_for_call` gives: the caller's stream, aux streams, then events."""
     machine.use_device(call.constant(0))
-    streams, events, priority = call.constant(1), call.constant(2), call.constant(3)
-    numbers = isinstance(streams, int) and isinstance(events, int) and isinstance(priority, int | None)
-    if machine.stream != CALLER or not numbers or call.keywords or not 3 <= len(call.arguments) <= 4:
-        raise machine.unsupported("streams that are not acquired for the caller's stream by two numbers")
-    if not (0 <= streams < COLLECTIVES and 0 <= events <= 1_000_000):  # type: ignore[operator]
+    match tuple(map(call.constant, range(1, 4))):
+        case int(streams), int(events), int() | None if (
+            machine.stream == CALLER and not call.keywords and 3 <= len(call.arguments) <= 4
+        ):
+            pass
+        case _:
+            raise machine.unsupported("streams that are not acquired for the caller's stream by two numbers")
+    if not (0 <= streams < COLLECTIVES and 0 <= events <= 1_000_000):
         raise machine.unsupported("more streams or events than a wrapper can use")
-    machine.acquire(streams)  # type: ignore[arg-type]
-    items: list[Value] = [StreamValue(number) for number in (CALLER, *range(1, streams + 1))]  # type: ignore[operator]
-    return machine.heap.sequence([*items, *(EventValue(f"event{n}") for n in range(events))])  # type: ignore[call-overload]
+    machine.acquire(streams)
+    items: list[Value] = [StreamValue(number) for number in (CALLER, *range(1, streams + 1))]
+    return machine.heap.sequence([*items, *(EventValue(f"event{n}") for n in range(events))])
 
 
-def _indexed_stream(machine: AbstractMachine, call: Call) -> Value:
-    """Return a stream by its index among Dynamo's user objects."""
-    if len(call.values) != 1:
-        raise machine.unsupported(f"{call.path} with these arguments")
-    return machine.indexed_stream(call.constant(0))
-
-
-def _synchronize(machine: AbstractMachine) -> Value:
+def _synchronize(machine: AbstractMachine, call: Call) -> Value:
     machine.synchronize()
     return NOTHING
 
@@ -118,9 +112,11 @@ FUNCTIONS: dict[str, CallHandler] = {
     "torch.cuda._DeviceGuard": _on_device(lambda machine: CONTEXT),
     "torch.cuda.set_device": _on_device(lambda machine: NOTHING),
     "torch._C._cuda_getCurrentRawStream": _on_device(lambda machine: RawStreamValue(machine.stream)),
-    "torch.cuda.current_stream": _without_arguments(lambda machine: StreamValue(machine.stream)),
+    "torch.cuda.current_stream": _taking(0, lambda machine, call: StreamValue(machine.stream)),
     "graphstreams.runtime.streams.acquire_for_call": _acquire,
-    "torch._dynamo.variables.streams._get_stream_by_index": _indexed_stream,
-    "torch.Event": _without_arguments(AbstractMachine.private_event),
-    "torch.cuda.synchronize": _without_arguments(_synchronize),
+    "torch._dynamo.variables.streams._get_stream_by_index": _taking(
+        1, lambda machine, call: machine.indexed_stream(call.constant(0))
+    ),
+    "torch.Event": _taking(0, lambda machine, call: machine.private_event()),
+    "torch.cuda.synchronize": _taking(0, _synchronize),
 }
