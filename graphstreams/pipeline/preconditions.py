@@ -8,6 +8,7 @@ from torch import fx
 
 from graphstreams.dynamic_shapes.crossover import token_count
 from graphstreams.errors import StaySerial
+from graphstreams.inductor.convolutions import peel_biases
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.inductor.settings import stream_settings, unusable_setting
 from graphstreams.inductor.wrapper_registry import foreign_generator
@@ -30,10 +31,12 @@ def unusable(device: Device | None) -> str:
     return unsupported_allocator() or no_api or unusable_setting() or foreign_generator()
 
 
-def final_graph(gm: fx.GraphModule) -> fx.GraphModule:
-    """Return a copy of the graph as Inductor lowers it."""
+def final_graph(gm: fx.GraphModule, finished: bool = False) -> fx.GraphModule:
+    """Return a copy of the graph as Inductor lowers it; `finished` if Inductor's last passes have run on it."""
     module = copy_graph(gm)
-    finish_post_grad_passes(module)
+    if not finished:
+        finish_post_grad_passes(module)
+    peel_biases(module)
     return module
 
 

@@ -130,7 +130,7 @@ def _read(
     with progress.stage("read"):
         if reason := unusable(device):
             raise StaySerial("serial", reason)
-        final = copy_graph(gm) if serial else final_graph(gm)
+        final = final_graph(gm, finished=serial is not None)
         reading = read(final, progress.report.name, input_names, stream_settings())
         progress.keep(reading=reading)
         check_collectives(reading)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
+from graphstreams.inductor.convolutions import store_converted
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.kernels import Kernel, KernelGraph
@@ -27,11 +28,14 @@ from graphstreams.reading.stored_values import storages_of, stored_values
 def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None) -> Reading:
     """Return the kernels that Inductor launches for `module`, a post-grad graph on which its last passes have run.
 
+    Copies that convolutions need get nodes of their own in `module`.
     `input_names` are the names of the graph's inputs in the source, by the position that AOTAutograd gives them. `settings`
     are Inductor's settings to lower the graph with. Raises Unsupported, with the reason, if the graph has to stay serial.
     """
     check_graph(module)
     lowered = lower(module, settings=settings, stores_shared=True)
+    if store_converted(module, lowered):
+        lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():
         return _read(module, lowered, name, input_names)

@@ -30,7 +30,8 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
     touched: dict[str, list[tuple[int, int]]] = {  # storage -> (stream, how many kernels of that stream include the one there)
         storage: [(0, 0)] for node, storage in reading.storages.items() if node.op == "placeholder"
     }
-    kernels, counts = reading.kernels.kernels, defaultdict(int)
+    kernels = reading.kernels.kernels
+    counts: dict[int, int] = defaultdict(int)
     for placement in plan.placements:
         counts[placement.stream] += 1
         for access in (*kernels[placement.kernel].reads, *kernels[placement.kernel].writes):
@@ -63,8 +64,8 @@ def _ends(plan: Plan, uses: Mapping[str, list[tuple[int, int]]]) -> dict[str, in
     for placement in plan.placements:
         kernel, stream = placement.kernel, placement.stream
         clock = clocks[stream]
-        for event in before[kernel]:
-            for other, count in recorded[event].items():
+        for identity in before[kernel]:
+            for other, count in recorded[identity].items():
                 clock[other] = max(clock.get(other, 0), count)
         if before[kernel]:
             done = {s for s in pending[stream] if all(clock.get(other, 0) >= count for other, count in uses[s])}
