@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from direct_side import Side, equal_bits, no_collection
+from torch._inductor.custom_graph_pass import CustomGraphPass
 from workers import serve
 
 SEEDS = 3  # of inputs on which bits are compared
@@ -24,6 +25,7 @@ UNCOUNTED = 3  # samples before those that count
 FEWEST_PAIRS = 30  # that are timed whatever the limit
 REPORTED = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured", "notes")
 
+PAIRS = (("serial", "ours"), ("again", "ours beside again"), ("control", "control again"))  # names of the samples of each pair
 Sample = tuple[float, float]  # us of a call until the GPU is done with it, and until it returns
 
 
@@ -70,6 +72,17 @@ def paired_samples(
     return found
 
 
+class Nothing(CustomGraphPass):
+    """A pass that does nothing, with which Inductor compiles a graph anew that it has compiled without."""
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        """Leave the graph as it is."""
+
+    def uuid(self) -> str:
+        """Identify the pass in cache keys."""
+        return "benchmarks.direct_worker.Nothing"
+
+
 class Row:
     """The handler of the requests "prepare", "pairs", "replay", "capture" and "drop"."""
 
@@ -87,7 +100,7 @@ class Row:
         return answer
 
     def _prepare(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Compile and capture both sides, and count the runs in which their bits differ."""
+        """Compile and capture both sides, serial once more behind ours, and count the runs in which bits differ."""
         from graphstreams import graphstreams
 
         self._drop(request)
@@ -99,6 +112,8 @@ class Row:
             options: dict[str, Any] = {"inductor": dict(self._settings), "dump": directory}
             self._sides["ours"] = Side(torch.compile(module, backend=graphstreams, options=options), values)
             told = report_in(Path(directory))
+        anew = {**self._settings, "post_grad_custom_post_pass": Nothing()}
+        self._sides["again"] = Side(torch.compile(module, options=anew), values)
         wrong = {way: sum(not self._equal(inputs(seed), way) for seed in range(1, SEEDS + 1)) for way in ("graph", "direct")}
         for side in self._sides.values():
             side.load(values)
@@ -106,20 +121,22 @@ class Row:
         return {**told, "package": package, "wrong": wrong, "seconds": round(time.perf_counter() - started, 1)}
 
     def _equal(self, values: Sequence[Any], way: str) -> bool:
-        return equal_bits(*(side.results(values, way) for side in self._sides.values()))
+        return equal_bits(*(self._sides[side].results(values, way) for side in ("serial", "ours")))
 
     def _pairs(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Time direct calls of serial beside ours, and of serial beside serial, which tells the noise."""
-        serial, ours = self._sides["serial"].direct, self._sides["ours"].direct
+        """Time direct calls of ours beside serial, compiled before and behind it, and of these two beside each other.
+
+        What one and the same code takes depends on when a process has compiled it; the third pair tells how much.
+        """
+        serial, ours, again = (self._sides[side].direct for side in ("serial", "ours", "again"))
         with no_collection():
             found = paired_samples(
-                ((serial, ours), (serial, serial)),
+                ((serial, ours), (again, ours), (serial, again)),
                 request["pairs"],
                 request["seconds"],
                 lambda function: time_calls(function, request["calls"]),
             )
-        names = (("serial", "ours"), ("control", "control again"))
-        samples = {name: own for pair, both in zip(names, found, strict=True) for name, own in zip(pair, both, strict=True)}
+        samples = {name: own for pair, both in zip(PAIRS, found, strict=True) for name, own in zip(pair, both, strict=True)}
         ways = enumerate(("direct", "host"))
         return {way: {name: [us[place] for us in own] for name, own in samples.items()} for place, way in ways}
 
