@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphstreams.api import plan, verify
     from graphstreams.backend import StreamPass, graphstreams
     from graphstreams.errors import GraphstreamsError, OptionError
+    from graphstreams.ir.declarations import declare
     from graphstreams.ir.plan import Plan
     from graphstreams.options import Options
     from graphstreams.pipeline.explain import explain
@@ -25,6 +26,7 @@ _PLACES = {
     "Plan": "ir.plan",
     "Report": "reports.report",
     "StreamPass": "backend",
+    "declare": "ir.declarations",
     "explain": "pipeline.explain",
     "graphstreams": "backend",
     "plan": "api",
@@ -32,7 +34,8 @@ _PLACES = {
 }
 
 __all__ = [
-    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "explain", "graphstreams", "plan", "verify",
+    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "declare", "explain", "graphstreams", "plan",
+    "verify",
 ]  # fmt: skip
 
 

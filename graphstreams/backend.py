@@ -18,6 +18,7 @@ from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator, replays_cuda_graphs
+from graphstreams.ir.declarations import all_declared
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import check_graph
@@ -96,7 +97,7 @@ class StreamPass(PostGradPass):
                 profile = Path(self.options.profile).read_bytes()
             except OSError:
                 return None
-        options = "disabled" if disabled() else repr(self.options)
+        options = "disabled" if disabled() else repr((self.options, all_declared(())))
         content = fingerprint() + profile
         seen = (options, source_hash(), self.input_names, bool(self.inputs), allocator.state())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()

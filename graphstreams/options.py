@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphstreams.errors import OptionError
+from graphstreams.ir import declarations
 from graphstreams.messages import shown
 
 PREFIX = "GRAPHSTREAMS_"
@@ -62,6 +63,11 @@ class Options:
     max_extra_memory: float = _field(
         0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
     )
+    operators: tuple[tuple[str, tuple[str, ...]], ...] = _field(
+        (), tuple, None,
+        "operators of other libraries that touch nothing but their arguments, by name ('lib::norm') or pattern, or a dict with "
+        "what each touches beside them: {'lib::attention': ['kv_cache']}; others keep their place against every kernel",
+    )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )
@@ -137,6 +143,8 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
 def _parsed(variable: str, kind: type, text: str) -> Any:
     if kind is bool:
         return _boolean(variable, text)
+    if kind is tuple:
+        return declarations.parse(text)
     try:
         return kind(text)
     except ValueError:
@@ -155,6 +163,8 @@ def _checked(field: Any, value: Any) -> Any:
     kind, limits = field.metadata["kind"], field.metadata["limits"]
     if value is None and field.default is None:
         return None
+    if kind is tuple:
+        return declarations.parse(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         value = float(value)
     if kind is str and isinstance(value, os.PathLike):

@@ -21,6 +21,7 @@ from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
 from graphstreams.inductor.conformance import launch_count
+from graphstreams.inductor.exclusivity import RESOURCE
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
 from graphstreams.ir.kernels import EdgeKind
@@ -143,6 +144,8 @@ def check_repeatable(reading: Reading) -> None:
     for kernel in reading.kernels.kernels:
         if kernel.exclusive:
             raise Unmeasurable(f"what {kernel.name!r} does when it is repeated is not known")
+        if found := [access.storage for access in kernel.writes if access.storage.startswith(RESOURCE)]:
+            raise Unmeasurable(f"{kernel.name!r} touches the {found[0]}, and what it does when it is repeated is not known")
 
 
 def check_nothing_accumulates(reading: Reading) -> None:

@@ -18,9 +18,11 @@ from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedu
 from torch._inductor.utils import get_dtype_size
 from torch._inductor.virtualized import V
 
+from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import leaves
 from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.kernels import Access
 
 
@@ -48,8 +50,13 @@ def _may_cooperate(device: torch.device, sizes: Sequence[sympy.Expr]) -> bool:
     return config.triton.cooperative_reductions or V.choices.should_use_cooperative_reduction(device, *sizes)
 
 
-def accesses(nodes: Sequence[Any], storages: AliasSets) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
-    """Return the storages that scheduler nodes together read and write. What they make themselves does not count as read."""
+def accesses(
+    nodes: Sequence[Any], storages: AliasSets, declared: Declarations = ()
+) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+    """Return the storages that scheduler nodes together read and write. What they make themselves does not count as read.
+
+    `declared` is what is known of operators of other libraries, whose resources count as written.
+    """
     made = {buffer for node in nodes for buffer in node.get_buffer_names()}
     mutated = {storages.storage(name) for node in nodes for output in node.get_outputs() for name in output.get_mutations()}
     reads: list[tuple[str, sympy.Expr]] = []
@@ -63,7 +70,7 @@ def accesses(nodes: Sequence[Any], storages: AliasSets) -> tuple[tuple[Access, .
                 reads.append((storage, sympy.S.Zero if only_order else bytes_touched(dep)))
         writes += [(storages.storage(dep.name), bytes_touched(dep)) for dep in node.read_writes.writes]
         writes += [(storages.storage(output.get_name()), sympy.S.Zero) for output in node.get_outputs()]
-        writes += [(storage, sympy.S.Zero) for storage in semaphores(node)]
+        writes += [(storage, sympy.S.Zero) for storage in (*semaphores(node), *resources(node, declared))]
     return _by_storage(reads), _by_storage(writes)
 
 

@@ -18,10 +18,13 @@ from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitiv
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.inductor.scheduler_nodes import leaves, operator_of, user_kernel_name
+from graphstreams.ir.declarations import Declarations, resources_of
 from graphstreams.verification.triton.pointer_analysis import kernel_accesses
 from graphstreams.verification.triton.source import read_source
 from graphstreams.verification.triton.values import Descriptor, KernelValue, Kind, Pointer, join
 
+RESOURCE = "resource "  # what the names of storages that stand for declared resources begin with
+_ORDERED = {"_c10d_functional", "c10d", "streams", "symm_mem"}  # of torch, but never ordinary kernels
 _TRUSTED = {"aten", "prims", "inductor", "quantized", "_quantized", "higher_order"}
 # The wrapper has more imports, of which kernels use no name.
 _HEADER = """
@@ -33,21 +36,43 @@ from torch._inductor.runtime.triton_helpers import libdevice, math as tl_math
 """
 
 
-def exclusive_reason(nodes: Sequence[Any]) -> str:
+def exclusive_reason(nodes: Sequence[Any], declared: Declarations = ()) -> str:
     """Return why what scheduler nodes launch keeps its place against every other launch; empty if it need not.
 
-    It has to if what else it touches is not known: for a collective, a custom operator, a random number generator.
+    It has to if what else it touches is not known: for a collective, a custom operator that is not declared, a random number
+    generator.
     """
-    return next(filter(None, (_exclusive_reason(leaf) for node in nodes for leaf in leaves(node))), "")
+    return next(filter(None, (_exclusive_reason(leaf, declared) for node in nodes for leaf in leaves(node))), "")
 
 
-def _exclusive_reason(leaf: Any) -> str:
+def undeclared(nodes: Sequence[Any], declared: Declarations = ()) -> str:
+    """Return the name of an operator of another library among scheduler nodes of which nothing is declared; empty if none."""
+    named = (_foreign(leaf) for node in nodes for leaf in leaves(node))
+    return next((name for name in named if name and resources_of(name, declared) is None), "")
+
+
+def resources(node: Any, declared: Declarations) -> tuple[str, ...]:
+    """Return the storages that stand for the resources which the operators of a scheduler node are declared to touch."""
+    names = [name for leaf in leaves(node) if (name := _foreign(leaf))]
+    return tuple(f"{RESOURCE}{resource}" for name in names for resource in resources_of(name, declared) or ())
+
+
+def _foreign(leaf: Any) -> str:
+    """Return "namespace::name" of the operator that a leaf calls, if it is not torch's own; empty otherwise."""
+    operator = operator_of(leaf)
+    own = operator is None or operator.namespace in _TRUSTED or operator.namespace in _ORDERED
+    return "" if own else operator._schema.name  # type: ignore[union-attr]
+
+
+def _exclusive_reason(leaf: Any, declared: Declarations) -> str:
     if isinstance(leaf.node, ir.UserDefinedTritonKernel):
         return _triton_reason(leaf.node)
     operator = operator_of(leaf)
     if operator is None:
         return ""
     if operator.namespace not in _TRUSTED:
+        if (name := _foreign(leaf)) and resources_of(name, declared) is not None:
+            return ""
         return f"{operator} is not an operator of torch, and may touch more than its arguments"
     return f"{operator} draws random numbers" if _draws_random_numbers(leaf, operator) else ""
 

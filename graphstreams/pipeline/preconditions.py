@@ -12,6 +12,7 @@ from graphstreams.inductor.convolutions import peel_biases
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.inductor.settings import stream_settings, unusable_setting
 from graphstreams.inductor.wrapper_registry import foreign_generator
+from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
@@ -20,9 +21,9 @@ from graphstreams.runtime.allocator import unsupported_allocator
 from graphstreams.runtime.streams import missing_stream_api
 
 
-def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str]) -> Reading:
+def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str], declared: Declarations = ()) -> Reading:
     """Return the kernels of a post-grad graph, which is not changed."""
-    return read(final_graph(gm), name, input_names, stream_settings())
+    return read(final_graph(gm), name, input_names, stream_settings(), declared)
 
 
 def unusable(device: Device | None) -> str:

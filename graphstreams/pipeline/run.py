@@ -29,6 +29,7 @@ from graphstreams.pipeline.preconditions import check_collectives, check_tokens,
 from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, gain_too_small
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
+from graphstreams.pipeline.undeclared import cost_of_undeclared
 from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reading.reader import read
 from graphstreams.reports.dump import readable, readable_regions
@@ -84,6 +85,7 @@ def run_stages(
             with progress.stage("report"):
                 progress.tell(graph_serial=readable(graph.reading.module))
         choice, autotuner = _choose(progress, task, inputs, graph.tokens)
+        progress.note(*cost_of_undeclared(task, progress.report.us))
         try:
             dispatch = _dispatch(progress, task, choice, autotuner, graph)
             streamed = _rewrite(progress, task, graph.host, texts)
@@ -131,7 +133,7 @@ def _read(
         if reason := unusable(device):
             raise StaySerial("serial", reason)
         final = final_graph(gm, finished=serial is not None)
-        reading = read(final, progress.report.name, input_names, stream_settings())
+        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators)
         progress.keep(reading=reading)
         check_collectives(reading)
         progress.note(*kept_in_place(reading))

@@ -12,9 +12,11 @@ from typing import Any
 import networkx as nx
 
 from graphstreams.inductor.accesses import semaphores
+from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import launches_nothing
 from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.ir.declarations import Declarations
 from graphstreams.reading.dependences import StorageUse, dependences
 from graphstreams.reading.stored_values import StoredValues
 
@@ -45,7 +47,7 @@ def acyclic_partition(count: int, must_merge: Iterable[tuple[int, int]], links: 
     return Partition(ordered, tuple(place[position] for position in range(count)))
 
 
-def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets) -> Partition:
+def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = ()) -> Partition:
     """Return the groups of scheduler nodes that become one kernel each.
 
     Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation.
@@ -66,7 +68,7 @@ def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets
                 must_merge += [(position, values.owner[m]) for m in output.get_mutations() if m in values.owner]
         if launches_nothing(node):
             must_merge += _with_pieces(position, node, values, readers)
-    touched = [_storage_use(node, names, storages) for node, names in zip(lowered.nodes, values.reads, strict=True)]
+    touched = [_storage_use(node, names, storages, declared) for node, names in zip(lowered.nodes, values.reads, strict=True)]
     links = [(edge.before, edge.after) for edge in dependences(touched)]
     return acyclic_partition(len(lowered.nodes), must_merge, links)
 
@@ -80,7 +82,7 @@ def _with_pieces(position: int, node: Any, values: StoredValues, readers: dict[s
     return [(position, min(first))] if first else []
 
 
-def _storage_use(node: Any, names: Iterable[str], storages: AliasSets) -> StorageUse:
+def _storage_use(node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations) -> StorageUse:
     reads = {storages.storage(name) for name in names}
     writes = {storages.storage(name) for name in node.get_buffer_names()}
-    return StorageUse(tuple(sorted(reads)), tuple(sorted(writes.union(semaphores(node)))))
+    return StorageUse(tuple(sorted(reads)), tuple(sorted(writes.union(semaphores(node), resources(node, declared)))))

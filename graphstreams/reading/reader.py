@@ -15,6 +15,7 @@ from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_n
 from graphstreams.inductor.convolutions import store_converted
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
 from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.reading import Reading, RealizedValue, Region
 from graphstreams.reading import naming
@@ -25,12 +26,15 @@ from graphstreams.reading.slices import epilogue_of, regions_of
 from graphstreams.reading.stored_values import storages_of, stored_values
 
 
-def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None) -> Reading:
+def read(
+    module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None,
+    declared: Declarations = (),
+) -> Reading:  # fmt: skip
     """Return the kernels that Inductor launches for `module`, a post-grad graph on which its last passes have run.
 
-    Copies that convolutions need get nodes of their own in `module`.
-    `input_names` are the names of the graph's inputs in the source, by the position that AOTAutograd gives them. `settings`
-    are Inductor's settings to lower the graph with. Raises Unsupported, with the reason, if the graph has to stay serial.
+    Copies that convolutions need get nodes of their own in `module`. `input_names` are the names of the graph's inputs in the
+    source, by the position that AOTAutograd gives them, `settings` Inductor's settings to lower the graph with, and `declared`
+    what is known of operators of other libraries. Raises Unsupported, with the reason, if the graph has to stay serial.
     """
     check_graph(module)
     lowered = lower(module, settings=settings, stores_shared=True)
@@ -38,16 +42,16 @@ def read(module: fx.GraphModule, name: str = "graph", input_names: Sequence[str]
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():
-        return _read(module, lowered, name, input_names)
+        return _read(module, lowered, name, input_names, declared)
 
 
-def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequence[str]) -> Reading:
+def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequence[str], declared: Declarations) -> Reading:
     values, storages = stored_values(lowered), storages_of(lowered)
-    groups = kernel_partition(lowered, values, storages)
+    groups = kernel_partition(lowered, values, storages, declared)
     regions = regions_of(module, values, groups)
     kernels = naming.unique_names(
         [
-            _kernel(region, [lowered.nodes[m] for m in members], lowered, storages, input_names)
+            _kernel(region, [lowered.nodes[m] for m in members], lowered, storages, input_names, declared)
             for region, members in zip(regions, groups.members, strict=True)
         ]
     )
@@ -56,7 +60,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     launches = enumerate(scheduler_nodes.launch_count(node) for node in lowered.nodes)
     return Reading(
         module,
-        KernelGraph(name, tuple(kernels), dependences([_storage_use(k) for k in kernels]), accesses.size_hints(lowered)),
+        KernelGraph(name, tuple(kernels), dependences([storage_use(k) for k in kernels]), accesses.size_hints(lowered)),
         regions=tuple(regions),
         host=tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n)),
         epilogue=epilogue_of(module, values, groups),
@@ -68,13 +72,16 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     )
 
 
-def _kernel(region: Region, nodes: Sequence[Any], lowered: Lowered, storages: AliasSets, input_names: Sequence[str]) -> Kernel:
-    reads, writes = accesses.accesses(nodes, storages)
+def _kernel(
+    region: Region, nodes: Sequence[Any], lowered: Lowered, storages: AliasSets, input_names: Sequence[str],
+    declared: Declarations,
+) -> Kernel:  # fmt: skip
+    reads, writes = accesses.accesses(nodes, storages, declared)
     origins = scheduler_nodes.origins(*nodes)
     parameters = naming.parameters(region, input_names)
     returned = {storages.storage(name) for name in lowered.graph.get_output_names()}
     allocated = {storages.storage(o.get_name()) for n in nodes for o in n.get_outputs() if _allocates_itself(o)}
-    exclusive_reason = exclusivity.exclusive_reason(nodes)
+    exclusive_reason = exclusivity.exclusive_reason(nodes, declared)
     return Kernel(
         id=region.kernel,
         name=naming.source_name(region, origins, parameters),
@@ -89,6 +96,7 @@ def _kernel(region: Region, nodes: Sequence[Any], lowered: Lowered, storages: Al
         parameters=parameters,
         exclusive=bool(exclusive_reason) or not region.nodes,
         exclusive_reason=exclusive_reason,
+        undeclared=exclusivity.undeclared(nodes, declared) if region.nodes else "",
         allocates_output=not returned.isdisjoint(allocated),
     )
 
@@ -98,7 +106,8 @@ def _allocates_itself(output: Any) -> bool:
     return not (output.node.should_allocate() or output.get_mutations() or output.get_aliases())
 
 
-def _storage_use(kernel: Kernel) -> StorageUse:
+def storage_use(kernel: Kernel) -> StorageUse:
+    """Return the storages that a kernel reads and writes, and whether it keeps its place."""
     reads, writes = (tuple(access.storage for access in part) for part in (kernel.reads, kernel.writes))
     return StorageUse(reads, writes, kernel.exclusive)
 
