@@ -87,7 +87,8 @@ class Autotuner:
 
     def without_search(self, plans: Sequence[Plan]) -> tuple[Plan, Measurement]:
         """Return the faster one of a few plans, because the simulator is not always right, and its measurement."""
-        return self._benchmark().fastest([replace(plan, priority=self._options.priority or 0) for plan in plans])
+        priority = self._options.priority
+        return self._benchmark().fastest(plans if priority is None else [replace(plan, priority=priority) for plan in plans])
 
     def time_generated_code(self, source: str, serial: Lowered, measurement: Measurement) -> Measurement:
         """Return the measurement with the times of generated code; arguments as for `PlanBenchmark.time_generated_code`."""

@@ -21,7 +21,7 @@ from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
 from graphstreams.planning.caller_stream import exchanged
-from graphstreams.planning.neighborhood import SearchSpace
+from graphstreams.planning.neighborhood import HIGH_PRIORITY, SearchSpace
 
 log = logging.getLogger("graphstreams")
 
@@ -36,7 +36,6 @@ SCREENING_ROUNDS = 3
 TOP_CANDIDATES = 6  # plans that are measured again, for longer, before one is chosen
 PRIORITIZED = 4  # how many of these are measured with priorities too
 TIE_RATIO = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
-HIGH_PRIORITY = -2  # the CUDA priority that is tried for the aux streams
 
 
 class PlanBenchmark:
@@ -124,13 +123,13 @@ class PlanBenchmark:
         return repeats_within(SEARCH_SECONDS / 4 / max(1, self._options.search), self._serial_us, replays, most)
 
     def _top_candidates(self, space: SearchSpace, found: Sequence[MeasuredCandidate]) -> list[Plan]:
-        """Return the fastest plans, and a few of them with a CUDA priority for the aux streams, or for the caller's kernels."""
+        """Return the fastest plans, and a few of them with the other priority, or with another stream as the caller's."""
         plans = [each.plan for each in sorted(found, key=lambda each: each.measured_us)][:TOP_CANDIDATES]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
         several = [plan for plan in plans[:PRIORITIZED] if plan.streams > 1]
         others = [other for plan in several for other in exchanged(space, plan)]
-        return [*plans, *(replace(plan, priority=HIGH_PRIORITY) for plan in (*several, *others))]
+        return [*plans, *(replace(plan, priority=0 if plan.priority else HIGH_PRIORITY) for plan in (*several, *others))]
 
 
 def load_call(source: str, constants: Mapping[str, Any]) -> Callable[[list[Any]], Any]:

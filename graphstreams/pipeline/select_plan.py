@@ -16,6 +16,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.planning.modelled_plan import plan_space, simulated_plan
+from graphstreams.planning.neighborhood import HIGH_PRIORITY
 from graphstreams.planning.paths import bottom_levels
 from graphstreams.planning.policies import search_on_simulator
 from graphstreams.planning.synchronization import check_plan
@@ -94,6 +95,8 @@ class MeasuredPlans:
         first = [search_on_simulator(space)]
         if len(us) <= TWO_PLANS:
             first.append(simulated_plan(kernels, Roofline(device).price(kernels), device, options))
+            if options.priority is None:
+                first.append(search_on_simulator(space.prioritized(HIGH_PRIORITY)))
         return self.autotuner.search(space, first) if options.search else self.autotuner.without_search(first)
 
 

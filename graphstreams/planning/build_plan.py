@@ -12,9 +12,10 @@ from graphstreams.planning.synchronization import place_events
 
 
 def assignment_of(plan: Plan) -> Assignment:
-    """Return the order and the streams of a plan."""
+    """Return the order, the streams and the priority of a plan."""
     stream = plan.stream_of()
-    return Assignment([place.kernel for place in plan.placements], [stream[kernel] for kernel in range(len(stream))])
+    order = [place.kernel for place in plan.placements]
+    return Assignment(order, [stream[kernel] for kernel in range(len(stream))], plan.priority)
 
 
 def assemble(
@@ -42,4 +43,5 @@ def assemble(
         critical_path_us=longest,
         critical_path=critical_path(successors, remaining),
         event_us=event_us,
+        priority=assignment.priority,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.neighborhood import SearchSpace
@@ -29,5 +31,5 @@ def exchanged(space: SearchSpace, plan: Plan) -> list[Plan]:
     given, found = assignment_of(plan), []
     for other in range(1, plan.streams):
         number = {0: other, other: 0}
-        found.append(space.plan(Assignment(given.order, [number.get(stream, stream) for stream in given.stream])))
+        found.append(space.plan(replace(given, stream=[number.get(stream, stream) for stream in given.stream])))
     return found

@@ -8,6 +8,7 @@ draw comes from one generator with a fixed seed, so the same graph and times giv
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from graphstreams.planning.neighborhood import EQUAL_US, SIMULATED_KERNELS, STREAM_WORTH, SearchSpace, without_gaps
 from graphstreams.planning.paths import Assignment
@@ -58,4 +59,4 @@ def _merged(space: SearchSpace, given: Assignment, home: int, target: int) -> As
     for kernel in space.free:
         if stream[kernel] == home:
             stream[kernel] = target
-    return Assignment(given.order, without_gaps(stream))
+    return replace(given, stream=without_gaps(stream))

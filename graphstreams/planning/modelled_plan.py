@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from graphstreams.costs.footprint import Blocks
 from graphstreams.ir.devices import Device
@@ -21,7 +20,7 @@ LISTED_WAIT_US = 1.0
 
 def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, options: Options) -> Plan:
     """Return the best plan on the simulator for kernels that take `us` us on `device`, each by itself."""
-    return replace(search_on_simulator(plan_space(graph, us, device, options)), priority=options.priority or 0)
+    return search_on_simulator(plan_space(graph, us, device, options))
 
 
 def plan_space(
@@ -33,7 +32,8 @@ def plan_space(
     """
     wait_us = EVENT_US if options.event_us is None else options.event_us
     simulate = simulator(graph, us, device, wait_us, blocks)
-    return SearchSpace(graph, us, options.streams, listed_wait_us(options), simulate, wait_us)
+    space = SearchSpace(graph, us, options.streams, listed_wait_us(options), simulate, wait_us)
+    return space.prioritized(options.priority) if options.priority else space
 
 
 def listed_wait_us(options: Options) -> float:

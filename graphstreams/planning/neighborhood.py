@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
@@ -15,7 +17,9 @@ SIMULATED_KERNELS = 40_000  # in all simulations of a search: larger graphs get 
 EQUAL_US = 1e-9  # sums that differ by less were added in another order
 STREAM_WORTH = 0.005  # share of the time on fewer streams that each further stream has to save
 
-Signature = tuple[tuple[int, ...], ...]
+HIGH_PRIORITY = -2  # the CUDA priority that is tried for the aux streams
+
+Signature = tuple[int, tuple[tuple[int, ...], ...]]
 
 
 class SearchSpace:
@@ -56,6 +60,12 @@ class SearchSpace:
         """Return the simulated us of an assignment."""
         return self.simulate(assignment).makespan
 
+    def prioritized(self, priority: int) -> SearchSpace:
+        """Return the space of the same plans with a CUDA priority for the aux streams."""
+        space = copy.copy(self)
+        space.initial = [replace(assignment, priority=priority) for assignment in self.initial]
+        return space
+
     def best_initial(self) -> tuple[Assignment, float]:
         """Return the list schedule that is shortest on the simulator, of equals the first, and the us of the shortest."""
         makespans = [self.makespan(assignment) for assignment in self.initial]
@@ -84,7 +94,7 @@ class SearchSpace:
                     stream[kernel], stream[other] = stream[other], stream[kernel]
                 case _:
                     self._move_launch(rng.choice(order), order, rng)
-        return Assignment(order, without_gaps(stream))
+        return replace(assignment, order=order, stream=without_gaps(stream))
 
     def _move_branch(self, kernel: int, stream: list[int], target: int) -> None:
         """Move the kernel and the chain behind it on its stream to another one: a branch splits, or two merge."""
@@ -108,11 +118,16 @@ class SearchSpace:
 
 
 def signature(assignment: Assignment) -> Signature:
-    """Return what each stream runs, in order: the same for assignments that differ only in the numbers of their streams."""
+    """Return the priority and what each stream runs, in order.
+
+    It is the same for assignments that differ only in the numbers of their streams, if all streams have the same priority.
+    """
     streams: dict[int, list[int]] = {}
     for kernel in assignment.order:
         streams.setdefault(assignment.stream[kernel], []).append(kernel)
-    return tuple(sorted(tuple(own) for own in streams.values()))
+    rows = {stream: tuple(own) for stream, own in streams.items()}
+    caller = [rows.pop(0, ())] if assignment.priority else []
+    return assignment.priority, (*caller, *sorted(rows.values()))
 
 
 def distinct(assignments: Sequence[Assignment]) -> list[Assignment]:

@@ -6,7 +6,7 @@ Edges point from lower to higher kernel ids, so one sweep over the ids in either
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import networkx as nx
 
@@ -42,6 +42,7 @@ class Assignment:
 
     order: Sequence[int]
     stream: Sequence[int]  # indexed by kernel id
+    priority: int = 0  # CUDA priority of the aux streams; below 0 their blocks get the GPU before those of the caller's stream
 
     @property
     def streams(self) -> int:
@@ -60,7 +61,7 @@ def path_on_caller(given: Assignment, path: Sequence[int], us: Sequence[float]) 
     number = {busy.index(max(busy)): 0}
     for kernel in given.order:
         number.setdefault(given.stream[kernel], len(number))
-    return Assignment(given.order, [number[stream] for stream in given.stream])
+    return replace(given, stream=[number[stream] for stream in given.stream])
 
 
 @dataclass(frozen=True)

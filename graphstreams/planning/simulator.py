@@ -2,7 +2,8 @@
 
 A discrete-event simulation with processor sharing. A kernel's time alone has three parts: a head (launch, first loads), its
 blocks, and a tail (its last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask
-for bandwidth. Head and tail take longer while other kernels are in flight.
+for bandwidth. If the aux streams have a priority, their kernels come before those of the caller's stream. Head and tail take
+longer while other kernels are in flight.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class _Simulation:
     ) -> None:
         count = len(us)
         self._stream_of, self._predecessors, self._event_us = assignment.stream, predecessors, event_us
+        self._urgent = assignment.priority < 0
         self._us, self._footprints = us, footprints
         self._queues: dict[int, list[int]] = {}
         for kernel in reversed(assignment.order):
@@ -141,6 +143,8 @@ class _Simulation:
         if self._parts[kernel]:
             in_flight, us = self._parts[kernel].pop()
             in_flight.append(kernel)
+            if self._urgent and in_flight is self._placed:
+                in_flight.sort(key=lambda placed: self._stream_of[placed] == 0)
             self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
             self._until[kernel] = now + us
             return

@@ -58,12 +58,14 @@ class FakeAutotuner:
 
     def search(self, space: SearchSpace, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         self._called("search")
-        assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 2  # for measured and for modelled times
+        assert [len(plan.placements) for plan in first] == [
+            len(self.kernels)
+        ] * 3  # for measured and for modelled times, and with a priority
         return self.changed(search_on_simulator(space)), Measurement(SERIAL_US, self.played, tried=32)
 
     def without_search(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         self._called("without_search")
-        assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 2
+        assert [len(plan.placements) for plan in first] == [len(self.kernels)] * 3
         return first[0], Measurement(SERIAL_US, self.played, tried=2)
 
     def time_generated_code(self, source: str, serial: Any, measurement: Measurement) -> Measurement:

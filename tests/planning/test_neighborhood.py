@@ -5,6 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.neighborhood import SearchSpace, signature
 from graphstreams.planning.paths import Assignment
 from tests.support.kernel_graphs import graph_of
@@ -71,4 +72,21 @@ def test_changes_reach_every_plan_of_a_small_graph():
 def test_a_signature_says_what_each_stream_runs_and_not_its_number():
     space = SearchSpace(graph_of(3, []), [1.0] * 3, 2, 0.0)
     for assignment in space.initial:
-        assert {row for row in signature(assignment) if row} == rows(space.plan(assignment))
+        assert {row for row in signature(assignment)[1] if row} == rows(space.plan(assignment))
+
+
+def test_plans_of_a_space_with_a_priority_have_it_and_differ_from_those_without():
+    space = SearchSpace(graph_of(4, [(0, 1), (1, 2)]), [1.0] * 4, 2, 0.0)
+    urgent = space.prioritized(-2)
+    assert {urgent.plan(assignment).priority for assignment in urgent.initial} == {-2}
+    assert {space.plan(assignment).priority for assignment in space.initial} == {0}
+    assert not set(map(signature, urgent.initial)) & set(map(signature, space.initial))
+    rng = random.Random(0)
+    assert all(urgent.random_neighbor(assignment, rng).priority == -2 for assignment in urgent.initial)
+    assert assignment_of(urgent.plan(urgent.initial[0])).priority == -2
+
+
+def test_with_a_priority_it_matters_which_stream_is_the_callers():
+    one, other = Assignment([0, 1], [0, 1], -2), Assignment([0, 1], [1, 0], -2)
+    assert signature(one) != signature(other)
+    assert signature(Assignment([0, 1], [0, 1])) == signature(Assignment([0, 1], [1, 0]))

@@ -53,6 +53,17 @@ def test_a_small_kernel_that_was_there_first_does_not_wait():
     assert ends[1] == pytest.approx(2.0 + 20.0 - 2.0 * 0.99**PARTIAL)  # until then it had 99 % of the slots
 
 
+def test_with_a_priority_the_aux_streams_get_the_slots_first():
+    """The caller's kernel fills the card for 20 us alone; the other one takes 2 us of them with 1 % of the slots."""
+    timing = simulate(Assignment([0, 1], [0, 1], priority=-2), [[], []], [20.0, 2.0], [FILLING, SMALL], 0.0)
+    assert timing.end == pytest.approx([2.0 + 20.0 - 2.0 * 0.99**PARTIAL, 2.0])
+
+
+def test_among_the_aux_streams_the_first_gets_the_slots():
+    timing = simulate(Assignment([0, 1, 2], [0, 1, 2], priority=-2), [[]] * 3, [4.0, 20.0, 2.0], [FILLING, FILLING, SMALL], 0.0)
+    assert timing.end == pytest.approx([24.0 + 2.0 * (1 - 0.99**PARTIAL), 20.0, 22.0])
+
+
 def test_two_small_kernels_do_not_disturb_each_other():
     assert beside([3.0, 5.0], [SMALL, SMALL]) == ([3.0, 5.0], 5.0)
 
