@@ -59,6 +59,7 @@ class Kernel:
     parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
     exclusive: bool = False  # keeps its place against every other kernel
     exclusive_reason: str = ""  # why, if one of its nodes is the cause
+    joined: str = ""  # why its launches are one unit, if there are several
     undeclared: str = ""  # the operator of another library that makes it exclusive, because nothing is declared of it
     allocates_output: bool = False  # its operator allocates what the graph returns
 

@@ -47,6 +47,12 @@ def kept_in_place(reading: Reading) -> list[str]:
     return [f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}" for kernel in kept]
 
 
+def joined_launches(reading: Reading) -> list[str]:
+    """Return which launches are planned as one unit, and why, for the report's notes."""
+    several = [kernel for kernel in reading.kernels.kernels if len(kernel.launches) > 1 and kernel.joined]
+    return [f"{kernel.name!r} is a unit of {len(kernel.launches)} launches: {kernel.joined}" for kernel in several]
+
+
 def check_collectives(reading: Reading) -> None:
     """Raise StaySerial if a kernel is a collective."""
     for kernel in reading.kernels.kernels:

@@ -25,7 +25,14 @@ from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
-from graphstreams.pipeline.preconditions import check_collectives, check_tokens, final_graph, kept_in_place, unusable
+from graphstreams.pipeline.preconditions import (
+    check_collectives,
+    check_tokens,
+    final_graph,
+    joined_launches,
+    kept_in_place,
+    unusable,
+)
 from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, gain_too_small
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
@@ -136,7 +143,7 @@ def _read(
         reading = read(final, progress.report.name, input_names, stream_settings(), options.operators)
         progress.keep(reading=reading)
         check_collectives(reading)
-        progress.note(*kept_in_place(reading))
+        progress.note(*kept_in_place(reading), *joined_launches(reading))
         serial = serial or lower(copy_graph(final), generate_code=True)
         with serial.active():
             launches = conformance.launch_count(serial)

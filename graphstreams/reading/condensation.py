@@ -5,7 +5,7 @@ No two groups depend on each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,12 @@ from graphstreams.ir.declarations import Declarations
 from graphstreams.reading.dependences import StorageUse, dependences
 from graphstreams.reading.stored_values import StoredValues
 
+# Why launches are one unit.
+MUTATION, STEPS = "they carry out one mutation", "they are steps of one operator"
+UNNAMED = "no value of the graph stands for what one passes to the next"
+PIECES = "they write the pieces of one buffer"
+CIRCLE = "by what they read and write none of them could come first"
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -27,13 +33,15 @@ class Partition:
 
     members: tuple[tuple[int, ...], ...]  # the positions of each group, ascending
     of: tuple[int, ...]  # the group of each position
+    reasons: tuple[str, ...] = ()  # why the positions of each group are together; empty for groups of one
 
 
-def acyclic_partition(count: int, must_merge: Iterable[tuple[int, int]], links: Iterable[tuple[int, int]]) -> Partition:
+def acyclic_partition(count: int, must_merge: Mapping[tuple[int, int], str], links: Iterable[tuple[int, int]]) -> Partition:
     """Return the finest groups of positions 0..count-1 that keep each pair of `must_merge` together and have no circle.
 
-    `links` are (before, after) between positions. A group is a strongly connected component of the links and of the pairs,
-    linked in both directions. Of groups that could come next, the one with the lowest position does.
+    `must_merge` says why for each pair, `links` are (before, after) between positions. A group is a strongly connected
+    component of the links and of the pairs, linked in both directions. Of groups that could come next, the one with the lowest
+    position does.
     """
     graph = nx.DiGraph()
     graph.add_nodes_from(range(count))
@@ -44,7 +52,11 @@ def acyclic_partition(count: int, must_merge: Iterable[tuple[int, int]], links: 
     members = {group: tuple(sorted(positions)) for group, positions in groups.nodes(data="members")}
     ordered = tuple(members[group] for group in nx.lexicographical_topological_sort(groups, key=members.__getitem__))
     place = {position: i for i, positions in enumerate(ordered) for position in positions}
-    return Partition(ordered, tuple(place[position] for position in range(count)))
+    reasons = [CIRCLE if len(positions) > 1 else "" for positions in ordered]
+    for (one, other), why in must_merge.items():
+        if one != other:
+            reasons[place[one]] = why
+    return Partition(ordered, tuple(place[position] for position in range(count)), tuple(reasons))
 
 
 def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = ()) -> Partition:
@@ -56,18 +68,18 @@ def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets
     for position, names in enumerate(values.reads):
         for name in names:
             readers.setdefault(name, []).append(position)
-    must_merge = [(positions[0], other) for positions in values.mutators.values() for other in positions[1:]]
+    must_merge = {(positions[0], other): MUTATION for positions in values.mutators.values() for other in positions[1:]}
     carrying_out = {p for positions in values.mutators.values() for p in positions}
     for position, node in enumerate(lowered.nodes):
         for output in node.get_outputs():
             name = output.get_name()
             if name not in values.root and not output.get_mutations():
-                must_merge += [(position, reader) for reader in readers.get(name, ())]
+                must_merge.update({(position, reader): UNNAMED for reader in readers.get(name, ())})
             if position not in carrying_out:
                 # A step of one operator, such as the atomic additions of a scatter to the copy that it makes.
-                must_merge += [(position, values.owner[m]) for m in output.get_mutations() if m in values.owner]
+                must_merge.update({(position, values.owner[m]): STEPS for m in output.get_mutations() if m in values.owner})
         if launches_nothing(node):
-            must_merge += _with_pieces(position, node, values, readers)
+            must_merge.update(dict.fromkeys(_with_pieces(position, node, values, readers), PIECES))
     touched = [_storage_use(node, names, storages, declared) for node, names in zip(lowered.nodes, values.reads, strict=True)]
     links = [(edge.before, edge.after) for edge in dependences(touched)]
     return acyclic_partition(len(lowered.nodes), must_merge, links)

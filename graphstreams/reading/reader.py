@@ -7,6 +7,7 @@ computes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -51,8 +52,8 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     regions = regions_of(module, values, groups)
     kernels = naming.unique_names(
         [
-            _kernel(region, [lowered.nodes[m] for m in members], lowered, storages, input_names, declared)
-            for region, members in zip(regions, groups.members, strict=True)
+            replace(_kernel(region, [lowered.nodes[m] for m in members], lowered, storages, input_names, declared), joined=why)
+            for region, members, why in zip(regions, groups.members, groups.reasons, strict=True)
         ]
     )
     targets = [target for region in regions for target in region.targets]

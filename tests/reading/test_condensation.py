@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.reading.condensation import acyclic_partition
+from graphstreams.reading.condensation import CIRCLE, acyclic_partition
 
 
 def members(count, must_merge=(), links=()):
-    return acyclic_partition(count, must_merge, links).members
+    return acyclic_partition(count, dict.fromkeys(must_merge, "pieces"), links).members
 
 
 def test_nothing():
@@ -47,7 +47,7 @@ def test_links_within_a_group_and_repeated_links_are_no_circle():
 def test_twenty_thousand_positions_need_no_recursion(circle):
     count = 20_000
     must_merge = [(0, count - 1)] if circle else []
-    groups = acyclic_partition(count, must_merge, [(i, i + 1) for i in range(count - 1)])
+    groups = acyclic_partition(count, dict.fromkeys(must_merge, "pieces"), [(i, i + 1) for i in range(count - 1)])
     assert len(groups.members) == (1 if circle else count)
 
 
@@ -76,6 +76,12 @@ def test_groups_are_the_strongly_connected_components(problem):
 @given(problems())
 def test_the_order_of_groups_respects_every_link(problem):
     count, must_merge, links = problem
-    groups = acyclic_partition(count, must_merge, links)
+    groups = acyclic_partition(count, dict.fromkeys(must_merge, "pieces"), links)
     assert all(position in groups.members[groups.of[position]] for position in range(count))
     assert all(groups.of[before] <= groups.of[after] for before, after in links)
+
+
+def test_each_group_of_several_says_why():
+    groups = acyclic_partition(6, {(0, 1): "pieces", (1, 0): "pieces"}, [(2, 3), (3, 2), (1, 4)])
+    assert groups.members == ((0, 1), (2, 3), (4,), (5,))
+    assert groups.reasons == ("pieces", CIRCLE, "", "")

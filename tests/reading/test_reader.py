@@ -332,3 +332,19 @@ def test_an_operator_with_effects_of_its_own_keeps_the_graph_serial_and_is_named
     (outcome,) = capture(Checked(), (torch.empty(8, 8),), "h200", FREE_EVENTS)
     assert (outcome.report.verdict, outcome.report.stage) == ("serial", "read")
     assert "effects" in outcome.report.reason and "linalg" in outcome.report.reason
+
+
+def test_launches_that_are_one_unit_are_told_with_the_reason():
+    (outcome,) = capture(Concatenated(), (torch.zeros(8, 64),), "h200", {"min_gain": 0.0})
+    assert "is a unit of 2 launches: they write the pieces of one buffer" in " ".join(outcome.report.notes)
+
+
+class Concatenated(torch.nn.Module):
+    """Two products whose results are concatenated."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (torch.nn.Linear(64, 64, bias=False) for _ in range(2))
+
+    def forward(self, x):
+        return torch.cat([self.a(x), self.b(x)], 1)
