@@ -84,7 +84,7 @@ class Config:
     def tiny(cls, **changes: Any) -> Config:
         """Return sizes small enough for a CPU; `changes` replace single fields."""
         sizes: dict[str, Any] = {"hidden": 64, "q_lora": 48, "head_dim": 32, "rope": 16, "heads": 4, "o_groups": 2}
-        counts = {"o_lora": 16, "index_heads": 4, "index_dim": 32, "topk": 4, "window": 16, "context": 256, "tokens": 3}
+        counts = {"o_lora": 16, "index_heads": 16, "index_dim": 32, "topk": 4, "window": 16, "context": 256, "tokens": 3}
         return cls(**{**sizes, **counts, **changes})
 
 
@@ -99,6 +99,11 @@ def rotate_last(x: Tensor, cos_sin: Tensor, rope: int, inverse: bool = False) ->
         cos, sin = cos_sin.chunk(2, dim=-1)
         cos_sin = torch.cat((cos, -sin), dim=-1)
     return torch.cat((plain, apply_rope(rotary, cos_sin, interleaved=True)), dim=-1)
+
+
+def complete_entries(positions: Tensor, entries: int, ratio: int) -> Tensor:
+    """Return bool `[T, entries]`: which entries have all of their tokens at or before each of `positions` `[T]`."""
+    return torch.arange(entries, device=positions.device) < (positions.unsqueeze(1) + 1) // ratio
 
 
 class Compressor(nn.Module):
@@ -124,31 +129,28 @@ class Compressor(nn.Module):
         """Put one token of each sequence into `state`, and into `cache` the entry that it belongs to.
 
         `projected` is fp32 `[T, 2 * width]`, `state` fp32 `[T, 2, rows, width]`: latents and scores of the tokens before, then
-        of the present entry. `cache` is `[T, entries, dim]`. An entry is written at each of its tokens; the last one counts.
+        of the present entry. `cache` is `[T, entries, dim]`. An entry is written at each of its tokens, because a graph has no
+        branches; it is right, and read, from its last token on.
         """
         ratio, rows = self.config.ratio, torch.arange(projected.shape[0], device=projected.device)
         slot, first = positions % ratio, state.shape[2] - ratio
         latent, score = projected.split(self.width, dim=-1)
         state[rows, 0, first + slot] = latent
         state[rows, 1, first + slot] = score + self.position_bias[slot]
-        cache[rows, positions // ratio] = self._pool(state, positions // ratio * ratio, table, slot)
+        cache[rows, positions // ratio] = self._pool(state, positions // ratio * ratio, table)
         if self.overlap:
             complete = (slot == ratio - 1).view(-1, 1, 1, 1)
             state[:, :, :ratio] = torch.where(complete, state[:, :, ratio:], state[:, :, :ratio])
 
-    def _pool(self, state: Tensor, starts: Tensor, table: Tensor, slot: Tensor) -> Tensor:
-        """Return the entries `[T, dim]` of `state`, without the tokens behind `slot`."""
+    def _pool(self, state: Tensor, starts: Tensor, table: Tensor) -> Tensor:
+        """Return the entries `[T, dim]` of `state`."""
         ratio = self.config.ratio
-        future = torch.arange(ratio, device=state.device) > slot.unsqueeze(1)
         latents, scores = state[:, 0], state[:, 1]
         if self.overlap:
-            before = torch.zeros_like(future)
-            future = torch.cat((before, future), dim=1)
             latents, scores = (
                 torch.cat((rows[:, :ratio, : self.dim], rows[:, ratio:, self.dim :]), dim=1) for rows in (latents, scores)
             )
-        weights = scores.masked_fill(future.unsqueeze(-1), -torch.inf).softmax(dim=1)
-        return self._finish((latents * weights).sum(dim=1), starts, table)
+        return self._finish((latents * scores.softmax(dim=1)).sum(dim=1), starts, table)
 
     def fill(self, projected: Tensor, table: Tensor, state: Tensor, cache: Tensor) -> Tensor:
         """Put the tokens of one sequence, from its start, into `cache` and `state`. Return the entries `[N / ratio, dim]`."""
@@ -192,8 +194,8 @@ class Indexer(nn.Module):
         scale = self.config.index_heads**-0.5 * self.config.index_dim**-0.5
         scores = torch.matmul(query, keys.transpose(1, 2)).float().relu()
         logits = (scores * (weights.float() * scale).unsqueeze(-1)).sum(dim=1)
-        future = torch.arange(keys.shape[1], device=keys.device) > (positions // self.config.ratio).unsqueeze(1)
-        return logits.masked_fill(future, -torch.inf).topk(self.config.topk, dim=-1, sorted=False).indices
+        complete = complete_entries(positions, keys.shape[1], self.config.ratio)
+        return logits.masked_fill(~complete, -torch.inf).topk(self.config.topk, dim=-1, sorted=False).indices
 
 
 class Attention(nn.Module):
@@ -265,11 +267,13 @@ class Attention(nn.Module):
         ring = torch.arange(window.shape[1], device=query.device)
         keys, visible = window, ring <= positions.unsqueeze(1)
         if cache is not None:
-            last, rows = (positions // self.config.ratio).unsqueeze(1), torch.arange(query.shape[0], device=query.device)
-            entries = torch.arange(cache.shape[1], device=query.device) if selected is None else selected
-            chosen = cache if selected is None else cache[rows.unsqueeze(1), selected]
+            if selected is None:
+                chosen, complete = cache, complete_entries(positions, cache.shape[1], self.config.ratio)
+            else:
+                chosen = cache[torch.arange(query.shape[0], device=query.device).unsqueeze(1), selected]
+                complete = selected < (positions.unsqueeze(1) + 1) // self.config.ratio
             keys = torch.cat((keys, chosen), dim=1)
-            visible = torch.cat((visible, (entries <= last).expand(len(rows), -1)), dim=1)
+            visible = torch.cat((visible, complete), dim=1)
         scores = torch.bmm(query, keys.transpose(1, 2)).float() * self.config.head_dim**-0.5
         scores = scores.masked_fill(~visible.unsqueeze(1), -torch.inf)
         return self._project(torch.bmm(self._probabilities(scores).to(query.dtype), keys), positions)
@@ -303,7 +307,7 @@ class Attention(nn.Module):
             entries.append(compressor.fill(own, self.table, state, cache))
         if entries:
             count = entries[0].shape[0]
-            complete = (positions + 1).unsqueeze(1) // self.config.ratio > torch.arange(count, device=query.device)
+            complete = complete_entries(positions, count, self.config.ratio)
             if self.indexer is not None and count > self.config.topk:
                 picked = self.selected(q_c, weights, positions, entries[1].unsqueeze(0))
                 complete = complete & torch.zeros_like(complete).scatter(1, picked, True)
@@ -350,6 +354,14 @@ def example_inputs(config: Config, device: torch.device | str, seed: int = 0) ->
         found.append(torch.randn(config.sequences, entries, dim, dtype=config.dtype, **options))
         found.append(torch.randn(config.sequences, 2, rows, dim * factor, **options))
     return tuple(found)
+
+
+def fresh_caches(config: Config, device: torch.device | str) -> tuple[Tensor, ...]:
+    """Return `(window, *caches)` as sequences find them at their first token: a score of minus infinity is that of no token."""
+    window, *caches = example_inputs(config, device)[2:]
+    for state in caches[1::2]:
+        state.zero_()[:, 1] = -torch.inf
+    return window.zero_(), *(cache if index % 2 else cache.zero_() for index, cache in enumerate(caches))
 
 
 def bench(tokens: int) -> tuple[Attention, Callable[[int], Sequence[Any]]]:
