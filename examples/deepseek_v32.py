@@ -6,12 +6,12 @@ parallelism, without the all-reduce after ``o_proj``; RoPE is plain, because YaR
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from plan_layer import Layer, add_arguments, plan_layer
 from torch import Tensor, nn
 
 FLOAT8 = torch.float8_e4m3fn
@@ -292,14 +292,8 @@ def tiny() -> tuple[SparseAttention, tuple[Tensor, ...]]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line. What it leaves out is None, and becomes the default of the chosen size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tp", type=int, help="ranks that share the attention heads")
-    parser.add_argument("--tokens", type=int, help="sequences, each decoding one token")
-    parser.add_argument("--context", type=int, help="slots of each sequence's cache")
-    parser.add_argument("--tiny", action="store_true", help="a layer small enough for a CPU")
     parser.add_argument("--fp8", action="store_true", help="fp8 weights and GEMMs; weights_proj stays bfloat16")
-    parser.add_argument("--streams", type=int, help="most streams of a plan, the caller's included")
-    parser.add_argument("--target", default="h200", help="the GPU to plan for if there is none")
-    parser.add_argument("--dump", help="directory for the report's files")
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -311,50 +305,15 @@ def config_from(args: argparse.Namespace) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan the layer, show the plan, check the rewritten graph on the CPU, and on a GPU compare bits and times."""
-    from graphstreams import explain
-    from graphstreams.testing.equal_on_cpu import equal_on_cpu
-
     args = parse_args(argv)
-    config, options = config_from(args), {} if args.streams is None else {"streams": args.streams}
-    gpu = torch.cuda.is_available()
-    started = time.perf_counter()
-    report = explain(build(config, "meta"), example_inputs(config, "meta"), None if gpu else args.target, options)
-    print(report)
-    print(f"planned for {report.device} in {time.perf_counter() - started:.1f} s")
-    if args.dump:
-        print(f"report: {report.save(args.dump)}")
-    small = Config.tiny(fp8=config.fp8)
-    # A tiny layer gains nothing from streams: rewrite it all the same.
-    same = equal_on_cpu(build(small, "cpu"), example_inputs(small, "cpu"), args.target, {**options, "min_gain": 0.0})
-    print(f"tiny layer on the CPU: the rewritten graph has {'the same bits' if all(same) else 'OTHER BITS'} as the serial one")
-    equal = all(same) and report.verdict == "clean"
-    return int(not (equal and (not gpu or _measure(config, options))))
+    config = config_from(args)
+    layer, small = (Layer(size, build, example_inputs) for size in (config, Config.tiny(fp8=config.fp8)))
+    return plan_layer(f"V3.2 layer, {config.tokens} tokens, tp {config.tp}", layer, small, args)
 
 
-def _measure(config: Config, options: dict[str, Any]) -> bool:
-    from graphstreams.benchmark.results import sound
-    from graphstreams.benchmark.run import prepared, run_workload
-    from graphstreams.benchmark.tables import bits_table, speed_table, times_table
-    from graphstreams.benchmark.variants import OURS, BenchmarkSpec
-
-    title = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"
-    spec = BenchmarkSpec(options=options, own={"default": {}}, replays=1000, direct_runs=20, reduce_overhead_runs=20)
-    with prepared():
-        row = run_workload(title, lambda: _on_gpu(config), spec)
-    record = row["rivals"].get(f"{OURS}: default", {})
-    print(f"verdict: {record.get('verdict', 'none')} {record.get('reason', '')}".rstrip())
-    for table in (speed_table([row], {"graphstreams": OURS}), bits_table([row]), times_table([row])):
-        print(f"\n{table}")
-    return sound([row])
-
-
-def _on_gpu(config: Config) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
-    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
-
-
-def bench(tokens: int) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
+def bench(tokens: int) -> tuple[nn.Module, Callable[[int], Sequence[Any]]]:
     """Return the full-size layer on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
-    return _on_gpu(Config(tokens=tokens))
+    return Layer(Config(tokens=tokens), build, example_inputs).on_gpu()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ quantisation of the indexer are left out, and RoPE is plain, because YaRN would 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from deepseek_v32 import EPSILON, Linear, RMSNorm, apply_rope, rope_table
+from plan_layer import Layer, add_arguments, plan_layer
 from torch import Tensor, nn
 
 Kind = Literal["csa", "hca", "sliding"]
@@ -110,7 +112,7 @@ class Compressor(nn.Module):
     """The module that pools the latents of `ratio` tokens, weighted by a learned score, into one cache entry.
 
     With a ratio of 4 an entry also reads the 4 tokens before: half of a latent's width serves the entry of its own tokens, the
-    other half the next entry. The state keeps latents and scores of the tokens that the next entry reads.
+    other half the next entry. The state is a ring of latents and scores, long enough for the tokens that an entry reads.
     """
 
     def __init__(self, config: Config, dim: int) -> None:
@@ -125,41 +127,49 @@ class Compressor(nn.Module):
         """Return latents and scores `[T, 2 * width]` fp32."""
         return self.wkv_gate(hidden).float()
 
-    def step(self, projected: Tensor, positions: Tensor, table: Tensor, state: Tensor, cache: Tensor) -> None:
+    def step(self, projected: Tensor, positions: Tensor, table: Tensor, cache: Tensor, state: Tensor) -> None:
         """Put one token of each sequence into `state`, and into `cache` the entry that it belongs to.
 
-        `projected` is fp32 `[T, 2 * width]`, `state` fp32 `[T, 2, rows, width]`: latents and scores of the tokens before, then
-        of the present entry. `cache` is `[T, entries, dim]`. An entry is written at each of its tokens, because a graph has no
-        branches; it is right, and read, from its last token on.
+        `projected` is fp32 `[T, 2 * width]`, `state` fp32 `[T, 2, rows, width]`: latents, then scores, of the last tokens.
+        `cache` is `[T, entries, dim]`.
         """
-        ratio, rows = self.config.ratio, torch.arange(projected.shape[0], device=projected.device)
-        slot, first = positions % ratio, state.shape[2] - ratio
+        token = self.token(projected, positions)
+        self.write(token, self.entry(token, positions, table, state), positions, cache, state)
+
+    def token(self, projected: Tensor, positions: Tensor) -> Tensor:
+        """Return what the state keeps of one token of each sequence: fp32 `[T, 2, width]`."""
         latent, score = projected.split(self.width, dim=-1)
-        state[rows, 0, first + slot] = latent
-        state[rows, 1, first + slot] = score + self.position_bias[slot]
-        cache[rows, positions // ratio] = self._pool(state, positions // ratio * ratio, table)
-        if self.overlap:
-            complete = (slot == ratio - 1).view(-1, 1, 1, 1)
-            state[:, :, :ratio] = torch.where(complete, state[:, :, ratio:], state[:, :, :ratio])
+        return torch.stack((latent, score + self.position_bias[positions % self.config.ratio]), dim=1)
 
-    def _pool(self, state: Tensor, starts: Tensor, table: Tensor) -> Tensor:
-        """Return the entries `[T, dim]` of `state`."""
-        ratio = self.config.ratio
-        latents, scores = state[:, 0], state[:, 1]
+    def entry(self, token: Tensor, positions: Tensor, table: Tensor, state: Tensor) -> Tensor:
+        """Return the entry `[T, dim]` that each `token` belongs to, pooled from it and the tokens in `state`."""
+        ratio, number = self.config.ratio, positions // self.config.ratio
+        row = torch.arange(state.shape[2], device=state.device).unsqueeze(-1)
+        latents, scores = torch.where(row == (positions % state.shape[2]).view(-1, 1, 1, 1), token.unsqueeze(2), state).unbind(1)
         if self.overlap:
-            latents, scores = (
-                torch.cat((rows[:, :ratio, : self.dim], rows[:, ratio:, self.dim :]), dim=1) for rows in (latents, scores)
-            )
-        return self._finish((latents * scores.softmax(dim=1)).sum(dim=1), starts, table)
+            # A sum does not care in which order it meets the entry's own tokens and those before.
+            own = row // ratio == (number % 2).view(-1, 1, 1)
+            latents, scores = (torch.where(own, rows[..., self.dim :], rows[..., : self.dim]) for rows in (latents, scores))
+        return self._finish((latents * scores.softmax(dim=1)).sum(dim=1), number * ratio, table)
 
-    def fill(self, projected: Tensor, table: Tensor, state: Tensor, cache: Tensor) -> Tensor:
+    def write(self, token: Tensor, entry: Tensor, positions: Tensor, cache: Tensor, state: Tensor) -> None:
+        """Write token and entry into their places.
+
+        An entry is written at each of its tokens, because a graph has no branches; it is right, and read, from its last on.
+        """
+        rows = torch.arange(token.shape[0], device=token.device)
+        state[rows, :, positions % state.shape[2]] = token
+        cache[rows, positions // self.config.ratio] = entry
+
+    def fill(self, projected: Tensor, table: Tensor, cache: Tensor, state: Tensor) -> Tensor:
         """Put the tokens of one sequence, from its start, into `cache` and `state`. Return the entries `[N / ratio, dim]`."""
         ratio = self.config.ratio
         latents, scores = projected.unflatten(0, (-1, ratio)).split(self.width, dim=-1)
         scores = scores + self.position_bias
         if self.overlap:
             nothing = (latents.new_zeros(1, ratio, self.dim), scores.new_full((1, ratio, self.dim), -torch.inf))
-            state[0, 0, :ratio], state[0, 1, :ratio] = latents[-1], scores[-1]
+            last = (latents.shape[0] - 1) % 2 * ratio
+            state[0, 0, last : last + ratio], state[0, 1, last : last + ratio] = latents[-1], scores[-1]
             latents, scores = (
                 torch.cat((torch.cat((none, rows[:-1, :, : self.dim])), rows[:, :, self.dim :]), dim=1)
                 for none, rows in zip(nothing, (latents, scores), strict=True)
@@ -233,7 +243,7 @@ class Attention(nn.Module):
             return self._prefill(query, q_c, latent, projected, weights, positions, window, caches)
         self.insert(latent, positions, window)
         for compressor, own, cache, state in zip(self.compressors(), projected, caches[::2], caches[1::2], strict=True):
-            compressor.step(own, positions, self.table, state, cache)
+            compressor.step(own, positions, self.table, cache, state)
         selected = self.selected(q_c, weights, positions, caches[2]) if self.indexer else None
         return self.attend(query, positions, window, caches[0] if caches else None, selected)
 
@@ -304,7 +314,7 @@ class Attention(nn.Module):
         masks = seen.repeat(tokens // size, 1) & ~(first & (torch.arange(2 * size, device=query.device) < size))
         entries: list[Tensor] = []
         for compressor, own, cache, state in zip(self.compressors(), projected, caches[::2], caches[1::2], strict=True):
-            entries.append(compressor.fill(own, self.table, state, cache))
+            entries.append(compressor.fill(own, self.table, cache, state))
         if entries:
             count = entries[0].shape[0]
             complete = complete_entries(positions, count, self.config.ratio)
@@ -364,13 +374,48 @@ def fresh_caches(config: Config, device: torch.device | str) -> tuple[Tensor, ..
     return window.zero_(), *(cache if index % 2 else cache.zero_() for index, cache in enumerate(caches))
 
 
-def bench(tokens: int) -> tuple[Attention, Callable[[int], Sequence[Any]]]:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line. What it leaves out is None, and becomes the default of the chosen size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", choices=("csa", "hca", "sliding"), help="which of the model's layers (default csa)")
+    parser.add_argument("--model", choices=("flash", "pro"), default="flash", help="whose sizes (default flash)")
+    parser.add_argument("--prefill", action="store_true", help="the first tokens of one sequence instead of decode")
+    add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """Return the Config that the arguments describe. A prefill without a number of tokens has two windows of them."""
+    given = {name: getattr(args, name) for name in ("kind", "tp", "tokens", "context")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    sizes = Config.tiny if args.tiny else getattr(Config, args.model)
+    config: Config = sizes(**changes)
+    if args.prefill:
+        changes.setdefault("tokens", 2 * max(config.ratio, config.window))
+    return sizes(**changes, prefill=args.prefill) if args.prefill else config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan the layer, show the plan, check the rewritten graph on the CPU, and on a GPU compare bits and times."""
+    args = parse_args(argv)
+    config = config_from(args)
+    small = Config.tiny(kind=config.kind, prefill=config.prefill, **({"tokens": 128} if config.prefill else {}))
+    layer, small_layer = (Layer(size, build, example_inputs) for size in (config, small))
+    step = "prefill" if config.prefill else "decode"
+    title = f"V4-{args.model.capitalize()} {config.kind} layer, {step}, {config.tokens} tokens, tp {config.tp}"
+    return plan_layer(title, layer, small_layer, args)
+
+
+def bench(tokens: int) -> tuple[nn.Module, Callable[[int], Sequence[Any]]]:
     """Return V4-Flash's CSA layer for TP 8 on the GPU and a maker of fresh inputs, for `graphstreams bench`."""
-    config = Config.flash(tokens=tokens, tp=8)
-    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
+    return Layer(Config.flash(tokens=tokens, tp=8), build, example_inputs).on_gpu()
 
 
 def flash() -> tuple[Attention, tuple[Tensor, ...]]:
     """Return V4-Flash's CSA layer for TP 8 and its inputs on the meta device, for `graphstreams explain`."""
     config = Config.flash(tp=8)
     return build(config, "meta"), example_inputs(config, "meta")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
