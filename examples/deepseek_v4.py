@@ -123,61 +123,59 @@ class Compressor(nn.Module):
         self.position_bias = _frozen(config.ratio, self.width, dtype=torch.float32)
         self.norm = RMSNorm(dim, eps=EPSILON, dtype=config.dtype)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Return latents and scores `[T, 2 * width]` fp32."""
-        return self.wkv_gate(hidden).float()
+    def pooled(self, kv_score: Tensor, positions: Tensor, table: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `write` takes: tokens as the state keeps them, and entries, from latents and scores `[T, 2 * width]`.
 
-    def step(self, projected: Tensor, positions: Tensor, table: Tensor, cache: Tensor, state: Tensor) -> None:
-        """Put one token of each sequence into `state`, and into `cache` the entry that it belongs to.
-
-        `projected` is fp32 `[T, 2 * width]`, `state` fp32 `[T, 2, rows, width]`: latents, then scores, of the last tokens.
-        `cache` is `[T, entries, dim]`.
+        At decode these are a token fp32 `[T, 2, width]` and the entry `[T, dim]` that it belongs to, of each sequence. At
+        prefill they are the last tokens `[2, ratio, width]` and all entries `[T / ratio, dim]` of one sequence.
         """
-        token = self.token(projected, positions)
-        self.write(token, self.entry(token, positions, table, state), positions, cache, state)
+        latents, scores = kv_score.float().split(self.width, dim=-1)
+        if self.config.prefill:
+            return self._all(latents, scores, table)
+        token = torch.stack((latents, scores + self.position_bias[positions % self.config.ratio]), dim=1)
+        return token, self._entry(token, positions, table, state)
 
-    def token(self, projected: Tensor, positions: Tensor) -> Tensor:
-        """Return what the state keeps of one token of each sequence: fp32 `[T, 2, width]`."""
-        latent, score = projected.split(self.width, dim=-1)
-        return torch.stack((latent, score + self.position_bias[positions % self.config.ratio]), dim=1)
+    def write(self, tokens: Tensor, entries: Tensor, positions: Tensor, cache: Tensor, state: Tensor) -> None:
+        """Write what `pooled` returned: `cache` is `[S, entries, dim]`, `state` fp32 `[S, 2, rows, width]`.
 
-    def entry(self, token: Tensor, positions: Tensor, table: Tensor, state: Tensor) -> Tensor:
-        """Return the entry `[T, dim]` that each `token` belongs to, pooled from it and the tokens in `state`."""
+        At decode an entry is written at each of its tokens, because a graph has no branches; it is right, and read, from its
+        last token on.
+        """
+        ratio, rows = self.config.ratio, torch.arange(tokens.shape[0], device=tokens.device)
+        if self.config.prefill:
+            first = (entries.shape[0] - 1) * ratio % state.shape[2]
+            state[0, :, first : first + ratio] = tokens
+            cache[0, : entries.shape[0]] = entries
+        else:
+            state[rows, :, positions % state.shape[2]] = tokens
+            cache[rows, positions // ratio] = entries
+
+    def _entry(self, token: Tensor, positions: Tensor, table: Tensor, state: Tensor) -> Tensor:
+        """Pool the entry of each `token` from it and the tokens in `state`."""
         ratio, number = self.config.ratio, positions // self.config.ratio
         row = torch.arange(state.shape[2], device=state.device).unsqueeze(-1)
-        latents, scores = torch.where(row == (positions % state.shape[2]).view(-1, 1, 1, 1), token.unsqueeze(2), state).unbind(1)
+        latents, scores = torch.where(row == (positions % state.shape[2]).view(-1, 1, 1, 1), token.unsqueeze(2), state).unbind(
+            1
+        )
         if self.overlap:
             # A sum does not care in which order it meets the entry's own tokens and those before.
             own = row // ratio == (number % 2).view(-1, 1, 1)
             latents, scores = (torch.where(own, rows[..., self.dim :], rows[..., : self.dim]) for rows in (latents, scores))
         return self._finish((latents * scores.softmax(dim=1)).sum(dim=1), number * ratio, table)
 
-    def write(self, token: Tensor, entry: Tensor, positions: Tensor, cache: Tensor, state: Tensor) -> None:
-        """Write token and entry into their places.
-
-        An entry is written at each of its tokens, because a graph has no branches; it is right, and read, from its last on.
-        """
-        rows = torch.arange(token.shape[0], device=token.device)
-        state[rows, :, positions % state.shape[2]] = token
-        cache[rows, positions // self.config.ratio] = entry
-
-    def fill(self, projected: Tensor, table: Tensor, cache: Tensor, state: Tensor) -> Tensor:
-        """Put the tokens of one sequence, from its start, into `cache` and `state`. Return the entries `[N / ratio, dim]`."""
+    def _all(self, latents: Tensor, scores: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         ratio = self.config.ratio
-        latents, scores = projected.unflatten(0, (-1, ratio)).split(self.width, dim=-1)
+        starts = torch.arange(0, latents.shape[0], ratio, device=latents.device)
+        latents, scores = (rows.unflatten(0, (-1, ratio)) for rows in (latents, scores))
         scores = scores + self.position_bias
+        last = torch.stack((latents[-1], scores[-1]))
         if self.overlap:
             nothing = (latents.new_zeros(1, ratio, self.dim), scores.new_full((1, ratio, self.dim), -torch.inf))
-            last = (latents.shape[0] - 1) % 2 * ratio
-            state[0, 0, last : last + ratio], state[0, 1, last : last + ratio] = latents[-1], scores[-1]
             latents, scores = (
                 torch.cat((torch.cat((none, rows[:-1, :, : self.dim])), rows[:, :, self.dim :]), dim=1)
                 for none, rows in zip(nothing, (latents, scores), strict=True)
             )
-        starts = torch.arange(0, projected.shape[0], ratio, device=projected.device)
-        entries = self._finish((latents * scores.softmax(dim=1)).sum(dim=1), starts, table)
-        cache[0, : entries.shape[0]] = entries
-        return entries
+        return last, self._finish((latents * scores.softmax(dim=1)).sum(dim=1), starts, table)
 
     def _finish(self, pooled: Tensor, starts: Tensor, table: Tensor) -> Tensor:
         entries = self.norm(pooled.to(self.config.dtype)).unsqueeze(1)
@@ -235,27 +233,38 @@ class Attention(nn.Module):
         the last tokens of S sequences. `caches` are `(cache, state)` of the compressor and, in a CSA layer, of the indexer's:
         `[S, context / ratio, dim]` and fp32 `[S, 2, rows, width]`. All of them are written in place.
         """
-        projected = [compressor.project(hidden) for compressor in self.compressors()]
+        kv_scores = [compressor.wkv_gate(hidden) for compressor in self.compressors()]
         weights = self.indexer.weights_proj(hidden) if self.indexer else None
-        q_c, latent = self.down(hidden, positions)
-        query = self.query(q_c, positions)
-        if self.config.prefill:
-            return self._prefill(query, q_c, latent, projected, weights, positions, window, caches)
+        qkv = self.wqa_wkv(hidden)
+        q_c = self.query_latent(qkv)
+        query, latent = self.query(q_c, positions), self.latent(qkv, positions)
+        pooled = [self.pooled(index, kv_score, positions, caches) for index, kv_score in enumerate(kv_scores)]
+        for index, made in enumerate(pooled):
+            self.write(index, made, positions, caches)
+        selected = self.selected(q_c, weights, positions, pooled[1][1], caches[2]) if self.indexer else None
         self.insert(latent, positions, window)
-        for compressor, own, cache, state in zip(self.compressors(), projected, caches[::2], caches[1::2], strict=True):
-            compressor.step(own, positions, self.table, cache, state)
-        selected = self.selected(q_c, weights, positions, caches[2]) if self.indexer else None
-        return self.attend(query, positions, window, caches[0] if caches else None, selected)
+        return self.finish(query, latent, positions, window, pooled[0][1] if pooled else None, selected, caches)
 
     def compressors(self) -> list[Compressor]:
         """Return the layer's compressors: its own and the indexer's."""
         return [module.compressor for module in (self, self.indexer) if module is not None and module.compressor is not None]
 
-    def down(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normalized query part of the down projection, and the normalized, rotated latent `[T, head_dim]`."""
-        q_a, kv = self.wqa_wkv(hidden).split((self.config.q_lora, self.config.head_dim), dim=-1)
-        latent = rotate_last(self.kv_norm(kv).unsqueeze(1), self.table[positions], self.config.rope).squeeze(1)
-        return self.q_norm(q_a), latent
+    def pooled(self, index: int, kv_score: Tensor, positions: Tensor, caches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what compressor `index` makes of its GEMM's output. Nothing is written."""
+        return self.compressors()[index].pooled(kv_score, positions, self.table, caches[2 * index + 1])
+
+    def write(self, index: int, made: tuple[Tensor, Tensor], positions: Tensor, caches: Sequence[Tensor]) -> None:
+        """Write what compressor `index` made into its cache and state."""
+        self.compressors()[index].write(*made, positions, *caches[2 * index : 2 * index + 2])
+
+    def query_latent(self, qkv: Tensor) -> Tensor:
+        """Return the normalized query part of the down projection."""
+        return self.q_norm(qkv[:, : self.config.q_lora])
+
+    def latent(self, qkv: Tensor, positions: Tensor) -> Tensor:
+        """Return the normalized, rotated latent `[T, head_dim]`."""
+        kv = self.kv_norm(qkv[:, self.config.q_lora :])
+        return rotate_last(kv.unsqueeze(1), self.table[positions], self.config.rope).squeeze(1)
 
     def query(self, q_c: Tensor, positions: Tensor) -> Tensor:
         """Return the query of every head, normalized without a weight and rotated."""
@@ -264,13 +273,31 @@ class Attention(nn.Module):
         return rotate_last(query, self.table[positions], self.config.rope)
 
     def insert(self, latent: Tensor, positions: Tensor, window: Tensor) -> None:
-        """Write one token's latent of each sequence into the ring."""
-        window[torch.arange(latent.shape[0], device=latent.device), positions % self.config.window] = latent
+        """Write the last latents into the ring: one of each sequence at decode, a window of them at prefill."""
+        if self.config.prefill:
+            window[0] = latent[-self.config.window :]
+        else:
+            window[torch.arange(latent.shape[0], device=latent.device), positions % self.config.window] = latent
 
-    def selected(self, q_c: Tensor, weights: Tensor | None, positions: Tensor, keys: Tensor) -> Tensor:
-        """Return the entries that the indexer selects."""
+    def selected(self, q_c: Tensor, weights: Tensor | None, positions: Tensor, entries: Tensor, cache: Tensor) -> Tensor | None:
+        """Return the entries that the indexer selects; None if that is all of them, as at the prefill of few tokens.
+
+        `entries` are those that its compressor made, and `cache` holds them: at prefill they are all that there is.
+        """
         assert self.indexer is not None and weights is not None
+        if self.config.prefill and entries.shape[0] <= self.config.topk:
+            return None
+        keys = entries.unsqueeze(0) if self.config.prefill else cache
         return self.indexer.select(self.indexer.query(q_c, self.table[positions]), weights, keys, positions)
+
+    def finish(
+        self, query: Tensor, latent: Tensor, positions: Tensor, window: Tensor, entries: Tensor | None, selected: Tensor | None,
+        caches: Sequence[Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Return the layer's output. `entries` are what the layer's own compressor made."""
+        if self.config.prefill:
+            return self.attend_prefill(query, latent, positions, entries, selected)
+        return self.attend(query, positions, window, caches[0] if caches else None, selected)
 
     def attend(self, query: Tensor, positions: Tensor, window: Tensor, cache: Tensor | None, selected: Tensor | None) -> Tensor:
         """Attend to the window and to the entries of the cache, selected or all, and project back to `[T, hidden]`."""
@@ -298,36 +325,28 @@ class Attention(nn.Module):
         grouped = plain.flatten(1).unflatten(1, (self.groups, -1)).transpose(0, 1)
         return self.wo_b(torch.bmm(grouped, self.wo_a).transpose(0, 1).flatten(1))
 
-    def _prefill(
-        self, query: Tensor, q_c: Tensor, latent: Tensor, projected: list[Tensor], weights: Tensor | None, positions: Tensor,
-        window: Tensor, caches: Sequence[Tensor],
-    ) -> Tensor:  # fmt: skip
-        """Fill the caches of one sequence, and attend in blocks of the window's size and to all entries under a mask."""
-        size, tokens = self.config.window, query.shape[0]
-        window[0] = latent[-size:]
+    def attend_prefill(
+        self, query: Tensor, latent: Tensor, positions: Tensor, entries: Tensor | None, selected: Tensor | None
+    ) -> Tensor:
+        """Attend in blocks of the window's size, and to all entries under a mask, and project back to `[T, hidden]`."""
+        size, tokens, device = self.config.window, query.shape[0], query.device
         blocks = latent.unflatten(0, (-1, size))
         keys = torch.cat((torch.cat((torch.zeros_like(blocks[:1]), blocks[:-1])), blocks), dim=1)
         scores = torch.einsum("bthd,bkd->bthk", query.unflatten(0, (-1, size)), keys).float().flatten(0, 1)
-        behind = torch.arange(2 * size, device=query.device) - size - torch.arange(size, device=query.device).unsqueeze(1)
-        seen = (behind <= 0) & (behind > -size)
-        first = torch.arange(tokens, device=query.device).unsqueeze(1) < size
-        masks = seen.repeat(tokens // size, 1) & ~(first & (torch.arange(2 * size, device=query.device) < size))
-        entries: list[Tensor] = []
-        for compressor, own, cache, state in zip(self.compressors(), projected, caches[::2], caches[1::2], strict=True):
-            entries.append(compressor.fill(own, self.table, cache, state))
-        if entries:
-            count = entries[0].shape[0]
-            complete = complete_entries(positions, count, self.config.ratio)
-            if self.indexer is not None and count > self.config.topk:
-                picked = self.selected(q_c, weights, positions, entries[1].unsqueeze(0))
-                complete = complete & torch.zeros_like(complete).scatter(1, picked, True)
-            scores = torch.cat((scores, torch.matmul(query, entries[0].t()).float()), dim=-1)
+        place, key = torch.arange(tokens, device=device).unsqueeze(1), torch.arange(2 * size, device=device)
+        behind = key - size - place % size
+        masks = (behind <= 0) & (behind > -size) & ((place >= size) | (key >= size))
+        if entries is not None:
+            complete = complete_entries(positions, entries.shape[0], self.config.ratio)
+            if selected is not None:
+                complete = complete & torch.zeros_like(complete).scatter(1, selected, True)
+            scores = torch.cat((scores, torch.matmul(query, entries.t()).float()), dim=-1)
             masks = torch.cat((masks, complete), dim=1)
         scores = (scores * self.config.head_dim**-0.5).masked_fill(~masks.unsqueeze(1), -torch.inf)
         probabilities = self._probabilities(scores).to(query.dtype)
         local = torch.einsum("bthk,bkd->bthd", probabilities[..., : 2 * size].unflatten(0, (-1, size)), keys).flatten(0, 1)
-        if entries:
-            local = local + torch.matmul(probabilities[..., 2 * size :], entries[0])
+        if entries is not None:
+            local = local + torch.matmul(probabilities[..., 2 * size :], entries)
         return self._project(local, positions)
 
 
