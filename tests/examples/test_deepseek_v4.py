@@ -352,3 +352,14 @@ def test_a_rewritten_layer_is_clean_and_has_the_bits_of_the_serial_one(kind: str
     # Rotating the latent and writing it are one kernel if all stand on one stream.
     assert report.kernels_streamed <= report.kernels_serial + 2, report.differences
     assert all(equal_on_cpu(module, inputs, "h200", options))
+
+
+def test_the_command_line_chooses_the_config() -> None:
+    def chosen(*given: str) -> example.Config:
+        return example.config_from(example.parse_args(given))
+
+    assert chosen() == Config()
+    assert chosen("--model", "pro", "--kind", "hca", "--tp", "8", "--tokens", "32") == Config.pro(kind="hca", tp=8, tokens=32)
+    assert chosen("--prefill", "--tokens", "1024") == Config(prefill=True, tokens=1024)
+    assert chosen("--prefill").tokens == 256
+    assert chosen("--tiny", "--kind", "sliding", "--prefill") == Config.tiny(kind="sliding", prefill=True, tokens=32)
