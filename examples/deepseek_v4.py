@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import torch
 from deepseek_v32 import EPSILON, Linear, RMSNorm, apply_rope, rope_table
-from plan_layer import Layer, add_arguments, plan_layer
+from plan_layer import Layer, add_arguments, plan_layer, side_by_side
 from torch import Tensor, nn
 
 Kind = Literal["csa", "hca", "sliding"]
@@ -423,6 +423,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     step = "prefill" if config.prefill else "decode"
     title = f"V4-{args.model.capitalize()} {config.kind} layer, {step}, {config.tokens} tokens, tp {config.tp}"
     return plan_layer(title, layer, small_layer, args)
+
+
+def tell(target: str = "h200") -> None:
+    """Print in a few lines which products of V4-Flash's CSA layer run side by side in its plan."""
+    from graphstreams import explain
+
+    report = explain(*flash(), None if torch.cuda.is_available() else target)
+    found = ", ".join(f"{one} with {other}" for one, other in side_by_side(report)) or "no products"
+    print(f"V4-Flash, CSA layer, TP 8, 1 token: {report.verdict}; side by side {found}")
+    if report.plan is not None:
+        streams, gain = report.plan.streams, report.plan.serial_us / report.plan.streamed_us
+        print(f"predicted for {report.device} on {streams} streams: {gain:.2f} times as fast as on one")
 
 
 def bench(tokens: int) -> tuple[nn.Module, Callable[[int], Sequence[Any]]]:

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
@@ -62,6 +63,17 @@ def plan_layer(title: str, layer: Layer, small: Layer, args: argparse.Namespace)
     print(f"tiny layer on the CPU: the rewritten graph has {'the same bits' if all(same) else 'OTHER BITS'} as the serial one")
     equal = all(same) and report.verdict == "clean"
     return int(not (equal and (not gpu or _measure(title, layer, options))))
+
+
+def side_by_side(report: Any) -> list[tuple[str, str]]:
+    """Return pairs of matrix products that a plan has on different streams at the same time, by the names of their modules."""
+    if report.plan is None:
+        return []
+    kernels = report.kernels.kernels
+    products = [place for place in report.plan.placements if kernels[place.kernel].kind == "gemm"]
+    pairs = (pair for pair in combinations(products, 2) if pair[0].stream != pair[1].stream)
+    beside = [pair for pair in pairs if max(p.start_us for p in pair) < min(p.end_us for p in pair)]
+    return [(kernels[one.kernel].name, kernels[other.kernel].name) for one, other in beside]
 
 
 def _measure(title: str, layer: Layer, options: dict[str, Any]) -> bool:

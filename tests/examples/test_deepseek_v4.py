@@ -363,3 +363,11 @@ def test_the_command_line_chooses_the_config() -> None:
     assert chosen("--prefill", "--tokens", "1024") == Config(prefill=True, tokens=1024)
     assert chosen("--prefill").tokens == 256
     assert chosen("--tiny", "--kind", "sliding", "--prefill") == Config.tiny(kind="sliding", prefill=True, tokens=32)
+
+
+def test_what_is_told_of_the_layer_are_products_on_different_streams(capsys: pytest.CaptureFixture[str]) -> None:
+    example.tell()
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("V4-Flash, CSA layer, TP 8, 1 token: clean; side by side ")
+    assert "compressor.wkv_gate with" in first
+    assert "times as fast as on one" in second
