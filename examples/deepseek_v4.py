@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from deepseek_v32 import EPSILON, Linear, RMSNorm, apply_rope, rope_table
+from deepseek_v32 import EPSILON, Linear, RMSNorm, rope_table
 from plan_layer import Layer, add_arguments, plan_layer, side_by_side
 from torch import Tensor, nn
 
@@ -95,12 +95,17 @@ def _frozen(*shape: int, dtype: torch.dtype) -> nn.Parameter:
 
 
 def rotate_last(x: Tensor, cos_sin: Tensor, rope: int, inverse: bool = False) -> Tensor:
-    """Rotate the last `rope` elements of `x` `[T, heads, dim]` by `cos_sin` fp32 `[T, rope]`, or back if `inverse`."""
-    plain, rotary = x.split((x.shape[-1] - rope, rope), dim=-1)
-    if inverse:
-        cos, sin = cos_sin.chunk(2, dim=-1)
-        cos_sin = torch.cat((cos, -sin), dim=-1)
-    return torch.cat((plain, apply_rope(rotary, cos_sin, interleaved=True)), dim=-1)
+    """Rotate the last `rope` elements of `x` `[T, heads, dim]` by `cos_sin` fp32 `[T, rope]`, or back if `inverse`.
+
+    Pairs are neighbours. The elements before them are rotated by nothing, so that all of `x` is one kernel without a
+    concatenation, as in engines.
+    """
+    before = x.shape[-1] - rope
+    cos, sin = (half.unsqueeze(1).repeat_interleave(2, dim=-1) for half in cos_sin.chunk(2, dim=-1))
+    cos, sin = nn.functional.pad(cos, (before, 0), value=1.0), nn.functional.pad(sin, (before, 0))
+    even = torch.arange(x.shape[-1], device=x.device) % 2 == int(inverse)
+    other = x.float().unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (x.float() * cos + other * torch.where(even, -sin, sin)).to(x.dtype)
 
 
 def complete_entries(positions: Tensor, entries: int, ratio: int) -> Tensor:
