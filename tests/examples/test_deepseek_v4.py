@@ -349,8 +349,7 @@ def test_a_rewritten_layer_is_clean_and_has_the_bits_of_the_serial_one(kind: str
     report = explain(example.build(config, "meta"), example.example_inputs(config, "meta"), "h200", options)
     assert report.verdict == "clean", report.reason
     assert report.plan.streams > 1
-    # Rotating the latent and writing it are one kernel if all stand on one stream.
-    assert report.kernels_streamed <= report.kernels_serial + 2, report.differences
+    assert report.kernels_streamed <= report.kernels_serial, report.differences
     assert all(equal_on_cpu(module, inputs, "h200", options))
 
 
@@ -369,5 +368,5 @@ def test_what_is_told_of_the_layer_are_products_on_different_streams(capsys: pyt
     example.tell()
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("V4-Flash, CSA layer, TP 8, 1 token: clean; side by side ")
-    assert "compressor.wkv_gate with" in first
+    assert "compressor.wkv_gate" in first and " with " in first and "wqa_wkv" in first
     assert "times as fast as on one" in second
