@@ -2,9 +2,9 @@
 
     python benchmarks/direct.py --out direct [--baseline OLDER_CHECKOUT] [--rows NAME ...]
 
-Needs a GPU. Rows are those of `examples/deepseek_workloads.py` and three more modules. Each package has a process of its own,
-which compiles serial Inductor and the backend. Both take turns on the GPU, one command at a time, so no two of them run at
-once. Compiles follow each other too, because plans are measured in them.
+Needs a GPU. Rows are those of `examples/deepseek_workloads.py` at decode and three more modules. Each package has a process of
+its own, which compiles serial Inductor and the backend. Both take turns on the GPU, one command at a time, so no two of them
+run at once. Compiles follow each other too, because plans are measured in them.
 
 Calls launched by the host are timed in pairs within one process: a few calls of serial and a few of the backend next to each
 other, in alternating order. The ratio is the median of the pairs' ratios, with an interval of 95 %. The control is the same for
