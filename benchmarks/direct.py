@@ -2,9 +2,9 @@
 
     python benchmarks/direct.py --out direct [--baseline OLDER_CHECKOUT] [--rows NAME ...]
 
-Needs a GPU. Rows are those of `examples/deepseek_workloads.py` and three more modules. Each package has a process of its own,
-which compiles serial Inductor and the backend. Both take turns on the GPU, one command at a time, so no two of them run at
-once. Compiles follow each other too, because plans are measured in them.
+Needs a GPU. Rows are those of `examples/deepseek_workloads.py` at decode and three more modules. Each package has a process of
+its own, which compiles serial Inductor and the backend. Both take turns on the GPU, one command at a time, so no two of them
+run at once. Compiles follow each other too, because plans are measured in them.
 
 Calls launched by the host are timed in pairs within one process: a few calls of serial and a few of the backend next to each
 other, in alternating order. The ratio is the median of the pairs' ratios, with an interval of 95 %. Serial is compiled twice,
@@ -35,7 +35,8 @@ from graphstreams.benchmark.timing import summary
 
 ROOT = Path(__file__).parents[1]
 ROWS = ("block-16-1", "block-128-1", "block-16-64", "block-128-64", "block-16-64-2048", "block-128-64-2048",
-        "layer-tp8-1", "layer-tp1-1", "layer-tp8-16", "layer-tp8-32", "layer-tp8-64", "experts", "wide", "huge")  # fmt: skip
+        "layer-tp8-1", "layer-tp1-1", "layer-tp8-16", "layer-tp8-32", "layer-tp8-64",
+        "v4-flash-csa-1", "v4-flash-hca-1", "v4-pro-csa-1", "v4-pro-csa-32", "experts", "wide", "huge")  # fmt: skip
 CAPTURES, REPLAYS = 5, 20  # of each graph, and in a sample
 CALLS, PAIRED_S = 5, 3.0  # launched by the host in a sample, and seconds of the samples of a row
 COMPILE_S, ANSWER_S = 240.0, 60.0

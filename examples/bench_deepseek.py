@@ -1,10 +1,10 @@
-"""Time every way to put DeepSeek V3.2's decode kernels on streams against serial Inductor, in one run and in turns.
+"""Time every way to put the kernels of DeepSeek's attention on streams against serial Inductor, in one run and in turns.
 
     python examples/bench_deepseek.py --out bench
 
 Needs a GPU. Variants: streams by hand in the model, opaque custom operators as in vLLM, graphstreams with modelled costs, with
-measured costs and with search, and the policies of other systems on the same kernels. Writes DIR/bench.md and DIR/bench.json
-after every workload, so that an interrupted run leaves what it has measured.
+measured costs and with search, and the policies of other systems on the same kernels. There are no custom operators for V4.
+Writes DIR/bench.md and DIR/bench.json after every workload, so that an interrupted run leaves what it has measured.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import hand_streams_v4
 from custom_op_streams import by_operators
-from deepseek_workloads import WORKLOADS
+from deepseek_workloads import WORKLOADS, V4Workload, Workload
 from hand_streams import PHASES, by_hand
 from peers import POLICIES, syncs
 
@@ -27,18 +28,29 @@ from graphstreams.benchmark.tables import best
 from graphstreams.benchmark.variants import BenchmarkSpec, Compiler
 
 HAND, CUSTOM = "hand", "custom op"  # what the names of these variants begin with
-TITLE, GROUPS = "DeepSeek V3.2 at decode: streams compared", {"streams by hand": HAND, "custom operators": CUSTOM}
+TITLE, GROUPS = "DeepSeek's attention: streams compared", {"streams by hand": HAND, "custom operators": CUSTOM}
+NO_OPERATORS = "not run: there are no custom operators for V4"
 
 
-def compilers(hand: Sequence[str], custom: Sequence[str]) -> dict[str, Compiler]:
+def compilers(workload: Workload | V4Workload, hand: Sequence[str], custom: Sequence[str]) -> dict[str, Compiler]:
     """Return what compiles each variant without graphstreams. `hand` and `custom` are names of PHASES."""
-    groups: tuple[tuple[str, Any, Sequence[str]], ...] = ((HAND, by_hand, hand), (CUSTOM, by_operators, custom))
-    return {f"{group}: {name}": partial(way, phases=PHASES[name]) for group, way, names in groups for name in names}
+    ways: dict[str, tuple[Any, Sequence[str]]] = {HAND: (by_hand, hand), CUSTOM: (by_operators, custom)}
+    if isinstance(workload, V4Workload):
+        ways = {HAND: (hand_streams_v4.by_hand, hand)}
+    return {f"{group}: {name}": partial(way, phases=PHASES[name]) for group, (way, names) in ways.items() for name in names}
 
 
-def benchmark(arguments: argparse.Namespace, hand: Sequence[str]) -> BenchmarkSpec:
-    """Return the benchmark with these phases of streams by hand."""
-    return BenchmarkSpec(compilers(hand, arguments.custom), POLICIES, {}, syncs, arguments.rounds, arguments.replays)
+def measure(
+    workload: Workload | V4Workload, arguments: argparse.Namespace, hand: Sequence[str], setting: str
+) -> dict[str, Any]:
+    """Return all about one workload under one setting, with these phases of streams by hand."""
+    ways = compilers(workload, hand, arguments.custom)
+    spec = BenchmarkSpec(ways, POLICIES, {}, syncs, arguments.rounds, arguments.replays)
+    row = run_workload(workload.title, workload.make, spec, setting == "deterministic")
+    if isinstance(workload, V4Workload):
+        row["rivals"].update({f"{CUSTOM}: {name}": {"reason": NO_OPERATORS} for name in arguments.custom})
+    release()
+    return row
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -52,9 +64,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             if arguments.limit and time.perf_counter() - started > arguments.limit:
                 row = {"title": workload.title, "failed": f"not run: {arguments.limit} s had passed", "rivals": {}}
             else:
-                spec = benchmark(arguments, [fastest[name]] if name in fastest else arguments.hand)
-                row = run_workload(workload.title, workload.make, spec, setting == "deterministic")
-                release()
+                row = measure(workload, arguments, [fastest[name]] if name in fastest else arguments.hand, setting)
             row["name"] = name
             if (winner := best(row, HAND)) is not None:
                 fastest[name] = winner.removeprefix(f"{HAND}: ")

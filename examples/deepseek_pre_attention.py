@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from deepseek_v32 import Config, SparseAttention, apply_rope, build, example_inputs
+from deepseek_v32 import Config, Operand, SparseAttention, apply_rope, build, example_inputs, operand
 from torch import Tensor
 
 
@@ -26,20 +26,23 @@ class PreAttention(torch.nn.Module):
         layer, config = self.layer, self.layer.config
         cos_sin = layer.cos_sin[positions]
         sizes = (config.q_lora, config.kv_lora, config.rope)
-        q_a, kv_a, k_pe = layer.fused_qkv_a_proj(hidden).split(sizes, dim=-1)
-        q_c = layer.q_a_layernorm(q_a)
+        shared = operand(config, hidden)
+        q_a, kv_a, k_pe = layer.fused_qkv_a_proj(shared).split(sizes, dim=-1)
+        q_c = operand(config, layer.q_a_layernorm(q_a))
         query = layer.q_b_proj(q_c).unflatten(-1, (-1, config.nope + config.rope))
         nope, rotary = query.split((config.nope, config.rope), dim=-1)
         rotary = apply_rope(rotary, cos_sin, interleaved=True)
         k_pe = apply_rope(k_pe.unsqueeze(1), cos_sin, interleaved=True).squeeze(1)
-        logits = self._logits(hidden, q_c, positions, cos_sin, index_cache)
+        logits = self._logits(hidden, shared, q_c, positions, cos_sin, index_cache)
         query = torch.cat((nope, rotary), dim=-1)
         return query, layer.kv_a_layernorm(kv_a), k_pe, logits > logits.mean(dim=-1, keepdim=True)
 
-    def _logits(self, hidden: Tensor, q_c: Tensor, positions: Tensor, cos_sin: Tensor, index_cache: Tensor) -> Tensor:
+    def _logits(
+        self, hidden: Tensor, shared: Operand, q_c: Operand, positions: Tensor, cos_sin: Tensor, index_cache: Tensor
+    ) -> Tensor:
         """Return the indexer's logits: its forward pass without the selection of slots."""
         indexer, config = self.layer.indexer, self.layer.config
-        key, weights = indexer._key_and_weights(hidden)
+        key, weights = indexer._key_and_weights(hidden, shared)
         key = indexer._rotate(indexer.k_norm(key.float()).to(hidden.dtype).unsqueeze(1), cos_sin)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         index_cache.index_put_((rows, positions), key.squeeze(1))

@@ -6,17 +6,19 @@ parallelism, without the all-reduce after ``o_proj``; RoPE is plain, because YaR
 """
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
+from plan_layer import Layer, add_arguments, plan_layer
 from torch import Tensor, nn
+from torch.nn.functional import ScalingType, SwizzleType, scaled_mm
 
 FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = torch.finfo(FLOAT8).max
 EPSILON = 1e-6
+BLOCK = 128  # columns of an activation, and rows and columns of a weight, that share a scale
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Config:
     tokens: int = 1
     tp: int = 1
     fp8: bool = False
+    fp8_scales: Literal["block", "token"] = "block"
     dtype: torch.dtype = torch.bfloat16
 
     def __post_init__(self) -> None:
@@ -46,16 +49,21 @@ class Config:
             raise ValueError(f"heads ({self.heads}) must be a multiple of tp ({self.tp})")
         if not 1 <= self.topk <= self.context:
             raise ValueError(f"topk must lie in 1..context ({self.context}), got {self.topk}")
+        if self.fp8_scales not in ("block", "token"):
+            raise ValueError(f"fp8_scales must be block or token, got {self.fp8_scales!r}")
         # On CUDA, torch._scaled_mm with a scale per row returns bfloat16 only.
         if self.fp8 and self.dtype != torch.bfloat16:
             raise ValueError(f"fp8 needs dtype bfloat16, got {self.dtype}")
 
     @classmethod
     def tiny(cls, **changes: Any) -> "Config":
-        """Return sizes small enough for a CPU; ``changes`` replace single fields."""
+        """Return sizes small enough for a CPU; ``changes`` replace single fields.
+
+        With fp8 there is a scale per token, because torch multiplies no scaled blocks on a CPU.
+        """
         widths = {"hidden": 64, "q_lora": 48, "kv_lora": 32, "nope": 16, "rope": 16, "v_dim": 16, "index_dim": 32}
         counts = {"heads": 4, "index_heads": 16, "topk": 8, "context": 32, "tokens": 3}
-        return cls(**{**widths, **counts, **changes})
+        return cls(**{**widths, **counts, "fp8_scales": "token", **changes})
 
 
 def _frozen(*shape: int, dtype: torch.dtype) -> nn.Parameter:
@@ -84,6 +92,16 @@ class Linear(nn.Module):
         return nn.functional.linear(x, self.weight)
 
 
+class Quantized(NamedTuple):
+    """An activation in float8_e4m3fn ``[T, in]`` with the fp32 scales that undo it."""
+
+    values: Tensor
+    scale: Tensor
+
+
+Operand = Tensor | Quantized  # what a product of the layer takes
+
+
 class Float8Linear(Linear):
     """An fp8 product ``[T, in] -> [T, out]`` bfloat16: one scale for the weight, a dynamic one for each token."""
 
@@ -100,15 +118,72 @@ class Float8Linear(Linear):
         self.weight.copy_(quantized)
         self.weight_scale.copy_(scale.expand_as(self.weight_scale))
 
-    def forward(self, x: Tensor) -> Tensor:
+    @staticmethod
+    def operand(x: Tensor) -> Quantized:
+        """Quantize an activation, once for all products that take it."""
         # A scale per token, not per tensor, keeps a sequence's result independent of its neighbours in the batch.
-        quantized, scale = quantize(x, -1)
+        return Quantized(*quantize(x, -1))
+
+    def forward(self, x: Operand) -> Tensor:
+        values, scale = x if isinstance(x, Quantized) else self.operand(x)
         weight, weight_scale = self.weight.t(), self.weight_scale
-        return torch._scaled_mm(quantized, weight, scale_a=scale, scale_b=weight_scale, out_dtype=torch.bfloat16)
+        return torch._scaled_mm(values, weight, scale_a=scale, scale_b=weight_scale, out_dtype=torch.bfloat16)
+
+
+class BlockFloat8Linear(Linear):
+    """An fp8 product ``[T, in] -> [T, out]`` bfloat16 with the scales of DeepSeek's checkpoints.
+
+    A weight has a scale for each block of 128 x 128, an activation for each token and 128 columns. On CUDA torch multiplies
+    these on Hopper only. On a CPU, where it can't, both operands are expanded.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        if in_features % BLOCK or out_features % 16:
+            raise ValueError(f"blocks need {BLOCK}n -> 16n features, got {in_features} -> {out_features}")
+        super().__init__(in_features, out_features, FLOAT8)
+        # cuBLAS takes rows of a multiple of four scales, of which it reads one for each block.
+        self.blocks = in_features // BLOCK
+        self.weight_scale = _frozen(-(-out_features // BLOCK), -(-self.blocks // 4) * 4, dtype=torch.float32)
+
+    def load(self, weight: Tensor) -> None:
+        """Quantize and store a weight ``[out, in]`` of any float dtype."""
+        out_features = weight.shape[0]
+        padded = nn.functional.pad(weight, (0, 0, 0, -out_features % BLOCK))
+        quantized, scale = quantize(padded.unflatten(1, (-1, BLOCK)).unflatten(0, (-1, BLOCK)), (1, 3))
+        self.weight.copy_(quantized.flatten(2).flatten(0, 1)[:out_features])
+        self.weight_scale.zero_()[:, : self.blocks] = scale.squeeze(3).squeeze(1)
+
+    @staticmethod
+    def operand(x: Tensor) -> Quantized:
+        """Quantize an activation, once for all products that take it. The scale is ``[T, in / 128]``, a column at a time."""
+        quantized, scale = quantize(x.unflatten(1, (-1, BLOCK)).transpose(0, 1), -1)
+        return Quantized(quantized.transpose(0, 1).flatten(1), scale.squeeze(-1).t())
+
+    def forward(self, x: Operand) -> Tensor:
+        values, scale = x if isinstance(x, Quantized) else self.operand(x)
+        if values.device.type == "cpu":
+            wide = values.float().unflatten(1, (-1, BLOCK)) * scale.unsqueeze(-1)
+            return nn.functional.linear(wide.flatten(1), self.expanded()).to(torch.bfloat16)
+        recipes, plain = (ScalingType.BlockWise1x128, ScalingType.BlockWise128x128), SwizzleType.NO_SWIZZLE
+        return scaled_mm(values, self.weight.t(), scale, recipes[0], self.weight_scale.t(), recipes[1], plain, plain)
+
+    def expanded(self) -> Tensor:
+        """Return the weight in fp32."""
+        scale = self.weight_scale[:, : self.blocks].repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+        return self.weight.float() * scale[: self.weight.shape[0]]
 
 
 def _linear(config: Config, in_features: int, out_features: int) -> Linear:
-    return Float8Linear(in_features, out_features) if config.fp8 else Linear(in_features, out_features, config.dtype)
+    if not config.fp8:
+        return Linear(in_features, out_features, config.dtype)
+    return (BlockFloat8Linear if config.fp8_scales == "block" else Float8Linear)(in_features, out_features)
+
+
+def operand(config: Config, x: Tensor) -> Operand:
+    """Return what the layer's products take of an activation: with fp8 it is quantized here, once for all of them."""
+    if not config.fp8:
+        return x
+    return (BlockFloat8Linear if config.fp8_scales == "block" else Float8Linear).operand(x)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -153,13 +228,16 @@ class Indexer(nn.Module):
         self.k_norm = nn.LayerNorm(config.index_dim, eps=EPSILON, dtype=torch.float32)
         self.wq_b = _linear(config, config.q_lora, config.index_heads * config.index_dim)
 
-    def forward(self, hidden: Tensor, q_c: Tensor, positions: Tensor, cos_sin: Tensor, index_cache: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, shared: Operand, q_c: Operand, positions: Tensor, cos_sin: Tensor, index_cache: Tensor
+    ) -> Tensor:
         """Write this step's key into ``index_cache`` and return slots ``[T, topk]`` int64, in no particular order.
 
-        ``hidden`` is ``[T, hidden]``, ``q_c`` ``[T, q_lora]``, ``cos_sin`` fp32 ``[T, rope]``. A token at a position
-        below ``topk - 1`` has too few slots to select from: the rest of its row lies beyond its position.
+        ``hidden`` is ``[T, hidden]``, ``shared`` the same as an operand, ``q_c`` ``[T, q_lora]``, ``cos_sin`` fp32
+        ``[T, rope]``. A token at a position below ``topk - 1`` has too few slots to select from: the rest of its row lies
+        beyond its position.
         """
-        key, weights = self._key_and_weights(hidden)
+        key, weights = self._key_and_weights(hidden, shared)
         key = self._rotate(self.k_norm(key.float()).to(hidden.dtype).unsqueeze(1), cos_sin)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         index_cache.index_put_((rows, positions), key.squeeze(1))
@@ -169,9 +247,9 @@ class Indexer(nn.Module):
         # Attention does not depend on the order of its slots, and sorting them takes an H200 as long as selecting them.
         return logits.masked_fill(future, -torch.inf).topk(self.config.topk, dim=-1, sorted=False).indices
 
-    def _key_and_weights(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _key_and_weights(self, hidden: Tensor, shared: Operand) -> tuple[Tensor, Tensor]:
         if self.config.fp8:
-            return self.wk(hidden), self.weights_proj(hidden)
+            return self.wk(shared), self.weights_proj(hidden)
         return self.wk_weights_proj(hidden).split((self.config.index_dim, self.config.index_heads), dim=-1)
 
     def _rotate(self, x: Tensor, cos_sin: Tensor) -> Tensor:
@@ -215,21 +293,22 @@ class SparseAttention(nn.Module):
         """
         config = self.config
         cos_sin = self.cos_sin[positions]
-        q_a, kv_a, k_pe = self.fused_qkv_a_proj(hidden).split((config.q_lora, config.kv_lora, config.rope), dim=-1)
-        q_c = self.q_a_layernorm(q_a)
+        shared = operand(config, hidden)
+        q_a, kv_a, k_pe = self.fused_qkv_a_proj(shared).split((config.q_lora, config.kv_lora, config.rope), dim=-1)
+        q_c = operand(config, self.q_a_layernorm(q_a))
         query = self._absorbed_query(q_c, cos_sin)
         k_pe = apply_rope(k_pe.unsqueeze(1), cos_sin, interleaved=True).squeeze(1)
         latent = torch.cat((self.kv_a_layernorm(kv_a), k_pe), dim=-1)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
         kv_cache.index_put_((rows, positions), latent)
-        slots = self.indexer(hidden, q_c, positions, cos_sin, index_cache)
+        slots = self.indexer(hidden, shared, q_c, positions, cos_sin, index_cache)
         visible = slots <= positions.unsqueeze(1)
         attended = self._attend(query, kv_cache[rows.unsqueeze(1), slots], visible)
         # [heads, T, kv_lora] x [heads, kv_lora, v_dim], then the heads of a token side by side.
         out = self.o_proj(torch.bmm(attended.transpose(0, 1), self.w_uv).transpose(0, 1).flatten(1))
         return (out, slots.masked_fill(~visible, -1)) if return_indices else out
 
-    def _absorbed_query(self, q_c: Tensor, cos_sin: Tensor) -> Tensor:
+    def _absorbed_query(self, q_c: Operand, cos_sin: Tensor) -> Tensor:
         config = self.config
         query = self.q_b_proj(q_c).unflatten(-1, (-1, config.nope + config.rope))
         nope, rotary = query.split((config.nope, config.rope), dim=-1)
@@ -292,69 +371,30 @@ def tiny() -> tuple[SparseAttention, tuple[Tensor, ...]]:
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line. What it leaves out is None, and becomes the default of the chosen size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tp", type=int, help="ranks that share the attention heads")
-    parser.add_argument("--tokens", type=int, help="sequences, each decoding one token")
-    parser.add_argument("--context", type=int, help="slots of each sequence's cache")
-    parser.add_argument("--tiny", action="store_true", help="a layer small enough for a CPU")
     parser.add_argument("--fp8", action="store_true", help="fp8 weights and GEMMs; weights_proj stays bfloat16")
-    parser.add_argument("--streams", type=int, help="most streams of a plan, the caller's included")
-    parser.add_argument("--target", default="h200", help="the GPU to plan for if there is none")
-    parser.add_argument("--dump", help="directory for the report's files")
+    parser.add_argument("--fp8-scales", choices=("block", "token"), help="how wide a scale reaches (default block)")
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 
 def config_from(args: argparse.Namespace) -> Config:
     """Return the Config that the arguments describe."""
-    changes = {name: value for name in ("tp", "tokens", "context", "fp8") if (value := getattr(args, name)) is not None}
+    names = ("tp", "tokens", "context", "fp8", "fp8_scales")
+    changes = {name: value for name in names if (value := getattr(args, name)) is not None}
     return Config.tiny(**changes) if args.tiny else Config(**changes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Plan the layer, show the plan, check the rewritten graph on the CPU, and on a GPU compare bits and times."""
-    from graphstreams import explain
-    from graphstreams.testing.equal_on_cpu import equal_on_cpu
-
     args = parse_args(argv)
-    config, options = config_from(args), {} if args.streams is None else {"streams": args.streams}
-    gpu = torch.cuda.is_available()
-    started = time.perf_counter()
-    report = explain(build(config, "meta"), example_inputs(config, "meta"), None if gpu else args.target, options)
-    print(report)
-    print(f"planned for {report.device} in {time.perf_counter() - started:.1f} s")
-    if args.dump:
-        print(f"report: {report.save(args.dump)}")
-    small = Config.tiny(fp8=config.fp8)
-    # A tiny layer gains nothing from streams: rewrite it all the same.
-    same = equal_on_cpu(build(small, "cpu"), example_inputs(small, "cpu"), args.target, {**options, "min_gain": 0.0})
-    print(f"tiny layer on the CPU: the rewritten graph has {'the same bits' if all(same) else 'OTHER BITS'} as the serial one")
-    equal = all(same) and report.verdict == "clean"
-    return int(not (equal and (not gpu or _measure(config, options))))
+    config = config_from(args)
+    layer, small = (Layer(size, build, example_inputs) for size in (config, Config.tiny(fp8=config.fp8)))
+    return plan_layer(f"V3.2 layer, {config.tokens} tokens, tp {config.tp}", layer, small, args)
 
 
-def _measure(config: Config, options: dict[str, Any]) -> bool:
-    from graphstreams.benchmark.results import sound
-    from graphstreams.benchmark.run import prepared, run_workload
-    from graphstreams.benchmark.tables import bits_table, speed_table, times_table
-    from graphstreams.benchmark.variants import OURS, BenchmarkSpec
-
-    title = f"V3.2 layer, {config.tokens} tokens, tp {config.tp}"
-    spec = BenchmarkSpec(options=options, own={"default": {}}, replays=1000, direct_runs=20, reduce_overhead_runs=20)
-    with prepared():
-        row = run_workload(title, lambda: _on_gpu(config), spec)
-    record = row["rivals"].get(f"{OURS}: default", {})
-    print(f"verdict: {record.get('verdict', 'none')} {record.get('reason', '')}".rstrip())
-    for table in (speed_table([row], {"graphstreams": OURS}), bits_table([row]), times_table([row])):
-        print(f"\n{table}")
-    return sound([row])
-
-
-def _on_gpu(config: Config) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
-    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
-
-
-def bench(tokens: int) -> tuple[SparseAttention, Callable[[int], Sequence[Any]]]:
+def bench(tokens: int) -> tuple[nn.Module, Callable[[int], Sequence[Any]]]:
     """Return the full-size layer on the GPU and a maker of fresh inputs, for ``graphstreams bench``."""
-    return _on_gpu(Config(tokens=tokens))
+    return Layer(Config(tokens=tokens), build, example_inputs).on_gpu()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ quantisation of the indexer are left out, and RoPE is plain, because YaRN would 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from deepseek_v32 import EPSILON, Linear, RMSNorm, apply_rope, rope_table
+from deepseek_v32 import EPSILON, Linear, RMSNorm, rope_table
+from plan_layer import Layer, add_arguments, plan_layer, side_by_side
 from torch import Tensor, nn
 
 Kind = Literal["csa", "hca", "sliding"]
@@ -84,7 +86,7 @@ class Config:
     def tiny(cls, **changes: Any) -> Config:
         """Return sizes small enough for a CPU; `changes` replace single fields."""
         sizes: dict[str, Any] = {"hidden": 64, "q_lora": 48, "head_dim": 32, "rope": 16, "heads": 4, "o_groups": 2}
-        counts = {"o_lora": 16, "index_heads": 4, "index_dim": 32, "topk": 4, "window": 16, "context": 256, "tokens": 3}
+        counts = {"o_lora": 16, "index_heads": 16, "index_dim": 32, "topk": 4, "window": 16, "context": 256, "tokens": 3}
         return cls(**{**sizes, **counts, **changes})
 
 
@@ -93,19 +95,29 @@ def _frozen(*shape: int, dtype: torch.dtype) -> nn.Parameter:
 
 
 def rotate_last(x: Tensor, cos_sin: Tensor, rope: int, inverse: bool = False) -> Tensor:
-    """Rotate the last `rope` elements of `x` `[T, heads, dim]` by `cos_sin` fp32 `[T, rope]`, or back if `inverse`."""
-    plain, rotary = x.split((x.shape[-1] - rope, rope), dim=-1)
-    if inverse:
-        cos, sin = cos_sin.chunk(2, dim=-1)
-        cos_sin = torch.cat((cos, -sin), dim=-1)
-    return torch.cat((plain, apply_rope(rotary, cos_sin, interleaved=True)), dim=-1)
+    """Rotate the last `rope` elements of `x` `[T, heads, dim]` by `cos_sin` fp32 `[T, rope]`, or back if `inverse`.
+
+    Pairs are neighbours. The elements before them are rotated by nothing, so that all of `x` is one kernel without a
+    concatenation, as in engines.
+    """
+    before = x.shape[-1] - rope
+    cos, sin = (half.unsqueeze(1).repeat_interleave(2, dim=-1) for half in cos_sin.chunk(2, dim=-1))
+    cos, sin = nn.functional.pad(cos, (before, 0), value=1.0), nn.functional.pad(sin, (before, 0))
+    even = torch.arange(x.shape[-1], device=x.device) % 2 == int(inverse)
+    other = x.float().unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return (x.float() * cos + other * torch.where(even, -sin, sin)).to(x.dtype)
+
+
+def complete_entries(positions: Tensor, entries: int, ratio: int) -> Tensor:
+    """Return bool `[T, entries]`: which entries have all of their tokens at or before each of `positions` `[T]`."""
+    return torch.arange(entries, device=positions.device) < (positions.unsqueeze(1) + 1) // ratio
 
 
 class Compressor(nn.Module):
     """The module that pools the latents of `ratio` tokens, weighted by a learned score, into one cache entry.
 
     With a ratio of 4 an entry also reads the 4 tokens before: half of a latent's width serves the entry of its own tokens, the
-    other half the next entry. The state keeps latents and scores of the tokens that the next entry reads.
+    other half the next entry. The state is a ring of latents and scores, long enough for the tokens that an entry reads.
     """
 
     def __init__(self, config: Config, dim: int) -> None:
@@ -116,56 +128,59 @@ class Compressor(nn.Module):
         self.position_bias = _frozen(config.ratio, self.width, dtype=torch.float32)
         self.norm = RMSNorm(dim, eps=EPSILON, dtype=config.dtype)
 
-    def project(self, hidden: Tensor) -> Tensor:
-        """Return latents and scores `[T, 2 * width]` fp32."""
-        return self.wkv_gate(hidden).float()
+    def pooled(self, kv_score: Tensor, positions: Tensor, table: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `write` takes: tokens as the state keeps them, and entries, from latents and scores `[T, 2 * width]`.
 
-    def step(self, projected: Tensor, positions: Tensor, table: Tensor, state: Tensor, cache: Tensor) -> None:
-        """Put one token of each sequence into `state`, and into `cache` the entry that it belongs to.
-
-        `projected` is fp32 `[T, 2 * width]`, `state` fp32 `[T, 2, rows, width]`: latents and scores of the tokens before, then
-        of the present entry. `cache` is `[T, entries, dim]`. An entry is written at each of its tokens; the last one counts.
+        At decode these are a token fp32 `[T, 2, width]` and the entry `[T, dim]` that it belongs to, of each sequence. At
+        prefill they are the last tokens `[2, ratio, width]` and all entries `[T / ratio, dim]` of one sequence.
         """
-        ratio, rows = self.config.ratio, torch.arange(projected.shape[0], device=projected.device)
-        slot, first = positions % ratio, state.shape[2] - ratio
-        latent, score = projected.split(self.width, dim=-1)
-        state[rows, 0, first + slot] = latent
-        state[rows, 1, first + slot] = score + self.position_bias[slot]
-        cache[rows, positions // ratio] = self._pool(state, positions // ratio * ratio, table, slot)
-        if self.overlap:
-            complete = (slot == ratio - 1).view(-1, 1, 1, 1)
-            state[:, :, :ratio] = torch.where(complete, state[:, :, ratio:], state[:, :, :ratio])
+        latents, scores = kv_score.float().split(self.width, dim=-1)
+        if self.config.prefill:
+            return self._all(latents, scores, table)
+        token = torch.stack((latents, scores + self.position_bias[positions % self.config.ratio]), dim=1)
+        return token, self._entry(token, positions, table, state)
 
-    def _pool(self, state: Tensor, starts: Tensor, table: Tensor, slot: Tensor) -> Tensor:
-        """Return the entries `[T, dim]` of `state`, without the tokens behind `slot`."""
-        ratio = self.config.ratio
-        future = torch.arange(ratio, device=state.device) > slot.unsqueeze(1)
-        latents, scores = state[:, 0], state[:, 1]
-        if self.overlap:
-            before = torch.zeros_like(future)
-            future = torch.cat((before, future), dim=1)
-            latents, scores = (
-                torch.cat((rows[:, :ratio, : self.dim], rows[:, ratio:, self.dim :]), dim=1) for rows in (latents, scores)
-            )
-        weights = scores.masked_fill(future.unsqueeze(-1), -torch.inf).softmax(dim=1)
-        return self._finish((latents * weights).sum(dim=1), starts, table)
+    def write(self, tokens: Tensor, entries: Tensor, positions: Tensor, cache: Tensor, state: Tensor) -> None:
+        """Write what `pooled` returned: `cache` is `[S, entries, dim]`, `state` fp32 `[S, 2, rows, width]`.
 
-    def fill(self, projected: Tensor, table: Tensor, state: Tensor, cache: Tensor) -> Tensor:
-        """Put the tokens of one sequence, from its start, into `cache` and `state`. Return the entries `[N / ratio, dim]`."""
+        At decode an entry is written at each of its tokens, because a graph has no branches; it is right, and read, from its
+        last token on.
+        """
+        ratio, rows = self.config.ratio, torch.arange(tokens.shape[0], device=tokens.device)
+        if self.config.prefill:
+            first = (entries.shape[0] - 1) * ratio % state.shape[2]
+            state[0, :, first : first + ratio] = tokens
+            cache[0, : entries.shape[0]] = entries
+        else:
+            state[rows, :, positions % state.shape[2]] = tokens
+            cache[rows, positions // ratio] = entries
+
+    def _entry(self, token: Tensor, positions: Tensor, table: Tensor, state: Tensor) -> Tensor:
+        """Pool the entry of each `token` from it and the tokens in `state`."""
+        ratio, number = self.config.ratio, positions // self.config.ratio
+        row = torch.arange(state.shape[2], device=state.device).unsqueeze(-1)
+        latents, scores = torch.where(row == (positions % state.shape[2]).view(-1, 1, 1, 1), token.unsqueeze(2), state).unbind(
+            1
+        )
+        if self.overlap:
+            # A sum does not care in which order it meets the entry's own tokens and those before.
+            own = row // ratio == (number % 2).view(-1, 1, 1)
+            latents, scores = (torch.where(own, rows[..., self.dim :], rows[..., : self.dim]) for rows in (latents, scores))
+        return self._finish((latents * scores.softmax(dim=1)).sum(dim=1), number * ratio, table)
+
+    def _all(self, latents: Tensor, scores: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         ratio = self.config.ratio
-        latents, scores = projected.unflatten(0, (-1, ratio)).split(self.width, dim=-1)
+        starts = torch.arange(0, latents.shape[0], ratio, device=latents.device)
+        latents, scores = (rows.unflatten(0, (-1, ratio)) for rows in (latents, scores))
         scores = scores + self.position_bias
+        last = torch.stack((latents[-1], scores[-1]))
         if self.overlap:
             nothing = (latents.new_zeros(1, ratio, self.dim), scores.new_full((1, ratio, self.dim), -torch.inf))
-            state[0, 0, :ratio], state[0, 1, :ratio] = latents[-1], scores[-1]
             latents, scores = (
                 torch.cat((torch.cat((none, rows[:-1, :, : self.dim])), rows[:, :, self.dim :]), dim=1)
                 for none, rows in zip(nothing, (latents, scores), strict=True)
             )
-        starts = torch.arange(0, projected.shape[0], ratio, device=projected.device)
-        entries = self._finish((latents * scores.softmax(dim=1)).sum(dim=1), starts, table)
-        cache[0, : entries.shape[0]] = entries
-        return entries
+        return last, self._finish((latents * scores.softmax(dim=1)).sum(dim=1), starts, table)
 
     def _finish(self, pooled: Tensor, starts: Tensor, table: Tensor) -> Tensor:
         entries = self.norm(pooled.to(self.config.dtype)).unsqueeze(1)
@@ -192,8 +207,8 @@ class Indexer(nn.Module):
         scale = self.config.index_heads**-0.5 * self.config.index_dim**-0.5
         scores = torch.matmul(query, keys.transpose(1, 2)).float().relu()
         logits = (scores * (weights.float() * scale).unsqueeze(-1)).sum(dim=1)
-        future = torch.arange(keys.shape[1], device=keys.device) > (positions // self.config.ratio).unsqueeze(1)
-        return logits.masked_fill(future, -torch.inf).topk(self.config.topk, dim=-1, sorted=False).indices
+        complete = complete_entries(positions, keys.shape[1], self.config.ratio)
+        return logits.masked_fill(~complete, -torch.inf).topk(self.config.topk, dim=-1, sorted=False).indices
 
 
 class Attention(nn.Module):
@@ -223,27 +238,38 @@ class Attention(nn.Module):
         the last tokens of S sequences. `caches` are `(cache, state)` of the compressor and, in a CSA layer, of the indexer's:
         `[S, context / ratio, dim]` and fp32 `[S, 2, rows, width]`. All of them are written in place.
         """
-        projected = [compressor.project(hidden) for compressor in self.compressors()]
+        kv_scores = [compressor.wkv_gate(hidden) for compressor in self.compressors()]
         weights = self.indexer.weights_proj(hidden) if self.indexer else None
-        q_c, latent = self.down(hidden, positions)
-        query = self.query(q_c, positions)
-        if self.config.prefill:
-            return self._prefill(query, q_c, latent, projected, weights, positions, window, caches)
+        qkv = self.wqa_wkv(hidden)
+        q_c = self.query_latent(qkv)
+        query, latent = self.query(q_c, positions), self.latent(qkv, positions)
+        pooled = [self.pooled(index, kv_score, positions, caches) for index, kv_score in enumerate(kv_scores)]
+        for index, made in enumerate(pooled):
+            self.write(index, made, positions, caches)
+        selected = self.selected(q_c, weights, positions, pooled[1][1], caches[2]) if self.indexer else None
         self.insert(latent, positions, window)
-        for compressor, own, cache, state in zip(self.compressors(), projected, caches[::2], caches[1::2], strict=True):
-            compressor.step(own, positions, self.table, state, cache)
-        selected = self.selected(q_c, weights, positions, caches[2]) if self.indexer else None
-        return self.attend(query, positions, window, caches[0] if caches else None, selected)
+        return self.finish(query, latent, positions, window, pooled[0][1] if pooled else None, selected, caches)
 
     def compressors(self) -> list[Compressor]:
         """Return the layer's compressors: its own and the indexer's."""
         return [module.compressor for module in (self, self.indexer) if module is not None and module.compressor is not None]
 
-    def down(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the normalized query part of the down projection, and the normalized, rotated latent `[T, head_dim]`."""
-        q_a, kv = self.wqa_wkv(hidden).split((self.config.q_lora, self.config.head_dim), dim=-1)
-        latent = rotate_last(self.kv_norm(kv).unsqueeze(1), self.table[positions], self.config.rope).squeeze(1)
-        return self.q_norm(q_a), latent
+    def pooled(self, index: int, kv_score: Tensor, positions: Tensor, caches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what compressor `index` makes of its GEMM's output. Nothing is written."""
+        return self.compressors()[index].pooled(kv_score, positions, self.table, caches[2 * index + 1])
+
+    def write(self, index: int, made: tuple[Tensor, Tensor], positions: Tensor, caches: Sequence[Tensor]) -> None:
+        """Write what compressor `index` made into its cache and state."""
+        self.compressors()[index].write(*made, positions, *caches[2 * index : 2 * index + 2])
+
+    def query_latent(self, qkv: Tensor) -> Tensor:
+        """Return the normalized query part of the down projection."""
+        return self.q_norm(qkv[:, : self.config.q_lora])
+
+    def latent(self, qkv: Tensor, positions: Tensor) -> Tensor:
+        """Return the normalized, rotated latent `[T, head_dim]`."""
+        kv = self.kv_norm(qkv[:, self.config.q_lora :])
+        return rotate_last(kv.unsqueeze(1), self.table[positions], self.config.rope).squeeze(1)
 
     def query(self, q_c: Tensor, positions: Tensor) -> Tensor:
         """Return the query of every head, normalized without a weight and rotated."""
@@ -252,24 +278,44 @@ class Attention(nn.Module):
         return rotate_last(query, self.table[positions], self.config.rope)
 
     def insert(self, latent: Tensor, positions: Tensor, window: Tensor) -> None:
-        """Write one token's latent of each sequence into the ring."""
-        window[torch.arange(latent.shape[0], device=latent.device), positions % self.config.window] = latent
+        """Write the last latents into the ring: one of each sequence at decode, a window of them at prefill."""
+        if self.config.prefill:
+            window[0] = latent[-self.config.window :]
+        else:
+            window[torch.arange(latent.shape[0], device=latent.device), positions % self.config.window] = latent
 
-    def selected(self, q_c: Tensor, weights: Tensor | None, positions: Tensor, keys: Tensor) -> Tensor:
-        """Return the entries that the indexer selects."""
+    def selected(self, q_c: Tensor, weights: Tensor | None, positions: Tensor, entries: Tensor, cache: Tensor) -> Tensor | None:
+        """Return the entries that the indexer selects; None if that is all of them, as at the prefill of few tokens.
+
+        `entries` are those that its compressor made, and `cache` holds them: at prefill they are all that there is.
+        """
         assert self.indexer is not None and weights is not None
+        if self.config.prefill and entries.shape[0] <= self.config.topk:
+            return None
+        keys = entries.unsqueeze(0) if self.config.prefill else cache
         return self.indexer.select(self.indexer.query(q_c, self.table[positions]), weights, keys, positions)
+
+    def finish(
+        self, query: Tensor, latent: Tensor, positions: Tensor, window: Tensor, entries: Tensor | None, selected: Tensor | None,
+        caches: Sequence[Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Return the layer's output. `entries` are what the layer's own compressor made."""
+        if self.config.prefill:
+            return self.attend_prefill(query, latent, positions, entries, selected)
+        return self.attend(query, positions, window, caches[0] if caches else None, selected)
 
     def attend(self, query: Tensor, positions: Tensor, window: Tensor, cache: Tensor | None, selected: Tensor | None) -> Tensor:
         """Attend to the window and to the entries of the cache, selected or all, and project back to `[T, hidden]`."""
         ring = torch.arange(window.shape[1], device=query.device)
         keys, visible = window, ring <= positions.unsqueeze(1)
         if cache is not None:
-            last, rows = (positions // self.config.ratio).unsqueeze(1), torch.arange(query.shape[0], device=query.device)
-            entries = torch.arange(cache.shape[1], device=query.device) if selected is None else selected
-            chosen = cache if selected is None else cache[rows.unsqueeze(1), selected]
+            if selected is None:
+                chosen, complete = cache, complete_entries(positions, cache.shape[1], self.config.ratio)
+            else:
+                chosen = cache[torch.arange(query.shape[0], device=query.device).unsqueeze(1), selected]
+                complete = selected < (positions.unsqueeze(1) + 1) // self.config.ratio
             keys = torch.cat((keys, chosen), dim=1)
-            visible = torch.cat((visible, (entries <= last).expand(len(rows), -1)), dim=1)
+            visible = torch.cat((visible, complete), dim=1)
         scores = torch.bmm(query, keys.transpose(1, 2)).float() * self.config.head_dim**-0.5
         scores = scores.masked_fill(~visible.unsqueeze(1), -torch.inf)
         return self._project(torch.bmm(self._probabilities(scores).to(query.dtype), keys), positions)
@@ -284,36 +330,28 @@ class Attention(nn.Module):
         grouped = plain.flatten(1).unflatten(1, (self.groups, -1)).transpose(0, 1)
         return self.wo_b(torch.bmm(grouped, self.wo_a).transpose(0, 1).flatten(1))
 
-    def _prefill(
-        self, query: Tensor, q_c: Tensor, latent: Tensor, projected: list[Tensor], weights: Tensor | None, positions: Tensor,
-        window: Tensor, caches: Sequence[Tensor],
-    ) -> Tensor:  # fmt: skip
-        """Fill the caches of one sequence, and attend in blocks of the window's size and to all entries under a mask."""
-        size, tokens = self.config.window, query.shape[0]
-        window[0] = latent[-size:]
+    def attend_prefill(
+        self, query: Tensor, latent: Tensor, positions: Tensor, entries: Tensor | None, selected: Tensor | None
+    ) -> Tensor:
+        """Attend in blocks of the window's size, and to all entries under a mask, and project back to `[T, hidden]`."""
+        size, tokens, device = self.config.window, query.shape[0], query.device
         blocks = latent.unflatten(0, (-1, size))
         keys = torch.cat((torch.cat((torch.zeros_like(blocks[:1]), blocks[:-1])), blocks), dim=1)
         scores = torch.einsum("bthd,bkd->bthk", query.unflatten(0, (-1, size)), keys).float().flatten(0, 1)
-        behind = torch.arange(2 * size, device=query.device) - size - torch.arange(size, device=query.device).unsqueeze(1)
-        seen = (behind <= 0) & (behind > -size)
-        first = torch.arange(tokens, device=query.device).unsqueeze(1) < size
-        masks = seen.repeat(tokens // size, 1) & ~(first & (torch.arange(2 * size, device=query.device) < size))
-        entries: list[Tensor] = []
-        for compressor, own, cache, state in zip(self.compressors(), projected, caches[::2], caches[1::2], strict=True):
-            entries.append(compressor.fill(own, self.table, state, cache))
-        if entries:
-            count = entries[0].shape[0]
-            complete = (positions + 1).unsqueeze(1) // self.config.ratio > torch.arange(count, device=query.device)
-            if self.indexer is not None and count > self.config.topk:
-                picked = self.selected(q_c, weights, positions, entries[1].unsqueeze(0))
-                complete = complete & torch.zeros_like(complete).scatter(1, picked, True)
-            scores = torch.cat((scores, torch.matmul(query, entries[0].t()).float()), dim=-1)
+        place, key = torch.arange(tokens, device=device).unsqueeze(1), torch.arange(2 * size, device=device)
+        behind = key - size - place % size
+        masks = (behind <= 0) & (behind > -size) & ((place >= size) | (key >= size))
+        if entries is not None:
+            complete = complete_entries(positions, entries.shape[0], self.config.ratio)
+            if selected is not None:
+                complete = complete & torch.zeros_like(complete).scatter(1, selected, True)
+            scores = torch.cat((scores, torch.matmul(query, entries.t()).float()), dim=-1)
             masks = torch.cat((masks, complete), dim=1)
         scores = (scores * self.config.head_dim**-0.5).masked_fill(~masks.unsqueeze(1), -torch.inf)
         probabilities = self._probabilities(scores).to(query.dtype)
         local = torch.einsum("bthk,bkd->bthd", probabilities[..., : 2 * size].unflatten(0, (-1, size)), keys).flatten(0, 1)
-        if entries:
-            local = local + torch.matmul(probabilities[..., 2 * size :], entries[0])
+        if entries is not None:
+            local = local + torch.matmul(probabilities[..., 2 * size :], entries)
         return self._project(local, positions)
 
 
@@ -352,13 +390,68 @@ def example_inputs(config: Config, device: torch.device | str, seed: int = 0) ->
     return tuple(found)
 
 
-def bench(tokens: int) -> tuple[Attention, Callable[[int], Sequence[Any]]]:
+def fresh_caches(config: Config, device: torch.device | str) -> tuple[Tensor, ...]:
+    """Return `(window, *caches)` as sequences find them at their first token: a score of minus infinity is that of no token."""
+    window, *caches = example_inputs(config, device)[2:]
+    for state in caches[1::2]:
+        state.zero_()[:, 1] = -torch.inf
+    return window.zero_(), *(cache if index % 2 else cache.zero_() for index, cache in enumerate(caches))
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line. What it leaves out is None, and becomes the default of the chosen size."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", choices=("csa", "hca", "sliding"), help="which of the model's layers (default csa)")
+    parser.add_argument("--model", choices=("flash", "pro"), default="flash", help="whose sizes (default flash)")
+    parser.add_argument("--prefill", action="store_true", help="the first tokens of one sequence instead of decode")
+    add_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def config_from(args: argparse.Namespace) -> Config:
+    """Return the Config that the arguments describe. A prefill without a number of tokens has two windows of them."""
+    given = {name: getattr(args, name) for name in ("kind", "tp", "tokens", "context")}
+    changes = {name: value for name, value in given.items() if value is not None}
+    sizes = Config.tiny if args.tiny else getattr(Config, args.model)
+    config: Config = sizes(**changes)
+    if args.prefill:
+        changes.setdefault("tokens", 2 * max(config.ratio, config.window))
+    return sizes(**changes, prefill=args.prefill) if args.prefill else config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Plan the layer, show the plan, check the rewritten graph on the CPU, and on a GPU compare bits and times."""
+    args = parse_args(argv)
+    config = config_from(args)
+    small = Config.tiny(kind=config.kind, prefill=config.prefill, **({"tokens": 128} if config.prefill else {}))
+    layer, small_layer = (Layer(size, build, example_inputs) for size in (config, small))
+    step = "prefill" if config.prefill else "decode"
+    title = f"V4-{args.model.capitalize()} {config.kind} layer, {step}, {config.tokens} tokens, tp {config.tp}"
+    return plan_layer(title, layer, small_layer, args)
+
+
+def tell(target: str = "h200") -> None:
+    """Print in a few lines which products of V4-Flash's CSA layer run side by side in its plan."""
+    from graphstreams import explain
+
+    report = explain(*flash(), None if torch.cuda.is_available() else target)
+    found = ", ".join(f"{one} with {other}" for one, other in side_by_side(report)) or "no products"
+    print(f"V4-Flash, CSA layer, TP 8, 1 token: {report.verdict}; side by side {found}")
+    if report.plan is not None:
+        streams, gain = report.plan.streams, report.plan.serial_us / report.plan.streamed_us
+        print(f"predicted for {report.device} on {streams} streams: {gain:.2f} times as fast as on one")
+
+
+def bench(tokens: int) -> tuple[nn.Module, Callable[[int], Sequence[Any]]]:
     """Return V4-Flash's CSA layer for TP 8 on the GPU and a maker of fresh inputs, for `graphstreams bench`."""
-    config = Config.flash(tokens=tokens, tp=8)
-    return build(config, "cuda"), lambda seed: example_inputs(config, "cuda", seed)
+    return Layer(Config.flash(tokens=tokens, tp=8), build, example_inputs).on_gpu()
 
 
 def flash() -> tuple[Attention, tuple[Tensor, ...]]:
     """Return V4-Flash's CSA layer for TP 8 and its inputs on the meta device, for `graphstreams explain`."""
     config = Config.flash(tp=8)
     return build(config, "meta"), example_inputs(config, "meta")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -45,31 +45,36 @@ class HandStreams(torch.nn.Module):
         if 2 in self.phases:
             query, query_done = self._beside(parts.query, q_c, positions)
         if 1 in self.phases:
-            _join(key_done)
+            join(key_done)
         else:
             key, projected = parts.key(hidden)
         # After the last event that this stream records, because Dynamo allows no record after a write to an input.
         chosen = parts.chosen(q_c, key, projected, positions, caches[-1])
         kept = parts.kept(qkv_a, positions, *caches)
         if 2 in self.phases:
-            _join(query_done)
+            join(query_done)
         else:
             query = parts.query(q_c, positions)
         return parts.finish(query, chosen, kept, positions, *caches), q_c
 
     def _beside(self, part: Callable[..., Any], *values: Tensor) -> tuple[Any, torch.cuda.Event | None]:
-        """Run `part` on the side stream, after the caller's stream so far. Return its result and the event of its end."""
-        if self.side is None:
-            return part(*values), None
-        done = torch.cuda.Event()
-        # Not an event: at the start of a graph torch 2.15 moves kernels that read only inputs before the wait for one.
-        self.side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.side):
-            result = part(*values)
-            done.record()
-        return result, done
+        return beside(self.side, part, *values)
 
 
-def _join(done: torch.cuda.Event | None) -> None:
+def beside(side: torch.cuda.Stream | None, part: Callable[..., Any], *values: Any) -> tuple[Any, torch.cuda.Event | None]:
+    """Run `part` on the stream `side`, after the caller's stream so far. Return its result and the event of its end."""
+    if side is None:
+        return part(*values), None
+    done = torch.cuda.Event()
+    # Not an event: at the start of a graph torch 2.15 moves kernels that read only inputs before the wait for one.
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        result = part(*values)
+        done.record()
+    return result, done
+
+
+def join(done: torch.cuda.Event | None) -> None:
+    """Let the caller's stream wait for the event, if there is one."""
     if done is not None:
         done.wait()

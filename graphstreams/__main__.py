@@ -201,11 +201,13 @@ def _demo(arguments: argparse.Namespace) -> int:
     from graphstreams.command_line.importer import load_function
     from graphstreams.files import make_folder
 
-    example = Path(__file__).parent.parent / "examples" / "deepseek_v32.py"
-    if not example.is_file():
+    examples = Path(__file__).parent.parent / "examples"
+    if not (examples / "deepseek_v32.py").is_file():
         raise ValueError("the demo is in the project's repository; run it in a checkout (make demo)")
     make_folder(arguments.dump)
-    return int(load_function(f"{example}:main")(["--dump", str(arguments.dump)]) or 0)
+    status = int(load_function(f"{examples / 'deepseek_v32.py'}:main")(["--dump", str(arguments.dump)]) or 0)
+    load_function(f"{examples / 'deepseek_v4.py'}:tell")()
+    return status
 
 
 _COMMANDS = {"plan": _plan, "explain": _explain, "verify": _verify, "bench": _bench, "demo": _demo}

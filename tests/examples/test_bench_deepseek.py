@@ -10,6 +10,7 @@ from typing import Any
 import bench_deepseek as bench
 import deepseek_parts
 import deepseek_pre_attention
+import deepseek_v4
 import deepseek_v32
 import deepseek_workloads
 import pytest
@@ -26,6 +27,7 @@ from tests.support.benchmark_on_cpu import ENVIRONMENT, CpuReplayer, CpuVariant,
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
 
 TINY = deepseek_v32.Config.tiny(dtype=torch.float32)
+V32: dict[str, Any] = {name: each for name, each in bench.WORKLOADS.items() if isinstance(each, deepseek_workloads.Workload)}
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +121,7 @@ def test_the_pre_attention_block_is_the_layers_first_part() -> None:
 def test_the_command_line_runs_everything_by_default() -> None:
     arguments = bench.parse_args([])
     assert arguments.workloads == list(bench.WORKLOADS)
-    assert len(bench.WORKLOADS) == 11
+    assert len(bench.WORKLOADS) == 11 + 6
     assert arguments.settings == ["deterministic", "default"]
     assert arguments.hand == list(PHASES)
     assert (arguments.rounds, arguments.replays, arguments.limit, arguments.out) == (40, 50, None, Path("bench"))
@@ -147,7 +149,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_workloads_are_those_of_the_measurements() -> None:
     assert bench.WORKLOADS["block-128-64"].title == "block before the attention, 128 heads, 64 tokens"
     assert bench.WORKLOADS["layer-tp8-1"].title == "layer, TP 8, 1 token"
-    for name, workload in bench.WORKLOADS.items():
+    for name, workload in V32.items():
         kind, _, tokens, *context = name.split("-")
         assert (workload.config.tokens, workload.whole) == (int(tokens), kind == "layer")
         assert workload.config.context == int(*context or [4096])
@@ -163,8 +165,20 @@ def test_a_title_names_a_context_of_another_size() -> None:
 
 
 def test_the_blocks_stand_before_the_layers() -> None:
-    whole = [workload.whole for workload in bench.WORKLOADS.values()]
-    assert whole == [False] * 6 + [True] * 5
+    assert [workload.whole for workload in V32.values()] == [False] * 6 + [True] * 5
+    assert list(bench.WORKLOADS)[: len(V32)] == list(V32)
+
+
+def test_the_layers_of_v4_are_those_that_their_names_say() -> None:
+    v4 = {name: workload for name, workload in bench.WORKLOADS.items() if name not in V32}
+    for name, workload in v4.items():
+        _, model, kind, *prefill, tokens = name.split("-")
+        assert (workload.model, workload.config.kind, workload.config.tp) == (model.capitalize(), kind, 8)
+        assert (workload.config.tokens, workload.config.prefill) == (int(tokens), bool(prefill))
+        assert workload.config.hidden == {"flash": 4096, "pro": 7168}[model]
+    assert v4["v4-pro-csa-32"].title == "V4-Pro CSA layer, TP 8, 32 tokens"
+    assert v4["v4-flash-hca-1"].title == "V4-Flash HCA layer, TP 8, 1 token"
+    assert v4["v4-flash-csa-prefill-1024"].title == "V4-Flash CSA layer, TP 8, prefill of 1,024 tokens"
 
 
 @pytest.fixture
@@ -208,6 +222,20 @@ def test_a_run_goes_through_all_variants_and_writes_what_it_found(on_cpu: CpuRep
     # Two plans of ours and five policies, for each workload, captured in each of three rounds.
     assert len(on_cpu.plans) == 2 * 7 * 3
     assert "| layer, TP 1, 3 tokens" in (tmp_path / "bench.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_of_v4_has_streams_by_hand_and_a_note_in_place_of_operators(
+    on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = deepseek_workloads.V4Workload("Flash", deepseek_v4.Config.tiny(dtype=torch.float32))
+    monkeypatch.setattr(bench, "WORKLOADS", {"block": tiny, "layer": tiny})
+    result = bench.run(arguments(tmp_path, "--workloads", "layer"))
+    for row in result["passes"]["deterministic"]:
+        assert row["rivals"]["hand: both"]["wrong"] == {"graph": 0, "direct": 0}
+        assert row["rivals"]["custom op: both"] == {"reason": "not run: there are no custom operators for V4"}
+    assert [row["rivals"]["hand: phase 1"]["graph"]["median"] > 0 for row in result["passes"]["default"]] == [True]
+    assert "| custom op: both" in report(result) and "there are no custom operators for V4" in report(result)
 
 
 OURS = ("graphstreams: roofline", "graphstreams: measured", "graphstreams: search")

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+import graphstreams
+
 Config = example.Config
 FLOAT32 = Config.tiny(dtype=torch.float32)
 
@@ -144,16 +146,20 @@ def test_only_the_slot_at_the_position_is_written():
         assert torch.equal((old != new).any(-1), written)
 
 
+BLOCKS = {"hidden": 256, "q_lora": 128, "v_dim": 32, "fp8_scales": "block"}  # multiples of 128
+
+
+@pytest.mark.parametrize("changes", [{}, BLOCKS], ids=["token", "block"])
 @pytest.mark.parametrize("tokens", [1, 3])
-def test_fp8_stays_close_to_float32(tokens):
-    config = Config.tiny(tokens=tokens, topk=32)
+def test_fp8_stays_close_to_float32(tokens, changes):
+    config = Config.tiny(tokens=tokens, topk=32, **changes)
     inputs = example.example_inputs(config, "cpu")
     expected = example.build(replace(config, dtype=torch.float32), "cpu")
     actual = example.build(replace(config, fp8=True), "cpu")
     wide = (inputs[0].float(), inputs[1], inputs[2].float(), inputs[3].float())
     # The two builds draw alike only in one dtype, so the weights are carried over.
     for name, target in actual.named_modules():
-        if isinstance(target, example.Float8Linear) and name != "indexer.wk":
+        if isinstance(target, example.Float8Linear | example.BlockFloat8Linear) and name != "indexer.wk":
             target.load(expected.get_submodule(name).weight)
     wk, weights_proj = expected.indexer.wk_weights_proj.weight.split([config.index_dim, config.index_heads])
     actual.indexer.wk.load(wk)
@@ -164,11 +170,54 @@ def test_fp8_stays_close_to_float32(tokens):
     assert (out - reference).norm() / reference.norm() < 0.1
 
 
-def test_fp8_token_does_not_depend_on_its_batch():
-    module, inputs = make(Config.tiny(fp8=True))
+@pytest.mark.parametrize("changes", [{}, BLOCKS], ids=["token", "block"])
+def test_fp8_token_does_not_depend_on_its_batch(changes):
+    module, inputs = make(Config.tiny(fp8=True, **changes))
     alone = module(*(value[:1].clone() for value in inputs))
     inputs[0][1:] *= 1000
     torch.testing.assert_close(module(*inputs)[:1], alone)
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_a_block_of_a_weight_and_128_columns_of_a_token_have_a_scale_each(tokens):
+    generator = torch.Generator().manual_seed(0)
+    weight, x = (torch.randn(rows, 384, generator=generator).exp() for rows in (144, tokens))
+    linear = example.BlockFloat8Linear(384, 144)
+    linear.load(weight)
+    values, scale = linear.operand(x)
+    # The strides and the padding are those that cuBLAS takes.
+    assert (scale.shape, scale.stride()) == ((tokens, 3), (1, tokens))
+    assert linear.weight_scale.shape == (2, 4)
+    largest = torch.finfo(example.FLOAT8).max
+    expanded, wide = torch.zeros(144, 384, dtype=torch.float64), torch.zeros(tokens, 384, dtype=torch.float64)
+    for start in range(0, 384, 128):
+        columns = slice(start, start + 128)
+        for token in range(tokens):
+            assert scale[token, start // 128] == x[token, columns].max() / largest
+            wide[token, columns] = values[token, columns].double() * scale[token, start // 128].double()
+        for first in (0, 128):
+            block = weight[first : first + 128, columns]
+            own = linear.weight_scale[first // 128, start // 128]
+            assert own == block.max() / largest
+            expanded[first : first + 128, columns] = linear.weight[first : first + 128, columns].double() * own.double()
+    torch.testing.assert_close(expanded, weight.double(), rtol=0.07, atol=0.01)
+    torch.testing.assert_close(wide, x.double(), rtol=0.07, atol=0.01)
+    torch.testing.assert_close(linear.expanded().double(), expanded)
+    torch.testing.assert_close(linear(x).double(), wide @ expanded.t(), rtol=0.01, atol=0.0)
+
+
+def test_an_activation_that_products_share_is_quantized_once():
+    config = Config(fp8=True, tp=8)
+    report = graphstreams.explain(example.build(config, "meta"), example.example_inputs(config, "meta"), "h200")
+    assert report.verdict == "clean", report.reason
+    assert report.kernels_streamed <= report.kernels_serial
+    stream = {report.kernels.kernels[place.kernel].name: place.stream for place in report.plan.placements}
+    # That of q_c is in the kernel of the norm before it.
+    assert sum(name.startswith("quantize") for name in stream) == 1
+    products = {"fused_qkv_a_proj", "indexer.wk", "indexer.weights_proj", "q_b_proj", "indexer.wq_b", "o_proj"}
+    assert products <= stream.keys()
+    assert stream["fused_qkv_a_proj"] != stream["indexer.wk"]
+    assert stream["q_b_proj"] != stream["indexer.wq_b"]
 
 
 @pytest.mark.parametrize("config", [FLOAT32, Config.tiny(), Config.tiny(fp8=True), Config.tiny(tokens=1)])
@@ -230,6 +279,7 @@ def test_tiny_runs_on_cpu():
         ({"topk": 33}, "topk must lie"),
         ({"tokens": 0}, "at least 1"),
         ({"fp8": True, "dtype": torch.float32}, "needs dtype bfloat16"),
+        ({"fp8_scales": "tensor"}, "fp8_scales must be"),
     ],
 )
 def test_config_rejects(changes, message):
@@ -240,6 +290,8 @@ def test_config_rejects(changes, message):
 def test_fp8_rejects_sizes_the_gemm_cannot_take():
     with pytest.raises(ValueError, match="multiples of 16"):
         example.build(Config.tiny(fp8=True, q_lora=40), "cpu")
+    with pytest.raises(ValueError, match="128n -> 16n"):
+        example.build(Config.tiny(fp8=True, fp8_scales="block"), "cpu")
 
 
 def test_command_line_chooses_config():
@@ -247,3 +299,4 @@ def test_command_line_chooses_config():
     options = ["--tp", "8", "--tokens", "32", "--context", "8192", "--fp8"]
     assert example.config_from(example.parse_args(options)) == Config(tp=8, tokens=32, context=8192, fp8=True)
     assert example.config_from(example.parse_args(["--tiny", "--tp", "2"])) == Config.tiny(tp=2)
+    assert example.config_from(example.parse_args(["--fp8", "--fp8-scales", "token"])) == Config(fp8=True, fp8_scales="token")

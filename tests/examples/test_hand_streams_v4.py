@@ -1,0 +1,50 @@
+"""Check that V4's layer with streams by hand computes what the plain layer does. Without a GPU its parts run in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import deepseek_v4
+import hand_streams_v4
+import pytest
+import torch
+from hand_streams import PHASES
+
+from graphstreams.autotuning.cuda_graph import clones, leaves
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
+
+
+@pytest.fixture(autouse=True)
+def fresh_dynamo() -> Iterator[None]:
+    torch._dynamo.reset()
+    with torch.no_grad():
+        yield
+
+
+def check(config: deepseek_v4.Config, phases: frozenset[int], compiled: bool) -> None:
+    module, values = deepseek_v4.build(config, "cpu"), list(deepseek_v4.example_inputs(config, "cpu", 3))
+    variant = hand_streams_v4.HandStreamsV4(module, phases)
+    function = torch.compile(variant, backend="aot_eager", fullgraph=True) if compiled else variant
+    own, other = clones(values), clones(values)
+    expected, (found, shared) = module(*own), function(*other)
+    assert all(torch.equal(one, two) for one, two in zip([expected, *own], [found, *other], strict=True))
+    # The projection, the query's part of it, query and latent; of each compressor the GEMM, of all but one also two results.
+    assert len(leaves(shared)) == {"sliding": 4, "hca": 5, "csa": 9}[config.kind]
+
+
+@pytest.mark.parametrize("phases", PHASES.values(), ids=PHASES)
+@pytest.mark.parametrize("prefill", [False, True], ids=["decode", "prefill"])
+@pytest.mark.parametrize("kind", ["csa", "hca", "sliding"])
+def test_a_layer_by_hand_has_the_bits_of_the_plain_one(kind: str, prefill: bool, phases: frozenset[int]) -> None:
+    check(deepseek_v4.Config.tiny(kind=kind, prefill=prefill, tokens=128 if prefill else 3), phases, compiled=False)
+
+
+@pytest.mark.parametrize(("kind", "prefill"), [("csa", False), ("csa", True), ("hca", False)])
+def test_it_can_be_traced_as_one_graph(kind: str, prefill: bool) -> None:
+    check(deepseek_v4.Config.tiny(kind=kind, prefill=prefill, tokens=128 if prefill else 3), PHASES["both"], compiled=True)
+
+
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(TypeError, match="Linear"):
+        hand_streams_v4.by_hand(torch.nn.Linear(2, 2), {})
