@@ -53,7 +53,7 @@ def test_trap_14_an_opaque_operator_keeps_its_place_on_the_callers_stream(monkey
     trace = read_wrapper(report.wrapper)
     assert [s.stream for s in trace.steps if isinstance(s, LaunchStep) and "hidden_write" in s.name] == [CALLER]
     # Nothing else can help: the operator's schema says that it writes nothing, so the verifier can't know.
-    monkeypatch.setattr(exclusivity, "exclusive_reason", lambda _: "")
+    monkeypatch.setattr(exclusivity, "exclusive_reason", lambda *_: "")
     trusted = capture(module, inputs, "h200", FREE_EVENTS)[0].reading.kernels
     assert not neighbours(trusted)
     assert not {e.after for e in trusted.edges if e.before == opaque.id}
@@ -74,7 +74,7 @@ def test_trap_14_a_write_that_no_schema_tells_of_keeps_its_place_in_every_order(
         return all(one is not None and equal_bits(outputs, one[0]) for one in found)
 
     assert equal_in_every_order()
-    monkeypatch.setattr(exclusivity, "exclusive_reason", lambda _: "")
+    monkeypatch.setattr(exclusivity, "exclusive_reason", lambda *_: "")
     assert not equal_in_every_order()
 
 
@@ -111,7 +111,7 @@ def test_trap_14_collectives_keep_their_place_on_the_callers_stream(monkeypatch:
         assert graph.kernels[kernel].exclusive
         assert ordered_with(graph, kernel) == set(range(len(graph.kernels))) - {kernel}
         assert plan.stream_of()[kernel] == CALLER
-    monkeypatch.setattr(exclusivity, "exclusive_reason", lambda _: "")
+    monkeypatch.setattr(exclusivity, "exclusive_reason", lambda *_: "")
     graph, found, plan = collectives()
     assert found[0] not in ordered_with(graph, found[1])
     assert {plan.stream_of()[kernel] for kernel in found} != {CALLER}
