@@ -98,12 +98,14 @@ def rotate_last(x: Tensor, cos_sin: Tensor, rope: int, inverse: bool = False) ->
     """Rotate the last `rope` elements of `x` `[T, heads, dim]` by `cos_sin` fp32 `[T, rope]`, or back if `inverse`.
 
     Pairs are neighbours. The elements before them are rotated by nothing, so that all of `x` is one kernel without a
-    concatenation, as in engines.
+    concatenation, as in engines. They are not padding: torch 2.15 then masks the load of a single position with a float, and
+    its kernel does not compile.
     """
-    before = x.shape[-1] - rope
-    cos, sin = (half.unsqueeze(1).repeat_interleave(2, dim=-1) for half in cos_sin.chunk(2, dim=-1))
-    cos, sin = nn.functional.pad(cos, (before, 0), value=1.0), nn.functional.pad(sin, (before, 0))
-    even = torch.arange(x.shape[-1], device=x.device) % 2 == int(inverse)
+    element = torch.arange(x.shape[-1], device=x.device)
+    rotated, pair = element >= x.shape[-1] - rope, (element - (x.shape[-1] - rope)).clamp(min=0) // 2
+    cos = torch.where(rotated, cos_sin[:, pair], 1.0).unsqueeze(1)
+    sin = torch.where(rotated, cos_sin[:, rope // 2 + pair], 0.0).unsqueeze(1)
+    even = element % 2 == int(inverse)
     other = x.float().unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
     return (x.float() * cos + other * torch.where(even, -sin, sin)).to(x.dtype)
 

@@ -24,7 +24,7 @@ def test_late_kernels_and_poisoned_blocks_change_nothing(tokens: int, tp: int, s
 
 def test_the_disturbance_finds_a_graph_without_its_lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a block that reads nothing at computed places: garbage for an index would end the process."""
-    monkeypatch.setattr(regions, "held_values", lambda reading, plan: [])
+    monkeypatch.setattr(regions, "held_values", lambda reading, plan: {})
     monkeypatch.setattr(streamed_body, "find_races", lambda trace: [])
     torch._dynamo.reset()
     block, _ = pre_attention(16, 64, "cuda")

@@ -33,7 +33,7 @@ def test_with_lifetimes_it_is_clean_and_equal_over_a_thousand_replays(streams: i
 
 @pytest.mark.parametrize("streams", [2, 3])
 def test_without_lifetimes_it_is_refused(streams: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "held_values", lambda reading, plan: [])
+    monkeypatch.setattr(regions, "held_values", lambda reading, plan: {})
     done = compared(streams, 10)
     assert done["verdict"] == "refused"
     assert "races" in done["reason"]

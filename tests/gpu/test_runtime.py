@@ -124,7 +124,7 @@ def test_a_profile_with_other_times_is_not_taken_for_the_one_in_the_cache(
 
 def test_streams_and_events_are_made_once_for_each_caller() -> None:
     current, other = torch.cuda.current_stream(), torch.cuda.Stream()
-    assert acquire(current, 2, 5) is acquire(current, 2, 5)
+    assert all(one is same for one, same in zip(acquire(current, 2, 5), acquire(current, 2, 5), strict=True))
     assert acquire(current, 1, 3)[0] is acquire(current, 2, 5)[0]
     assert acquire(other, 1, 1)[0].cuda_stream != acquire(current, 1, 1)[0].cuda_stream
 
