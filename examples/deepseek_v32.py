@@ -323,7 +323,8 @@ class SparseAttention(nn.Module):
         return torch.bmm(probabilities.to(query.dtype), selected[..., : self.config.kv_lora])
 
 
-def _generator(device: torch.device, seed: int) -> torch.Generator | None:
+def generator_on(device: torch.device, seed: int) -> torch.Generator | None:
+    """Return a seeded generator of a device; None for "meta", which has none."""
     return None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
 
 
@@ -331,7 +332,7 @@ def _generator(device: torch.device, seed: int) -> torch.Generator | None:
 def build(config: Config, device: torch.device | str, seed: int = 0) -> SparseAttention:
     """Return a layer with random weights, N(0, 1 / fan_in) each, made on ``device``; on "meta" it has shapes only."""
     device = torch.device(device)
-    generator = _generator(device, seed)
+    generator = generator_on(device, seed)
     with device:
         module = SparseAttention(config)
         for child in module.modules():
@@ -347,7 +348,7 @@ def build(config: Config, device: torch.device | str, seed: int = 0) -> SparseAt
 def example_inputs(config: Config, device: torch.device | str, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return ``(hidden, positions, kv_cache, index_cache)`` as the layer takes them, all random."""
     device = torch.device(device)
-    options: dict[str, Any] = {"generator": _generator(device, seed), "device": device}
+    options: dict[str, Any] = {"generator": generator_on(device, seed), "device": device}
     batch = config.tokens
     hidden = torch.randn(batch, config.hidden, dtype=config.dtype, **options)
     positions = torch.randint(config.context, (batch,), **options)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from deepseek_v32 import EPSILON, Linear, RMSNorm, rope_table
+from deepseek_v32 import EPSILON, Linear, RMSNorm, generator_on, rope_table
 from plan_layer import Layer, add_arguments, plan_layer, side_by_side
 from torch import Tensor, nn
 
@@ -357,15 +357,11 @@ class Attention(nn.Module):
         return self._project(local, positions)
 
 
-def _generator(device: torch.device, seed: int) -> torch.Generator | None:
-    return None if device.type == "meta" else torch.Generator(device).manual_seed(seed)
-
-
 @torch.no_grad()
 def build(config: Config, device: torch.device | str, seed: int = 0) -> Attention:
     """Return a layer with random weights, N(0, 1 / fan_in) each, made on `device`; on "meta" it has shapes only."""
     device = torch.device(device)
-    generator = _generator(device, seed)
+    generator = generator_on(device, seed)
     with device:
         module = Attention(config)
         for name, weight in module.named_parameters():
@@ -378,7 +374,7 @@ def build(config: Config, device: torch.device | str, seed: int = 0) -> Attentio
 def example_inputs(config: Config, device: torch.device | str, seed: int = 0) -> tuple[Tensor, ...]:
     """Return `(hidden, positions, window, *caches)` as the layer takes them: random, but positions in order at prefill."""
     device = torch.device(device)
-    options: dict[str, Any] = {"generator": _generator(device, seed), "device": device}
+    options: dict[str, Any] = {"generator": generator_on(device, seed), "device": device}
     hidden = torch.randn(config.tokens, config.hidden, dtype=config.dtype, **options)
     positions = torch.arange(config.tokens, device=device)
     if not config.prefill:

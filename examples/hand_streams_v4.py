@@ -1,7 +1,8 @@
 """Place streams by hand in a V4 layer, as vLLM's pull request 41061 does around its GEMMs, but in a graph that is compiled.
 
 Phase 1 is the down projection beside the GEMMs of the compressor, of the indexer's weights and of its compressor, each on a
-stream of its own. Phase 2 is the query's up projection with the latent beside the compressor beside the indexer.
+stream of its own. Phase 2 is the query's up projection with the latent beside the compressor beside the indexer. On the CPU it
+has the layer's bits; on CUDA Inductor of torch 2.15 does not compile it, because it writes inputs behind waits.
 """
 
 from __future__ import annotations

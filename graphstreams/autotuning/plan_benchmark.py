@@ -123,13 +123,14 @@ class PlanBenchmark:
         return repeats_within(SEARCH_SECONDS / 4 / max(1, self._options.search), self._serial_us, replays, most)
 
     def _top_candidates(self, space: SearchSpace, found: Sequence[MeasuredCandidate]) -> list[Plan]:
-        """Return the fastest plans, and a few of them with the other priority, or with another stream as the caller's."""
+        """Return the fastest plans, and a few of them with the other priority, or with one and another caller's stream."""
         plans = [each.plan for each in sorted(found, key=lambda each: each.measured_us)][:TOP_CANDIDATES]
         if self._options.priority is not None:
             return [replace(plan, priority=self._options.priority) for plan in plans]
         several = [plan for plan in plans[:PRIORITIZED] if plan.streams > 1]
         others = [other for plan in several for other in exchanged(space, plan)]
-        return [*plans, *(replace(plan, priority=0 if plan.priority else HIGH_PRIORITY) for plan in (*several, *others))]
+        toggled = [replace(plan, priority=0 if plan.priority else HIGH_PRIORITY) for plan in several]
+        return [*plans, *toggled, *(replace(plan, priority=HIGH_PRIORITY) for plan in others)]
 
 
 def load_call(source: str, constants: Mapping[str, Any]) -> Callable[[list[Any]], Any]:

@@ -74,10 +74,12 @@ def store_converted(gm: fx.GraphModule, lowered: Lowered) -> bool:
             strides = _fixed_strides(operand)
             if not isinstance(source, fx.Node) or not strides or storage_name(lowered.values[source]) == operand.get_name():
                 continue
+            value = source.meta["val"]
+            if len(strides) != value.dim():
+                continue  # of an input without a batch Inductor copies a view
             if (source, strides) not in made:
                 with gm.graph.inserting_after(source):
                     made[source, strides] = gm.graph.call_function(prims.inductor_force_stride_order.default, (source, strides))
-                value = source.meta["val"]
                 made[source, strides].meta = {**node.meta, "val": value.as_strided(value.shape, strides)}
             node.update_arg(position, made[source, strides])
     if made:

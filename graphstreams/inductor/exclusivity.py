@@ -22,10 +22,11 @@ from graphstreams.ir.declarations import Declarations, resources_of
 from graphstreams.verification.triton.pointer_analysis import kernel_accesses
 from graphstreams.verification.triton.source import read_source
 from graphstreams.verification.triton.values import Descriptor, KernelValue, Kind, Pointer, join
+from graphstreams.verification.wrapper.operator_schemas import REFUSED_NAMESPACES
 
 RESOURCE = "resource "  # what the names of storages that stand for declared resources begin with
-_ORDERED = {"_c10d_functional", "c10d", "streams", "symm_mem"}  # of torch, but never ordinary kernels
 _TRUSTED = {"aten", "prims", "inductor", "quantized", "_quantized", "higher_order"}
+_OWN = {*_TRUSTED, *REFUSED_NAMESPACES, "_c10d_functional"}  # of torch itself: nobody declares them
 # The wrapper has more imports, of which kernels use no name.
 _HEADER = """
 import triton
@@ -60,7 +61,7 @@ def resources(node: Any, declared: Declarations) -> tuple[str, ...]:
 def _foreign(leaf: Any) -> str:
     """Return "namespace::name" of the operator that a leaf calls, if it is not torch's own; empty otherwise."""
     operator = operator_of(leaf)
-    own = operator is None or operator.namespace in _TRUSTED or operator.namespace in _ORDERED
+    own = operator is None or operator.namespace in _OWN
     return "" if own else operator._schema.name  # type: ignore[union-attr]
 
 
@@ -70,9 +71,8 @@ def _exclusive_reason(leaf: Any, declared: Declarations) -> str:
     operator = operator_of(leaf)
     if operator is None:
         return ""
-    if operator.namespace not in _TRUSTED:
-        if (name := _foreign(leaf)) and resources_of(name, declared) is not None:
-            return ""
+    name = _foreign(leaf)
+    if operator.namespace not in _TRUSTED and (not name or resources_of(name, declared) is None):
         return f"{operator} is not an operator of torch, and may touch more than its arguments"
     return f"{operator} draws random numbers" if _draws_random_numbers(leaf, operator) else ""
 

@@ -76,7 +76,7 @@ def stream_operation_line(node: Any) -> str | None:
     if node.op_overload is streams.wait_event.default:
         return f"event{arguments[0]}.wait({stream_name(arguments[1])})"
     if node.op_overload is streams.sync_dealloc.default:
-        # At the join its stream has waited for the event already. All that remains is that Inductor frees its tensor later.
+        # Its stream has waited for all that touches the tensor. All that remains is that Inductor frees the tensor later.
         return ""
     return None
 

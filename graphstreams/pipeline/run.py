@@ -92,7 +92,7 @@ def run_stages(
             with progress.stage("report"):
                 progress.tell(graph_serial=readable(graph.reading.module))
         choice, autotuner = _choose(progress, task, inputs, graph.tokens)
-        progress.note(*cost_of_undeclared(task, progress.report.us))
+        progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
         try:
             dispatch = _dispatch(progress, task, choice, autotuner, graph)
             streamed = _rewrite(progress, task, graph.host, texts)

@@ -30,6 +30,11 @@ def equal_on_cpu(
     `module` and `inputs` are real, on the CPU. Outputs and changed inputs are compared bit by bit. A graph that is not
     rewritten does not count. Raises ValueError if none is rewritten.
     """
+    return equal_as_captured(module, inputs, capture(module, inputs, target, options))
+
+
+def equal_as_captured(module: torch.nn.Module, inputs: Sequence[Any], outcomes: Sequence[GraphCompilation]) -> list[bool]:
+    """Return what `equal_on_cpu` does, for the graphs that `capture` has returned for the same module and inputs."""
     recorded: list[Sequence[Any]] = []
 
     def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
@@ -39,7 +44,6 @@ def equal_on_cpu(
     with torch.no_grad(), fresh_dynamo():
         # A copy, because a module may write its own buffers.
         torch.compile(copy.deepcopy(module), backend=record)(*clones(inputs))
-    outcomes = capture(module, inputs, target, options)
     if len(outcomes) != len(recorded):
         raise ValueError(f"{len(recorded)} graphs on the CPU, {len(outcomes)} on the GPU: they cannot be compared")
     results = [_same_numbers(outcome, values) for outcome, values in zip(outcomes, recorded, strict=True) if outcome.module]

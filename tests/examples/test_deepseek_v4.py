@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from graphstreams import explain
-from graphstreams.testing.equal_on_cpu import equal_on_cpu
+from graphstreams.pipeline.explain import capture
+from graphstreams.testing.equal_on_cpu import equal_as_captured
 
 Config = example.Config
 KINDS = ("csa", "hca", "sliding")
@@ -345,12 +345,12 @@ def test_a_layer_has_full_size_on_meta(name: str, hidden: int, q_b: tuple[int, i
 def test_a_rewritten_layer_is_clean_and_has_the_bits_of_the_serial_one(kind: str, prefill: bool) -> None:
     config = Config.tiny(kind=kind, prefill=prefill, tokens=PREFILL[kind] if prefill else 3)
     module, inputs = example.build(config, "cpu"), example.example_inputs(config, "cpu")
-    options = {"min_gain": 0.0}
-    report = explain(example.build(config, "meta"), example.example_inputs(config, "meta"), "h200", options)
+    (outcome,) = capture(module, inputs, "h200", {"min_gain": 0.0})
+    report = outcome.report
     assert report.verdict == "clean", report.reason
     assert report.plan.streams > 1
     assert report.kernels_streamed <= report.kernels_serial, report.differences
-    assert all(equal_on_cpu(module, inputs, "h200", options))
+    assert equal_as_captured(module, inputs, [outcome]) == [True]
 
 
 def test_the_command_line_chooses_the_config() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch._inductor import config
 
-from graphstreams.pipeline.explain import explain
-from graphstreams.testing.equal_on_cpu import equal_on_cpu
+from graphstreams.pipeline.explain import capture, explain
+from graphstreams.testing.equal_on_cpu import equal_as_captured, equal_on_cpu
 from tests.support.sample_modules import FREE_EVENTS
 
 
@@ -43,11 +43,12 @@ def test_each_launch_is_a_kernel_of_the_plan(case: str) -> None:
     make, shape = CASES[case]
     torch.manual_seed(0)
     module, inputs = make().requires_grad_(False), (torch.randn(shape),)
-    report = explain(module, inputs, "h200", FREE_EVENTS)
+    (outcome,) = capture(module, inputs, "h200", FREE_EVENTS)
+    report = outcome.report
     assert (report.verdict, report.reason) == ("clean", "")
     assert report.kernels_streamed == report.kernels_serial == len(report.kernels.kernels)
     assert report.plan.streams > 1
-    assert equal_on_cpu(module, inputs, "h200", FREE_EVENTS) == [True]
+    assert equal_as_captured(module, inputs, [outcome]) == [True]
 
 
 def test_convolutions_of_one_input_share_its_copy() -> None:

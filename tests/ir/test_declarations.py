@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import graphstreams
 from graphstreams.autotuning.serial_code import check_repeatable
 from graphstreams.errors import OptionError, Unmeasurable
+from graphstreams.inductor import exclusivity
 from graphstreams.ir import declarations
 from graphstreams.ir.declarations import parse, resources_of
 from graphstreams.pipeline.explain import capture
@@ -32,6 +33,16 @@ def clipped(x: Tensor) -> Tensor:
 
 
 @clipped.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::noisy", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def noisy(x: Tensor) -> Tensor:
+    return x + torch.rand_like(x)
+
+
+@noisy.register_fake
 def _(x: Tensor) -> Tensor:
     return torch.empty_like(x)
 
@@ -153,3 +164,19 @@ def test_what_names_no_operator_is_an_error(wrong: Any) -> None:
 def test_only_operators_can_be_declared(wrong: Any) -> None:
     with pytest.raises(OptionError):
         graphstreams.declare(wrong)
+
+
+def test_what_draws_random_numbers_keeps_its_place_declared_or_not() -> None:
+    class Noisy(Branches):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.c(noisy(self.a(x))) + self.d(clipped(self.b(x)))
+
+    module = Noisy().requires_grad_(False)
+    report = graphstreams.explain(module, (torch.randn(8, 256),), "h200", {**FREE_EVENTS, "operators": f"{NAMESPACE}::*"})
+    (kept,) = (kernel for kernel in report.kernels.kernels if kernel.exclusive)
+    assert "draws random numbers" in kept.exclusive_reason and kept.undeclared == ""
+
+
+def test_no_pattern_declares_operators_of_torch() -> None:
+    for name in ("_c10d_functional", "c10d", "symm_mem", "aten"):
+        assert name in exclusivity._OWN

@@ -25,7 +25,7 @@ _HIDING = {
 _HIDING_PREFIXES = ("_test_", "_nested_", "_sparse_", "sparse_", "_cudnn_rnn", "_cudnn_init", "mkldnn_", "_mkldnn")
 _WRITTEN_SILENTLY = {"running_mean", "running_var", "weight_buf", "dropout_state"}
 # Namespaces of operators that do what no schema says: collectives, memory of other ranks, primitives of a trace.
-_REFUSED_NAMESPACES = {
+REFUSED_NAMESPACES = {
     "c10d", "_c10d_functional_autograd", "c10d_functional", "symm_mem", "higher_order", "prims", "inductor", "rngprims",
     "profiler", "streams", "debugprims", "_dtensor", "fsdp",
 }  # fmt: skip
@@ -101,7 +101,7 @@ def _distrust(namespace: str, name: str, operator: Any) -> str:
     """Return why the schema does not tell all; empty if it does."""
     from graphstreams.runtime.dispatcher import is_composite
 
-    if namespace in _REFUSED_NAMESPACES:
+    if namespace in REFUSED_NAMESPACES:
         return f"operators of {namespace} are not held to their schemas"
     if name in _HIDING or (namespace == "aten" and name.startswith(_HIDING_PREFIXES)):
         return "it changes storages, or shares them, in ways that its schema does not tell"
