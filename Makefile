@@ -35,7 +35,7 @@ format: venv ## format, and mend what ruff can
 	$(VENV)/bin/ruff format .
 
 test: lint ## the whole suite, without a GPU; another torch: make test TORCH=2.14.1
-	$(VENV)/bin/python -m pytest -n $(JOBS)
+	$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 gpu-test: venv ## the tests that need a GPU
 	$(VENV)/bin/python -m pytest -m gpu tests/gpu
