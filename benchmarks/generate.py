@@ -4,10 +4,13 @@
 
 Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default configurations, and Cohere with the sizes of a
 7B model, with four layers, bf16, with a static cache. Every side has a copy of the model that shares the weights, so that each
-keeps its own compiled call. A step is one token; the prompt, which is not compiled, is not timed. transformers makes a new
-static cache for every text, so Inductor's CUDA graphs are recorded anew in the first steps of each: "all" counts these and
-"steady" begins after them. With `--profile` some steady steps of each side are profiled. Exit status 1: a side failed, or
-is under its bar.
+keeps its own compiled call. Plain Inductor is compiled before ours and once more behind it, and both are paired with ours, text
+by text, because what the same code takes depends on when a process has compiled it; the ratio of these two is the control.
+
+A step is one token; the prompt, which is not compiled, is not timed. transformers makes a new static cache for every text, so
+Inductor's CUDA graphs are recorded anew in the first steps of each: "all" counts these and "steady" begins after them. With
+`--profile` some steady steps of each side are profiled. Exit status 1: a side failed, or a ratio is under its bar or can't be
+told from it.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from decode_trace import summarize
-from generate_report import OURS, PLAIN, failures, table
+from generate_report import AGAIN, OURS, PLAIN, failures, ratios, table
+from paired import FEWEST
 from workers import messages, one_line
 
 from graphstreams.benchmark.results import environment, reports_in, write
@@ -240,9 +244,9 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
     model = build(name, arguments.layers, arguments.device, arguments.tiny)
     sides = []
     for mode in arguments.modes:
-        for backend in (PLAIN, OURS):
+        for backend in (PLAIN, OURS, AGAIN):
             config = compile_config(backend, mode, arguments.deterministic, arguments.device)
-            sides.append(Side(backend, mode, sharing(model), config, folder / f"{name}-{mode}-{backend}"))
+            sides.append(Side(backend, mode, sharing(model), config, folder / f"{name}-{mode}-{len(sides)}"))
     prompts = [prompt_of(model.config.vocab_size, arguments.prompt, seed, arguments.device) for seed in range(arguments.rounds)]
     print(f"{name}: built after {time.perf_counter() - started:.0f} s", flush=True)
     for side in sides:
@@ -253,7 +257,12 @@ def measure(name: str, arguments: argparse.Namespace, folder: Path) -> dict[str,
     for number, prompt in enumerate(prompts):
         for side in ready if number % 2 == 0 else reversed(ready):
             time_text(side, prompt, arguments)
-    result: dict[str, Any] = {"model": name, "sides": [told_of(side) for side in sides], "texts": compared(ready)}
+    result: dict[str, Any] = {"model": name, "sides": [told_of(side) for side in sides], "texts": compared(ready), "paired": {}}
+    for mode in arguments.modes:
+        own = {side.backend: side for side in ready if side.mode == mode}
+        if len(own) == 3:
+            kinds = {kind: ratios({name: side.samples[kind] for name, side in own.items()}) for kind in ("all", "steady")}
+            result["paired"][mode] = {kind: {k: asdict(ratio) for k, ratio in each.items()} for kind, each in kinds.items()}
     if arguments.profile:
         result["profile"] = {}
         for side in ready:
@@ -272,7 +281,7 @@ def compared(sides: Sequence[Side]) -> dict[str, Any]:
     """Return, by mode, how many texts of both backends are equal and where the first of the others differs."""
     found = {}
     for mode in dict.fromkeys(side.mode for side in sides):
-        texts = {side.backend: side.texts for side in sides if side.mode == mode}
+        texts = {side.backend: side.texts for side in sides if side.mode == mode and side.backend != AGAIN}
         if len(texts) == 2:
             places = [first_difference(*pair) for pair in zip(*texts.values(), strict=True)]
             differing = [place for place in places if place is not None]
@@ -296,8 +305,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--device", default="cuda", help="cpu tries the benchmark itself: nothing is streamed there")
     add("--out", type=Path, default=Path("generate"), help="directory for generate.md and generate.json")
     arguments = parser.parse_args(argv)
-    if arguments.tokens < SETTLED + 4 or arguments.rounds < 2:
-        parser.error(f"--tokens has to be at least {SETTLED + 4}, --rounds at least 2")
+    if arguments.tokens < SETTLED + 4 or arguments.rounds < FEWEST:
+        parser.error(f"--tokens has to be at least {SETTLED + 4}, --rounds at least {FEWEST}")
     return arguments
 
 

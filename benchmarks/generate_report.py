@@ -6,31 +6,35 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decode_trace import side_by_side
+from paired import PairedRatio, verdict
 from tabulate import tabulate
 from workers import one_line
 
-PLAIN, OURS = "inductor", "graphstreams"
+PLAIN, OURS, AGAIN = "inductor", "graphstreams", "inductor again"  # the last is compiled behind ours
 BARS = {("cohere", "reduce-overhead"): 1.08, ("cohere_7b", "reduce-overhead"): 1.08}
 NEVER_SLOWER = 0.99  # the bar of all others
 
 
-def ratios(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Return by mode how many times faster ours is, over all steps and over the steady ones."""
-    found: dict[str, dict[str, float]] = {}
-    for mode in dict.fromkeys(side["mode"] for side in result["sides"]):
-        times = {side["backend"]: side["ms"] for side in result["sides"] if side["mode"] == mode}
-        if all(times.get(backend) for backend in (PLAIN, OURS)):
-            found[mode] = {name: times[PLAIN][name]["median"] / times[OURS][name]["median"] for name in times[PLAIN]}
-    return found
+def ratios(samples: Mapping[str, Sequence[float]]) -> dict[str, PairedRatio]:
+    """Return how many times faster ours is than plain code compiled before and behind it, and the control between these two.
+
+    `samples` are ms a token by backend, of which the samples of one round make a pair. Without all three there is no ratio.
+    """
+    if not all(samples.get(backend) for backend in (PLAIN, OURS, AGAIN)):
+        return {}
+    plain, ours, again = (samples[backend] for backend in (PLAIN, OURS, AGAIN))
+    ratio = PairedRatio.of([*plain, *again], [*ours, *ours])
+    return {"ratio": ratio, "control": PairedRatio.of(plain, again)}
 
 
 def failures(result: Mapping[str, Any]) -> list[str]:
     """Return what failed, and which bars are not reached. A bar is for all steps together."""
     found = [f"{side['mode']}, {side['backend']}: {side['failed']}" for side in result["sides"] if "failed" in side]
-    for mode, ratio in ratios(result).items():
+    for mode, paired in result["paired"].items():
         bar = BARS.get((result["model"], mode), NEVER_SLOWER)
-        if ratio["all"] < bar:
-            found.append(f"{mode}: {ratio['all']:.3f}x, less than {bar}x")
+        ratio, control = (PairedRatio(**paired["all"][name]) for name in ("ratio", "control"))
+        if (held := verdict(ratio, control, bar)) != "holds":
+            found.append(f"{mode}: {ratio}, the bar is {bar}x, control {control}: {held}")
     return found
 
 
@@ -40,9 +44,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
                "skips", "MiB", "verdicts"]  # fmt: skip
     lines, notes = [], []
     for result in results:
-        gains = ratios(result)
         for side in result["sides"]:
-            gain = gains.get(side["mode"], {}) if side["backend"] == OURS else {}
+            gain = result["paired"].get(side["mode"], {})
             lines.append([result["model"], side["mode"], side["backend"], *_cells(side, gain), _texts(result, side),
                           side.get("graphs", "-"), side.get("cudagraph_skips", "-"), side.get("reserved_mib", "-"),
                           _verdicts(side)])  # fmt: skip
@@ -52,18 +55,19 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
     return tabulate(lines, headers, tablefmt="github", disable_numparse=True) + "\n\n" + "\n".join(notes) + "\n"
 
 
-def _cells(side: Mapping[str, Any], gain: Mapping[str, float]) -> list[str]:
+def _cells(side: Mapping[str, Any], gain: Mapping[str, Any]) -> list[str]:
     if not side["ms"]:
         return ["-"] * 5
     whole, steady = side["ms"]["all"], side["ms"]["steady"]
     quartiles = f"{whole['first_quartile']:.3f} to {whole['third_quartile']:.3f}"
-    own = [f"{gain[name]:.3f}x" if name in gain else "" for name in ("all", "steady")]
+    which = {OURS: "ratio", AGAIN: "control"}.get(side["backend"])
+    own = [str(PairedRatio(**gain[name][which])) if which and gain else "" for name in ("all", "steady")]
     return [f"{whole['median']:.3f}", quartiles, own[0], f"{steady['median']:.3f}", own[1]]
 
 
 def _texts(result: Mapping[str, Any], side: Mapping[str, Any]) -> str:
     texts = result["texts"].get(side["mode"])
-    if not texts or side["backend"] == PLAIN:
+    if not texts or side["backend"] != OURS:
         return ""
     return f"{texts['equal']}/{texts['texts']}" + (f", first at {texts['first']}" if texts["first"] is not None else "")
 

@@ -3,8 +3,8 @@
     python examples/bench_deepseek.py --out bench
 
 Needs a GPU. Variants: streams by hand in the model, opaque custom operators as in vLLM, graphstreams with modelled costs, with
-measured costs and with search, and the policies of other systems on the same kernels. There are no custom operators for V4.
-Writes DIR/bench.md and DIR/bench.json after every workload, so that an interrupted run leaves what it has measured.
+measured costs and with search, and the policies of other systems on the same kernels. There are no custom operators for V4
+and FP8. DIR/bench.md and DIR/bench.json are written after every workload: an interrupted run leaves what it measured.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from graphstreams.benchmark.variants import BenchmarkSpec, Compiler
 
 HAND, CUSTOM = "hand", "custom op"  # what the names of these variants begin with
 TITLE, GROUPS = "DeepSeek's attention: streams compared", {"streams by hand": HAND, "custom operators": CUSTOM}
-NO_OPERATORS = "not run: there are no custom operators for V4"
+NO_OPERATORS = "not run: there are no custom operators for V4 and FP8"
 
 
 def compilers(workload: Workload | V4Workload, hand: Sequence[str], custom: Sequence[str]) -> dict[str, Compiler]:
@@ -37,6 +37,8 @@ def compilers(workload: Workload | V4Workload, hand: Sequence[str], custom: Sequ
     ways: dict[str, tuple[Any, Sequence[str]]] = {HAND: (by_hand, hand), CUSTOM: (by_operators, custom)}
     if isinstance(workload, V4Workload):
         ways = {HAND: (hand_streams_v4.by_hand, hand)}
+    elif workload.config.fp8:
+        del ways[CUSTOM]
     return {f"{group}: {name}": partial(way, phases=PHASES[name]) for group, (way, names) in ways.items() for name in names}
 
 
@@ -47,7 +49,7 @@ def measure(
     ways = compilers(workload, hand, arguments.custom)
     spec = BenchmarkSpec(ways, POLICIES, {}, syncs, arguments.rounds, arguments.replays)
     row = run_workload(workload.title, workload.make, spec, setting == "deterministic")
-    if isinstance(workload, V4Workload):
+    if isinstance(workload, V4Workload) or workload.config.fp8:
         row["rivals"].update({f"{CUSTOM}: {name}": {"reason": NO_OPERATORS} for name in arguments.custom})
     release()
     return row

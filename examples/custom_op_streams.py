@@ -36,6 +36,8 @@ class CustomOpStreams(torch.nn.Module):
 
     def __init__(self, parts: Parts, phases: frozenset[int], settings: Mapping[str, Any] | None = None) -> None:
         super().__init__()
+        if parts.layer.config.fp8:
+            raise ValueError("the operators return tensors in bf16 only, so they are not for an fp8 layer")
         self.parts, self.phases = parts, phases
         self.name = f"module{next(_numbers)}"
         _modules[self.name] = self
@@ -54,7 +56,7 @@ class CustomOpStreams(torch.nn.Module):
         if 1 in self.phases:
             q_c, qkv_a, key, projected = torch.ops.deepseek_operators.phase_1(hidden, self.name)
         else:
-            (q_c, qkv_a), (key, projected) = parts.down(hidden), parts.key(hidden)
+            (q_c, qkv_a), (key, projected) = parts.down(hidden), parts.key(hidden, hidden)
         if 2 in self.phases:
             query, chosen, *kept = self.second(q_c, qkv_a, key, projected, positions, *caches, self.name)
         else:
@@ -63,7 +65,7 @@ class CustomOpStreams(torch.nn.Module):
 
     def phase_1(self, hidden: Tensor) -> Tensors:
         """Run the down projection beside the indexer's key. Return `(q_c, qkv_a, key, projected)`."""
-        down, key = self._beside(0, (self.down, (hidden,)), (self.key, (hidden,)))
+        down, key = self._beside(0, (self.down, (hidden,)), (self.key, (hidden, hidden)))
         return (*down, *key)
 
     def phase_2(self, q_c: Tensor, *values: Tensor) -> Tensors:

@@ -26,6 +26,7 @@ class Workload:
         """Return the name that tables show."""
         tokens = f"{self.config.tokens} token" + "s" * (self.config.tokens > 1)
         slots = f", {self.config.context:,} slots" * (self.config.context != Config.context)
+        slots += ", FP8" * self.config.fp8
         if self.whole:
             return f"layer, TP {self.config.tp}, {tokens}{slots}"
         return f"block before the attention, {self.config.heads} heads, {tokens}{slots}"
@@ -68,6 +69,10 @@ WORKLOADS: dict[str, Workload | V4Workload] = {
     "layer-tp8-16": Workload(Config(tp=8, tokens=16), True),
     "layer-tp8-32": Workload(Config(tp=8, tokens=32), True),
     "layer-tp8-64": Workload(Config(tp=8, tokens=64), True),
+    "block-16-1-fp8": Workload(Config(heads=16, tokens=1, fp8=True), False),
+    "block-128-1-fp8": Workload(Config(heads=128, tokens=1, fp8=True), False),
+    "layer-tp8-1-fp8": Workload(Config(tp=8, tokens=1, fp8=True), True),
+    "layer-tp8-32-fp8": Workload(Config(tp=8, tokens=32, fp8=True), True),
     "v4-flash-csa-1": V4Workload("Flash", v4.Config.flash(tp=8)),
     "v4-flash-hca-1": V4Workload("Flash", v4.Config.flash(tp=8, kind="hca")),
     "v4-pro-csa-1": V4Workload("Pro", v4.Config.pro(tp=8)),

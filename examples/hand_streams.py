@@ -28,8 +28,8 @@ class HandStreams(torch.nn.Module):
     """A module in parts with its phases on a side stream; without CUDA everything runs in order.
 
     It takes `(hidden, positions, *caches)` as the module does; the indexer's cache is the last. It returns the module's outputs
-    and `q_c`, which both streams read: torch 2.15 frees it once its last reader on the caller's stream is enqueued, unless it
-    is an output; `record_stream` marks a copy of it there.
+    and what both streams read: torch 2.15 frees that once its last reader on the caller's stream is enqueued, unless it is an
+    output; `record_stream` marks a copy of it there.
     """
 
     def __init__(self, parts: Parts, phases: frozenset[int]) -> None:
@@ -37,17 +37,18 @@ class HandStreams(torch.nn.Module):
         self.parts, self.phases = parts, phases
         self.side = torch.cuda.Stream() if torch.cuda.is_available() else None
 
-    def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> tuple[Any, Tensor]:
+    def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> tuple[Any, Any]:
         parts = self.parts
+        shared = parts.shared(hidden)
         if 1 in self.phases:
-            (key, projected), key_done = self._beside(parts.key, hidden)
-        q_c, qkv_a = parts.down(hidden)
+            (key, projected), key_done = self._beside(parts.key, hidden, shared)
+        q_c, qkv_a = parts.down(shared)
         if 2 in self.phases:
             query, query_done = self._beside(parts.query, q_c, positions)
         if 1 in self.phases:
             join(key_done)
         else:
-            key, projected = parts.key(hidden)
+            key, projected = parts.key(hidden, shared)
         # After the last event that this stream records, because Dynamo allows no record after a write to an input.
         chosen = parts.chosen(q_c, key, projected, positions, caches[-1])
         kept = parts.kept(qkv_a, positions, *caches)
@@ -55,9 +56,10 @@ class HandStreams(torch.nn.Module):
             join(query_done)
         else:
             query = parts.query(q_c, positions)
-        return parts.finish(query, chosen, kept, positions, *caches), q_c
+        read_by_both = (q_c,) if shared is hidden else (q_c, shared)  # an input that is an output would be copied
+        return parts.finish(query, chosen, kept, positions, *caches), read_by_both
 
-    def _beside(self, part: Callable[..., Any], *values: Tensor) -> tuple[Any, torch.cuda.Event | None]:
+    def _beside(self, part: Callable[..., Any], *values: Any) -> tuple[Any, torch.cuda.Event | None]:
         return beside(self.side, part, *values)
 
 

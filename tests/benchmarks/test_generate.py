@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import generate
 import pytest
 import torch
 from generate import SETTLED, Clock, compared, first_difference, prompt_of, short_reports
-from generate_report import OURS, PLAIN, failures, ratios, table
+from generate_report import AGAIN, OURS, PLAIN, failures, ratios, table
 
 
 def test_the_clock_notes_the_steps_that_it_is_asked_for_and_leaves_scores_alone() -> None:
@@ -50,20 +51,34 @@ def side(mode: str, backend: str, ms: float, **record: Any) -> dict[str, Any]:
 
 
 def result(*sides: dict[str, Any]) -> dict[str, Any]:
-    return {"model": "cohere", "sides": list(sides), "texts": {"reduce-overhead": {"texts": 3, "equal": 2, "first": 40}}}
+    return {"model": "cohere", "sides": list(sides), "texts": {"reduce-overhead": {"texts": 3, "equal": 2, "first": 40}},
+            "paired": {}}  # fmt: skip
+
+
+def paired(plain: float, ours: float, again: float) -> dict[str, Any]:
+    samples = {PLAIN: [plain] * 6, OURS: [ours] * 6, AGAIN: [again] * 6}
+    return {kind: {name: asdict(each) for name, each in ratios(samples).items()} for kind in ("all", "steady")}
+
+
+def test_the_ratio_is_to_plain_code_compiled_before_and_behind_ours() -> None:
+    samples = {PLAIN: [2.0, 4.0] * 3, OURS: [1.0, 2.0] * 3, AGAIN: [3.0, 6.0] * 3}
+    found = ratios(samples)
+    assert found["ratio"].median == pytest.approx(2.5)  # half of the pairs have 2, the others 3
+    assert found["control"].median == pytest.approx(2 / 3)
+    assert ratios({**samples, AGAIN: []}) == {}
 
 
 def test_a_ratio_under_its_bar_does_not_hold() -> None:
-    found = result(side("reduce-overhead", PLAIN, 2.0), side("reduce-overhead", OURS, 1.9))
-    assert ratios(found)["reduce-overhead"]["all"] == pytest.approx(2.0 / 1.9)
-    assert failures(found) == ["reduce-overhead: 1.053x, less than 1.08x"]
+    found = result(side("reduce-overhead", PLAIN, 2.0), side("reduce-overhead", OURS, 1.9), side("reduce-overhead", AGAIN, 2.0))
+    found["paired"] = {"reduce-overhead": paired(2.0, 1.9, 2.0)}
+    (told,) = failures(found)
+    assert told.startswith("reduce-overhead: 1.053x") and "the bar is 1.08x" in told and told.endswith("fails")
     text = table([found])
     assert "2/3, first at 40" in text and "- cohere: reduce-overhead: 1.053x" in text
 
 
 def test_a_side_that_failed_has_no_ratio_and_is_told() -> None:
     found = result(side("default", PLAIN, 2.0), side("default", OURS, 0.0, failed="ValueError: no"))
-    assert ratios(found) == {}
     assert failures(found) == ["default, graphstreams: ValueError: no"]
     assert "ValueError: no" in table([found])
 
@@ -114,12 +129,13 @@ def test_the_whole_course_with_a_synthetic_model(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(generate, "build", lambda *_: Model())
     monkeypatch.setattr(generate, "sharing", lambda model: model)
     monkeypatch.setattr(generate, "compile_config", lambda *_: None)
-    status = generate.main(["--device", "cpu", "--models", "cohere", "--rounds", "3", "--tokens", "20", "--out", str(tmp_path)])
+    status = generate.main(["--device", "cpu", "--models", "cohere", "--rounds", "6", "--tokens", "20", "--out", str(tmp_path)])
     (found,) = json.loads((tmp_path / "generate.json").read_text())["models"]
     assert status in (0, 1)  # the times are real
-    assert found["texts"]["default"] == {"texts": 3, "equal": 3, "first": None}
+    assert found["texts"]["default"] == {"texts": 6, "equal": 6, "first": None}
+    assert set(found["paired"]) == {"default", "reduce-overhead"}
     assert all(each["ms"]["all"]["median"] >= 1.0 for each in found["sides"])
-    assert [each["backend"] for each in found["sides"]] == [PLAIN, OURS] * 2
+    assert [each["backend"] for each in found["sides"]] == [PLAIN, OURS, AGAIN] * 2
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

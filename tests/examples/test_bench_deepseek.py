@@ -77,9 +77,20 @@ def test_a_variant_computes_what_the_module_does(whole: bool, phases: frozenset[
 
 def test_a_variant_by_hand_also_returns_what_both_streams_read() -> None:
     module, values = made(False)
-    outputs, q_c = by_hand(module, PHASES["both"])(*clones(values))
+    outputs, (q_c,) = by_hand(module, PHASES["both"])(*clones(values))
     assert len(outputs) == 4
     assert torch.equal(q_c, deepseek_parts.parts_of(module).down(values[0])[0])
+
+
+@pytest.mark.parametrize("phases", PHASES.values(), ids=PHASES)
+@pytest.mark.parametrize("whole", [True, False], ids=["layer", "block"])
+def test_streams_by_hand_compute_what_an_fp8_layer_does(whole: bool, phases: frozenset[int]) -> None:
+    module, values = made(whole, deepseek_v32.Config.tiny(fp8=True))
+    variant = by_hand(module, phases)
+    for expected, found in zip(results(module, values), results(lambda *own: variant(*own)[0], values), strict=True):
+        assert torch.equal(expected, found)
+    q_c, shared = variant(*clones(values))[1]
+    assert [q_c.values.dtype, shared.values.dtype] == [torch.float8_e4m3fn] * 2  # both are read on both streams
 
 
 def test_operators_declare_the_caches_that_they_write() -> None:
@@ -105,9 +116,9 @@ def test_operators_return_the_shapes_and_strides_that_tracing_believes(whole: bo
         assert (real.shape, real.stride(), real.dtype) == (fake.shape, fake.stride(), fake.dtype)
 
 
-def test_an_fp8_layer_has_no_parts() -> None:
+def test_what_has_no_operators_or_parts_is_named() -> None:
     with pytest.raises(ValueError, match="fp8"):
-        deepseek_parts.parts_of(deepseek_v32.build(deepseek_v32.Config.tiny(fp8=True), "meta"))
+        by_operators(deepseek_v32.build(deepseek_v32.Config.tiny(fp8=True), "meta"), PHASES["both"])
     with pytest.raises(TypeError, match="Linear"):
         deepseek_parts.parts_of(torch.nn.Linear(2, 2))
 
@@ -121,7 +132,7 @@ def test_the_pre_attention_block_is_the_layers_first_part() -> None:
 def test_the_command_line_runs_everything_by_default() -> None:
     arguments = bench.parse_args([])
     assert arguments.workloads == list(bench.WORKLOADS)
-    assert len(bench.WORKLOADS) == 11 + 6
+    assert len(bench.WORKLOADS) == 11 + 4 + 6
     assert arguments.settings == ["deterministic", "default"]
     assert arguments.hand == list(PHASES)
     assert (arguments.rounds, arguments.replays, arguments.limit, arguments.out) == (40, 50, None, Path("bench"))
@@ -150,7 +161,8 @@ def test_the_workloads_are_those_of_the_measurements() -> None:
     assert bench.WORKLOADS["block-128-64"].title == "block before the attention, 128 heads, 64 tokens"
     assert bench.WORKLOADS["layer-tp8-1"].title == "layer, TP 8, 1 token"
     for name, workload in V32.items():
-        kind, _, tokens, *context = name.split("-")
+        kind, _, tokens, *context = name.removesuffix("-fp8").split("-")
+        assert workload.config.fp8 == name.endswith("-fp8")
         assert (workload.config.tokens, workload.whole) == (int(tokens), kind == "layer")
         assert workload.config.context == int(*context or [4096])
         assert workload.config.tp == (8 if "tp8" in name else 1)
@@ -164,8 +176,8 @@ def test_a_title_names_a_context_of_another_size() -> None:
     assert whole.title == "layer, TP 8, 1 token, 1,024 slots"
 
 
-def test_the_blocks_stand_before_the_layers() -> None:
-    assert [workload.whole for workload in V32.values()] == [False] * 6 + [True] * 5
+def test_the_blocks_stand_before_the_layers_and_fp8_behind_bf16() -> None:
+    assert [workload.whole for workload in V32.values()] == [False] * 6 + [True] * 5 + [False] * 2 + [True] * 2
     assert list(bench.WORKLOADS)[: len(V32)] == list(V32)
 
 
@@ -233,7 +245,7 @@ def test_a_layer_of_v4_has_streams_by_hand_and_a_note_in_place_of_operators(
     result = bench.run(arguments(tmp_path, "--workloads", "layer"))
     for row in result["passes"]["deterministic"]:
         assert row["rivals"]["hand: both"]["wrong"] == {"graph": 0, "direct": 0}
-        assert row["rivals"]["custom op: both"] == {"reason": "not run: there are no custom operators for V4"}
+        assert row["rivals"]["custom op: both"] == {"reason": "not run: there are no custom operators for V4 and FP8"}
     assert [row["rivals"]["hand: phase 1"]["graph"]["median"] > 0 for row in result["passes"]["default"]] == [True]
     assert "| custom op: both" in report(result) and "there are no custom operators for V4" in report(result)
 
