@@ -22,6 +22,7 @@ from graphstreams.inductor.settings import notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
+from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
@@ -241,10 +242,12 @@ def _as_it_runs(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispat
     return _join(progress, task, bodies, replace(dispatch, direct=direct))
 
 
-def gains_directly(measurement: Any, example: int | None) -> bool:
+def gains_directly(measurement: Measurement | None, example: int | None) -> bool:
     """Return whether the streamed body also runs if the host launches the kernels: a measurement says so for one size only."""
     # With fewer tokens than in the example the host may be what counts.
-    return example is None and measurement is not None and (measurement.direct_gain or 0.0) >= DIRECT_GAIN
+    if example is not None or measurement is None or measurement.waits_for_host:
+        return False
+    return (measurement.direct_gain or 0.0) >= DIRECT_GAIN
 
 
 def _join(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, settled: bool = True) -> Joined:

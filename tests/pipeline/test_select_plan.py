@@ -204,14 +204,16 @@ def test_what_is_measured_decides_and_not_what_is_predicted(measured: Measured) 
 
 
 @pytest.mark.parametrize(
-    ("us", "direct"), [((0.0, 0.0), False), ((97.0, 100.0), True), ((99.0, 100.0), False), ((150.0, 100.0), False)]
-)
+    ("shares", "direct"),
+    [((0.0, 0.0), False), ((0.97, 1.0), True), ((0.99, 1.0), False), ((1.5, 1.0), False),
+     ((1.06, 1.09), True), ((1.06, 1.11), False), ((1.5, 3.0), False)],
+)  # fmt: skip
 def test_streams_run_outside_cuda_graphs_only_where_they_were_measured_to_gain_there(
-    measured: Measured, us: tuple[float, float], direct: bool
+    measured: Measured, shares: tuple[float, float], direct: bool
 ) -> None:
-    """By 3 %; 1 % may be noise."""
+    """By 3 %, for 1 % may be noise, and where a call does not wait for the host. `shares` are of a serial replay's time."""
     autotuner = FakeAutotuner()
-    autotuner.direct = us
+    autotuner.direct = (shares[0] * SERIAL_US, shares[1] * SERIAL_US)
     report = measured(autotuner).report
     assert (report.verdict, report.direct) == ("clean", direct)
     assert f"if _runs_on_streams(args, {direct}):" in report.wrapper
@@ -222,6 +224,11 @@ def test_what_was_measured_of_direct_calls_counts_for_its_own_size_only() -> Non
     measurement = Measurement(100.0, 80.0, 80.0, 100.0, direct_us=50.0, direct_serial_us=100.0)
     for example, direct in ((None, True), (16, False)):  # of the tokens, where each call chooses them
         assert run.gains_directly(measurement, example) == direct
+
+
+def test_a_gain_measured_of_calls_that_wait_for_the_host_is_noise() -> None:
+    """These were measured of a V3.2 layer with 16 tokens, whose serial calls were 13 % faster when timed again."""
+    assert not run.gains_directly(Measurement(165.3, 144.1, 144.6, 164.6, direct_us=481.4, direct_serial_us=542.7), None)
 
 
 @pytest.mark.parametrize(("compiled", "notes"), [(30.8, 0), (31.0, 1), (29.0, 0)])
