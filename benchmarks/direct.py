@@ -7,10 +7,11 @@ its own, which compiles serial Inductor and the backend. Both take turns on the 
 run at once. Compiles follow each other too, because plans are measured in them.
 
 Calls launched by the host are timed in pairs within one process: a few calls of serial and a few of the backend next to each
-other, in alternating order. The ratio is the median of the pairs' ratios, with an interval of 95 %. Serial is compiled twice,
-before the backend and behind it, and both are paired with it, because what the same code takes depends on when a process has
-compiled it. The control is the ratio of these two: its distance from 1 is noise. Replays are timed over five captures. Bits are
-compared with serial's.
+other, in alternating order. The ratio is the median of the pairs' ratios, with an interval of 95 %. What the same code takes
+depends on when a process has compiled it. So serial is compiled twice, before ours and behind it, and ours is paired with both.
+With `--between serial` it is ours that is compiled twice. The control is the ratio of the two compiles of one side: its
+distance from 1 is noise. Replays are timed over five captures. Bits are compared with serial's.
+
 Exit status 1: a ratio is under its bar, or can't be told from it; other bits; or a row that failed.
 """
 
@@ -70,13 +71,13 @@ class Package:
         self._worker.close()
 
 
-def measure(row: str, packages: Sequence[Package], rounds: int, pairs: int) -> dict[str, Any]:
+def measure(row: str, packages: Sequence[Package], rounds: int, pairs: int, between: str) -> dict[str, Any]:
     """Compile one row in each process, then time all sides. Return the row's record, with any error as "failed"."""
     started = time.monotonic()
     result: dict[str, Any] = {"name": row, "sides": {}, "us": defaultdict(dict), "paired": {}}
     try:
         for package in packages:
-            result["sides"][package.name] = package.ask(COMPILE_S, do="prepare", row=row)
+            result["sides"][package.name] = package.ask(COMPILE_S, do="prepare", row=row, between=between)
         result["compiled_s"] = round(time.monotonic() - started, 1)
         for package in packages:
             time_pairs(result, package, pairs)
@@ -101,7 +102,7 @@ def time_pairs(result: dict[str, Any], package: Package, pairs: int) -> None:
         for side, name in zip(SIDES[package.name], ("serial", "ours"), strict=True):
             result["us"][way][side] = summary(own[name])
     direct = samples["direct"]
-    beside = ([*direct["serial"], *direct["again"]], [*direct["ours"], *direct["ours beside again"]])
+    beside = ([*direct["serial"], *direct["second serial"]], [*direct["ours"], *direct["second ours"]])
     ratios = {"ratio": PairedRatio.of(*beside), "control": PairedRatio.of(direct["control"], direct["control again"])}
     result["paired"][package.name] = {name: asdict(ratio) for name, ratio in ratios.items()}
 
@@ -127,6 +128,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--baseline", type=Path, help="an older checkout of this repository, to be timed beside this one")
     add("--rounds", type=int, default=30, help="rounds of timing replays, over five captures (default 30)")
     add("--pairs", type=int, default=200, help=f"pairs of samples of calls launched by the host, in {PAIRED_S} s (default 200)")
+    add("--between", choices=("ours", "serial"), default="ours", help="which is compiled between two compiles of the other")
     add("--settings", choices=("deterministic", "default"), default="deterministic", help="of Inductor, for every side")
     add("--limit", type=float, help="seconds after which no further row is begun")
     add("--out", type=Path, default=Path("direct"), help="directory for direct.md and direct.json (default direct)")
@@ -153,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.limit and time.monotonic() - started > arguments.limit:
             rows.append({"name": name, "failed": f"not run: {arguments.limit:.0f} s had passed"})
         else:
-            rows.append(measure(name, packages, arguments.rounds, arguments.pairs))
+            rows.append(measure(name, packages, arguments.rounds, arguments.pairs, arguments.between))
         seconds = round(time.monotonic() - started, 1)
         print(f"[{seconds:.0f} s] {table(rows[-1:]).splitlines()[2]}", flush=True)
         result = {**environment(), "seconds": seconds, "rounds": arguments.rounds, "pairs": arguments.pairs, "rows": rows}

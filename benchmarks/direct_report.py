@@ -16,7 +16,7 @@ HEADERS = ("row", "serial direct us", "new", "control", "old", "host us", "new",
            "new/old", "serials", "verdict", "does not hold")  # fmt: skip
 LEGEND = (
     "Serial in us, all else how many times faster: new and old than serial in their process. Direct: medians of paired ratios, "
-    "with an interval of 95 %; the control is serial against serial, compiled once more, so its distance from 1 is noise. "
+    "with an interval of 95 %; the control is the ratio of two compiles of one side, so its distance from 1 is noise. "
     "Undecided: the interval contains the bar, and the control is as far from 1 as the ratio. Host: until a call returns. "
     "Serials: the same code in both processes, so its distance from 1 is no difference of versions."
 )

@@ -25,7 +25,8 @@ UNCOUNTED = 3  # samples before those that count
 FEWEST_PAIRS = 30  # that are timed whatever the limit
 REPORTED = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured", "notes")
 
-PAIRS = (("serial", "ours"), ("again", "ours beside again"), ("control", "control again"))  # names of the samples of each pair
+# Names of the samples of each pair.
+PAIRS = (("serial", "ours"), ("second serial", "second ours"), ("control", "control again"))
 Sample = tuple[float, float]  # us of a call until the GPU is done with it, and until it returns
 
 
@@ -90,6 +91,7 @@ class Row:
         """Compile with Inductor's setting of that name, or without."""
         self._settings = {"deterministic": deterministic}
         self._sides: dict[str, Side] = {}
+        self._between = "ours"
         gc.freeze()
 
     def __call__(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -100,38 +102,47 @@ class Row:
         return answer
 
     def _prepare(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Compile and capture both sides, serial once more behind ours, and count the runs in which bits differ."""
-        from graphstreams import graphstreams
-
+        """Compile and capture both sides, "between" between two compiles of the other. Count the runs with other bits."""
         self._drop(request)
+        self._between = request["between"]
         started = time.perf_counter()
         module, inputs = made(request["row"])
-        values = inputs(0)
-        self._sides["serial"] = Side(torch.compile(module, options=dict(self._settings)), values)
-        with tempfile.TemporaryDirectory() as directory:
-            options: dict[str, Any] = {"inductor": dict(self._settings), "dump": directory}
-            self._sides["ours"] = Side(torch.compile(module, backend=graphstreams, options=options), values)
-            told = report_in(Path(directory))
-        anew = {**self._settings, "post_grad_custom_post_pass": Nothing()}
-        self._sides["again"] = Side(torch.compile(module, options=anew), values)
+        values, told = inputs(0), {}
+        for name in {"ours": ("serial", "ours", "again"), "serial": ("ours", "serial", "again")}[self._between]:
+            if name == "ours" or (name == "again" and self._between == "serial"):
+                compiled, told = self._ours(module, values)
+            else:
+                anew = {"post_grad_custom_post_pass": Nothing()} if name == "again" else {}
+                compiled = Side(torch.compile(module, options={**self._settings, **anew}), values)
+            self._sides[name] = compiled
         wrong = {way: sum(not self._equal(inputs(seed), way) for seed in range(1, SEEDS + 1)) for way in ("graph", "direct")}
         for side in self._sides.values():
             side.load(values)
         package = sys.modules["graphstreams"].__file__
         return {**told, "package": package, "wrong": wrong, "seconds": round(time.perf_counter() - started, 1)}
 
+    def _ours(self, module: torch.nn.Module, values: Sequence[Any]) -> tuple[Side, dict[str, Any]]:
+        """Return a side that the backend compiles, and what its report says."""
+        from graphstreams import graphstreams
+
+        with tempfile.TemporaryDirectory() as directory:
+            options: dict[str, Any] = {"inductor": dict(self._settings), "dump": directory}
+            side = Side(torch.compile(module, backend=graphstreams, options=options), values)
+            return side, report_in(Path(directory))
+
     def _equal(self, values: Sequence[Any], way: str) -> bool:
         return equal_bits(*(self._sides[side].results(values, way) for side in ("serial", "ours")))
 
     def _pairs(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Time direct calls of ours beside serial, compiled before and behind it, and of these two beside each other.
+        """Time direct calls of ours beside serial, with the side that was compiled twice in two pairs, and its two compiles.
 
         What one and the same code takes depends on when a process has compiled it; the third pair tells how much.
         """
         serial, ours, again = (self._sides[side].direct for side in ("serial", "ours", "again"))
+        second, control = ((again, ours), (serial, again)) if self._between == "ours" else ((serial, again), (ours, again))
         with no_collection():
             found = paired_samples(
-                ((serial, ours), (again, ours), (serial, again)),
+                ((serial, ours), second, control),
                 request["pairs"],
                 request["seconds"],
                 lambda function: time_calls(function, request["calls"]),

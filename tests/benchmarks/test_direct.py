@@ -50,8 +50,8 @@ class SyntheticPackage:
         return {
             "serial": [100.0 * factor for factor in clock],
             "ours": [self.us * factor * off for factor, off in zip(clock, spread, strict=True)],
-            "again": [100.0 * factor for factor in clock],
-            "ours beside again": [self.us * factor * off for factor, off in zip(clock, spread, strict=True)],
+            "second serial": [100.0 * factor for factor in clock],
+            "second ours": [self.us * factor * off for factor, off in zip(clock, spread, strict=True)],
             "control": [100.0 * (1 + self.noise) * factor for factor in clock],
             "control again": [100.0 * factor for factor in clock],
         }
@@ -72,7 +72,7 @@ def test_sides_take_turns_and_all_are_captured_again_four_times() -> None:
 
 
 def measured(*packages: SyntheticPackage) -> dict[str, Any]:
-    return measure("experts", list(packages), 5, 31)  # type: ignore[arg-type]
+    return measure("experts", list(packages), 5, 31, "ours")  # type: ignore[arg-type]
 
 
 def test_a_row_has_ratios_and_what_does_not_hold() -> None:
@@ -157,13 +157,15 @@ class CpuSide(direct_side.Side):
         self.outputs = direct_side.leaves(self.function(*self.inputs))
 
 
-def test_a_worker_prepares_times_and_drops_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = torch.nn.Linear(4, 4)
+@pytest.mark.parametrize(("between", "compiled_in_turn"), [("ours", "-+-"), ("serial", "+-+")])
+def test_a_worker_prepares_times_and_drops_a_row(between: str, compiled_in_turn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, order = torch.nn.Linear(4, 4), []
 
     def inputs(seed: int) -> list[torch.Tensor]:
         return [torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))]
 
     def compiled(module: Any, backend: Any = "inductor", options: Any = None) -> Callable[..., Any]:
+        order.append("-" if backend == "inductor" else "+")
         if backend != "inductor":
             folder = Path(options["dump"]) / "0_inference"
             folder.mkdir()
@@ -176,7 +178,8 @@ def test_a_worker_prepares_times_and_drops_a_row(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(direct_worker, "time_calls", lambda function, calls: (float(calls), 0.5))
     row = direct_worker.Row(deterministic=True)
-    told = row({"do": "prepare", "row": "any"})
+    told = row({"do": "prepare", "row": "any", "between": between})
+    assert "".join(order) == compiled_in_turn
     assert (told["verdict"], told["wrong"]) == ("clean", {"graph": 0, "direct": 0})
     samples = row({"do": "pairs", "pairs": 2, "calls": 7, "seconds": 100.0})
     names = [name for pair in direct_worker.PAIRS for name in pair]
