@@ -19,6 +19,7 @@ FLOAT8 = torch.float8_e4m3fn
 FLOAT8_MAX = torch.finfo(FLOAT8).max
 EPSILON = 1e-6
 BLOCK = 128  # columns of an activation, and rows and columns of a weight, that share a scale
+ROWS = 4  # a multiple of which has an activation with scales of blocks
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,11 @@ class Linear(nn.Module):
 
 
 class Quantized(NamedTuple):
-    """An activation in float8_e4m3fn ``[T, in]`` with the fp32 scales that undo it."""
+    """An activation in float8_e4m3fn ``[rows, in]`` with the fp32 scales that undo it; the first ``tokens`` rows count."""
 
     values: Tensor
     scale: Tensor
+    tokens: int
 
 
 Operand = Tensor | Quantized  # what a product of the layer takes
@@ -122,10 +124,10 @@ class Float8Linear(Linear):
     def operand(x: Tensor) -> Quantized:
         """Quantize an activation, once for all products that take it."""
         # A scale per token, not per tensor, keeps a sequence's result independent of its neighbours in the batch.
-        return Quantized(*quantize(x, -1))
+        return Quantized(*quantize(x, -1), x.shape[0])
 
     def forward(self, x: Operand) -> Tensor:
-        values, scale = x if isinstance(x, Quantized) else self.operand(x)
+        values, scale, _ = x if isinstance(x, Quantized) else self.operand(x)
         weight, weight_scale = self.weight.t(), self.weight_scale
         return torch._scaled_mm(values, weight, scale_a=scale, scale_b=weight_scale, out_dtype=torch.bfloat16)
 
@@ -155,17 +157,21 @@ class BlockFloat8Linear(Linear):
 
     @staticmethod
     def operand(x: Tensor) -> Quantized:
-        """Quantize an activation, once for all products that take it. The scale is ``[T, in / 128]``, a column at a time."""
-        quantized, scale = quantize(x.unflatten(1, (-1, BLOCK)).transpose(0, 1), -1)
-        return Quantized(quantized.transpose(0, 1).flatten(1), scale.squeeze(-1).t())
+        """Quantize an activation, once for all products that take it. The scale is ``[rows, in / 128]``, a column at a time.
+
+        Rows of zeros follow up to a multiple of four, because cuBLAS takes no other columns of scales.
+        """
+        padded = nn.functional.pad(x, (0, 0, 0, -x.shape[0] % ROWS))
+        quantized, scale = quantize(padded.unflatten(1, (-1, BLOCK)).transpose(0, 1), -1)
+        return Quantized(quantized.transpose(0, 1).flatten(1), scale.squeeze(-1).t(), x.shape[0])
 
     def forward(self, x: Operand) -> Tensor:
-        values, scale = x if isinstance(x, Quantized) else self.operand(x)
+        values, scale, tokens = x if isinstance(x, Quantized) else self.operand(x)
         if values.device.type == "cpu":
             wide = values.float().unflatten(1, (-1, BLOCK)) * scale.unsqueeze(-1)
-            return nn.functional.linear(wide.flatten(1), self.expanded()).to(torch.bfloat16)
+            return nn.functional.linear(wide.flatten(1), self.expanded()).to(torch.bfloat16)[:tokens]
         recipes, plain = (ScalingType.BlockWise1x128, ScalingType.BlockWise128x128), SwizzleType.NO_SWIZZLE
-        return scaled_mm(values, self.weight.t(), scale, recipes[0], self.weight_scale.t(), recipes[1], plain, plain)
+        return scaled_mm(values, self.weight.t(), scale, recipes[0], self.weight_scale.t(), recipes[1], plain, plain)[:tokens]
 
     def expanded(self) -> Tensor:
         """Return the weight in fp32."""

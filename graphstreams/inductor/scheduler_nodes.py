@@ -22,7 +22,10 @@ from torch._inductor.virtualized import V
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.kernels import KernelGraph
 
-MATRIX_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "_scaled_mm", "_int_mm", "_grouped_mm", "_scaled_grouped_mm"}
+MATRIX_PRODUCTS = {
+    "mm", "bmm", "addmm", "bias_addmm", "baddbmm", "_int_mm", "_grouped_mm",
+    "_scaled_mm", "_scaled_mm_v2", "_scaled_grouped_mm", "_scaled_grouped_mm_v2",
+}  # fmt: skip
 
 
 def leaves(node: Any) -> list[Any]:

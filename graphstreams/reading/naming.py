@@ -14,6 +14,8 @@ from torch import fx
 from graphstreams.ir.kernels import Kernel
 from graphstreams.ir.reading import Region
 
+OTHER_NAMES = {"inductor_force_stride_order": "copy"}  # of operations whose own tells little
+
 
 def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -> str:
     """Return the module whose parameter a kernel reads; if it reads none, the module and function of its last operation.
@@ -32,7 +34,7 @@ def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -
 
 def _what(nodes: Sequence[fx.Node]) -> str:
     named = [n.target._opname.rstrip("_") for n in nodes if isinstance(n.target, torch._ops.OpOverload)]
-    return named[0] if named else "output"
+    return OTHER_NAMES.get(named[0], named[0]) if named else "output"
 
 
 def _module_path(node: fx.Node) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
-from graphstreams.inductor.convolutions import store_converted
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
+from graphstreams.inductor.operand_copies import store_copies
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.kernels import Kernel, KernelGraph
@@ -33,13 +33,13 @@ def read(
 ) -> Reading:  # fmt: skip
     """Return the kernels that Inductor launches for `module`, a post-grad graph on which its last passes have run.
 
-    Copies that convolutions need get nodes of their own in `module`. `input_names` are the names of the graph's inputs in the
+    Copies that operators need get nodes of their own in `module`. `input_names` are the names of the graph's inputs in the
     source, by the position that AOTAutograd gives them, `settings` Inductor's settings to lower the graph with, and `declared`
     what is known of operators of other libraries. Raises Unsupported, with the reason, if the graph has to stay serial.
     """
     check_graph(module)
     lowered = lower(module, settings=settings, stores_shared=True)
-    if store_converted(module, lowered):
+    if store_copies(module, lowered, storages_of(lowered)):
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():

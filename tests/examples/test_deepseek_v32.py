@@ -184,9 +184,11 @@ def test_a_block_of_a_weight_and_128_columns_of_a_token_have_a_scale_each(tokens
     weight, x = (torch.randn(rows, 384, generator=generator).exp() for rows in (144, tokens))
     linear = example.BlockFloat8Linear(384, 144)
     linear.load(weight)
-    values, scale = linear.operand(x)
+    values, scale, counted = linear.operand(x)
     # The strides and the padding are those that cuBLAS takes.
-    assert (scale.shape, scale.stride()) == ((tokens, 3), (1, tokens))
+    rows = {1: 4, 5: 8}[tokens]
+    assert (counted, values.shape, scale.shape, scale.stride()) == (tokens, (rows, 384), (rows, 3), (1, rows))
+    assert not values[tokens:].float().any()
     assert linear.weight_scale.shape == (2, 4)
     largest = torch.finfo(example.FLOAT8).max
     expanded, wide = torch.zeros(144, 384, dtype=torch.float64), torch.zeros(tokens, 384, dtype=torch.float64)

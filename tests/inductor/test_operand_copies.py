@@ -1,0 +1,120 @@
+"""Check that a copy that Inductor makes of an operand is a kernel of the plan, made once for all operators that want it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import ScalingType, scaled_mm
+
+from graphstreams.pipeline.compilation import GraphCompilation
+from graphstreams.pipeline.explain import capture
+from graphstreams.testing.equal_on_cpu import equal_as_captured
+from tests.support.sample_modules import FREE_EVENTS
+
+RECIPES = (ScalingType.BlockWise1x128, ScalingType.BlockWise128x128)
+
+
+def compiled(module: nn.Module, *inputs: Tensor) -> GraphCompilation:
+    (found,) = capture(module.requires_grad_(False), inputs, "h200", FREE_EVENTS)
+    assert (found.report.verdict, found.report.reason) == ("clean", "")
+    return found
+
+
+def products(found: GraphCompilation) -> list[Any]:
+    return [kernel for kernel in found.report.kernels.kernels if kernel.kind == "gemm"]  # type: ignore[union-attr]
+
+
+def copies(found: GraphCompilation) -> list[Any]:
+    return [each for each in found.report.kernels.kernels if any("force_stride" in node for node in each.nodes)]  # type: ignore[union-attr]
+
+
+class BlockScaled(nn.Module):
+    """Products of an activation that is quantized in blocks of 128 columns, a column of scales at a time."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.randn(width, 2048).to(torch.float8_e4m3fn) for width in widths)
+        self.scales = nn.ParameterList(torch.rand(-(-width // 128), 16) for width in widths)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        blocks = x.unflatten(1, (-1, 128)).transpose(0, 1)
+        scale = blocks.float().abs().amax(-1, keepdim=True) / 448
+        values = (blocks.float() / scale).to(torch.float8_e4m3fn).transpose(0, 1).flatten(1)
+        columns = scale.squeeze(-1).t()
+        # What such an operator returns from the graph is allocated on the caller's stream.
+        return [
+            scaled_mm(values, weight.t(), columns, RECIPES[0], own.t(), RECIPES[1]).relu()
+            for weight, own in zip(self.weights, self.scales, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("rows", [4, 8, 32])
+@pytest.mark.parametrize("widths", [(2048, 1024), (1536, 576, 128)])
+def test_products_with_scales_of_blocks_share_one_quantized_activation(rows: int, widths: tuple[int, ...]) -> None:
+    found = compiled(BlockScaled(widths), torch.randn(rows, 2048, dtype=torch.bfloat16))
+    assert [len(kernel.launches) for kernel in products(found)] == [1] * len(widths)
+    assert len(copies(found)) == 1
+    stream = {place.kernel: place.stream for place in found.report.plan.placements}
+    assert len({stream[kernel.id] for kernel in products(found)}) > 1
+    assert found.report.kernels_streamed <= found.report.kernels_serial
+
+
+class Flattened(nn.Module):
+    """Products of a value that is stored with its first two dimensions in the other order."""
+
+    def __init__(self, count: int, exponential: bool = False) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.randn(24, 16 + 8 * number) for number in range(count))
+        self.exponential = exponential
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        value = (x.softmax(-1) if self.exponential else x * 2).transpose(0, 1).flatten(1)
+        return [value @ weight for weight in self.weights]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("exponential", [False, True])
+def test_products_of_one_flattened_value_are_kernels_of_their_own(count: int, exponential: bool) -> None:
+    module, values = Flattened(count, exponential), (torch.randn(3, 5, 8),)
+    found = compiled(module, *values)
+    assert [len(kernel.launches) for kernel in products(found)] == [1] * count
+    assert found.report.kernels_streamed <= found.report.kernels_serial
+    assert equal_as_captured(module, values, [found]) == [True]
+
+
+class Rewritten(nn.Module):
+    """A product of a flattened state before it is written in place, and one after."""
+
+    def forward(self, state: Tensor, weight: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        before = state.transpose(0, 1).flatten(1) @ weight
+        state.mul_(2).add_(1)
+        return before, state.transpose(0, 1).flatten(1) @ other
+
+
+def test_each_operator_reads_what_a_state_holds_at_its_place() -> None:
+    values = (torch.randn(3, 5, 8), torch.randn(24, 16), torch.randn(24, 32))
+    module = Rewritten()
+    found = compiled(module, *values)
+    assert equal_as_captured(module, values, [found]) == [True]
+
+
+class Convolved(nn.Module):
+    """A convolution and a product of one image: two operators that want it in layouts of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(16, 16, 3, padding=1), nn.Linear(144, 32)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        value = x.relu()
+        return self.convolution(value), self.linear(value.permute(0, 2, 3, 1).flatten(1)[:, :144])
+
+
+def test_operators_that_want_other_layouts_have_copies_of_their_own() -> None:
+    module, values = Convolved(), (torch.randn(2, 16, 12, 12),)
+    found = compiled(module, *values)
+    assert len(products(found)) == 1
+    assert equal_as_captured(module, values, [found]) == [True]
