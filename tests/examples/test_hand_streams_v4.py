@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import deepseek_v4
 import hand_streams_v4
@@ -10,7 +11,7 @@ import pytest
 import torch
 from hand_streams import PHASES
 
-from graphstreams.autotuning.cuda_graph import clones, leaves
+from graphstreams.autotuning.cuda_graph import clones
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
 
@@ -22,27 +23,27 @@ def fresh_dynamo() -> Iterator[None]:
         yield
 
 
-def check(config: deepseek_v4.Config, phases: frozenset[int], compiled: bool) -> None:
+def check(config: deepseek_v4.Config, phases: frozenset[int], settings: dict[str, Any] | None) -> None:
     module, values = deepseek_v4.build(config, "cpu"), list(deepseek_v4.example_inputs(config, "cpu", 3))
-    variant = hand_streams_v4.HandStreamsV4(module, phases)
-    function = torch.compile(variant, backend="aot_eager", fullgraph=True) if compiled else variant
+    variant = hand_streams_v4.HandStreamsV4(module, phases, settings)
     own, other = clones(values), clones(values)
-    expected, (found, shared) = module(*own), function(*other)
-    assert all(torch.equal(one, two) for one, two in zip([expected, *own], [found, *other], strict=True))
-    # The projection, the query's part of it, query and latent; of each compressor the GEMM, of all but one also two results.
-    assert len(leaves(shared)) == {"sliding": 4, "hca": 5, "csa": 9}[config.kind]
+    expected, found = module(*own), variant(*other)
+    for one, two in zip([expected, *own], [found, *other], strict=True):
+        if settings is None:
+            assert torch.equal(one, two)
+        else:
+            torch.testing.assert_close(one, two)
 
 
 @pytest.mark.parametrize("phases", PHASES.values(), ids=PHASES)
 @pytest.mark.parametrize("prefill", [False, True], ids=["decode", "prefill"])
 @pytest.mark.parametrize("kind", ["csa", "hca", "sliding"])
 def test_a_layer_by_hand_has_the_bits_of_the_plain_one(kind: str, prefill: bool, phases: frozenset[int]) -> None:
-    check(deepseek_v4.Config.tiny(kind=kind, prefill=prefill, tokens=128 if prefill else 3), phases, compiled=False)
+    check(deepseek_v4.Config.tiny(kind=kind, prefill=prefill, tokens=128 if prefill else 3), phases, None)
 
 
-@pytest.mark.parametrize(("kind", "prefill"), [("csa", False), ("csa", True), ("hca", False)])
-def test_it_can_be_traced_as_one_graph(kind: str, prefill: bool) -> None:
-    check(deepseek_v4.Config.tiny(kind=kind, prefill=prefill, tokens=128 if prefill else 3), PHASES["both"], compiled=True)
+def test_its_parts_are_compiled_one_by_one() -> None:
+    check(deepseek_v4.Config.tiny(kind="csa", tokens=3, dtype=torch.float32), PHASES["both"], {})
 
 
 def test_other_modules_are_refused() -> None:
