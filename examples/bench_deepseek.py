@@ -25,7 +25,7 @@ from peers import POLICIES, syncs
 from graphstreams.benchmark.results import add_row, empty_result, report
 from graphstreams.benchmark.run import has_gpu, parse_counts, prepared, release, run_workload
 from graphstreams.benchmark.tables import best
-from graphstreams.benchmark.variants import BenchmarkSpec, Compiler
+from graphstreams.benchmark.variants import OWN_VARIANTS, BenchmarkSpec, Compiler
 
 HAND, CUSTOM = "hand", "custom op"  # what the names of these variants begin with
 TITLE, GROUPS = "DeepSeek's attention: streams compared", {"streams by hand": HAND, "custom operators": CUSTOM}
@@ -47,7 +47,9 @@ def measure(
 ) -> dict[str, Any]:
     """Return all about one workload under one setting, with these phases of streams by hand."""
     ways = compilers(workload, hand, arguments.custom)
-    spec = BenchmarkSpec(ways, POLICIES, {}, syncs, arguments.rounds, arguments.replays)
+    own = {name: OWN_VARIANTS[name] for name in arguments.own}
+    policies = POLICIES if arguments.policies else None
+    spec = BenchmarkSpec(ways, policies, {}, syncs, arguments.rounds, arguments.replays, own=own)
     row = run_workload(workload.title, workload.make, spec, setting == "deterministic")
     if isinstance(workload, V4Workload) or workload.config.fp8:
         row["rivals"].update({f"{CUSTOM}: {name}": {"reason": NO_OPERATORS} for name in arguments.custom})
@@ -83,6 +85,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="of Inductor: deterministic (all variants, bits compared), default (what is compiled, speed only)")  # fmt: skip
     add("--hand", nargs="+", choices=PHASES, default=list(PHASES), help="variants of streams placed by hand (default all)")
     add("--custom", nargs="+", choices=PHASES, default=["both"], help="variants of custom operators (default both)")
+    add("--own", nargs="+", choices=OWN_VARIANTS, default=list(OWN_VARIANTS), help="variants of graphstreams (default all)")
+    add("--policies", action=argparse.BooleanOptionalAction, default=True, help="replay plans of other systems (default yes)")
     add("--limit", type=float, help="seconds after which no further workload is started")
     add("--out", type=Path, default=Path("bench"), help="directory for bench.md and bench.json (default bench)")
     return parse_counts(parser, argv, replays=50)

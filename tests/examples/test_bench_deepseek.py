@@ -265,6 +265,14 @@ def test_the_default_setting_alone_takes_the_variants_that_are_given(on_cpu: Cpu
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_variants_of_ours_and_policies_can_be_left_out(on_cpu: CpuReplayer, tmp_path: Path) -> None:
+    given = ["--workloads", "block", "--settings", "deterministic", "--hand", "both", "--own", "search", "--no-policies"]
+    (row,) = bench.run(arguments(tmp_path, *given))["passes"]["deterministic"]
+    assert list(row["rivals"]) == ["serial", "hand: both", "custom op: both", "graphstreams: search"]
+    assert not on_cpu.plans
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("replays", ["0", "7"])
 def test_all_variants_are_timed_on_the_first_inputs(
     on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: str
