@@ -11,7 +11,6 @@ from graphstreams.inductor import conformance
 from graphstreams.inductor.lowering import Lowered, peak_memory
 from graphstreams.inductor.scheduler_nodes import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
 from graphstreams.ir.kernels import KernelGraph
-from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.rewriting.agreement import disagreement, matching_outputs
@@ -24,7 +23,6 @@ from graphstreams.verification.races import racing_kernels
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import launch_order, read_bodies
 
-DIRECT_GAIN = 0.02  # share of the serial time that streams have to save in direct calls to run there: noise is below it
 ALLOWED_MEMORY = 64 * 2**20  # bytes that a plan may always add to the serial graph's peak
 
 
@@ -105,12 +103,6 @@ def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof
     racing = frozenset[int]() if elsewhere else racing_kernels(races, on_streams, launched)
     kernels = racing | conformance.differing_kernels(planned, named)
     return Proof(tuple(map(str, (*races, *elsewhere))), difference, kernels, bool(elsewhere))
-
-
-def gains_directly(measurement: Measurement | None, example: int | None) -> bool:
-    """Return whether the streamed body also runs if the host launches the kernels: a measurement says so for one size only."""
-    # With fewer tokens than in the example the host may be what counts.
-    return example is None and measurement is not None and (measurement.direct_gain or 0.0) >= DIRECT_GAIN
 
 
 def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us: Sequence[float], launches: int) -> Differences:
