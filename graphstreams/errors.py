@@ -49,6 +49,17 @@ class StaySerial(Exception):
         self.verdict = verdict
 
 
+class PlanRefused(StaySerial):
+    """Raised if the code of one plan is not used, though that of another plan may be.
+
+    `kernels` are the ids of the kernels that the reason is about, as far as they are known.
+    """
+
+    def __init__(self, verdict: str, reason: str, kernels: frozenset[int] = frozenset()) -> None:
+        super().__init__(verdict, reason)
+        self.kernels = kernels
+
+
 class Unsupported(Exception):
     """Raised while a graph is read, if it can't be put on streams. The graph stays serial, and the report says why."""
 

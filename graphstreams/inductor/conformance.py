@@ -62,17 +62,36 @@ def _steps(node: Any) -> Iterator[str]:
 
 def first_difference(planned: Steps, found: Steps) -> str:
     """Return where two orders first differ, in words; empty if they are the same."""
+    for stream, place, one, other in _differences(planned, found):
+        return f"step {place} of stream {stream} is {other!r}, planned was {one!r}"
+    return ""
+
+
+def differing_kernels(planned: Steps, found: Steps) -> frozenset[int]:
+    """Return the kernels whose launches are where two orders first differ."""
+    steps = next(((one, other) for _, _, one, other in _differences(planned, found)), ())
+    return frozenset(int(step.removeprefix("launch ")) for step in steps if step.startswith("launch "))
+
+
+def _differences(planned: Steps, found: Steps) -> Iterator[tuple[int, int, str, str]]:
+    """Yield each stream and place at which two orders differ, with the step of either."""
     for stream in sorted({*planned, *found}):
         pairs = zip_longest(planned.get(stream, []), found.get(stream, []), fillvalue="nothing")
-        for place, (one, other) in enumerate(pairs):
-            if one != other:
-                return f"step {place} of stream {stream} is {other!r}, planned was {one!r}"
-    return ""
+        yield from ((stream, place, one, other) for place, (one, other) in enumerate(pairs) if one != other)
 
 
 def launch_count(lowered: Lowered) -> int:
     """Return how many kernels of the model the generated code launches."""
     return sum(scheduler_nodes.launch_count(node) for node in lowered.nodes)
+
+
+def launched_kernels(lowered: Lowered) -> dict[int, list[frozenset[int]]]:
+    """Return, for each stream, the kernels that each of its launches computes, in the order of the code."""
+    launched: dict[int, list[frozenset[int]]] = {}
+    for node, stream in _on_streams(lowered):
+        kernels = frozenset(regions_of(node))
+        launched.setdefault(stream, []).extend([kernels] * scheduler_nodes.launch_count(node))
+    return launched
 
 
 def unnamed_steps(lowered: Lowered) -> Steps:

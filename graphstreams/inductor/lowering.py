@@ -25,6 +25,8 @@ from torch._inductor.memory import prepare_planning_info
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
+from graphstreams.inductor.foreach import ForeachScheduler
+
 
 @dataclass(frozen=True)
 class Lowered:
@@ -107,6 +109,10 @@ class _Recorder(GraphLowering):
         if n.graph is self.module.graph:
             self.recorded[n] = value
         return value
+
+    def _update_scheduler(self) -> None:
+        with config.patch("triton.store_cubin", False):
+            self.scheduler = ForeachScheduler(self.operations)
 
 
 def lower(

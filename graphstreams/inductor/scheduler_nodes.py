@@ -15,10 +15,11 @@ import torch
 from torch import fx
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._inductor import ir
-from torch._inductor.scheduler import ExternKernelSchedulerNode, ForeachKernelSchedulerNode, NopKernelSchedulerNode
+from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
 from torch._inductor.utils import get_fused_kernel_name
 from torch._inductor.virtualized import V
 
+from graphstreams.inductor.foreach import is_foreach, launched_together
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.kernels import KernelGraph
 
@@ -76,8 +77,28 @@ def launch_names(node: Any) -> list[str]:
             return [name for each in inner.subgraph.scheduler.nodes for name in launch_names(each)]
     if isinstance(node, ExternKernelSchedulerNode):
         return [inner.python_kernel_name or str(inner.op_overload or type(inner).__name__)]
+    if is_foreach(node):
+        return [_joined_name(parts) for parts in launched_together(node)]
+    return [_triton_name(node)]
+
+
+def _triton_name(node: Any) -> str:
     category = "red" if _reduces(node) else "poi"
-    return [f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"]
+    return f"triton_{category}_{get_fused_kernel_name(leaves(node), 'original_aten')}"
+
+
+def _joined_name(parts: Sequence[Any]) -> str:
+    """Return the name of a launch of a foreach kernel; a part that is alone in its launch has a kernel of the usual form."""
+    together = [leaf for part in parts for leaf in leaves(part)]
+    return f"triton_for_{get_fused_kernel_name(together, 'original_aten')}" if len(parts) > 1 else _triton_name(parts[0])
+
+
+def why_several(nodes: Sequence[Any]) -> str:
+    """Return why Inductor splits a foreach kernel among scheduler nodes into several launches; empty if none is split."""
+    split = any(is_foreach(node) and len(launched_together(node)) > 1 for node in nodes)
+    return (
+        "one foreach operator has parts that need kernels of their own, or more arguments than a launch takes" if split else ""
+    )
 
 
 def user_kernel_name(kernel: Any) -> str:
@@ -117,11 +138,10 @@ def joined_kernels(serial: Lowered, kernels: KernelGraph) -> list[set[int]]:
     """Return the kernels that each launch of the serial code joins, for launches that join several."""
     owner = {name: kernel.id for kernel in kernels.kernels for name in kernel.nodes}
     found = []
-    for node in serial.nodes:
-        if isinstance(node, ForeachKernelSchedulerNode):
-            # The origins of a leaf include those of its operands; the last one is its own.
-            owners = ([owner[o.name] for o in origins(leaf) if o.name in owner] for leaf in leaves(node))
-            found.append({each[-1] for each in owners if each})
+    for parts in (parts for node in serial.nodes if is_foreach(node) for parts in launched_together(node)):
+        # The origins of a leaf include those of its operands; the last one is its own.
+        owners = ([owner[o.name] for o in origins(leaf) if o.name in owner] for part in parts for leaf in leaves(part))
+        found.append({each[-1] for each in owners if each})
     return [owners for owners in found if len(owners) > 1]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from torch import fx
@@ -15,7 +16,7 @@ from torch import fx
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
-from graphstreams.errors import StaySerial, Unmeasurable
+from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import notes_on_settings, stream_settings
@@ -26,6 +27,7 @@ from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
+from graphstreams.pipeline.other_plans import run_with_other_plans
 from graphstreams.pipeline.preconditions import (
     check_collectives,
     check_tokens,
@@ -34,7 +36,7 @@ from graphstreams.pipeline.preconditions import (
     kept_in_place,
     unusable,
 )
-from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, gain_too_small
+from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
@@ -94,15 +96,23 @@ def run_stages(
                 progress.tell(graph_serial=readable(graph.reading.module))
         choice, autotuner = _choose(progress, task, inputs, graph.tokens)
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
+        go_on = partial(_go_on, progress, task, graph, autotuner, texts)
         try:
-            dispatch = _dispatch(progress, task, choice, autotuner, graph)
-            streamed = _rewrite(progress, task, graph.host, texts)
-            example = graph.tokens.example if graph.tokens else None
-            finish(progress, task, Bodies(graph.serial, streamed, graph.host), dispatch, example, autotuner)
+            run_with_other_plans(progress, task, choice, go_on, autotuner)
         finally:
             if autotuner is not None:
                 autotuner.close()
     return progress.compilation
+
+
+def _go_on(
+    progress: Progress, task: Task, graph: ReadGraph, autotuner: Autotuner | None, texts: bool, choice: PlanChoice
+) -> None:
+    """Run the stages behind the choice of a plan. Raises StaySerial, or PlanRefused if another plan may do."""
+    dispatch = _dispatch(progress, task, choice, autotuner, graph)
+    streamed = _rewrite(progress, task, graph.host, texts)
+    example = graph.tokens.example if graph.tokens else None
+    finish(progress, task, Bodies(graph.serial, streamed, graph.host), dispatch, example, autotuner)
 
 
 def finish(
@@ -259,21 +269,24 @@ def _join(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, se
 
 
 def _prove(progress: Progress, task: Task, joined: Joined, streamed: Lowered) -> None:
-    """Raise StaySerial if the text with both bodies has a race or another order than the plan."""
+    """Raise StaySerial if the text with both bodies has a race or another order than the plan; PlanRefused if a plan is why."""
     plan = progress.report.plan
     assert plan is not None
     with progress.stage("verify"):
         progress.tell(wrapper=joined.source)
-        races, out_of_order = prove(joined.source, streamed, task.reading, plan)
-        progress.tell(order_kept=not out_of_order, races=races)
-        if races:
-            raise StaySerial("refused", f"the generated wrapper has {len(races)} races, the first: {races[0]}")
-        if out_of_order:
-            raise StaySerial("refused", f"the generated wrapper does not keep the plan's order: {out_of_order}")
+        proof = prove(joined.source, streamed, task.reading, plan)
+        progress.tell(order_kept=not proof.out_of_order, races=proof.races)
+        if proof.serial_races:
+            raise StaySerial("refused", proof.failure)
+        if proof.failure:
+            raise PlanRefused("refused", proof.failure, proof.kernels)
 
 
 def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None) -> None:
-    """Raise StaySerial if the serial code, with the user's settings, may be no slower, or if streams need too much memory."""
+    """Raise StaySerial if the serial code, with the user's settings, may be no slower, or if streams need too much memory.
+
+    It is PlanRefused if another plan may lose fewer fusions, or need less memory.
+    """
     report = progress.report
     assert report.plan is not None
     with progress.stage("verify"):
@@ -282,9 +295,10 @@ def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None
         if found.chosen and report.measurement is None:
             text = f"max-autotune chose {found.chosen}, which streams go without"
             raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
-        _check_gain(progress, task, found.lost_fusions, found.joined_us)
+        check_gain(task, report.plan, report.measurement, found.lost_fusions, found.joined_us, found.split)
         part = streamed_part(report.threshold, example)
-        check_memory(int(report.memory_serial * part), int(found.memory * part), task.options.max_extra_memory)
+        memory = int(report.memory_serial * part), int(found.memory * part)
+        check_memory(*memory, task.options.max_extra_memory, task.reading, report.plan)
 
 
 def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autotuner: Autotuner) -> None:
@@ -296,14 +310,7 @@ def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autot
         measured = autotuner.time_generated_code(joined.source, serial, report.measurement)
         autotuner.save(report.us, report.plan, measured)  # for the next compile
         progress.tell(measurement=measured)
-        _check_gain(progress, task)
+        check_gain(task, report.plan, measured)
     if measured.compiled_us > SLOWER * measured.played_us:
         text = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
         progress.note(text)
-
-
-def _check_gain(progress: Progress, task: Task, lost_fusions: int = 0, joined_us: float = 0.0) -> None:
-    plan, measurement = progress.report.plan, progress.report.measurement
-    assert plan is not None
-    if reason := gain_too_small(plan, measurement, task.options, task.device, lost_fusions, joined_us):
-        raise StaySerial("serial", reason)

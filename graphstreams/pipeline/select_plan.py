@@ -9,6 +9,7 @@ from math import fsum
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.costs.models import cost_model
 from graphstreams.costs.roofline import Roofline
+from graphstreams.errors import PlanRefused, StaySerial
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
@@ -62,7 +63,7 @@ class ModelledPlans:
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
         """Return the plan that is fastest on the simulator."""
         plan = simulated_plan(task.reading.kernels, prices.us, task.device, task.options)
-        return _checked(task, plan)
+        return checked_choice(task, plan)
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,13 @@ class MeasuredPlans:
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
         """Return the plan that is fastest on the GPU, and keep one that is not used, so that it is found out once only."""
         if prices.cached:
-            return _checked(task, *prices.cached)
+            return checked_choice(task, *prices.cached)
         if reason := path_too_long(task.reading.kernels, prices.us, task.options):
             return PlanChoice(None, rejected=reason)
         plan, measurement = self._search(task, prices.us)
         if plan.streams == 1 or measurement.gain < task.options.min_gain:
             self.autotuner.save(prices.us, plan, measurement)
-        return _checked(task, plan, measurement)
+        return checked_choice(task, plan, measurement)
 
     def _search(self, task: Task, us: Sequence[float]) -> tuple[Plan, Measurement]:
         kernels, device, options = task.reading.kernels, task.device, task.options
@@ -100,7 +101,8 @@ class MeasuredPlans:
         return self.autotuner.search(space, first) if options.search else self.autotuner.without_search(first)
 
 
-def _checked(task: Task, plan: Plan, measurement: Measurement | None = None) -> PlanChoice:
+def checked_choice(task: Task, plan: Plan, measurement: Measurement | None = None) -> PlanChoice:
+    """Return the choice of a plan, with why it gains too little, if so. Raises ValueError if it does not order its kernels."""
     check_plan(task.reading.kernels, plan)
     return PlanChoice(plan, measurement, gain_too_small(plan, measurement, task.options, task.device))
 
@@ -129,6 +131,19 @@ def gain_too_small(
     lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
     lost += f", {joined_us:.1f} us that serial's combo kernels may save counted in" if joined_us > 0 else ""
     return f"the predicted gain is {gain:.1%}{lost}, {needed}"
+
+
+def check_gain(
+    task: Task, plan: Plan, measurement: Measurement | None, lost_fusions: int = 0, joined_us: float = 0.0,
+    split: frozenset[int] = frozenset(),
+) -> None:  # fmt: skip
+    """Raise StaySerial if a plan gains too little; PlanRefused if it gains enough without the launches that `split` has more.
+
+    `split` are kernel ids. The other arguments are as for `gain_too_small`.
+    """
+    if reason := gain_too_small(plan, measurement, task.options, task.device, lost_fusions, joined_us):
+        without = gain_too_small(plan, measurement, task.options, task.device, 0, joined_us)
+        raise StaySerial("serial", reason) if without else PlanRefused("serial", reason, split)
 
 
 def path_too_long(graph: KernelGraph, us: Sequence[float], options: Options) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphstreams.errors import CannotJoin, StaySerial
+from graphstreams.errors import CannotJoin, PlanRefused, StaySerial
 from graphstreams.inductor import conformance
 from graphstreams.inductor.lowering import Lowered, peak_memory
 from graphstreams.inductor.scheduler_nodes import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
@@ -14,9 +15,11 @@ from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.rewriting.agreement import disagreement, matching_outputs
 from graphstreams.rewriting.kernel_differences import kernel_differences
+from graphstreams.rewriting.lifetimes import holding_kernels
 from graphstreams.rewriting.two_bodies import Joined, join
 from graphstreams.rewriting.wrapper_source import Host, find_host
 from graphstreams.runtime.dispatch import Dispatch, cannot_settle
+from graphstreams.verification.races import racing_kernels
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import launch_order, read_bodies
 
@@ -33,6 +36,24 @@ class Differences:
     lost_fusions: int  # launches more than serial has, without those that serial joins
     joined_us: float  # us that the serial code may save by joining launches
     chosen: str  # what max-autotune chose for the serial code alone; empty if nothing
+    split: frozenset[int] = frozenset()  # kernels with more launches than they were read with
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What was found in a wrapper with both bodies. It is right if there are no races and no step is out of order."""
+
+    races: tuple[str, ...] = ()  # on every way through it
+    out_of_order: str = ""  # where the streamed body leaves the plan's order
+    kernels: frozenset[int] = frozenset()  # those that races of the streamed body, or the step out of order, are about
+    serial_races: bool = False  # whether the serial body has races, which no plan changes
+
+    @property
+    def failure(self) -> str:
+        """What is wrong, in words; empty if nothing is."""
+        if self.races:
+            return f"the generated wrapper has {len(self.races)} races, the first: {self.races[0]}"
+        return f"the generated wrapper does not keep the plan's order: {self.out_of_order}" if self.out_of_order else ""
 
 
 def host_of(serial: Lowered) -> Host:
@@ -70,24 +91,25 @@ def join_bodies(
     return joined
 
 
-def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> tuple[tuple[str, ...], str]:
-    """Return the races of a wrapper, on every way through it, and where its streamed body leaves the plan's order.
-
-    Both are empty if the wrapper is right.
-    """
+def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof:
+    """Return the races of a wrapper, on every way through it, and where its streamed body leaves the plan's order."""
     with streamed.active():
         named, unnamed = conformance.lowered_steps(streamed), conformance.unnamed_steps(streamed)
-    bodies = read_bodies(source)
-    in_wrapper = conformance.without_names(launch_order(bodies[0]))
-    difference = conformance.first_difference(conformance.planned_steps(plan, reading.kernels), named)
-    difference = difference or conformance.first_difference(unnamed, in_wrapper)
-    return tuple(str(race) for body in bodies for race in find_races(body)), difference
+        launched = conformance.launched_kernels(streamed)
+    on_streams, *others = read_bodies(source)
+    planned, in_wrapper = conformance.planned_steps(plan, reading.kernels), conformance.without_names(launch_order(on_streams))
+    difference = conformance.first_difference(planned, named) or conformance.first_difference(unnamed, in_wrapper)
+    races, elsewhere = find_races(on_streams), [race for body in others for race in find_races(body)]
+    racing = frozenset[int]() if elsewhere else racing_kernels(races, on_streams, launched)
+    kernels = racing | conformance.differing_kernels(planned, named)
+    return Proof(tuple(map(str, (*races, *elsewhere))), difference, kernels, bool(elsewhere))
 
 
 def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us: Sequence[float], launches: int) -> Differences:
     """Return how the streamed body differs from the serial one, which makes `launches` launches."""
     with streamed.active():
         streamed_launches, memory = conformance.launch_count(streamed), peak_memory(streamed)
+        launched = conformance.launched_kernels(streamed)
         templates = -template_count(streamed)
     with serial.active():
         joined, split = joined_kernels(serial, kernels), subgraph_count(serial)
@@ -97,12 +119,15 @@ def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us:
     lost = streamed_launches - launches - sum(len(each) - 1 for each in joined)
     saved = most_saved_us(joined, us) if us else 0.0
     different = kernel_differences(serial.source, streamed.source)
-    return Differences(streamed_launches, memory, different, lost, saved, " and ".join(chosen))
+    counts = Counter(kernel for own in launched.values() for together in own for kernel in together)
+    in_pieces = frozenset(each.id for each in kernels.kernels if counts[each.id] > len(each.launches))
+    return Differences(streamed_launches, memory, different, lost, saved, " and ".join(chosen), in_pieces)
 
 
-def check_memory(serial: int, streamed: int, max_extra_memory: float) -> None:
-    """Raise StaySerial if the streamed body needs too much more memory; sizes are in bytes, the limit a share of serial's."""
+def check_memory(serial: int, streamed: int, max_extra_memory: float, reading: Reading, plan: Plan) -> None:
+    """Raise PlanRefused if the streamed body needs too much more memory; sizes are in bytes, the limit a share of serial's."""
     allowed = max(max_extra_memory * serial, ALLOWED_MEMORY)
     if streamed - serial > allowed:
         extra = (streamed - serial) / 2**20
-        raise StaySerial("serial", f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed")
+        text = f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed"
+        raise PlanRefused("serial", text, holding_kernels(reading, plan, streamed - serial - allowed))

@@ -7,7 +7,6 @@ computes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from torch import fx
@@ -52,7 +51,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     regions = regions_of(module, values, groups)
     kernels = naming.unique_names(
         [
-            replace(_kernel(region, [lowered.nodes[m] for m in members], lowered, storages, input_names, declared), joined=why)
+            _kernel(region, [lowered.nodes[m] for m in members], why, lowered, storages, input_names, declared)
             for region, members, why in zip(regions, groups.members, groups.reasons, strict=True)
         ]
     )
@@ -74,7 +73,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
 
 
 def _kernel(
-    region: Region, nodes: Sequence[Any], lowered: Lowered, storages: AliasSets, input_names: Sequence[str],
+    region: Region, nodes: Sequence[Any], joined: str, lowered: Lowered, storages: AliasSets, input_names: Sequence[str],
     declared: Declarations,
 ) -> Kernel:  # fmt: skip
     reads, writes = accesses.accesses(nodes, storages, declared)
@@ -97,6 +96,7 @@ def _kernel(
         parameters=parameters,
         exclusive=bool(exclusive_reason) or not region.nodes,
         exclusive_reason=exclusive_reason,
+        joined=joined or scheduler_nodes.why_several(nodes),
         undeclared=exclusivity.undeclared(nodes, declared) if region.nodes else "",
         allocates_output=not returned.isdisjoint(allocated),
     )

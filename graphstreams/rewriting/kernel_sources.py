@@ -1,8 +1,10 @@
 """Rewrite the source of a generated kernel to a form that does not depend on the names of the kernel and its pointers.
 
 A kernel that writes over its input has one pointer where another has two. So a pointer is named after its use, numbered in the
-order of the body. Alignment and sizes stay, because they decide how a kernel is compiled. Read in torch 2.15.0:
-`_inductor/codegen/triton.py` (codegen_kernel), `_inductor/codegen/triton_utils.py` (config_of).
+order of the body. Alignment and sizes stay, because they decide how a kernel is compiled. The parts of a foreach kernel may
+share one body, for which each part gives its own pointers to variables; what stays of these is of which kind they are. Read in
+torch 2.15.0: `_inductor/codegen/triton.py` (codegen_kernel), `_inductor/codegen/triton_utils.py` (config_of),
+`_inductor/codegen/triton_combo_kernel.py` (SharedBody).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 from typing import Any
 
 _POINTER = re.compile(r"(in_out|in|out)_ptr\d+")
+_SHARED = re.compile(r"foreach_arg\d+")  # variables that hold the pointers of one part of a foreach kernel
 _NAMES = {"kernel_name", "mutated_arg_names", "backend_hash"}  # in a kernel's metadata
 _BY_PARAMETER = {"signature", "configs"}
 
@@ -33,8 +36,9 @@ def canonical_source(name: str, source: str) -> str:
     kernel.body = [pointers.visit(statement) for statement in kernel.body]
     parameters = [argument.arg for argument in kernel.args.args]
     kernel.args.args = [argument for argument in kernel.args.args if not _POINTER.fullmatch(argument.arg)]
-    described = _describe_parameters(_take_metadata(kernel), parameters, pointers.found)
-    return "\n".join([ast.unparse(tree), *described])
+    kinds = _kinds(_take_metadata(kernel), parameters)
+    _Parts(pointers.found, kinds).visit(kernel)
+    return "\n".join([ast.unparse(tree), *_describe_parameters(kinds, pointers.found)])
 
 
 class _Pointers(ast.NodeTransformer):
@@ -58,8 +62,11 @@ class _Pointers(ast.NodeTransformer):
             return node
         return self.generic_visit(node)
 
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        return node if _gives_pointer(node) else self.generic_visit(node)
+
     def visit_Name(self, node: ast.Name) -> ast.AST:
-        if not _POINTER.fullmatch(node.id):
+        if not _POINTER.fullmatch(node.id) and not _SHARED.fullmatch(node.id):
             return node
         count = sum(use == self._use for use, _ in self.found)
         new = self.found.setdefault((self._use, node.id), f"{self._use}{count}")
@@ -79,13 +86,48 @@ def _take_metadata(kernel: ast.FunctionDef) -> dict[str, Any]:
     return taken
 
 
-def _describe_parameters(known: dict[str, Any], parameters: list[str], pointers: dict[tuple[str, str], str]) -> list[str]:
-    """Return one line for each parameter: its type, and what its value is known to be divisible by."""
+def _kinds(known: dict[str, Any], parameters: list[str]) -> dict[str, str]:
+    """Return the kind of each parameter: its type, and what its value is known to be divisible by."""
     types = known.get("signature", {})
     hints = {position: hint for config in known.get("configs", ()) for key, hint in config.items() for position in key}
+    return {parameter: f"{types.get(parameter)} {hints.get(position)}" for position, parameter in enumerate(parameters)}
+
+
+def _describe_parameters(kinds: dict[str, str], pointers: dict[tuple[str, str], str]) -> list[str]:
+    """Return one line for each parameter, with its kind."""
     lines: list[str] = []
-    for position, parameter in enumerate(parameters):
+    for parameter, kind in kinds.items():
         renamed = [new for (_, old), new in pointers.items() if old == parameter]
-        names = renamed if _POINTER.fullmatch(parameter) else [parameter]
-        lines.extend(f"{name}: {types.get(parameter)} {hints.get(position)}" for name in names)
+        lines.extend(f"{name}: {kind}" for name in (renamed if _POINTER.fullmatch(parameter) else [parameter]))
     return sorted(lines)
+
+
+def _gives_pointer(node: ast.stmt) -> bool:
+    """Return whether a statement gives a pointer to a variable of a body that the parts of a foreach kernel share."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=pointer)):
+            return bool(_SHARED.fullmatch(name) and _POINTER.fullmatch(pointer))
+    return False
+
+
+class _Parts(ast.NodeTransformer):
+    """A pass that replaces, in each part of a foreach kernel, the pointers that it gives by their kinds."""
+
+    def __init__(self, pointers: dict[tuple[str, str], str], kinds: dict[str, str]) -> None:
+        self._pointers, self._kinds = pointers, kinds
+
+    def visit_If(self, node: ast.If) -> ast.AST:
+        self.generic_visit(node)
+        node.body, node.orelse = self._described(node.body), self._described(node.orelse)
+        return node
+
+    def _described(self, statements: list[ast.stmt]) -> list[ast.stmt]:
+        given = [(s.targets[0].id, s.value.id) for s in statements if _gives_pointer(s)]  # type: ignore[attr-defined]
+        uses = [
+            (new, self._kinds.get(pointer))
+            for held, pointer in given
+            for (_, old), new in self._pointers.items()
+            if old == held
+        ]
+        others = [statement for statement in statements if not _gives_pointer(statement)]
+        return [*others, *(ast.Expr(ast.Constant(f"{name}: {kind}")) for name, kind in sorted(uses))]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import fx
 
+from graphstreams.ir.kernels import value_of
 from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.ir.reading import Reading
 
@@ -43,6 +44,31 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
         if reading.storages[node] in shared:
             held[ends.get(reading.storages[node], JOIN)].append(node)
     return dict(held)
+
+
+def holding_kernels(reading: Reading, plan: Plan, wanted: float) -> frozenset[int]:
+    """Return the kernels for which other streams hold the largest values, until the values make up `wanted` bytes.
+
+    The graph's inputs, which the caller holds, do not count.
+    """
+    inputs = {storage for node, storage in reading.storages.items() if node.op == "placeholder"}
+    held = {reading.storages[node] for nodes in held_values(reading, plan).values() for node in nodes} - inputs
+    touched: dict[str, list[int]] = defaultdict(list)  # storage -> the kernels that touch it, in the plan's order
+    size: dict[str, float] = defaultdict(float)
+    for placement in plan.placements:
+        kernel = reading.kernels.kernels[placement.kernel]
+        for access in (*kernel.reads, *kernel.writes):
+            if access.storage in held:
+                touched[access.storage].append(kernel.id)
+                size[access.storage] = max(size[access.storage], value_of(access.bytes, reading.kernels.sizes))
+    stream, found, total = plan.stream_of(), set[int](), 0.0
+    for storage in sorted(touched, key=lambda name: (-size[name], name)):
+        if total >= wanted:
+            break
+        first, *others = touched[storage]
+        found.update(kernel for kernel in others if stream[kernel] != stream[first])
+        total += size[storage]
+    return frozenset(found)
 
 
 def _ends(plan: Plan, uses: Mapping[str, list[tuple[int, int]]]) -> dict[str, int]:

@@ -23,7 +23,10 @@ class OnCpu(fx.Interpreter):
             return None
         cpu = torch.device("cpu")
         args = torch.utils._pytree.tree_map(lambda a: cpu if isinstance(a, torch.device) else a, args)
-        return super().call_function(target, args, {k: cpu if k == "device" else v for k, v in kwargs.items()})
+        result = super().call_function(target, args, {k: cpu if k == "device" else v for k, v in kwargs.items()})
+        # Inductor re-inplaces foreach operators too: to the graph their value is the list that they have written.
+        in_place = result is None and getattr(target, "_opname", "").startswith("_foreach_")
+        return args[0] if in_place else result
 
 
 def run_on_cpu(module: fx.GraphModule, inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphstreams.verification.trace import stream_name
+from graphstreams.verification.trace import PREPARATIONS, LaunchStep, Trace, stream_name
 
 UNORDERED = "unordered accesses"
 FREED_EARLY = "freed too early"
@@ -58,3 +59,25 @@ class Race:
                 f"{self.missing}, so it is left to chance which comes first"
             )
         return f"{first}; {self.missing}"
+
+
+def racing_kernels(races: Sequence[Race], trace: Trace, launched: Mapping[int, Sequence[frozenset[int]]]) -> frozenset[int]:
+    """Return the kernels that races of a trace are about.
+
+    `launched` are the kernels that each launch of each stream computes, in order. A race between sites at which nothing is
+    launched is about the launches that write its storage.
+    """
+    by_line: dict[int, frozenset[int]] = {}
+    writers: dict[str, frozenset[int]] = {}
+    left = {stream: iter(kernels) for stream, kernels in launched.items()}
+    for step in trace.steps:
+        if isinstance(step, LaunchStep) and step.name not in PREPARATIONS:
+            kernels = next(left.get(step.stream, iter(())), frozenset())
+            by_line[step.line] = by_line.get(step.line, frozenset()) | kernels
+            writers.update({storage: writers.get(storage, frozenset()) | kernels for storage in step.writes})
+    found: set[int] = set()
+    for race in races:
+        sites = (race.first, race.second)
+        launches = [by_line.get(site.line) for site in sites if site.kernel] or [writers.get(site.storage) for site in sites]
+        found.update(kernel for kernels in launches for kernel in kernels or ())
+    return frozenset(found)

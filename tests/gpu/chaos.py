@@ -28,6 +28,7 @@ from graphstreams.autotuning.cuda_graph import clones, copy_into, leaves, no_col
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
+from graphstreams.pipeline import other_plans
 from graphstreams.planning import modelled_plan
 from tests.support.captured_graphs import streams_in_direct_calls
 from tests.support.random_graphs import plan_of, random_plan
@@ -95,14 +96,15 @@ def late_kernels(rng: random.Random, cycles: Sequence[int] = CYCLES, sizes: Sequ
 
 @contextmanager
 def planned_by(make: Callable[[KernelGraph], Plan]) -> Iterator[list[Plan]]:
-    """Let `make` give the plans of compiles with costs="roofline". Yields those that it gave."""
+    """Let `make` give the plans of compiles with costs="roofline". Yields those that it gave. No others are tried."""
     made: list[Plan] = []
 
     def planner(space: Any) -> Plan:
         made.append(make(space.graph))
         return made[-1]
 
-    with mock.patch.object(modelled_plan, PLANNER, planner):
+    no_others = mock.patch.object(other_plans, "other_plans", return_value=())
+    with mock.patch.object(modelled_plan, PLANNER, planner), no_others:
         yield made
 
 

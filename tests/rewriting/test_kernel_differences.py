@@ -126,3 +126,50 @@ def test_what_a_function_launches_for_one_operator_is_of_the_serial_code():
 def test_a_function_that_nothing_calls_launches_nothing():
     serial = wrapper(kernel("triton_a_0") + SPLIT, "triton_a_0.run(arg1_1, buf0, 64, stream=s)")
     assert kernel_differences(serial, wrapper(kernel("triton_a_0"), "triton_a_0.run(arg1_1, buf0, 64, stream=s)")) == ()
+
+
+FOREACH = """
+@triton_heuristics.foreach(filename=__file__, triton_meta={'signature': {SIGNATURE}, 'configs': [{}]}, inductor_meta={})
+@triton.jit
+def NAME(PARAMETERS):
+    if tl.program_id(0) < 4:
+        xnumel = 64
+        FIRST
+    else:
+        xnumel = 32
+        SECOND
+    tmp0 = tl.load(LOADED + xindex, xindex < xnumel)
+    tl.store(STORED + xindex, tmp0 + 1, xindex < xnumel)
+"""
+
+
+def foreach_kernel(types: dict[str, str], first: str, second: str, loaded: str, stored: str) -> str:
+    text = FOREACH.replace("NAME", "triton_for_0")
+    for key, value in {
+        "SIGNATURE": ", ".join(f"'{name}': '{kind}'" for name, kind in types.items()),
+        "PARAMETERS": ", ".join(types),
+        "FIRST": first.replace("; ", "\n        "),
+        "SECOND": second.replace("; ", "\n        "),
+        "LOADED": loaded,
+        "STORED": stored,
+    }.items():
+        text = text.replace(key, value)
+    return f"triton_for_0 = async_compile.triton('triton_for_0', '''{text}''', device_str='cuda')\n"
+
+
+def two_pointers(kind: str = "*fp32") -> str:
+    types = {"in_ptr0": "*fp32", "in_ptr1": kind, "out_ptr0": "*fp32", "out_ptr1": "*fp32"}
+    first, second = "foreach_arg0 = in_ptr0; foreach_arg1 = out_ptr0", "foreach_arg0 = in_ptr1; foreach_arg1 = out_ptr1"
+    return foreach_kernel(types, first, second, "foreach_arg0", "foreach_arg1")
+
+
+def test_a_foreach_kernel_in_place_is_the_same_kernel():
+    types = {"in_out_ptr0": "*fp32", "in_out_ptr1": "*fp32"}
+    in_place = foreach_kernel(types, "foreach_arg0 = in_out_ptr0", "foreach_arg0 = in_out_ptr1", "foreach_arg0", "foreach_arg0")
+    launch = "triton_for_0.run(arg0_1, arg1_1, buf0, stream=s)"
+    assert kernel_differences(wrapper(in_place, launch), wrapper(two_pointers(), launch)) == ()
+
+
+def test_a_foreach_kernel_whose_part_has_another_type_is_another_kernel():
+    launch = "triton_for_0.run(arg0_1, arg1_1, buf0, stream=s)"
+    assert len(kernel_differences(wrapper(two_pointers(), launch), wrapper(two_pointers("*bf16"), launch))) == 2
