@@ -61,7 +61,11 @@ class Options:
         "contention",
     )  # fmt: skip
     max_extra_memory: float = _field(
-        0.1, float, (0.0, 100.0), "share of the serial graph's peak memory that a plan may add; 64 MiB are always allowed"
+        0.1,
+        float,
+        (0.0, 100.0),
+        "share of the memory that the serial graph holds at its peak, with inputs and weights, that a plan may add; 64 MiB are "
+        "always allowed",
     )
     operators: tuple[tuple[str, tuple[str, ...]], ...] = _field(
         (), tuple, None,

@@ -100,6 +100,19 @@ def hint(expression: sympy.Expr) -> float:
     return float(V.graph.sizevars.optimization_hint(expression, fallback=8192))
 
 
+def held_memory(lowered: Lowered) -> int:
+    """Return the bytes that are held during the whole graph at the example sizes: inputs and constants, weights included.
+
+    Tensors that share a storage count once. Called inside `V.set_graph_handler` of the graph.
+    """
+    module: Any = lowered.graph.module
+    placeholders = (node.meta.get("val") for node in module.graph.find_nodes(op="placeholder"))
+    tensors = [value for value in (*placeholders, *lowered.graph.constants.values()) if isinstance(value, torch.Tensor)]
+    storages = [value.untyped_storage() for value in tensors]
+    sizes: list[Any] = list({storage._cdata: storage.nbytes() for storage in storages}.values())
+    return int(sum(hint(size.node.expr) if isinstance(size, torch.SymInt) else size for size in sizes))
+
+
 def size_hints(lowered: Lowered) -> dict[str, int]:
     """Return the example value of each dynamic size of the graph."""
     symbols = {s for value in lowered.graph.graph_inputs.values() for s in _symbols(value)}

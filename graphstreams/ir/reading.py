@@ -40,6 +40,7 @@ class Reading:
     order: tuple[int, ...]  # the kernel of each launch of the serial code, in its order
     peak_memory: int  # bytes of buffers alive at once
     storages: dict[fx.Node, str]  # of each input and target, as the kernels' accesses name it
+    held_memory: int = 0  # bytes of the inputs and constants, weights included
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
     realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # targets that have a buffer of their own
 

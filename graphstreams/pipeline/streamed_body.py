@@ -125,8 +125,11 @@ def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us:
 
 
 def check_memory(serial: int, streamed: int, max_extra_memory: float, reading: Reading, plan: Plan) -> None:
-    """Raise PlanRefused if the streamed body needs too much more memory; sizes are in bytes, the limit a share of serial's."""
-    allowed = max(max_extra_memory * serial, ALLOWED_MEMORY)
+    """Raise PlanRefused if the streamed body needs too much more memory; sizes are in bytes.
+
+    `serial` and `streamed` are peaks of buffers. The limit is a share of all that the serial graph holds, weights included.
+    """
+    allowed = max(max_extra_memory * (serial + reading.held_memory), ALLOWED_MEMORY)
     if streamed - serial > allowed:
         extra = (streamed - serial) / 2**20
         text = f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed"

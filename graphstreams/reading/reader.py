@@ -66,6 +66,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
         epilogue=epilogue_of(module, values, groups),
         order=tuple(groups.of[position] for position, count in launches for _ in range(count)),
         peak_memory=peak_memory(lowered),
+        held_memory=accesses.held_memory(lowered),
         storages={node: storages.storage(values.buffer[node]) for node in named if node in values.buffer},
         mutated=tuple(sorted(lowered.graph.mutated_inputs)),
         realized=_realized(lowered, targets),

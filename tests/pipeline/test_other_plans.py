@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from graphstreams.inductor import accesses
 from graphstreams.inductor.foreach import ForeachScheduler
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import DEVICES
@@ -185,8 +186,9 @@ class Arms(nn.Module):
 
 @pytest.fixture
 def no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a share of the serial peak alone decide, so that modules may be small."""
+    """Let a share of the serial peak of buffers alone decide, so that modules may be small."""
     monkeypatch.setattr(streamed_body, "ALLOWED_MEMORY", 0)
+    monkeypatch.setattr(accesses, "held_memory", lambda lowered: 0)
 
 
 def with_memory(module: nn.Module, share: float, **options: Any) -> GraphCompilation:

@@ -38,6 +38,17 @@ def test_a_share_of_the_serial_peak_is_allowed_where_it_is_more(monkeypatch: pyt
     assert planned("diamond", max_extra_memory=0.0).report.verdict == "serial"
 
 
+def test_inputs_and_weights_are_part_of_what_a_share_is_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, inputs = module_and_inputs("diamond")
+    held = sum(value.nbytes for value in (*module.parameters(), *inputs))
+    first = planned("diamond")
+    assert first.reading is not None and first.reading.held_memory == held
+    monkeypatch.setattr(streamed_body, "ALLOWED_MEMORY", 0)
+    monkeypatch.setattr(streamed_body, "peak_memory", lambda lowered: first.report.memory_serial + held // 2)
+    assert planned("diamond", max_extra_memory=0.5).report.verdict == "clean"
+    assert planned("diamond", max_extra_memory=0.1).report.verdict == "serial"
+
+
 def test_a_priority_reaches_the_wrapper_and_the_proof() -> None:
     report = planned("diamond", priority=-1).report
     assert report.verdict == "clean"
