@@ -5,13 +5,14 @@ No two groups depend on each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 
 from graphstreams.inductor.accesses import semaphores
+from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import launches_nothing
@@ -24,6 +25,7 @@ from graphstreams.reading.stored_values import StoredValues
 MUTATION, STEPS = "they carry out one mutation", "they are steps of one operator"
 UNNAMED = "no value of the graph stands for what one passes to the next"
 PIECES = "they write the pieces of one buffer"
+READER = "what reads a concatenation first gives it its name"
 CIRCLE = "by what they read and write none of them could come first"
 
 
@@ -59,10 +61,14 @@ def acyclic_partition(count: int, must_merge: Mapping[tuple[int, int], str], lin
     return Partition(ordered, tuple(place[position] for position in range(count)), tuple(reasons))
 
 
-def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = ()) -> Partition:
+def kernel_partition(
+    lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = (),
+    concatenations: Collection[int] = (),
+) -> Partition:  # fmt: skip
     """Return the groups of scheduler nodes that become one kernel each.
 
-    Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation.
+    Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation. What writes the
+    pieces of a concatenation does, unless its position is in `concatenations`.
     """
     readers: dict[str, list[int]] = {}
     for position, names in enumerate(values.reads):
@@ -78,9 +84,14 @@ def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets
             if position not in carrying_out:
                 # A step of one operator, such as the atomic additions of a scatter to the copy that it makes.
                 must_merge.update({(position, values.owner[m]): STEPS for m in output.get_mutations() if m in values.owner})
-        if launches_nothing(node):
+        if position in concatenations:
+            must_merge.update(dict.fromkeys(_with_only_reader(position, node, values, readers), READER))
+        elif launches_nothing(node):
             must_merge.update(dict.fromkeys(_with_pieces(position, node, values, readers), PIECES))
-    touched = [_storage_use(node, names, storages, declared) for node, names in zip(lowered.nodes, values.reads, strict=True)]
+    pieces = {name for position in concatenations for name in pieces_of(lowered.nodes[position])}
+    touched = [
+        _storage_use(node, names, storages, declared, pieces) for node, names in zip(lowered.nodes, values.reads, strict=True)
+    ]
     links = [(edge.before, edge.after) for edge in dependences(touched)]
     return acyclic_partition(len(lowered.nodes), must_merge, links)
 
@@ -94,7 +105,20 @@ def _with_pieces(position: int, node: Any, values: StoredValues, readers: dict[s
     return [(position, min(first))] if first else []
 
 
-def _storage_use(node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations) -> StorageUse:
+def _with_only_reader(
+    position: int, node: Any, values: StoredValues, readers: dict[str, list[int]]
+) -> Iterable[tuple[int, int]]:
+    """Return the pair that merges a divided concatenation, which launches nothing, with what reads it, if that is one node."""
+    own = {reader for name in node.get_buffer_names() for reader in readers.get(name, ())}
+    unnamed = any(name in values.owner and name not in values.root for name in values.reads[position])
+    return [(position, min(own))] if len(own) == 1 and not unnamed else []
+
+
+def _storage_use(
+    node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations, pieces: Collection[str]
+) -> StorageUse:
     reads = {storages.storage(name) for name in names}
-    writes = {storages.storage(name) for name in node.get_buffer_names()}
-    return StorageUse(tuple(sorted(reads)), tuple(sorted(writes.union(semaphores(node), resources(node, declared)))))
+    writes = {storages.storage(name) for name in node.get_buffer_names() if name not in pieces}
+    parts = sorted((storages.storage(name), name) for name in node.get_buffer_names() if name in pieces)
+    written = tuple(sorted(writes.union(semaphores(node), resources(node, declared))))
+    return StorageUse(tuple(sorted(reads)), written, parts=tuple(parts))

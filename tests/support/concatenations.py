@@ -1,0 +1,112 @@
+"""Modules that concatenate what products compute, in the ways that Inductor writes the pieces into one buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+F8 = torch.float8_e4m3fn
+WIDTH = 256
+
+
+class Products(nn.Module):
+    """Four weights and what a function makes of them and of the inputs."""
+
+    def __init__(self, function: Callable[..., Any], rows: int = WIDTH) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([torch.randn(rows, WIDTH) / 16 for _ in range(4)])
+        self.biases = nn.ParameterList([torch.randn(WIDTH) for _ in range(4)])
+        self.function = function
+        self.requires_grad_(False)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(self.weights, self.biases, *inputs)
+
+
+class Quantized(nn.Module):
+    """Products in FP8 of one activation, which are concatenated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for i in range(3):
+            self.register_buffer(f"weight{i}", torch.randn(WIDTH, WIDTH).to(F8))
+        self.register_buffer("scale", torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = [getattr(self, f"weight{i}").t() for i in range(3)]
+        x = (x * 4).to(F8)
+        return torch.cat([torch._scaled_mm(x, w, self.scale, self.scale, out_dtype=torch.bfloat16) for w in weights], -1)
+
+
+def _last(w: Any, b: Any, x: Tensor) -> Tensor:
+    return torch.cat([x @ w[0], x @ w[1]], -1) @ w[2].expand(2, WIDTH, WIDTH).reshape(2 * WIDTH, WIDTH)
+
+
+def _first(w: Any, b: Any, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    return torch.cat([x @ w[0], y @ w[1], z @ w[2]]).sin()
+
+
+def _pointwise(w: Any, b: Any, x: Tensor) -> Tensor:
+    return torch.cat([x @ w[0], x.sin(), x @ w[1], x @ w[2]], -1).sum(-1)
+
+
+def _nested(w: Any, b: Any, x: Tensor) -> Tensor:
+    inner = torch.cat([x @ w[0], x @ w[1]], -1)
+    return torch.cat([inner, x @ w[2], x @ w[3]], -1).sum(-1)
+
+
+def _returned(w: Any, b: Any, x: Tensor) -> Tensor:
+    return torch.cat([x @ each for each in w], -1)
+
+
+def _read_twice(w: Any, b: Any, x: Tensor) -> Any:
+    both = torch.cat([x @ w[0], x @ w[1]])
+    return both @ w[2], both @ w[3]
+
+
+def _biased(w: Any, b: Any, x: Tensor) -> Tensor:
+    return torch.cat([torch.addmm(bias, x, each) for bias, each in zip(b, w, strict=True)], -1).sum(-1)
+
+
+def _batched(w: Any, b: Any, x: Tensor) -> Tensor:
+    x, (one, other, *_) = x.view(4, -1, WIDTH), [each.expand(4, WIDTH, WIDTH) for each in w]
+    return torch.cat([torch.bmm(x, one), torch.bmm(x, other), torch.bmm(x.sin(), one)], 1)
+
+
+def _with_input(w: Any, b: Any, x: Tensor) -> Tensor:
+    return torch.cat([x @ w[0], x, x @ w[1]], -1).sum(-1)
+
+
+def _piece_read(w: Any, b: Any, x: Tensor) -> Any:
+    one, other = x @ w[0], x @ w[1]
+    return torch.cat([one, other], -1).sum(-1), one.relu() @ w[2], other @ w[3]
+
+
+def _two(w: Any, b: Any, x: Tensor) -> Any:
+    """Of the second, the first in no memory that is free by then."""
+    one = torch.cat([x @ w[0], x @ w[1]], -1).sin()
+    other = torch.cat([one[:, :WIDTH] @ w[2], one[:, WIDTH:] @ w[3]], -1)
+    return other.cos() + one
+
+
+def _inputs(count: int) -> Callable[[], tuple[Tensor, ...]]:
+    return lambda: tuple(torch.randn(16, WIDTH) for _ in range(count))
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]]] = {
+    "last dimension": (lambda: Products(_last), _inputs(1)),
+    "first dimension": (lambda: Products(_first), _inputs(3)),
+    "a pointwise piece": (lambda: Products(_pointwise), _inputs(1)),
+    "nested": (lambda: Products(_nested), _inputs(1)),
+    "returned": (lambda: Products(_returned), _inputs(1)),
+    "read twice": (lambda: Products(_read_twice), _inputs(1)),
+    "biased": (lambda: Products(_biased), _inputs(1)),
+    "batched": (lambda: Products(_batched), _inputs(1)),
+    "with an input": (lambda: Products(_with_input), _inputs(1)),
+    "a piece that is read": (lambda: Products(_piece_read), _inputs(1)),
+    "two": (lambda: Products(_two), _inputs(1)),
+    "fp8": (Quantized, lambda: (torch.randn(16, WIDTH, dtype=torch.bfloat16),)),
+}
