@@ -73,8 +73,9 @@ def accesses(
         writes += [(storages.storage(dep.name), bytes_touched(dep)) for dep in node.read_writes.writes]
         writes += [(storages.storage(output.get_name()), sympy.S.Zero) for output in node.get_outputs()]
         writes += [(storage, sympy.S.Zero) for storage in (*semaphores(node), *resources(node, declared))]
-    only = {storages.storage(name): name for name in made if name in parts} if len(nodes) == 1 else {}
-    return _by_storage(reads), _by_storage(writes, only)
+    read = {storage for storage, _ in reads}
+    only = {storages.storage(name): name for name in made if name in parts and storages.storage(name) not in read}
+    return _by_storage(reads), _by_storage(writes, only if len(nodes) == 1 else {})
 
 
 def _by_storage(found: Iterable[tuple[str, sympy.Expr]], parts: Mapping[str, str] = MappingProxyType({})) -> tuple[Access, ...]:

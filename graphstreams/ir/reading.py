@@ -42,6 +42,7 @@ class Reading:
     storages: dict[fx.Node, str]  # of each input and target, as the kernels' accesses name it
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
     realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # targets that have a buffer of their own
+    concatenations: frozenset[fx.Node] = frozenset()  # that launch nothing, and are in the region of each kernel that reads one
     divided: dict[str, frozenset[int]] = field(default_factory=dict)  # storages of concatenations: the kernels of their pieces
 
     @property

@@ -25,7 +25,7 @@ from graphstreams.reading.condensation import Partition, kernel_partition
 from graphstreams.reading.dependences import StorageUse, dependences
 from graphstreams.reading.eligibility import check_graph, check_nodes, is_host_value
 from graphstreams.reading.slices import epilogue_of, regions_of
-from graphstreams.reading.stored_values import StoredValues, storages_of, stored_values
+from graphstreams.reading.stored_values import StoredValues, storages_of, stored_values, without_owner
 
 
 def read(
@@ -51,6 +51,8 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     values, storages = stored_values(lowered), storages_of(lowered)
     concatenations = divided(lowered)
     parts = frozenset().union(*concatenations.values())
+    values = without_owner(values, [lowered.nodes[position] for position in concatenations], lowered)
+    joins = frozenset(values.joins.values())
     groups = kernel_partition(lowered, values, storages, declared, concatenations)
     regions = regions_of(module, values, groups)
     kernels = naming.unique_names(
@@ -63,7 +65,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
         ]
     )
     targets = [target for region in regions for target in region.targets]
-    named = [*module.graph.find_nodes(op="placeholder"), *targets]
+    named = [*module.graph.find_nodes(op="placeholder"), *targets, *joins]
     launches = enumerate(scheduler_nodes.launch_count(node) for node in lowered.nodes)
     return Reading(
         module,
@@ -76,6 +78,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
         storages={node: storages.storage(values.buffer[node]) for node in named if node in values.buffer},
         mutated=tuple(sorted(lowered.graph.mutated_inputs)),
         realized=_realized(lowered, targets),
+        concatenations=joins,
         divided=_divided([lowered.nodes[position] for position in concatenations], values, storages, groups),
     )
 

@@ -41,6 +41,8 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
             touched[storage].insert(0, (0, 0))  # the caller's stream allocates it ahead of the fork
     shared = {storage: uses for storage, uses in touched.items() if len({stream for stream, _ in uses}) > 1}
     ends = _ends(plan, shared)
+    for node in reading.concatenations.intersection(reading.epilogue):
+        ends.pop(reading.storages[node], None)  # it is made behind the join
     held: dict[int, list[fx.Node]] = defaultdict(list)
     for node in sorted(reading.storages, key=lambda node: (_on_cpu(node), node)):
         if reading.storages[node] in shared:

@@ -36,6 +36,10 @@ DIVIDED = {  # how many kernels write the pieces of each concatenation
     "biased": [4],
     "with an input": [3],
     "a piece that is read": [2],
+    "a product of a piece": [4],
+    "pieces that are read later": [2],
+    "read and returned": [2, 2],
+    "changed": [2],
     "two": [2, 2],
     # These give tensors of their own, which one launch copies.
     "batched": [],

@@ -92,6 +92,30 @@ def _two(w: Any, b: Any, x: Tensor) -> Any:
     return other.cos() + one
 
 
+def _product_of_a_piece(w: Any, b: Any, x: Tensor) -> Tensor:
+    one = x @ w[0]
+    return torch.cat([one, one @ w[1], x @ w[2], x @ w[3]], -1).sum(-1)
+
+
+def _pieces_read_later(w: Any, b: Any, x: Tensor) -> Any:
+    one, other = x @ w[0], x @ w[1]
+    both = torch.cat([one, other], -1)
+    return both.sum(-1), one.relu().cumsum(0), other.sin()
+
+
+def _read_and_returned(w: Any, b: Any, x: Tensor) -> Any:
+    both = torch.cat([x @ w[0], x @ w[1]], -1)
+    return both.view(2, -1, WIDTH), both.sum(0), torch.cat([x @ w[2], x @ w[3]]).t()
+
+
+def _changed(w: Any, b: Any, x: Tensor, y: Tensor) -> Any:
+    """The concatenation is changed in place behind a reader, before another."""
+    both = torch.cat([x @ w[0], x @ w[1]])
+    first = both.sum(-1)
+    both[:16] += y
+    return first, both.sum(0), y @ w[2]
+
+
 def _inputs(count: int) -> Callable[[], tuple[Tensor, ...]]:
     return lambda: tuple(torch.randn(16, WIDTH) for _ in range(count))
 
@@ -107,6 +131,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]
     "batched": (lambda: Products(_batched), _inputs(1)),
     "with an input": (lambda: Products(_with_input), _inputs(1)),
     "a piece that is read": (lambda: Products(_piece_read), _inputs(1)),
+    "a product of a piece": (lambda: Products(_product_of_a_piece), _inputs(1)),
+    "pieces that are read later": (lambda: Products(_pieces_read_later), _inputs(1)),
+    "read and returned": (lambda: Products(_read_and_returned), _inputs(1)),
+    "changed": (lambda: Products(_changed), _inputs(2)),
     "two": (lambda: Products(_two), _inputs(1)),
     "fp8": (Quantized, lambda: (torch.randn(16, WIDTH, dtype=torch.bfloat16),)),
 }

@@ -87,7 +87,7 @@ def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
         raise machine.unsupported("copy_if_misaligned of a copy of a copy, and so on")
     clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
-    return TensorValue(clone.storages, original.all)
+    return TensorValue(clone.storages, original.all, original.sizes)
 
 
 def _check(machine: AbstractMachine, call: Call) -> Value:
