@@ -20,7 +20,7 @@ from graphstreams.rewriting.regions import rewrite
 from graphstreams.testing.equal_on_cpu import equal_as_captured
 from graphstreams.verification.trace import AllocateStep, LaunchStep
 from graphstreams.verification.wrapper.read import read_wrapper, verify
-from tests.support.concatenations import CASES, WIDTH, Products
+from tests.support.concatenations import CASES, WIDTH, Products, RandomProgram
 from tests.support.interleaving import interleavings
 from tests.support.random_graphs import generated, random_plan
 from tests.support.sample_modules import FREE_EVENTS
@@ -84,9 +84,13 @@ def test_products_that_write_pieces_need_no_order(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_any_plan_is_clean_and_launches_what_the_serial_code_does(case: str) -> None:
-    reading, report = outcome_of(case).reading, outcome_of(case).report
+    check_any_plan(outcome_of(case), PLANS)
+
+
+def check_any_plan(outcome: GraphCompilation, count: int) -> None:
+    reading, report = outcome.reading, outcome.report
     assert reading is not None
-    for seed in range(PLANS):
+    for seed in range(count):
         plan = random_plan(reading.kernels, random.Random(seed))
         lowered = generated(reading, rewrite(reading, plan))
         assert verify(lowered.source) == []
@@ -94,6 +98,17 @@ def test_any_plan_is_clean_and_launches_what_the_serial_code_does(case: str) -> 
             assert conformance.launch_count(lowered) == report.kernels_serial
             steps = conformance.lowered_steps(lowered)
         assert conformance.first_difference(conformance.planned_steps(plan, reading.kernels), steps) == ""
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_graphs_with_concatenations(seed: int) -> None:
+    module = Products(RandomProgram(seed).function())
+    inputs = (torch.randn(16, WIDTH),)
+    (outcome,) = capture(module, inputs, "h200", FREE_EVENTS)
+    assert outcome.report.verdict in ("clean", "serial"), outcome.report.reason
+    check_any_plan(outcome, 4)
+    if outcome.report.verdict == "clean":
+        assert equal_as_captured(module, inputs, [outcome]) == [True]
 
 
 @pytest.mark.parametrize("case", ["returned", "read twice"])

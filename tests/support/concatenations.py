@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -138,3 +139,49 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]
     "two": (lambda: Products(_two), _inputs(1)),
     "fp8": (Quantized, lambda: (torch.randn(16, WIDTH, dtype=torch.bfloat16),)),
 }
+
+
+class RandomProgram:
+    """Products, elementwise steps and concatenations, drawn from a seed and written as a function of one input."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = random.Random(seed)
+        self._lines = ["def function(w, b, v0):"]
+        self._values = 1
+        self._returned: list[str] = []
+        for number in range(self._rng.randint(6, 12)):
+            self._step(number)
+        self._returned += [f"v{self._values - 1}", f"v{self._values - 2}"]
+        self.source = "\n".join([*self._lines, f"    return {', '.join(self._returned)}"])
+
+    def function(self) -> Callable[..., Any]:
+        """Return the function."""
+        names: dict[str, Any] = {"torch": torch}
+        exec(self.source, names)
+        return names["function"]
+
+    def _value(self, expression: str) -> None:
+        self._lines.append(f"    v{self._values} = {expression}")
+        self._values += 1
+
+    def _step(self, number: int) -> None:
+        kind, any_value = self._rng.random(), f"v{self._rng.randrange(self._values)}"
+        if kind < 0.5 or self._values < 3:
+            self._value(f"{any_value} @ w[{self._rng.randrange(4)}]")
+        elif kind < 0.66:
+            self._value(f"{any_value}{self._rng.choice(['.sin()', '.relu()', ' * 2 + 1', '.softmax(-1)'])}")
+        else:
+            self._concatenate(f"c{number}")
+
+    def _concatenate(self, name: str) -> None:
+        dimension, size = self._rng.choice([(0, 16), (-1, WIDTH)])
+        pieces = [f"v{self._rng.randrange(1, self._values)}" for _ in range(self._rng.randint(2, 4))]
+        self._lines.append(f"    {name} = torch.cat([{', '.join(pieces)}], {dimension})")
+        use = self._rng.random()
+        if use < 0.6:
+            self._returned.append(name if use < 0.3 else f"{name}.sum({dimension})")
+        elif use < 0.8:
+            self._value(f"{name}.narrow({dimension}, 0, {size}) + 1")
+        else:
+            self._value(f"{name}.narrow({dimension}, {size}, {size}) @ w[0]")
+            self._returned.append(f"{name}.sum({-1 - dimension})")
