@@ -14,7 +14,7 @@ from torch import fx
 
 from graphstreams.errors import RewriteError
 from graphstreams.inductor import stream_ops
-from graphstreams.inductor.scheduling import KERNEL
+from graphstreams.inductor.scheduling import IN_PLACE, KERNEL
 from graphstreams.inductor.wrapper_lines import RewriteInfo
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.plan import FORK, JOIN, Event, Plan
@@ -172,6 +172,8 @@ class _Builder:
         stream_ops.set_stream(new, stream)
         if kernel is not None:
             new.meta[KERNEL] = kernel
+        if node in self.reading.concatenations:
+            new.meta[IN_PLACE] = True
         (self.latest if inside is None else inside)[node] = new
 
     def _stands(self, node: fx.Node) -> bool:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import networkx as nx
 
 from graphstreams.verification import vector_clocks as hb
-from graphstreams.verification.elements import Elements
 from graphstreams.verification.trace import CALLER, AllocateStep, FreeStep, LaunchStep, RecordStep, Trace, WaitStep
 
 
-def places(elements: Elements) -> set[int]:
+def places(elements: Any) -> set[int]:
     """Return where the elements are, one by one."""
     steps = zip(elements.sizes, elements.strides, strict=True)
     ranges = [[i * stride for i in range(size)] for size, stride in steps]
