@@ -182,10 +182,10 @@ class Enqueued:
             for node in step.nodes:
                 in_place = node.meta.get(IN_PLACE, False)
                 self._cpu.env[node] = self._placed(node, memory) if in_place else self._cpu.run_node(node)
+                if node in self._pieces:
+                    self._placed(node, memory).copy_(self._cpu.env[node])
         except (IndexError, RuntimeError) as error:
             raise Garbage(f"{step.nodes[0].name}: {error}") from error
-        for node in self._pieces.intersection(step.nodes):
-            self._placed(node, memory).copy_(self._cpu.env[node])
         for storage, node in step.makes.items():
             if node in self._pieces:
                 continue
