@@ -7,7 +7,8 @@ Read in torch 2.15.0: `_inductor/dependencies.py`, `_inductor/scheduler.py`, `_i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import sympy
@@ -51,11 +52,12 @@ def _may_cooperate(device: torch.device, sizes: Sequence[sympy.Expr]) -> bool:
 
 
 def accesses(
-    nodes: Sequence[Any], storages: AliasSets, declared: Declarations = ()
+    nodes: Sequence[Any], storages: AliasSets, declared: Declarations = (), parts: Collection[str] = ()
 ) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
     """Return the storages that scheduler nodes together read and write. What they make themselves does not count as read.
 
-    `declared` is what is known of operators of other libraries, whose resources count as written.
+    `declared` is what is known of operators of other libraries, whose resources count as written. `parts` are buffers that are
+    parts of a storage, with no byte in common, each written by an operator that touches no other byte.
     """
     made = {buffer for node in nodes for buffer in node.get_buffer_names()}
     mutated = {storages.storage(name) for node in nodes for output in node.get_outputs() for name in output.get_mutations()}
@@ -71,15 +73,17 @@ def accesses(
         writes += [(storages.storage(dep.name), bytes_touched(dep)) for dep in node.read_writes.writes]
         writes += [(storages.storage(output.get_name()), sympy.S.Zero) for output in node.get_outputs()]
         writes += [(storage, sympy.S.Zero) for storage in (*semaphores(node), *resources(node, declared))]
-    return _by_storage(reads), _by_storage(writes)
+    read = {storage for storage, _ in reads}
+    only = {storages.storage(name): name for name in made if name in parts and storages.storage(name) not in read}
+    return _by_storage(reads), _by_storage(writes, only if len(nodes) == 1 else {})
 
 
-def _by_storage(found: Iterable[tuple[str, sympy.Expr]]) -> tuple[Access, ...]:
+def _by_storage(found: Iterable[tuple[str, sympy.Expr]], parts: Mapping[str, str] = MappingProxyType({})) -> tuple[Access, ...]:
     most: dict[str, sympy.Expr] = {}
     for storage, size in found:
         # Two accesses of one storage by one kernel mostly touch the same bytes.
         most[storage] = max(most.get(storage, sympy.S.Zero), size, key=hint)
-    return tuple(Access(storage, size) for storage, size in sorted(most.items()))
+    return tuple(Access(storage, size, parts.get(storage, "")) for storage, size in sorted(most.items()))
 
 
 def bytes_touched(dep: Any) -> sympy.Expr:

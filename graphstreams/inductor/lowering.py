@@ -1,14 +1,15 @@
 """Lower a copy of a graph as Inductor would, and ask how it stores the graph's values.
 
 Read in torch 2.15.0: `_inductor/graph.py` (GraphLowering), `_inductor/scheduler.py` (Scheduler), `_inductor/memory.py`
-(prepare_planning_info), `_inductor/fx_passes/post_grad.py` (post_grad_passes), `_inductor/compile_fx.py` (codegen_and_compile).
+(prepare_planning_info, estimate_peak_memory), `_inductor/fx_passes/post_grad.py` (post_grad_passes),
+`_inductor/compile_fx.py` (codegen_and_compile).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch._inductor.fx_passes import post_grad, reinplace
 from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._inductor.graph import GraphLowering
 from torch._inductor.lowering import maybe_layout_constraints
-from torch._inductor.memory import prepare_planning_info
+from torch._inductor.memory import estimate_peak_memory, prepare_planning_info
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
@@ -182,9 +183,19 @@ def is_early_view(lowered: Lowered, node: fx.Node) -> bool:
     return isinstance(value, ir.BaseView) and not isinstance(value, ir.ReinterpretView)
 
 
-def peak_memory(lowered: Lowered) -> int:
-    """Return the most bytes of buffers alive at once, at the example sizes. Inputs, which the caller holds, do not count."""
+def peak_memory(lowered: Lowered, from_start: Collection[str] = ()) -> int:
+    """Return the most bytes of buffers alive at once, at the example sizes. Inputs, which the caller holds, do not count.
+
+    The buffers `from_start` are allocated before anything runs.
+    """
     scheduler = lowered.graph.scheduler
     outputs = OrderedSet(lowered.graph.get_output_names())
-    peak, _ = prepare_planning_info(lowered.nodes, scheduler.name_to_buf, scheduler.name_to_fused_node, OrderedSet(), outputs)
+    buffers, fused = scheduler.name_to_buf, scheduler.name_to_fused_node
+    peak, freeable = prepare_planning_info(lowered.nodes, buffers, fused, OrderedSet(), outputs)
+    if from_start:
+        _, alive = estimate_peak_memory(lowered.nodes, freeable, outputs)
+        for position, node in enumerate(lowered.nodes):
+            for name in node.get_buffer_names().intersection(from_start):
+                alive[:position] = [size + buffers[name].mpi_buffer.size_alloc for size in alive[:position]]
+        peak = max(alive)
     return int(peak)

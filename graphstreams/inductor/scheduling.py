@@ -15,6 +15,7 @@ from torch._inductor.dependencies import WeakDep
 
 from graphstreams.inductor.scheduler_nodes import leaves, origins, stream_operation
 
+IN_PLACE = "graphstreams_in_place"  # key in node.meta of a concatenation that launches nothing: its pieces are written into it
 KERNEL = "graphstreams_kernel"  # key in node.meta; its value is the id of the kernel whose region the node is in
 
 

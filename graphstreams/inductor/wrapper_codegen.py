@@ -18,6 +18,7 @@ from torch._inductor.utils import ValueWithLineMap
 from torch._inductor.virtualized import V
 
 from graphstreams.inductor import scheduling, wrapper_lines
+from graphstreams.inductor.concatenations import on_several_streams, pieces_of
 from graphstreams.inductor.wrapper_lines import RUNTIME_IMPORT, RewriteInfo
 
 Code = tuple[str, Sequence[tuple[int, int]]]  # a wrapper; (line of the serial wrapper, how many lines were put before it)
@@ -58,14 +59,18 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         super().push_codegened_graph(graph)
 
     def run_wrapper_ir_passes(self, is_inference: bool) -> None:
+        # Before memory is planned, so that none of it is used before.
+        self.lines = wrapper_lines.allocations_first(self.lines, on_several_streams(V.graph.scheduler))
         super().run_wrapper_ir_passes(is_inference)
         self.lines = wrapper_lines.outputs_first(self.lines, set(V.graph.get_output_names()))
 
     def codegen_allocation(self, buffer: Any) -> None:
-        # Inductor opens no stream context for a node that launches nothing, such as an `empty` that other nodes fill.
+        # Inductor opens no stream context for a node that launches nothing, such as an `empty` that other nodes fill. A
+        # concatenation is allocated by what writes its first piece, in the context of that.
         scheduler, name = V.graph.scheduler, buffer.get_name()
-        node = scheduler.name_to_buf[name].defining_op if name in scheduler.name_to_buf else None
-        if isinstance(node, NopKernelSchedulerNode) and scheduler.get_node_stream(node) != (scheduler.current_stream_idx or 0):
+        node: Any = scheduler.name_to_buf[name].defining_op if name in scheduler.name_to_buf else None
+        opens = isinstance(node, NopKernelSchedulerNode) and not pieces_of(node)
+        if opens and scheduler.get_node_stream(node) != (scheduler.current_stream_idx or 0):
             if scheduler.current_stream_idx is not None:
                 scheduler.generate_stream_ctx_exit()
             scheduler._current_stream_ctx = self.codegen_cuda_stream_enter(stream_idx=scheduler.get_node_stream(node))

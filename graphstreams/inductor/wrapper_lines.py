@@ -6,6 +6,7 @@ Read in torch 2.15.0: `_inductor/codegen/wrapper.py` (EnterDeviceContextManagerL
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -79,6 +80,18 @@ def stream_operation_line(node: Any) -> str | None:
         # Its stream has waited for all that touches the tensor. All that remains is that Inductor frees the tensor later.
         return ""
     return None
+
+
+def allocations_first(lines: list[Any], names: Collection[str]) -> list[Any]:
+    """Return a wrapper's lines with the allocations of some buffers moved ahead of the fork, to the caller's stream.
+
+    Any stream may use such a buffer as soon as it is forked.
+    """
+    start = next((i for i, line in enumerate(lines, 1) if isinstance(line, EnterDeviceLine)), None)
+    if start is None:
+        return lines
+    moved = [line for line in lines if isinstance(line, wrapper.AllocateLine) and line.node.get_name() in names]
+    return [*lines[:start], *moved, *(line for line in lines[start:] if not any(line is each for each in moved))]
 
 
 def outputs_first(lines: list[Any], outputs: set[str]) -> list[Any]:

@@ -23,10 +23,14 @@ class EdgeKind(str, Enum):
 
 @dataclass(frozen=True)
 class Access:
-    """One storage that a kernel touches and how many bytes of it, as a sympy expression in the dynamic sizes."""
+    """One storage that a kernel touches and how many bytes of it, as a sympy expression in the dynamic sizes.
+
+    `part` names the only part of the storage that it touches. Two parts have no byte in common. Empty: any byte.
+    """
 
     storage: str
     bytes: sympy.Expr
+    part: str = ""
 
 
 def value_of(expression: sympy.Expr | float, sizes: Mapping[str, int]) -> float:
@@ -43,7 +47,7 @@ class Kernel:
     """A unit of planning: almost always one launch.
 
     Several launches are one unit if they are joined by a buffer that no value of the graph stands for
-    (the two halves of a split reduction, the pieces of a concatenation).
+    (the two halves of a split reduction).
     """
 
     id: int  # its position in the serial graph's program order

@@ -43,6 +43,8 @@ class Reading:
     held_memory: int = 0  # bytes of the inputs and constants, weights included
     mutated: tuple[str, ...] = ()  # the graph's inputs that it changes
     realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # targets that have a buffer of their own
+    concatenations: frozenset[fx.Node] = frozenset()  # that launch nothing, and are in the region of each kernel that reads one
+    divided: dict[str, frozenset[int]] = field(default_factory=dict)  # storages of concatenations: the kernels of their pieces
 
     @property
     def kernel_order(self) -> list[int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from graphstreams.errors import CannotJoin, PlanRefused, StaySerial
 from graphstreams.inductor import conformance
-from graphstreams.inductor.lowering import Lowered, peak_memory
+from graphstreams.inductor.concatenations import streamed_peak
+from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
@@ -108,7 +109,7 @@ def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof
 def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us: Sequence[float], launches: int) -> Differences:
     """Return how the streamed body differs from the serial one, which makes `launches` launches."""
     with streamed.active():
-        streamed_launches, memory = conformance.launch_count(streamed), peak_memory(streamed)
+        streamed_launches, memory = conformance.launch_count(streamed), streamed_peak(streamed)
         launched = conformance.launched_kernels(streamed)
         templates = -template_count(streamed)
     with serial.active():

@@ -5,13 +5,14 @@ No two groups depend on each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 
 from graphstreams.inductor.accesses import semaphores
+from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import launches_nothing
@@ -24,6 +25,7 @@ from graphstreams.reading.stored_values import StoredValues
 MUTATION, STEPS = "they carry out one mutation", "they are steps of one operator"
 UNNAMED = "no value of the graph stands for what one passes to the next"
 PIECES = "they write the pieces of one buffer"
+NOWHERE = -1
 CIRCLE = "by what they read and write none of them could come first"
 
 
@@ -32,19 +34,21 @@ class Partition:
     """Groups of positions, in an order that respects every link between them."""
 
     members: tuple[tuple[int, ...], ...]  # the positions of each group, ascending
-    of: tuple[int, ...]  # the group of each position
+    of: tuple[int, ...]  # the group of each position, or NOWHERE
     reasons: tuple[str, ...] = ()  # why the positions of each group are together; empty for groups of one
 
 
-def acyclic_partition(count: int, must_merge: Mapping[tuple[int, int], str], links: Iterable[tuple[int, int]]) -> Partition:
+def acyclic_partition(
+    count: int, must_merge: Mapping[tuple[int, int], str], links: Iterable[tuple[int, int]], left_out: Collection[int] = ()
+) -> Partition:
     """Return the finest groups of positions 0..count-1 that keep each pair of `must_merge` together and have no circle.
 
     `must_merge` says why for each pair, `links` are (before, after) between positions. A group is a strongly connected
     component of the links and of the pairs, linked in both directions. Of groups that could come next, the one with the lowest
-    position does.
+    position does. Positions that are `left_out`, without pairs and links, are in no group.
     """
     graph = nx.DiGraph()
-    graph.add_nodes_from(range(count))
+    graph.add_nodes_from(position for position in range(count) if position not in left_out)
     graph.add_edges_from(links)
     for one, other in must_merge:
         graph.add_edges_from([(one, other), (other, one)])
@@ -56,13 +60,16 @@ def acyclic_partition(count: int, must_merge: Mapping[tuple[int, int], str], lin
     for (one, other), why in must_merge.items():
         if one != other:
             reasons[place[one]] = why
-    return Partition(ordered, tuple(place[position] for position in range(count)), tuple(reasons))
+    return Partition(ordered, tuple(place.get(position, NOWHERE) for position in range(count)), tuple(reasons))
 
 
-def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = ()) -> Partition:
+def kernel_partition(
+    lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = (), divided: Collection[int] = ()
+) -> Partition:
     """Return the groups of scheduler nodes that become one kernel each.
 
-    Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation.
+    Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation. What writes the
+    pieces of a concatenation does, unless it is `divided`. A concatenation that nobody owns is in no group.
     """
     readers: dict[str, list[int]] = {}
     for position, names in enumerate(values.reads):
@@ -78,11 +85,16 @@ def kernel_partition(lowered: Lowered, values: StoredValues, storages: AliasSets
             if position not in carrying_out:
                 # A step of one operator, such as the atomic additions of a scatter to the copy that it makes.
                 must_merge.update({(position, values.owner[m]): STEPS for m in output.get_mutations() if m in values.owner})
-        if launches_nothing(node):
+        if launches_nothing(node) and position not in divided:
             must_merge.update(dict.fromkeys(_with_pieces(position, node, values, readers), PIECES))
-    touched = [_storage_use(node, names, storages, declared) for node, names in zip(lowered.nodes, values.reads, strict=True)]
+    pieces = {name for position in divided for name in pieces_of(lowered.nodes[position])}
+    nobodys = {position for position in divided if values.owner.keys().isdisjoint(lowered.nodes[position].get_buffer_names())}
+    touched = [
+        _storage_use(node, names, storages, declared, pieces) if position not in nobodys else StorageUse((), ())
+        for position, (node, names) in enumerate(zip(lowered.nodes, values.reads, strict=True))
+    ]
     links = [(edge.before, edge.after) for edge in dependences(touched)]
-    return acyclic_partition(len(lowered.nodes), must_merge, links)
+    return acyclic_partition(len(lowered.nodes), must_merge, links, nobodys)
 
 
 def _with_pieces(position: int, node: Any, values: StoredValues, readers: dict[str, list[int]]) -> Iterable[tuple[int, int]]:
@@ -94,7 +106,11 @@ def _with_pieces(position: int, node: Any, values: StoredValues, readers: dict[s
     return [(position, min(first))] if first else []
 
 
-def _storage_use(node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations) -> StorageUse:
+def _storage_use(
+    node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations, pieces: Collection[str]
+) -> StorageUse:
     reads = {storages.storage(name) for name in names}
-    writes = {storages.storage(name) for name in node.get_buffer_names()}
-    return StorageUse(tuple(sorted(reads)), tuple(sorted(writes.union(semaphores(node), resources(node, declared)))))
+    writes = {storages.storage(name) for name in node.get_buffer_names() if name not in pieces}
+    parts = sorted((storages.storage(name), name) for name in node.get_buffer_names() if name in pieces)
+    written = tuple(sorted(writes.union(semaphores(node), resources(node, declared))))
+    return StorageUse(tuple(sorted(reads)), written, parts=tuple(parts))

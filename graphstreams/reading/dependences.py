@@ -15,6 +15,7 @@ class StorageUse:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     exclusive: bool = False  # whether it keeps its place against every other kernel
+    parts: tuple[tuple[str, str], ...] = ()  # storages of which it writes one part only, no two of which overlap, and that part
 
 
 def dependences(kernels: Sequence[StorageUse]) -> tuple[Edge, ...]:
@@ -39,27 +40,40 @@ def dependences(kernels: Sequence[StorageUse]) -> tuple[Edge, ...]:
 
 
 class _LastAccesses:
-    """The kernel that wrote each storage last, and those that have read it since."""
+    """The kernel that wrote each part of a storage last, and those that have read the storage since it was written as a whole.
+
+    The whole is the part without a name.
+    """
 
     def __init__(self) -> None:
-        self._writer: dict[str, int] = {}
+        self._writers: dict[str, dict[str, int]] = {}
         self._readers: dict[str, list[int]] = {}
 
     def conflicts(self, kernel: StorageUse) -> Iterator[tuple[int, EdgeKind, str]]:
         """Yield each earlier kernel that `kernel` has to come after, the kind of their dependence, and the storage."""
         for storage in kernel.reads:
-            if storage in self._writer:
-                yield self._writer[storage], EdgeKind.RAW, storage
-        for storage in kernel.writes:
+            for writer in self._writers.get(storage, {}).values():
+                yield writer, EdgeKind.RAW, storage
+        for storage, part in _written(kernel):
             for reader in self._readers.get(storage, ()):
                 yield reader, EdgeKind.WAR, storage
-            if storage in self._writer:
-                yield self._writer[storage], EdgeKind.WAW, storage
+            for other, writer in self._writers.get(storage, {}).items():
+                if not part or other in ("", part):
+                    yield writer, EdgeKind.WAW, storage
 
     def add(self, position: int, kernel: StorageUse) -> None:
         """Record the accesses of the kernel at `position`."""
-        for storage in kernel.writes:
-            self._writer[storage], self._readers[storage] = position, []
+        for storage, part in _written(kernel):
+            if part:
+                self._writers.setdefault(storage, {})[part] = position
+            else:
+                self._writers[storage], self._readers[storage] = {"": position}, []
         for storage in kernel.reads:
             if storage not in kernel.writes:
                 self._readers.setdefault(storage, []).append(position)
+
+
+def _written(kernel: StorageUse) -> Iterator[tuple[str, str]]:
+    """Yield the storages that a kernel writes, each with the only part that it writes, or without a part."""
+    yield from ((storage, "") for storage in kernel.writes)
+    yield from kernel.parts

@@ -6,12 +6,13 @@ computes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
+from graphstreams.inductor.concatenations import divided, pieces_of
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
 from graphstreams.inductor.operand_copies import store_copies
 from graphstreams.ir.alias_sets import AliasSets
@@ -19,11 +20,11 @@ from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.reading import Reading, RealizedValue, Region
 from graphstreams.reading import naming
-from graphstreams.reading.condensation import kernel_partition
+from graphstreams.reading.condensation import Partition, kernel_partition
 from graphstreams.reading.dependences import StorageUse, dependences
 from graphstreams.reading.eligibility import check_graph, check_nodes, is_host_value
 from graphstreams.reading.slices import epilogue_of, regions_of
-from graphstreams.reading.stored_values import storages_of, stored_values
+from graphstreams.reading.stored_values import StoredValues, storages_of, stored_values, without_owner
 
 
 def read(
@@ -47,16 +48,20 @@ def read(
 
 def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequence[str], declared: Declarations) -> Reading:
     values, storages = stored_values(lowered), storages_of(lowered)
-    groups = kernel_partition(lowered, values, storages, declared)
+    concatenations = divided(lowered)
+    parts = frozenset().union(*concatenations.values())
+    values = without_owner(values, [lowered.nodes[position] for position in concatenations], lowered)
+    joins = frozenset(values.joins.values())
+    groups = kernel_partition(lowered, values, storages, declared, concatenations)
     regions = regions_of(module, values, groups)
     kernels = naming.unique_names(
         [
-            _kernel(region, [lowered.nodes[m] for m in members], why, lowered, storages, input_names, declared)
+            _kernel(region, [lowered.nodes[m] for m in members], why, lowered, storages, input_names, declared, parts)
             for region, members, why in zip(regions, groups.members, groups.reasons, strict=True)
         ]
     )
     targets = [target for region in regions for target in region.targets]
-    named = [*module.graph.find_nodes(op="placeholder"), *targets]
+    named = [*module.graph.find_nodes(op="placeholder"), *targets, *joins]
     launches = enumerate(scheduler_nodes.launch_count(node) for node in lowered.nodes)
     return Reading(
         module,
@@ -70,14 +75,16 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
         storages={node: storages.storage(values.buffer[node]) for node in named if node in values.buffer},
         mutated=tuple(sorted(lowered.graph.mutated_inputs)),
         realized=_realized(lowered, targets),
+        concatenations=joins,
+        divided=_divided([lowered.nodes[position] for position in concatenations], values, storages, groups),
     )
 
 
 def _kernel(
     region: Region, nodes: Sequence[Any], joined: str, lowered: Lowered, storages: AliasSets, input_names: Sequence[str],
-    declared: Declarations,
+    declared: Declarations, parts: Collection[str],
 ) -> Kernel:  # fmt: skip
-    reads, writes = accesses.accesses(nodes, storages, declared)
+    reads, writes = accesses.accesses(nodes, storages, declared, parts)
     origins = scheduler_nodes.origins(*nodes)
     parameters = naming.parameters(region, input_names)
     returned = {storages.storage(name) for name in lowered.graph.get_output_names()}
@@ -103,6 +110,17 @@ def _kernel(
     )
 
 
+def _divided(
+    concatenations: Iterable[Any], values: StoredValues, storages: AliasSets, groups: Partition
+) -> dict[str, frozenset[int]]:
+    """Return, for the storage of each concatenation, the kernels that write its pieces."""
+    found = {}
+    for node in concatenations:
+        kernels = frozenset(groups.of[values.owner[name]] for name in pieces_of(node))
+        found.update({storages.storage(name): kernels for name in node.get_buffer_names()})
+    return found
+
+
 def _allocates_itself(output: Any) -> bool:
     """Return whether an operator allocates this buffer, not the wrapper before it calls the operator."""
     return not (output.node.should_allocate() or output.get_mutations() or output.get_aliases())
@@ -110,8 +128,9 @@ def _allocates_itself(output: Any) -> bool:
 
 def storage_use(kernel: Kernel) -> StorageUse:
     """Return the storages that a kernel reads and writes, and whether it keeps its place."""
-    reads, writes = (tuple(access.storage for access in part) for part in (kernel.reads, kernel.writes))
-    return StorageUse(reads, writes, kernel.exclusive)
+    parts = tuple((access.storage, access.part) for access in kernel.writes if access.part)
+    writes = tuple(access.storage for access in kernel.writes if not access.part)
+    return StorageUse(tuple(access.storage for access in kernel.reads), writes, kernel.exclusive, parts)
 
 
 def _realized(lowered: Lowered, targets: Iterable[fx.Node]) -> dict[fx.Node, RealizedValue]:

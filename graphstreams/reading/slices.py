@@ -22,14 +22,20 @@ def regions_of(module: fx.GraphModule, values: StoredValues, groups: Partition) 
     for node, positions in values.mutators.items():
         mutations[groups.of[positions[0]]].append(node)
     every = range(len(groups.members))
-    slices = [_slice(group, [*stored[group], *mutations[group]], values, groups) for group in every]
+    joins = [_joins(members, values) for members in groups.members]
+    slices = [_slice(group, [*stored[group], *mutations[group], *joins[group]], values, groups) for group in every]
     used = set().union(*(inputs for _, inputs in slices), _output_slice(module, values, groups)[1])
     regions = []
     for group in every:
         targets = used.intersection(stored[group]).union(mutations[group])
-        nodes, inputs = _slice(group, targets, values, groups)
+        nodes, inputs = _slice(group, targets.union(joins[group]), values, groups)
         regions.append(Region(group, *(tuple(sorted(part)) for part in (nodes, inputs, targets))))
     return regions
+
+
+def _joins(members: Iterable[int], values: StoredValues) -> set[fx.Node]:
+    """Return the concatenations whose pieces a group reads: made before, because a use of a piece decides where it is."""
+    return {values.joins[name] for member in members for name in values.reads[member] if name in values.joins}
 
 
 def epilogue_of(module: fx.GraphModule, values: StoredValues, groups: Partition) -> tuple[fx.Node, ...]:

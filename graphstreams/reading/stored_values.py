@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import fx
 
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.accesses import data_reads
+from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.lowering import Lowered, storage_name
 from graphstreams.inductor.scheduler_nodes import origins
 from graphstreams.ir.alias_sets import AliasSets
@@ -24,6 +27,7 @@ class StoredValues:
     root: dict[str, fx.Node]  # buffer -> the first node whose value it holds
     mutators: dict[fx.Node, list[int]]  # mutating node -> the scheduler nodes that carry it out
     reads: list[frozenset[str]]  # of each scheduler node, the buffers that it reads
+    joins: dict[str, fx.Node] = field(default_factory=dict)  # piece -> the concatenation that it is of, if nobody owns that
 
 
 def stored_values(lowered: Lowered) -> StoredValues:
@@ -40,6 +44,25 @@ def stored_values(lowered: Lowered) -> StoredValues:
     first_name = lowered.graph.scheduler.mutation_real_name
     reads = [frozenset(first_name.get(dep.name, dep.name) for dep in data_reads(node)) for node in lowered.nodes]
     return StoredValues(owner, buffer, root, _mutators(lowered), reads)
+
+
+def without_owner(values: StoredValues, concatenations: Iterable[Any], lowered: Lowered) -> StoredValues:
+    """Return the values with divided concatenations owned by no scheduler node: who reads one, or a piece, reads all pieces.
+
+    `concatenations` are scheduler nodes, which launch nothing. Those stay as they are of which a piece has no FX node, or that
+    are changed in place.
+    """
+    owner, reads, joins = dict(values.owner), list(values.reads), {}
+    mutated = {name for node in lowered.nodes for output in node.get_outputs() for name in output.get_mutations()}
+    for node in concatenations:
+        pieces = frozenset(pieces_of(node))
+        (name,) = node.get_buffer_names()
+        if name in mutated or name not in values.root or not pieces <= values.root.keys():
+            continue
+        del owner[name]
+        joins.update(dict.fromkeys(pieces, values.root[name]))
+        reads = [own if own.isdisjoint(pieces | {name}) else own | pieces for own in reads]
+    return replace(values, owner=owner, reads=reads, joins=joins)
 
 
 def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:

@@ -37,8 +37,13 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
         counts[placement.stream] += 1
         for access in (*kernels[placement.kernel].reads, *kernels[placement.kernel].writes):
             touched.setdefault(access.storage, []).append((placement.stream, counts[placement.stream]))
+    for storage, kernels_of_pieces in reading.divided.items():
+        if len({placement.stream for placement in plan.placements if placement.kernel in kernels_of_pieces}) > 1:
+            touched[storage].insert(0, (0, 0))  # the caller's stream allocates it ahead of the fork
     shared = {storage: uses for storage, uses in touched.items() if len({stream for stream, _ in uses}) > 1}
     ends = _ends(plan, shared)
+    for node in reading.concatenations.intersection(reading.epilogue):
+        ends.pop(reading.storages[node], None)  # it is made behind the join
     held: dict[int, list[fx.Node]] = defaultdict(list)
     for node in sorted(reading.storages, key=lambda node: (_on_cpu(node), node)):
         if reading.storages[node] in shared:

@@ -6,7 +6,7 @@ serial graph has. Only values that some kernel realizes cross regions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import inf
 
 import torch
@@ -14,7 +14,7 @@ from torch import fx
 
 from graphstreams.errors import RewriteError
 from graphstreams.inductor import stream_ops
-from graphstreams.inductor.scheduling import KERNEL
+from graphstreams.inductor.scheduling import IN_PLACE, KERNEL
 from graphstreams.inductor.wrapper_lines import RewriteInfo
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.plan import FORK, JOIN, Event, Plan
@@ -54,6 +54,7 @@ class _Builder:
         self.last: dict[int, fx.Node] = {}  # per stream, its last record or wait
         self.since: dict[int, dict[fx.Node, fx.Node]] = {}  # per stream, what was made since and not yet read there
         self.joined: list[fx.Node] = []  # waits of the caller's stream
+        self.returned: dict[fx.Node, fx.Node] = {}  # old nodes between the regions' values and the outputs -> new ones
         self.held = held_values(reading, plan)
         self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
         self.behind: dict[int, Event] = {e.after: e for e in plan.events}
@@ -83,13 +84,14 @@ class _Builder:
             if mutates(node):
                 # In the serial graph the region's values are stored before the mutation.
                 self._realize({old: inside[old] for old in region.targets if old in inside})
-            if node in self.early and own.isdisjoint(node.all_input_nodes):
+            if self._stands(node) or (node in self.early and own.isdisjoint(node.all_input_nodes)):
                 inside[node] = self.latest[node]
             else:
                 own.add(node)
                 self._copy(node, stream, inside, region.kernel)
         targets = {old: inside[old] for old in region.targets}
         self.latest.update(targets)
+        self.latest.update({old: inside[old] for old in region.nodes if old in self.reading.concatenations})
         for view in (view for old in targets if old in self.reading.realized for view in self.reading.realized[old].views):
             self._copy(view, stream)
             self.early.add(view)
@@ -115,26 +117,32 @@ class _Builder:
         """Append the waits of the caller's stream for all others, and a later use of what has to be held until then."""
         for event in self.before.get(JOIN, ()):
             self._wait(event, 0)
+        # A use of a piece decides where it is, so a concatenation that no kernel reads comes before.
+        left = [place for place, node in enumerate(self.reading.epilogue, 1) if node in self.reading.concatenations]
+        self._copy_epilogue(self.reading.epilogue[: max(left, default=0)])
         self._hold(JOIN, 0, self.joined)
 
     def _hold(self, kernel: int, stream: int, waits: list[fx.Node]) -> None:
         """Append, after `waits` on the stream, a use of the values that are held until right before `kernel`, or JOIN."""
-        values = self._tensors(self.latest[v] for v in self.held.get(kernel, ()))
+        values = self._tensors(self.latest[v] for v in self.held.get(kernel, ()) if v in self.latest)
         if values:
             # The waits alone: a buffer that is a dependency would have one more use, and no kernel could write it in place.
             self.last[stream] = stream_ops.extend_lifetimes(self.module, self.plan.events[-1].id, stream, waits, values)
 
     def finish(self) -> None:
         """Append what is between the regions' values and the outputs, and the outputs."""
-        inside: dict[fx.Node, fx.Node] = {}
-        for node in self.reading.epilogue:
-            if node not in self.early:
-                self._copy(node, 0, inside)
+        self._copy_epilogue(self.reading.epilogue)
         old = self.reading.module.graph.output_node()
-        result = fx.map_arg(old.args[0], lambda n: inside.get(n) or self._value(n))
+        result = fx.map_arg(old.args[0], lambda n: self.returned.get(n) or self._value(n))
         self.graph.output(result).meta = dict(old.meta)
         self.graph.lint()
         self.module.recompile()
+
+    def _copy_epilogue(self, nodes: Sequence[fx.Node]) -> None:
+        """Append those of the nodes between values and outputs that are not there yet."""
+        for node in nodes:
+            if node not in self.early and node not in self.returned and not self._stands(node):
+                self._copy(node, 0, self.returned)
 
     def _wait(self, event: Event, stream: int) -> None:
         node = self._ordered(stream_ops.wait(event.id, stream), stream, [self.recorded[event.id]])
@@ -164,7 +172,13 @@ class _Builder:
         stream_ops.set_stream(new, stream)
         if kernel is not None:
             new.meta[KERNEL] = kernel
+        if node in self.reading.concatenations:
+            new.meta[IN_PLACE] = True
         (self.latest if inside is None else inside)[node] = new
+
+    def _stands(self, node: fx.Node) -> bool:
+        """Return whether a node is a concatenation that an earlier region has made for all that read it."""
+        return node in self.reading.concatenations and node in self.latest
 
     def _value(self, old: fx.Node) -> fx.Node:
         if old not in self.latest and old.op == "get_attr":

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from graphstreams.verification.elements import Elements
+
 CALLER = 0  # the caller's stream
 COLLECTIVES = 1000  # first number of the streams that belong to collectives
 HOST = -1  # what the host itself does, at once, and before all that it enqueues later
@@ -26,11 +28,15 @@ class Step:
 
 @dataclass(frozen=True)
 class LaunchStep(Step):
-    """A kernel, or an operator that may launch several, with the storages that it reads and writes."""
+    """A kernel, or an operator that may launch several, with the storages that it reads and writes.
+
+    `parts` has those storages of which it only touches some elements, and no others.
+    """
 
     name: str
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    parts: tuple[tuple[str, Elements], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
+from graphstreams.verification.elements import Elements, disjoint
 from graphstreams.verification.races import (
     AFTER_FREE,
     FREED_EARLY,
@@ -68,19 +69,40 @@ class _Epoch:
 
 @dataclass
 class _History:
-    """What happened to one storage: its allocation, its last write, and the last read of each stream since."""
+    """What happened to one storage: its allocation, the last write of each part, and the last read of each stream since.
+
+    A write of the whole storage, whose part is None, takes the place of all before it.
+    """
 
     stream: int  # the stream that allocated it
     allocation: AccessSite | None = None
     before: Clock = field(default_factory=Counter)  # what that stream had waited for at the allocation
-    write: _Epoch | None = None
+    writes: dict[Elements | None, _Epoch] = field(default_factory=dict)
     reads: dict[int, _Epoch] = field(default_factory=dict)
     raced: list[_Epoch] = field(default_factory=list)  # earlier accesses that a write did not wait for; a free has to
     freed: AccessSite | None = None
 
     def epochs(self) -> Iterable[_Epoch]:
-        """Return the accesses that a write has to come after."""
-        return (*self.reads.values(), self.write) if self.write else self.reads.values()
+        """Return all accesses that something may still have to come after."""
+        return (*self.reads.values(), *self.writes.values())
+
+    def conflicting(self, writes: bool, part: Elements | None) -> list[_Epoch]:
+        """Return the accesses that a read or a write of a part has to come after."""
+        reads = self.reads.values() if writes else ()
+        return [*reads, *(epoch for other, epoch in self.writes.items() if not _apart(part, other))]
+
+    def add(self, epoch: _Epoch, part: Elements | None) -> None:
+        """Note an access that was checked. What it comes after, and all that could touch the same elements, is forgotten."""
+        if epoch.access.action != "write":
+            self.reads[epoch.access.stream] = epoch
+        elif part is None:
+            self.writes, self.reads = {None: epoch}, {}
+        else:
+            self.writes[part] = epoch
+
+
+def _apart(one: Elements | None, other: Elements | None) -> bool:
+    return one is not None and other is not None and disjoint(one, other)
 
 
 def find_races(trace: Trace) -> list[Race]:
@@ -133,9 +155,11 @@ class _Walk:
         launch = AccessSite(step.line, step.name, step.stream, "", "runs")
         self._check_fork(launch, clock, "the inputs may not be ready")
         clock[step.stream] = time = clock[step.stream] + 1
+        parts = dict(step.parts)
         for action, storages in (("read", step.reads), ("write", step.writes)):
             for storage in storages:
-                self._access(_Epoch(AccessSite(step.line, step.name, step.stream, storage, action), time), clock)
+                access = AccessSite(step.line, step.name, step.stream, storage, action)
+                self._access(_Epoch(access, time), clock, parts.get(storage))
         self._last[step.stream] = _Epoch(launch, time)
         if step.stream == HOST:
             self._after_host()
@@ -184,7 +208,7 @@ class _Walk:
             return
         free = AccessSite(step.line, "", history.stream, step.storage, "free")
         clock = self._clock(history.stream)
-        pending = [(epoch, free) for epoch in (*history.epochs(), *history.raced) if not epoch.before(clock)]
+        pending = [(epoch, free) for epoch in dict.fromkeys((*history.epochs(), *history.raced)) if not epoch.before(clock)]
         if pending and history.stream != HOST:  # the allocator of pinned memory waits for its readers itself
             self._pools.setdefault(history.stream, []).extend(pending)
         if step.certain:
@@ -208,22 +232,19 @@ class _Walk:
                 )
                 self.races.append(Race(OUTPUT_ON_AUX, history.allocation, end, missing))
 
-    def _access(self, epoch: _Epoch, clock: Clock) -> None:
-        """Check a read or a write of a launch against what went before, and remember it."""
+    def _access(self, epoch: _Epoch, clock: Clock, part: Elements | None) -> None:
+        """Check a read or a write of a launch against what went before, and remember it. Without a part it is of all."""
         access = epoch.access
         history = self._alive(access)
         if history is None:
             return
         self._check_allocation(history, access, clock)
         writes = access.action == "write"
-        for earlier in history.epochs() if writes else (history.write,):
-            if earlier is not None and not earlier.before(clock):
+        for earlier in history.conflicting(writes, part):
+            if not earlier.before(clock):
                 self._report_unordered(earlier.access, access)
                 history.raced += [earlier] if writes else []
-        if writes:
-            history.write, history.reads = epoch, {}
-        else:
-            history.reads[access.stream] = epoch
+        history.add(epoch, part)
 
     def _alive(self, access: AccessSite) -> _History | None:
         """Return the history of the storage, or report that it has been freed or that nothing allocates it."""

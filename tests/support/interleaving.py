@@ -18,6 +18,7 @@ import torch
 from torch import fx
 from torch.utils._pytree import tree_map_only
 
+from graphstreams.inductor.scheduling import IN_PLACE
 from graphstreams.reading.eligibility import mutates
 from graphstreams.testing.cpu_execution import OnCpu
 from tests.support.enqueue_model import Pools, Step, contents, steps, storages, tensors
@@ -79,6 +80,7 @@ class Enqueued:
         with torch.no_grad():
             self._cpu.run(*copies)
         self._values = dict(self._cpu.env)
+        self._pieces = self._written_in_place()
         self._kept = _mutated(self._values)
         self._arrival = Step(0)  # what the caller enqueued before: it writes the inputs
         self._steps = steps(module)
@@ -109,6 +111,8 @@ class Enqueued:
             for storage, size in storages(self._values[node]).items():
                 if storage not in self._block:
                     self._home[storage], self._block[storage] = 0, self._pools.new(size)
+        for storage, size in self._shared().items():
+            self._home[storage], self._block[storage] = 0, self._pools.new(size)
         used = {storage for dead in dying.values() for storage in dead}
         for place, step in enumerate(self._steps):
             made = {s: (n, size) for n in reversed(step.nodes) for s, size in storages(self._values[n]).items()}
@@ -122,6 +126,28 @@ class Enqueued:
                 self._block[storage] = self._pools.take(step.stream, made[storage][1])
             if not self._pessimistic:
                 self._free(dying.get(place, ()))
+
+    def _written_in_place(self) -> set[fx.Node]:
+        """Return the pieces of concatenations that launch nothing, which are slices of them from here on."""
+        found = set()
+        for node in [node for node in self._values if node.meta.get(IN_PLACE)]:
+            pieces, *rest = node.args
+            sizes = [self._values[piece].shape[rest[0] if rest else 0] for piece in pieces]
+            parts = self._values[node].split(sizes, *rest)
+            self._values.update(zip(pieces, parts, strict=True))
+            found.update(pieces)
+        return found
+
+    def _shared(self) -> dict[int, int]:
+        """Return the storages of concatenations whose pieces several streams write, which are allocated from the start."""
+        streams: dict[int, set[int]] = {}
+        sizes: dict[int, int] = {}
+        for step in self._steps:
+            for node in self._pieces.intersection(step.nodes):
+                for storage, size in storages(self._values[node]).items():
+                    streams.setdefault(storage, set()).add(step.stream)
+                    sizes[storage] = size
+        return {storage: size for storage, size in sizes.items() if len(streams[storage]) > 1}
 
     def _dying(self) -> dict[int, list[int]]:
         """Return the storages whose last use is at each step; at -1 those that outlive the graph."""
@@ -154,10 +180,15 @@ class Enqueued:
         self._cpu.env = {node: self._placed(node, memory) for node in step.uses}
         try:
             for node in step.nodes:
-                self._cpu.env[node] = self._cpu.run_node(node)
+                in_place = node.meta.get(IN_PLACE, False)
+                self._cpu.env[node] = self._placed(node, memory) if in_place else self._cpu.run_node(node)
+                if node in self._pieces:
+                    self._placed(node, memory).copy_(self._cpu.env[node])
         except (IndexError, RuntimeError) as error:
             raise Garbage(f"{step.nodes[0].name}: {error}") from error
         for storage, node in step.makes.items():
+            if node in self._pieces:
+                continue
             for planned, made in zip(tensors(self._values[node]), tensors(self._cpu.env[node]), strict=True):
                 if storage in storages(planned):
                     written = contents(made)

@@ -22,14 +22,15 @@ from graphstreams.rewriting.regions import rewrite
 from graphstreams.verification.trace import CALLER, AllocateStep, FreeStep, LaunchStep, RecordStep, Step, Trace, WaitStep
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import read_wrapper
+from tests.support.concatenations import CASES
 from tests.support.random_graphs import generated, random_plan
 from tests.support.reachability import Reachability
-from tests.support.sample_modules import captured
+from tests.support.sample_modules import FREE_EVENTS, captured
 
 LAYERS = {f"V3.2 layer, {tokens} tokens": tokens for tokens in (1, 16)}
 SMALL = [
     "diamond", "three_arms", "write_after_read", "two_writes", "topk", "concatenation", "split_reduction", "norms",
-    "base_of_written_view",
+    "base_of_written_view", "returned", "a pointwise piece",
 ]  # fmt: skip
 SOURCES = [*LAYERS, *SMALL]
 RANDOM_PLANS = {True: 8, False: 3}  # of a layer, of a small module
@@ -42,6 +43,9 @@ AT_LEAST = 2000  # mutants in all
 @functools.cache
 def outcome_of(source: str) -> GraphCompilation:
     """Return what the stages make of a source's graph."""
+    if source in CASES:
+        make, inputs = CASES[source]
+        return capture(make(), inputs(), "h200", FREE_EVENTS)[0]
     if source in SMALL:
         return captured(source)
     config = deepseek_v32.Config(tokens=LAYERS[source], tp=8)

@@ -5,12 +5,26 @@ Shares nothing with `find_races` but the names of the kinds of races.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import networkx as nx
 
 from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import CALLER, AllocateStep, FreeStep, LaunchStep, RecordStep, Trace, WaitStep
+
+
+def places(elements: Any) -> set[int]:
+    """Return where the elements are, one by one."""
+    steps = zip(elements.sizes, elements.strides, strict=True)
+    ranges = [[i * stride for i in range(size)] for size, stride in steps]
+    return {elements.offset + sum(index) for index in itertools.product(*ranges)}
+
+
+def _meet(one: LaunchStep, two: LaunchStep, storage: str) -> bool:
+    first, second = (dict(step.parts).get(storage) for step in (one, two))
+    return first is None or second is None or bool(places(first) & places(second))
 
 
 class Reachability:
@@ -88,8 +102,8 @@ class Reachability:
         one, two = self.steps[i], self.steps[j]
         assert isinstance(one, LaunchStep)
         assert isinstance(two, LaunchStep)
-        clash = set(one.writes) & {*two.reads, *two.writes} or set(two.writes) & set(one.reads)
-        return bool(clash) and not self.ordered(i, j)
+        clash = set(one.writes) & {*two.reads, *two.writes} | set(two.writes) & set(one.reads)
+        return any(_meet(one, two, storage) for storage in clash) and not self.ordered(i, j)
 
     def _users(self, storage: str) -> list[int]:
         return [i for i in self.launches if storage in (*self.steps[i].reads, *self.steps[i].writes)]  # type: ignore[attr-defined]

@@ -23,6 +23,8 @@ SMALL = (
     "split along K",
     "compiled partition",
     "compiled shared inputs",
+    "concatenations",
+    "returned concatenation, any plan",
 )
 EACH = 60
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.verification import vector_clocks as hb
+from graphstreams.verification.elements import Elements
 from graphstreams.verification.trace import (
     HOST,
     AllocateStep,
@@ -219,10 +220,15 @@ def test_linear_in_the_length_of_the_trace() -> None:
 # --- random traces
 
 STREAMS, EVENTS = 3, 3
+LEFT, RIGHT, MIDDLE, TOP = PARTS = [  # columns of a matrix, columns that both share, and a row
+    Elements("torch.float32", *sizes, offset)
+    for *sizes, offset in (((2, 2), (4, 1), 0), ((2, 2), (4, 1), 2), ((2, 2), (4, 1), 1), ((4,), (1,), 0))
+]
 _step = st.one_of(
     st.builds(
-        lambda s, r, w: LaunchStep(s, 0, "k", tuple(r), tuple(w)),
+        lambda s, r, w, part: LaunchStep(s, 0, "k", tuple(r), tuple(w), (("", part),) if part else ()),
         st.integers(0, STREAMS - 1), st.sets(st.integers(0, 3), max_size=2), st.sets(st.integers(0, 3), max_size=1),
+        st.sampled_from([None, *PARTS]),
     ),
     st.builds(lambda s, e: rec(s, f"e{e}"), st.integers(0, STREAMS - 1), st.integers(0, EVENTS - 1)),
     st.builds(lambda s, e: wait(s, f"e{e}"), st.integers(0, STREAMS - 1), st.integers(0, EVENTS - 1)),
@@ -248,10 +254,9 @@ def _sound(steps: list[Step]) -> list[Step]:
             step = FreeStep(step.stream, 0, slots.pop(step.storage))
         elif isinstance(step, LaunchStep):
             pool = ["x", *slots.values()]
-            step = LaunchStep(
-                step.stream, 0, "k", tuple({pool[int(i) % len(pool)] for i in step.reads}),
-                tuple({pool[int(i) % len(pool)] for i in step.writes}),
-            )  # fmt: skip
+            reads, writes = ({pool[int(i) % len(pool)] for i in part} for part in (step.reads, step.writes))
+            parts = tuple((storage, part) for storage in writes - reads for _, part in step.parts)
+            step = LaunchStep(step.stream, 0, "k", tuple(reads), tuple(writes), parts)
         elif isinstance(step, RecordStep):
             recorded.add(step.event)
         elif isinstance(step, WaitStep) and step.event not in recorded:
@@ -306,6 +311,66 @@ def test_a_block_that_its_stream_waited_for_is_used_where_nobody_waits_for_it() 
     assert "nothing makes stream2 wait for stream3" in str(race)
     assert find_races(trace(*steps, wait(2, "read"), launch(2, "writer", "x", "b"), *joins)) == []
     assert find_races(trace(*steps, launch(1, "writer", "x", "b"), *joins)) == []
+
+
+def part(stream: int, name: str, elements: Elements) -> LaunchStep:
+    return LaunchStep(stream, 0, name, ("x",), ("a",), (("a", elements),))
+
+
+def pieces(one: Elements, other: Elements, *between: Step) -> list[Race]:
+    """Return the races of two launches on two streams that write parts, and of a third that reads all of it."""
+    steps = [alloc(0, "a"), *FORK, part(1, "one", one), part(0, "other", other), *between, launch(0, "use", "a"), *JOIN]
+    return find_races(trace(*steps))
+
+
+def test_parts_without_a_common_element_need_no_order() -> None:
+    ordered = (rec(1, "made"), wait(0, "made"))
+    assert pieces(LEFT, RIGHT, *ordered) == []
+    for one, other in ((LEFT, MIDDLE), (RIGHT, MIDDLE), (LEFT, LEFT), (TOP, RIGHT)):
+        (race,) = pieces(one, other, *ordered)
+        assert (race.kind, race.first.kernel, race.second.kernel) == (hb.UNORDERED, "one", "other")
+
+
+def test_who_reads_the_whole_waits_for_every_part() -> None:
+    (race,) = pieces(LEFT, RIGHT)
+    assert (race.kind, race.first.kernel, race.second.kernel) == (hb.UNORDERED, "one", "use")
+
+
+def test_a_part_does_not_take_the_place_of_another() -> None:
+    """The second write on the caller's stream is of other elements, so the read still has to wait for stream 1."""
+    steps = [alloc(0, "a"), *FORK, part(1, "one", LEFT), part(0, "other", RIGHT), part(0, "again", RIGHT)]
+    (race,) = find_races(trace(*steps, launch(0, "use", "a"), *JOIN))
+    assert (race.first.kernel, race.second.kernel) == ("one", "use")
+
+
+def test_a_part_is_written_behind_the_readers_of_the_whole() -> None:
+    steps = [alloc(0, "a"), launch(0, "make", "x", "a"), *FORK, launch(1, "reader", "a"), part(0, "other", RIGHT)]
+    for last in (LEFT, RIGHT):
+        one, two = find_races(trace(*steps, part(0, "last", last), *JOIN))
+        assert (one.first.kernel, one.second.kernel) == ("reader", "other")
+        assert (two.first.kernel, two.second.kernel) == ("reader", "last")
+
+
+def test_memory_is_freed_behind_the_writers_of_all_parts() -> None:
+    steps = [alloc(0, "a"), *FORK, part(1, "one", LEFT), part(0, "other", RIGHT), free("a"), alloc(0, "b")]
+    (race,) = find_races(trace(*steps, *JOIN))
+    assert (race.kind, race.first.kernel) == (hb.FREED_EARLY, "one")
+
+
+def test_a_part_is_written_behind_what_its_memory_was_before() -> None:
+    """The caller's stream has waited for the reader of the block; stream 2 has not, whatever part it writes."""
+    forks = [*FORK, rec(0, "fork2"), wait(2, "fork2")]
+    steps = [
+        *forks,
+        alloc(0, "old"),
+        launch(0, "make", "x", "old"),
+        rec(0, "made"),
+        wait(1, "made"),
+        launch(1, "reader", "old"),
+    ]
+    steps += [rec(1, "read"), wait(0, "read"), free("old"), alloc(0, "a"), part(2, "one", LEFT), part(0, "other", RIGHT)]
+    (race,) = find_races(trace(*steps, rec(2, "two"), wait(0, "two")))
+    assert (race.kind, race.first.action, race.second.kernel) == (hb.UNORDERED, "allocate", "one")
 
 
 def test_step_of_no_kind() -> None:

@@ -13,7 +13,8 @@ unless they say otherwise, and most of what they list is written by `_inductor/c
 - Expressions: `expressions.ExpressionReader`. Names of sizes among the inputs: `inputs._SYMBOL`.
 - Functions: `known_calls._FUNCTIONS`, and `_PURE` for those that only compute. Methods of tensors: `known_calls._METHODS`.
 - Functions, methods and operators of devices, streams and events: `stream_calls`. `_dynamo/variables/streams.py` too.
-- Library kernels with `out=`: `operator_calls._WITH_OUT`. `_inductor/kernel/*.py`.
+- Library kernels with `out=`: `operator_calls._WITH_OUT`, and those that write a part of a storage: `sizes_told.PRODUCTS`.
+  `_inductor/kernel/*.py`.
 - Collectives, which are operators of `_c10d_functional`: `operator_calls._COLLECTIVES`.
 - Operators whose schema cannot be trusted: the sets at the top of `operator_schemas`. `native_functions.yaml`, 2.15.0.
 - Launches of kernels: `kernel_calls`. What a Triton kernel may use is in `graphstreams/verification/triton/__init__.py`.

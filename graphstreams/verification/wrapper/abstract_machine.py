@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.elements import Elements
 from graphstreams.verification.trace import (
     CALLER,
     COLLECTIVES,
@@ -121,21 +123,36 @@ class AbstractMachine:
         *,
         stream: int | None = None,
         scratch: bool = False,
+        parts: Mapping[Storage, Elements] = MappingProxyType({}),
     ) -> None:
-        """Launch a kernel. With `scratch`, it may take memory from the allocator while it runs."""
+        """Launch a kernel. With `scratch`, it may take memory from the allocator while it runs.
+
+        It touches no more than `parts` of the storages in them.
+        """
         written = list(writes)
         if scratch:
             # Sort, topk, cuBLASLt and others take scratch space from the pool, as a later allocation may.
             written.append(self.allocate(f"scratch memory of {name}"))
-        self._emit(LaunchStep(self.stream if stream is None else stream, self.line, name, _keys(reads), _keys(written)))
+        touched = tuple((storage.key, elements) for storage, elements in parts.items())
+        stream = self.stream if stream is None else stream
+        self._emit(LaunchStep(stream, self.line, name, _keys(reads), _keys(written), touched))
 
-    def run(self, name: str, reads: Iterable[Value], writes: Iterable[Value]) -> None:
-        """Run an operator: on the current stream, and at once on the host for tensors in host memory."""
+    def run(
+        self,
+        name: str,
+        reads: Iterable[Value],
+        writes: Iterable[Value],
+        parts: Mapping[Storage, Elements] = MappingProxyType({}),
+    ) -> None:
+        """Run an operator: on the current stream, and at once on the host for tensors in host memory.
+
+        It touches no more than `parts` of the storages in them.
+        """
         used = [[TensorValue((storage,)) for storage in storages_of(*values)] for values in (reads, writes)]
         on_host = [[t for t in part if t.storages[0].on_host or t.storages[0].copy_pending] for part in used]
         if any(on_host):
             self.launch(name, *on_host, stream=HOST)
-        self.launch(name, *([t for t in part if not t.storages[0].on_host] for part in used), scratch=True)
+        self.launch(name, *([t for t in part if not t.storages[0].on_host] for part in used), scratch=True, parts=parts)
 
     def record(self, event: str, stream: int) -> None:
         """Record an event on a stream."""
@@ -215,5 +232,6 @@ def _labels(storages: list[Storage]) -> dict[str, str]:
 def _relabel(step: Step, labels: dict[str, str]) -> Step:
     if isinstance(step, LaunchStep):
         reads, writes = (tuple(labels[key] for key in keys) for keys in (step.reads, step.writes))
-        return replace(step, reads=reads, writes=writes)
+        parts = tuple((labels[key], elements) for key, elements in step.parts)
+        return replace(step, reads=reads, writes=writes, parts=parts)
     return replace(step, storage=labels[step.storage]) if isinstance(step, AllocateStep | FreeStep) else step

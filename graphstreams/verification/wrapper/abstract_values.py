@@ -9,7 +9,9 @@ either it does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from graphstreams.verification.elements import Elements
 
 
 @dataclass(eq=False)
@@ -25,20 +27,32 @@ class Storage:
     count: int = 0  # certain references
     possible: int = 0  # possible references
     may_be_free: bool = False
+    whole: Elements | None = None  # all that was allocated, if the source tells
+    resized: bool = False  # an operator may have given a tensor over it other sizes
     ended: bool = False  # freed, or taken for a size
 
 
 @dataclass(frozen=True)
 class TensorValue:
-    """A tensor over one of `storages`. It holds those in `maybe` only if it is no copy."""
+    """A tensor over one of `storages`. It holds those in `maybe` only if it is no copy.
+
+    `sizes` and `elements` are what the source tells of them, if it does; None says that they are not known.
+    """
 
     storages: tuple[Storage, ...]
     maybe: tuple[Storage, ...] = ()
+    sizes: tuple[int | None, ...] | None = None
+    elements: Elements | None = None  # of its storage
 
     @property
     def all(self) -> tuple[Storage, ...]:
         """Return the storages that it holds, certainly or not."""
         return self.storages + self.maybe
+
+    @property
+    def any_view(self) -> TensorValue:
+        """Return a view of it of which nothing but the memory is known."""
+        return replace(self, sizes=None, elements=None)
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from dataclasses import replace
 
 from graphstreams.verification.syntax import dotted, full_path, shortened
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
@@ -23,6 +24,7 @@ from graphstreams.verification.wrapper.kernel_calls import call_host_kernel, cal
 from graphstreams.verification.wrapper.known_calls import call_path, tensor_method
 from graphstreams.verification.wrapper.names import WrapperModule
 from graphstreams.verification.wrapper.operator_schemas import is_type
+from graphstreams.verification.wrapper.sizes_told import asserted_sizes
 from graphstreams.verification.wrapper.stream_calls import stream_method
 
 _NUMBERS = (ast.UnaryOp, ast.BinOp, ast.Compare, ast.BoolOp, ast.IfExp)
@@ -143,7 +145,11 @@ class ExpressionReader:
 
     def _call(self, node: ast.Call) -> Value:
         if path := self._path(node.func):
-            return call_path(self._machine, self._arguments(path, node), taken=self._taken.get(self._target, ()))
+            value = call_path(self._machine, self._arguments(path, node), taken=self._taken.get(self._target, ()))
+            for name, sizes in asserted_sizes(path, node):
+                if isinstance(tensor := self._names.get(name), TensorValue):
+                    self._names[name] = replace(tensor, sizes=sizes)
+            return value
         match node.func:
             case ast.Name(id=name) if name in self._module.host_kernels:
                 call_host_kernel(self._machine, name, self._module.host_kernels[name], self._arguments(name, node))

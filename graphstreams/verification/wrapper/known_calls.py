@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphstreams.verification.trace import HOST
-from graphstreams.verification.wrapper import operator_calls, stream_calls
+from graphstreams.verification.wrapper import operator_calls, sizes_told, stream_calls
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
@@ -54,7 +54,7 @@ def _allocate(machine: AbstractMachine, call: Call) -> Value:
     _constants(machine, call)
     made = machine.allocate(on_host="_cpu" in call.path)
     made.storages[0].on_device = not made.storages[0].on_host
-    return made
+    return sizes_told.allocated(made, call)
 
 
 def _constants(machine: AbstractMachine, call: Call) -> None:
@@ -75,7 +75,7 @@ def tensor_in(machine: AbstractMachine, call: Call) -> TensorValue:
 def _view(machine: AbstractMachine, call: Call) -> Value:
     tensor = tensor_in(machine, call)
     _constants(machine, Call(call.path, call.arguments[1:], call.keywords))
-    return tensor
+    return sizes_told.view(tensor, call) if call.path == REINTERPRET else tensor.any_view
 
 
 def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
@@ -87,7 +87,7 @@ def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
         raise machine.unsupported("copy_if_misaligned of a copy of a copy, and so on")
     clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
-    return TensorValue(clone.storages, original.all)
+    return TensorValue(clone.storages, original.all, original.sizes)
 
 
 def _check(machine: AbstractMachine, call: Call) -> Value:
@@ -158,7 +158,7 @@ def _clone(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
 
 
 _METHODS: dict[str, Callable[[AbstractMachine, TensorValue, Call], Value]] = {
-    **dict.fromkeys(("as_strided", "t"), lambda machine, tensor, call: tensor),
+    **dict.fromkeys(("as_strided", "t"), lambda machine, tensor, call: tensor.any_view),
     **dict.fromkeys(("size", "stride"), lambda machine, tensor, call: ConstantValue()),
     **dict.fromkeys(("zero_", "fill_"), _fill),
     "copy_": _copy,
@@ -167,6 +167,7 @@ _METHODS: dict[str, Callable[[AbstractMachine, TensorValue, Call], Value]] = {
 }
 
 _MOST_COPIES = 64  # Inductor realigns once for each stream, from the original
+REINTERPRET = f"{GUARDS}_reinterpret_tensor"
 _EXTERN = "torch._inductor.select_algorithm.extern_kernels."
 _PURE = {
     "torch.device", "torch._inductor.codegen.memory_planning._align", "torch.sym_not", "torch.sym_max", "torch.sym_min",
@@ -180,7 +181,7 @@ _REASONS = {
 }
 _FUNCTIONS: dict[str, stream_calls.CallHandler] = {
     **dict.fromkeys((f"{GUARDS}_empty_strided_{kind}" for kind in ("cuda", "cpu", "cpu_pinned")), _allocate),
-    f"{GUARDS}_reinterpret_tensor": _view,
+    REINTERPRET: _view,
     "torch.ops.inductor._alloc_from_pool": _view,
     "triton.tools.tensor_descriptor.TensorDescriptor.from_tensor": _view,
     f"{GUARDS}copy_if_misaligned": _copy_if_misaligned,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from graphstreams.verification.wrapper import sizes_told
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
@@ -49,7 +50,7 @@ def extern_kernel(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) 
     _refuse_streams(machine, kernel, *call.values)
     use(*call.values)
     reads = [*call.arguments, *(value for key, value in call.keywords.items() if key != "out")]
-    machine.run(kernel, reads, [out])
+    machine.run(kernel, reads, [out], sizes_told.part_written(name, call, out))
     return NOTHING
 
 
@@ -85,6 +86,7 @@ def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchem
     if collective and path.split(".")[1] not in _COLLECTIVES:
         raise machine.unsupported(f"a call of {path}, whose effects are not known")
     written = tuple(value for argument, value in given.items() if argument in schema.written)
+    sizes_told.may_resize(*(value for argument, value in call.keywords.items() if argument in schema.written))
     results = [_result(machine, returned, given, taken) for returned in schema.returns]
     fresh = tuple(result for result, returned in zip(results, schema.returns, strict=True) if not returned.argument)
     if collective:
@@ -120,7 +122,7 @@ def _result(machine: AbstractMachine, returned: Returned, given: Mapping[str, Va
         value = given.get(returned.argument)
         if not isinstance(value, TensorValue):
             raise machine.unsupported(f"an operator that gives its {returned.argument}, which is not a tensor")
-        return value
+        return value.any_view
     if returned.kind == "list":
         places = (*taken, -1)
         return machine.heap.sequence([machine.allocate() for _ in places], places)

@@ -31,6 +31,7 @@ from graphstreams.ir.reading import Reading
 from graphstreams.pipeline.explain import capture
 from graphstreams.rewriting.regions import rewrite
 from tests.support.autotune_choices import choose
+from tests.support.concatenations import CASES
 from tests.support.random_graphs import generated, random_plan
 from tests.support.random_modules import SIZE, RandomModule
 from tests.support.sample_modules import FREE_EVENTS, captured, reading_of
@@ -158,6 +159,13 @@ def _split_along_k() -> str:
     return "".join([head, *(function[0] for function in functions), body, end])
 
 
+def _case(name: str, seed: int | None = None) -> str:
+    make, inputs = CASES[name]
+    (outcome,) = capture(make(), inputs(), "h200", FREE_EVENTS)
+    assert outcome.reading is not None
+    return outcome.report.wrapper if seed is None else _any_plan(outcome.reading, seed)
+
+
 def _images() -> tuple[Tensor, Tensor]:
     return torch.empty(2, 8, 16, 16), torch.empty(4, 8)
 
@@ -184,6 +192,10 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "norms, any plan": lambda: _any_plan(reading_of("norms"), 4),
     "two lists, any plan": lambda: _two_lists(5),
     "two lists, another plan": lambda: _two_lists(6),
+    "concatenations": lambda: _case("nested"),
+    "concatenations, any plan": lambda: _case("two", 7),
+    "returned concatenation, any plan": lambda: _case("returned", 8),
+    "compiled concatenation": lambda: _compiled(CASES["first dimension"][0](), CASES["first dimension"][1](), {}),
     "compiled block": lambda: _compiled(*_block(), {}),
     "compiled lists": lambda: _compiled(Lists(), (_rows(4), _rows(4)), {}),
     "compiled convolutions": lambda: _compiled(Convolutions(), _images(), {}),

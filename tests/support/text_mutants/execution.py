@@ -16,10 +16,10 @@ from typing import Any
 from tests.support.text_mutants.oracle import faults
 from tests.support.text_mutants.stub_kernels import Accesses
 from tests.support.text_mutants.stub_modules import namespace
-from tests.support.text_mutants.stub_tensors import Device, Tensor, numbers
+from tests.support.text_mutants.stub_tensors import Device, Layout, Tensor, numbers
 from tests.support.text_mutants.trace import CALLER, Enter, Launch, Leave, Recording, Step
 
-TENSOR = None  # among inputs; anything else is the input
+TENSOR = None  # among inputs, a tensor without a known layout; a layout is another tensor; anything else is the input
 Inputs = tuple[Any, ...]
 INTERRUPTED = (0.3, 0.8)  # when these shares of a call's launches are done
 
@@ -51,7 +51,7 @@ def runs_of(source: str) -> list[Run]:
 def inputs_of(source: str, accesses: Accesses) -> Inputs:
     """Return what the wrapper's own `get_args` makes."""
     scope = _load(compile(source, "wrapper", "exec"), Device(Recording()), accesses, Run())
-    return tuple(TENSOR if isinstance(value, Tensor) else value for value in scope["get_args"]())
+    return tuple(value.layout if isinstance(value, Tensor) else value for value in scope["get_args"]())
 
 
 def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]:
@@ -103,7 +103,8 @@ def _draw(rng: random.Random, share: float) -> bool:
 
 
 def _call(device: Device, call: Any, inputs: Inputs, interrupted: int = 0) -> None:
-    values = [device.allocate() if value is TENSOR else value for value in inputs]
+    known = {Layout, type(TENSOR)}
+    values = [device.allocate(layout=value) if type(value) in known else value for value in inputs]
     device.launch("the caller makes the inputs", [], values)
     device.emit(Enter())
     device.until_signal, device.interrupted = interrupted, False

@@ -35,6 +35,7 @@ WEIGHTS: dict[Mutation, int] = {
     names.rename_event: 8,
     names.rename_handle: 3,
     names.replace_out: 4,
+    names.change_number: 6,
     names.swap_arguments: 5,
     names.rebind: 6,
     names.misalign: 2,

@@ -11,6 +11,8 @@ _REBOUND = (
     "buf900 = {0}", "buf900 = reinterpret_tensor({0}, (64, ), (1, ), 0)",
     "{0} = empty_strided_cuda((64, ), (1, ), torch.float32)",
 )  # fmt: skip
+_MADE = re.compile(r"reinterpret_tensor\(|empty_strided_cuda\(")
+_NUMBER = re.compile(r"(?<=[(, ])\d+(?=[,)])")
 
 
 def rename_tensor(text: Text) -> None:
@@ -45,6 +47,21 @@ def replace_out(text: Text) -> None:
     names = text.names(TENSOR)
     if place is not None:
         text.replace(place, re.compile(r"(?<=out=)\w+"), lambda _: text.rng.choice(names))
+
+
+def change_number(text: Text) -> None:
+    """Give a view or a new buffer another size, stride or offset."""
+    place = text.pick(lambda line: _MADE.search(line) and _NUMBER.search(line))
+    if place is not None:
+        others = _NUMBER.findall(text.lines[place])
+        changes = (
+            lambda n: n + 1,
+            lambda n: max(n - 1, 0),
+            lambda n: n // 2,
+            lambda n: 2 * n,
+            lambda n: int(text.rng.choice(others)),
+        )
+        text.replace(place, _NUMBER, lambda number: str(text.rng.choice(changes)(int(number))))
 
 
 def swap_arguments(text: Text) -> None:

@@ -68,6 +68,7 @@ class Oracle:
     _recorded: set[int] = field(default_factory=set)  # in this call
     _memory: dict[int, _Memory] = field(default_factory=dict)
     _pools: dict[int, _Pool] = field(default_factory=dict)
+    _places: dict[tuple[int, int], int] = field(default_factory=dict)  # that a node uses of a storage, if not all
     _start: int = -1
     _launches: int = 0  # of aux streams in this call, as a set
 
@@ -97,6 +98,7 @@ class Oracle:
             self._fault(UNFORKED, step.name)
         node = self._node(step.stream)
         self._launches |= 1 << node
+        self._places.update({(node, storage): places for storage, places in step.places})
         self._use(node, step.reads, step.writes, step.name)
 
     def _host_access(self, step: HostAccess) -> None:
@@ -108,7 +110,7 @@ class Oracle:
         unordered = ~self._before[node]
         for storage in writes:
             memory = self._of(storage)
-            self._check(memory.accesses & unordered, SHARED, name, storage)
+            self._check(self._sharing(node, storage, memory.accesses & unordered), SHARED, name, storage)
             self._check(memory.old_accesses & unordered, REUSED, name, storage)
         for storage in reads:
             memory = self._of(storage)
@@ -118,6 +120,15 @@ class Oracle:
             self._memory[storage].accesses |= 1 << node
         for storage in writes:
             self._memory[storage].writes |= 1 << node
+
+    def _sharing(self, node: int, storage: int, others: int) -> int:
+        """Return those of a set of nodes that use a place of the storage which the node writes too."""
+        own = self._places.get((node, storage))
+        for other in range(others.bit_length() if own is not None else 0):
+            places = self._places.get((other, storage))
+            if others >> other & 1 and places is not None and not places & own:  # type: ignore[operator]
+                others &= ~(1 << other)
+        return others
 
     def _of(self, storage: int) -> _Memory:
         """Return the memory of a storage. The host's comes from no pool of the device."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.text_mutants.stub_tensors import Device, Stream, Tensor, require_tensors, tensors
+from tests.support.text_mutants.stub_tensors import Device, Layout, Places, Stream, Tensor, require_tensors, tensors
 
 Accesses = Mapping[str, tuple[Collection[str], Collection[str]]]
 
@@ -121,8 +122,28 @@ def _library_kernel(device: Device, name: str, *values: Any, out: Tensor | None 
         require_tensors(out)
         result = out
     require_tensors(*values[: 3 if name in ("addmm", "baddbmm") else 2])
-    device.library_call(name, [values, named], [result])
+    used = {tensor.storage.number for tensor in tensors([*values, *named.values()])}
+    device.library_call(name, [values, named], [result], () if out is None else _places(name, values, out, used))
     return result
+
+
+def _places(name: str, values: Sequence[Any], out: Tensor, used: Collection[int]) -> Places:
+    """Return which places of its storage a product is written to, as far as that is known, and give `out` its sizes."""
+    first = {"mm": 0, "bmm": 0, "_scaled_mm": 0, "addmm": 1, "baddbmm": 1}.get(name)
+    if first is None:
+        out.layout = None
+        return ()
+    left, right = (value.layout for value in values[first : first + 2])
+    if left is None or right is None or out.layout is None:
+        out.layout = None
+        return ()
+    sizes = (*left.sizes[:-1], right.sizes[-1])
+    if sizes != out.layout.sizes:
+        # As torch does, which only warns.
+        strides = tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
+        out.layout = Layout(sizes, strides, out.layout.offset)
+    places = out.layout.places()
+    return () if places is None or out.storage.number in used else ((out.storage.number, places),)
 
 
 # --- operators

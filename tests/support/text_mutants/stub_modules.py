@@ -19,7 +19,7 @@ from tests.support.text_mutants.stub_kernels import (
     Pools,
     TritonKernel,
 )
-from tests.support.text_mutants.stub_tensors import AuxStream, Device, Event, Stream, Tensor, require_tensors
+from tests.support.text_mutants.stub_tensors import AuxStream, Device, Event, Layout, Stream, Tensor, require_tensors
 
 _SIZE = re.compile(r"inputs\[\d+\](\.shape\[\d+\])?")
 _REAL = {"math", "cmath", "os", "random", "tempfile", "ctypes"}
@@ -73,7 +73,9 @@ def _modules(device: Device, accesses: Accesses, misaligned: Callable[[], bool],
         "torch": torch,
         "torch._C": torch._C,
         "torch._C._dynamo.guards": guards,
-        "torch._dynamo.testing": types.SimpleNamespace(rand_strided=lambda *args, **kwargs: device.allocate()),
+        "torch._dynamo.testing": types.SimpleNamespace(
+            rand_strided=lambda *args, **kwargs: device.allocate(layout=Layout(*args))
+        ),
         "torch._inductor.async_compile": types.SimpleNamespace(AsyncCompile=AsyncCompile(device, accesses)),
         "torch._inductor.codegen.memory_planning": _Anything(),
         "torch._inductor.hooks": types.SimpleNamespace(run_intermediate_hooks=None),
@@ -95,17 +97,24 @@ def _guards(device: Device, misaligned: Callable[[], bool]) -> types.SimpleNames
     def allocate(size: Any, stride: Any, dtype: Any) -> Tensor:
         if not isinstance(size, tuple) or not isinstance(stride, tuple):
             raise TypeError("sizes and strides are tuples")
-        return device.allocate()
+        return device.allocate(layout=Layout(size, stride))
 
     def view(tensor: Tensor, size: Any, stride: Any, offset: Any = 0) -> Tensor:
         require_tensors(tensor)
-        return Tensor(tensor.storage)
+        start = None if tensor.layout is None else tensor.layout.offset
+        return Tensor(tensor.storage, Layout(size, stride, None if start is None else start + offset))
 
-    def grouped(several: tuple[Any, ...], *args: Any) -> None:
-        require_tensors(*several)
+    def grouped(several: tuple[Any, ...], sizes: Any, *args: Any) -> None:
+        for each, size in zip(several, sizes, strict=True):
+            asserted(each, size)
+
+    def asserted(tensor: Any, size: Any, *args: Any) -> None:
+        require_tensors(tensor)
+        if tensor.layout is not None and tensor.layout.sizes != size:
+            raise AssertionError(f"expected {size}, got {tensor.layout.sizes}")
 
     return types.SimpleNamespace(
-        assert_size_stride=_check,
+        assert_size_stride=asserted,
         assert_size_stride_grouped=grouped,
         assert_alignment=_check,
         copy_if_misaligned=copy_if_misaligned,

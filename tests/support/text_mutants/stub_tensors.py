@@ -3,9 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.text_mutants.trace import CALLER, Allocate, Free, HostAccess, Launch, Record, Recording, Synchronize, Wait
+
+Places = tuple[tuple[int, int], ...]
+
+
+class Layout(NamedTuple):
+    """The sizes of a tensor, and where its elements are in its storage."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int | None = 0  # None: not known
+
+    def places(self) -> int | None:
+        """Return the set of them, bit by bit; None if that is not known, or they are too many to be listed."""
+        numbers = (*self.sizes, *self.strides, self.offset)
+        if len(self.sizes) != len(self.strides) or not all(isinstance(number, int) and number >= 0 for number in numbers):
+            return None
+        assert self.offset is not None
+        if self.offset + sum(size * stride for size, stride in zip(self.sizes, self.strides, strict=True)) > MOST_PLACES:
+            return None
+        found = 1 << self.offset
+        for size, stride in zip(self.sizes, self.strides, strict=True):
+            found = _repeated(found, size, stride)
+        return found
+
+
+MOST_PLACES = 1 << 23
+
+
+def _repeated(places: int, count: int, stride: int) -> int:
+    """Return the places that many times, each a stride behind the one before."""
+    if count < 2:
+        return places if count else 0
+    half = _repeated(places, count // 2, stride)
+    both = half | half << (count // 2) * stride
+    return both | places << (count - 1) * stride
 
 
 class Interrupt(BaseException):
@@ -26,23 +61,25 @@ class Device:
         """Put a step behind those so far."""
         self.recording.steps.append(step)
 
-    def allocate(self, on_host: bool = False) -> Tensor:
+    def allocate(self, on_host: bool = False, layout: Layout | None = None) -> Tensor:
         """Return a tensor of memory of its own: of the current stream's pool, or of the host's."""
-        return Tensor(Storage(self, on_host))
+        return Tensor(Storage(self, on_host), layout)
 
-    def launch(self, name: str, reads: Iterable[Any], writes: Iterable[Any], stream: int | None = None) -> None:
+    def launch(
+        self, name: str, reads: Iterable[Any], writes: Iterable[Any], stream: int | None = None, places: Places = ()
+    ) -> None:  # fmt: skip
         """Give work to a stream, by default to the current one."""
         stream = self.current if stream is None else stream
-        self.emit(Launch(stream, numbers(reads), numbers(writes), name))
+        self.emit(Launch(stream, numbers(reads), numbers(writes), name, places))
         self.until_signal -= 1
         if self.until_signal == 0:
             self.interrupted = True
             raise Interrupt
 
-    def library_call(self, name: str, reads: Iterable[Any], writes: Iterable[Any]) -> None:
+    def library_call(self, name: str, reads: Iterable[Any], writes: Iterable[Any], places: Places = ()) -> None:
         """Launch what may take memory for itself and give it back before it returns."""
         scratch = self.allocate()
-        self.launch(name, reads, [*writes, scratch])
+        self.launch(name, reads, [*writes, scratch], places=places)
 
     def __repr__(self) -> str:
         return "device(type='cuda', index=0)"
@@ -70,11 +107,11 @@ class Storage:
 class Tensor:
     """A view of a storage."""
 
-    __slots__ = ("storage",)
+    __slots__ = ("layout", "storage")
     __iter__ = None  # what an index would give is not known to end
 
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
+    def __init__(self, storage: Storage, layout: Layout | None = None) -> None:
+        self.storage, self.layout = storage, layout
 
     def __bool__(self) -> bool:
         raise RuntimeError("Boolean value of Tensor with more than one value is ambiguous")
@@ -98,7 +135,7 @@ class Tensor:
     def clone(self) -> Tensor:
         """Return a copy, made on the current stream."""
         device = self.storage.device
-        copy = device.allocate()
+        copy = device.allocate(layout=self.layout and self.layout._replace(offset=0))
         device.launch("clone", [self], [copy])
         return copy
 

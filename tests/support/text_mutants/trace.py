@@ -9,12 +9,16 @@ CALLER = 0
 
 
 class Launch(NamedTuple):
-    """Work of a stream, with the storages that it reads and writes."""
+    """Work of a stream, with the storages that it reads and writes.
+
+    `places` has storages of which it touches some places only, as a set of them: bit i is the place i.
+    """
 
     stream: int
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     name: str
+    places: tuple[tuple[int, int], ...] = ()
 
 
 class HostAccess(NamedTuple):
