@@ -173,6 +173,11 @@ def example_inputs(config: Config, device: str, seed: int = 0) -> tuple[Tensor, 
         return hidden, torch.randint(config.context, (config.tokens,)), cache
 
 
+def layer() -> tuple[DecoderLayer, tuple[Tensor, Tensor, Tensor]]:
+    """Return the layer of native operators at full size and its inputs on the meta device."""
+    return build(Config(), "meta", native=True), example_inputs(Config(), "meta")
+
+
 def reports(config: Config, target: str) -> dict[str, Any]:
     """Return the reports on the layer with native operators, and with an engine's as they are and declared."""
     from graphstreams import explain

@@ -26,7 +26,8 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
 
     The key is the kernel right before which the allocating stream has waited for all that touch the storage, or JOIN. Storages
     count, not values: an operator in place may put a value of another stream into memory that the stream of the first value
-    allocated. Values are in graph order, with those on the CPU last, because Inductor leaves the device guard for them.
+    allocated. Values are in graph order. Those on the CPU are held up to the JOIN and come last there, because Inductor leaves
+    the device guard for them.
     """
     touched: dict[str, list[tuple[int, int]]] = {  # storage -> (stream, how many kernels of that stream include the one there)
         storage: [(0, 0)] for node, storage in reading.storages.items() if node.op == "placeholder"
@@ -47,7 +48,7 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
     held: dict[int, list[fx.Node]] = defaultdict(list)
     for node in sorted(reading.storages, key=lambda node: (_on_cpu(node), node)):
         if reading.storages[node] in shared:
-            held[ends.get(reading.storages[node], JOIN)].append(node)
+            held[JOIN if _on_cpu(node) else ends.get(reading.storages[node], JOIN)].append(node)
     return dict(held)
 
 
