@@ -23,6 +23,8 @@ from torch._inductor import config, utils
 from torch._inductor.fx_passes import joint_graph, post_grad
 from torch._inductor.runtime.hints import DeviceProperties
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.node import map_aggregate
+from torch.utils import _pytree as pytree
 
 from graphstreams.ir.devices import Device
 
@@ -115,20 +117,34 @@ def _returning(value: Any) -> Callable[..., Any]:
 
 
 def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.GraphModule], Any]:
-    """Return `fold`, which runs the operators that make constants, with those operators moved to the CPU."""
+    """Return `fold`, which runs the operators that make and move constants, with those operators moved to the CPU."""
 
     def run(module: torch.fx.GraphModule) -> Any:
-        made = [(n, n.kwargs) for n in module.graph.nodes if isinstance(n.kwargs.get("device"), torch.device)]
-        for node, kwargs in made:
-            node.kwargs = {**kwargs, "device": torch.device("cpu")}
+        moved = {node: named[0] for node in module.graph.nodes if (named := _devices(node))}
+        for node in moved:
+            _name_device(node, torch.device("cpu"))
         try:
             return fold(module)
         finally:
-            for node, kwargs in made:
+            for node, device in moved.items():
                 if not node._erased:
-                    node.kwargs = kwargs
+                    _name_device(node, device)
 
     return run
+
+
+def _devices(node: torch.fx.Node) -> list[torch.device]:
+    """Return the devices that a call names."""
+    return [value for value in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(value, torch.device)]
+
+
+def _name_device(node: torch.fx.Node, device: torch.device) -> None:
+    """Let a call name another device."""
+
+    def other(value: Any) -> Any:
+        return device if isinstance(value, torch.device) else value
+
+    node.args, node.kwargs = map_aggregate(node.args, other), map_aggregate(node.kwargs, other)  # type: ignore[assignment]
 
 
 def settings_that_run() -> list[str]:

@@ -11,6 +11,7 @@ import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils import _pytree as pytree
 
 from graphstreams.errors import CannotPlan
 from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, graph_name
@@ -59,7 +60,7 @@ def capture(
     at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
     off = [] if at_hand else settings_that_run()
     with contextlib.nullcontext() if at_hand else offline(device), faked_parameters(module, mode):
-        fakes = [fake_cuda(v, mode) if isinstance(v, torch.Tensor) else v for v in inputs]
+        fakes = pytree.tree_map_only(torch.Tensor, lambda value: fake_cuda(value, mode), list(inputs))
 
         def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
             found = run_stages(gm, chosen, graph_name(), names, device, texts=True)

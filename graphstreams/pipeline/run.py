@@ -151,11 +151,12 @@ def _read(
         if reason := unusable(device):
             raise StaySerial("serial", reason)
         final = final_graph(gm, finished=serial is not None)
+        as_it_was = copy_graph(final)  # reading gives copies of operands nodes of their own
         reading = read(final, progress.report.name, input_names, stream_settings(), options.operators)
         progress.keep(reading=reading)
         check_collectives(reading)
         progress.note(*kept_in_place(reading), *joined_launches(reading))
-        serial = serial or lower(copy_graph(final), generate_code=True)
+        serial = serial or lower(as_it_was, generate_code=True)
         with serial.active():
             launches = conformance.launch_count(serial)
         kernels, memory = reading.kernels, reading.peak_memory

@@ -47,10 +47,10 @@ def stored_values(lowered: Lowered) -> StoredValues:
 
 
 def without_owner(values: StoredValues, concatenations: Iterable[Any], lowered: Lowered) -> StoredValues:
-    """Return the values with divided concatenations owned by no scheduler node: who reads one, or a piece, reads all pieces.
+    """Return the values with divided concatenations owned by no scheduler node: what reads one or a piece reads all pieces.
 
-    `concatenations` are scheduler nodes, which launch nothing. Those stay as they are of which a piece has no FX node, or that
-    are changed in place.
+    `concatenations` are scheduler nodes, which launch nothing. Those stay as they are that are changed in place, or of which a
+    piece has no FX node or is read before another is made.
     """
     owner, reads, joins = dict(values.owner), list(values.reads), {}
     mutated = {name for node in lowered.nodes for output in node.get_outputs() for name in output.get_mutations()}
@@ -58,6 +58,9 @@ def without_owner(values: StoredValues, concatenations: Iterable[Any], lowered: 
         pieces = frozenset(pieces_of(node))
         (name,) = node.get_buffer_names()
         if name in mutated or name not in values.root or not pieces <= values.root.keys():
+            continue
+        made = max(values.owner[piece] for piece in pieces)
+        if any(position <= made for position, own in enumerate(reads) if not own.isdisjoint(pieces | {name})):
             continue
         del owner[name]
         joins.update(dict.fromkeys(pieces, values.root[name]))

@@ -20,6 +20,11 @@ class Elements:
         numbers = (*self.sizes, *self.strides, self.offset)
         return len(self.sizes) == len(self.strides) and all(type(n) is int and n >= 0 for n in numbers)
 
+    @property
+    def last(self) -> int:
+        """The place of the last element."""
+        return self.offset + sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
+
 
 def disjoint(one: Elements, other: Elements) -> bool:
     """Return whether it is proved that two tensors have no element in common.
@@ -32,7 +37,7 @@ def disjoint(one: Elements, other: Elements) -> bool:
     if 0 in (*one.sizes, *other.sizes):
         return True
     # Modulo a number that is larger than every place, the columns are the places themselves.
-    beyond = 1 + max(each.offset + _reach(each.sizes, each.strides) for each in (one, other))
+    beyond = 1 + max(one.last, other.last)
     widths = {beyond, *one.strides, *other.strides} - {0, 1}
     return any(_apart(_columns(one, width), _columns(other, width)) for width in widths)
 
@@ -47,7 +52,3 @@ def _columns(tensor: Elements, width: int) -> tuple[int, int] | None:
 
 def _apart(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
     return one is not None and other is not None and (one[1] < other[0] or other[1] < one[0])
-
-
-def _reach(sizes: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    return sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))

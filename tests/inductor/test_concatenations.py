@@ -32,6 +32,8 @@ DIVIDED = {  # how many kernels write the pieces of each concatenation
     "a pointwise piece": [4],
     "nested": [2, 3],
     "returned": [4],
+    "read early": [3],
+    "summed early": [2],
     "read twice": [2],
     "biased": [4],
     "with an input": [3],

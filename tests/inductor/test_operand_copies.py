@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.functional import ScalingType, scaled_mm
 
+from graphstreams.autotuning.cuda_graph import clones
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.inductor.compile import fresh_dynamo
+from graphstreams.inductor.lowering import copy_graph
+from graphstreams.inductor.operand_copies import store_copies
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
+from graphstreams.reading import reader
+from graphstreams.testing.cpu_execution import run_on_cpu
 from graphstreams.testing.equal_on_cpu import equal_as_captured
 from tests.support.sample_modules import FREE_EVENTS
 
@@ -99,6 +106,33 @@ def test_each_operator_reads_what_a_state_holds_at_its_place() -> None:
     module = Rewritten()
     found = compiled(module, *values)
     assert equal_as_captured(module, values, [found]) == [True]
+
+
+@pytest.mark.parametrize(
+    ("module", "shapes"),
+    [(Flattened(2), [(3, 5, 8)]), (Flattened(3, True), [(3, 5, 8)]), (Rewritten(), [(3, 5, 8), (24, 16), (24, 32)])],
+    ids=["scaled", "softmax", "rewritten"],
+)
+def test_copies_change_no_result(module: nn.Module, shapes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    values, graphs, inputs = [torch.randn(shape) for shape in shapes], list[Any](), list[Any]()
+
+    def recorded(gm: fx.GraphModule, *given: Any) -> bool:
+        before = copy_graph(gm)
+        changed = store_copies(gm, *given)
+        graphs.append((before, copy_graph(gm)))
+        return changed
+
+    def called(gm: fx.GraphModule, example_inputs: list[Any]) -> Any:
+        inputs.append(clones(example_inputs))
+        return gm.forward
+
+    monkeypatch.setattr(reader, "store_copies", recorded)
+    capture(module.requires_grad_(False), values, "h200", FREE_EVENTS)
+    with torch.no_grad(), fresh_dynamo():
+        torch.compile(module, backend=called)(*clones(values))
+    ((before, after),) = graphs
+    for one, other in zip(run_on_cpu(before, inputs[0]), run_on_cpu(after, inputs[0]), strict=True):
+        assert equal_bits(one, other)
 
 
 class Convolved(nn.Module):

@@ -63,6 +63,18 @@ def _returned(w: Any, b: Any, x: Tensor) -> Tensor:
     return torch.cat([x @ each for each in w], -1)
 
 
+def _read_early(w: Any, b: Any, x: Tensor) -> Any:
+    """A piece is read on the way to another piece."""
+    first = x @ w[0]
+    return torch.cat([first, first.relu() @ w[3], x @ w[1]], -1), x @ w[2]
+
+
+def _summed_early(w: Any, b: Any, x: Tensor) -> Any:
+    """A piece is read before another piece, which a generated kernel writes, is made."""
+    first = x @ w[0]
+    return first.sum(0) @ w[2], torch.cat([first, x * 2], -1)
+
+
 def _read_twice(w: Any, b: Any, x: Tensor) -> Any:
     both = torch.cat([x @ w[0], x @ w[1]])
     return both @ w[2], both @ w[3]
@@ -127,6 +139,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], tuple[Tensor, ...]]
     "a pointwise piece": (lambda: Products(_pointwise), _inputs(1)),
     "nested": (lambda: Products(_nested), _inputs(1)),
     "returned": (lambda: Products(_returned), _inputs(1)),
+    "read early": (lambda: Products(_read_early), _inputs(1)),
+    "summed early": (lambda: Products(_summed_early), _inputs(1)),
     "read twice": (lambda: Products(_read_twice), _inputs(1)),
     "biased": (lambda: Products(_biased), _inputs(1)),
     "batched": (lambda: Products(_batched), _inputs(1)),

@@ -147,7 +147,8 @@ class ExpressionReader:
         if path := self._path(node.func):
             value = call_path(self._machine, self._arguments(path, node), taken=self._taken.get(self._target, ()))
             for name, sizes in asserted_sizes(path, node):
-                if isinstance(tensor := self._names.get(name), TensorValue):
+                # An assertion holds for every tensor without elements, so it tells nothing of one whose sizes are told.
+                if isinstance(tensor := self._names.get(name), TensorValue) and tensor.sizes is None:
                     self._names[name] = replace(tensor, sizes=sizes)
             return value
         match node.func:

@@ -86,7 +86,9 @@ def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchem
     if collective and path.split(".")[1] not in _COLLECTIVES:
         raise machine.unsupported(f"a call of {path}, whose effects are not known")
     written = tuple(value for argument, value in given.items() if argument in schema.written)
-    sizes_told.may_resize(*(value for argument, value in call.keywords.items() if argument in schema.written))
+    # An operator of aten resizes what it is given by keyword, as `out`; of others nothing is known.
+    resizable = call.keywords if path.startswith("aten.") else given
+    sizes_told.may_resize(*(value for argument, value in resizable.items() if argument in schema.written))
     results = [_result(machine, returned, given, taken) for returned in schema.returns]
     fresh = tuple(result for result, returned in zip(results, schema.returns, strict=True) if not returned.argument)
     if collective:

@@ -18,9 +18,9 @@ _VIEWS = {
 }  # fmt: skip
 # Operators that change what a storage is, give a view, or read on the host, of which the schema says nothing.
 _HIDING = {
-    "set_", "resize_", "resize_as_", "resize_storage_bytes_", "shallow_copy_data_", "_unsafe_view", "lift", "record_stream",
-    "_local_scalar_dense", "is_nonzero", "equal", "_pack_padded_sequence", "_to_cpu", "_pin_memory", "unsafe_split",
-    "unsafe_chunk", "unsafe_split_with_sizes", "_resize_output", "set_data", "_coalesce", "_nested_from_padded",
+    "set_", "shallow_copy_data_", "_unsafe_view", "lift", "record_stream", "_local_scalar_dense", "is_nonzero", "equal",
+    "_pack_padded_sequence", "_to_cpu", "_pin_memory", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "set_data",
+    "_coalesce", "_nested_from_padded",
 }  # fmt: skip
 _HIDING_PREFIXES = ("_test_", "_nested_", "_sparse_", "sparse_", "_cudnn_rnn", "_cudnn_init", "mkldnn_", "_mkldnn")
 _WRITTEN_SILENTLY = {"running_mean", "running_var", "weight_buf", "dropout_state"}
@@ -103,7 +103,7 @@ def _distrust(namespace: str, name: str, operator: Any) -> str:
 
     if namespace in REFUSED_NAMESPACES:
         return f"operators of {namespace} are not held to their schemas"
-    if name in _HIDING or (namespace == "aten" and name.startswith(_HIDING_PREFIXES)):
+    if name in _HIDING or "resize" in name or (namespace == "aten" and name.startswith(_HIDING_PREFIXES)):
         return "it changes storages, or shares them, in ways that its schema does not tell"
     if is_composite(operator):
         return "it is composed of others, so what it gives may be its argument's memory or a copy"

@@ -1,7 +1,8 @@
 """What the source of a wrapper tells of the sizes of tensors, and which elements of its result's storage a product writes.
 
 A product whose `out=` has other sizes than the product resizes it, and then writes elsewhere. So its part of a storage is only
-known if the source tells the sizes of both factors. Read in torch 2.15.0: `native/Resize.cpp` (resize_output),
+known if the source tells the sizes of both factors. Inputs have the sizes that the source asserts by Dynamo's guards: the
+assertion itself holds for any tensor without elements. Read in torch 2.15.0: `native/Resize.cpp` (resize_output),
 `_inductor/kernel/mm.py` and `bmm.py`, `_inductor/codegen/wrapper.py` (codegen_reinterpret_view).
 """
 
@@ -45,7 +46,10 @@ def view(tensor: TensorValue, call: Call) -> TensorValue:
     if len(call.arguments) != 4 or call.keywords:
         return tensor.any_view
     start = base.offset + offset if base is not None and type(offset) is int else None
-    return _placed(tensor, call.arguments[1], call.arguments[2], base.dtype if base else "", start)
+    found = _placed(tensor, call.arguments[1], call.arguments[2], base.dtype if base else "", start)
+    whole = tensor.storages[0].whole if len(tensor.storages) == 1 else None
+    beyond = found.elements is not None and (whole is None or found.elements.last > whole.last)
+    return replace(found, elements=None) if beyond else found
 
 
 def _placed(tensor: TensorValue, sizes: Value, strides: Value, dtype: str, offset: int | None) -> TensorValue:

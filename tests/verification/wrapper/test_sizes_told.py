@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.elements import Elements
 from graphstreams.verification.races import FREED_EARLY, UNORDERED
 from graphstreams.verification.trace import LaunchStep
@@ -66,6 +67,24 @@ def test_offsets_add_up() -> None:
 def test_another_offset_is_a_race(offset: str) -> None:
     view = VIEW.replace(", 64)", f", {offset})" if offset else ")")
     assert races((VIEW, view)) == [UNORDERED]
+
+
+def test_a_slice_beyond_what_was_allocated_is_a_race() -> None:
+    for offset in (65, 1024, 100_000):
+        assert races((VIEW, VIEW.replace(", 64)", f", {offset})"))) == [UNORDERED]
+
+
+def test_an_assertion_that_holds_for_empty_tensors_does_not_replace_what_a_view_tells() -> None:
+    empty = "buf1 = reinterpret_tensor(buf2, (0, 64), (128, 1), 0)\n        assert_size_stride(buf1, (8, 64), (64, 1), 'x')"
+    assert races((VIEW, empty)) == [UNORDERED]
+
+
+@pytest.mark.parametrize("operator", ["_resize_output_", "resize", "resize_as_sparse_", "_copy_from_and_resize"])
+def test_operators_that_resize_are_refused(operator: str) -> None:
+    call = f"torch.ops.aten.{operator}.default(buf9, [64, 128], device(type='cuda', index=0))"
+    made = f"buf9 = empty_strided_cuda((64, 64), (64, 1), torch.float32)\n        {call}\n        "
+    with pytest.raises(UnreadableWrapper):
+        verify(wrapper(changed(PIECES, (SECOND, f"{made}extern_kernels.mm(arg0_1, buf9, out=buf1)"))))
 
 
 @pytest.mark.parametrize("line", [line for line in PIECES.splitlines() if ".record(" in line or ".wait(" in line])
