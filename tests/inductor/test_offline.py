@@ -110,3 +110,45 @@ def test_a_module_that_computes_nothing_has_no_graph():
 
 def test_the_report_names_the_target():
     assert captured("diamond").report.device == "NVIDIA H200"
+
+
+class MadeOnCpu(torch.nn.Module):
+    """Two products, each with a constant that is made on the CPU and moved."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.a, self.b = (torch.nn.Linear(256, 256, bias=False) for _ in range(2))
+        self.make = make
+
+    def forward(self, x):
+        made = self.make().to(x.device)
+        return self.a(x) * made, self.b(x) + made
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: torch.ones(256), lambda: torch.full((4, 256), 2.0), lambda: torch.arange(256.0)],
+    ids=["ones", "full", "arange"],
+)
+def test_constants_that_are_moved_to_the_gpu_are_folded(make):
+    report = explain(MadeOnCpu(make).requires_grad_(False), (torch.randn(4, 256),), "h200", {"min_gain": 0.0})
+    assert (report.verdict, report.reason) == ("clean", "")
+
+
+class InContainers(torch.nn.Module):
+    """Two products with tensors that stand in a list or a dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = (torch.nn.Linear(256, 256, bias=False) for _ in range(2))
+
+    def forward(self, x, held):
+        first, second = held.values() if isinstance(held, dict) else held
+        return self.a(x) * first, self.b(x) + second
+
+
+@pytest.mark.parametrize("container", [list, tuple, lambda values: dict(zip("kv", values, strict=True))])
+def test_tensors_in_containers_are_on_the_gpu_too(container):
+    held = container([torch.randn(256), torch.randn(4, 256)])
+    report = explain(InContainers().requires_grad_(False), (torch.randn(4, 256), held), "h200", {"min_gain": 0.0})
+    assert (report.verdict, report.reason) == ("clean", "")
