@@ -2,7 +2,8 @@
 
     PYTHONPATH=examples python -m tests.gpu.chaos --runs 10000 [--graphs 20] [--way direct]
 
-Half of the runs are of the V3.2 layer, half of random graphs on random plans. Streams run under capture, so by default each run
+Half of the runs are of layers of V3.2 and of V4, whose caches and states are written in place, half of random graphs on random
+plans. Streams run under capture, so by default each run
 is a replay, of a CUDA graph that is captured anew every few runs with other delays and with poison between its kernels. With
 `--way direct` the host launches the streams, as it does in graphs for which that was measured to be no slower.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import deepseek_v4
 import deepseek_v32
 import torch
 from tabulate import tabulate
@@ -43,7 +45,8 @@ PRICED: dict[str, Any] = {"min_gain": 0.0, "costs": "roofline", "inductor": SAME
 # the host of one machine took 15 us for a launch, and a kernel that is 30 us late there is done before the next but one.
 CYCLES = (60_000, 60_000, 60_000, 400_000)
 SIZES = (64, 2112, 8192, 24576, 131072, 262144)  # of tensors in layers, in elements
-LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # tokens, tp, streams
+LAYERS = ((1, 8, 3), (1, 8, 2), (16, 8, 3), (1, 1, 3))  # of V3.2: tokens, tp, streams
+V4_LAYERS = (("flash", "csa", 1), ("flash", "hca", 1), ("pro", "csa", 32))  # model, kind, tokens; tp is 8
 REPLAYS = 5  # of each capture
 PLANNER = "search_on_simulator"  # of planning/modelled_plan.py: what makes a plan where nothing is measured
 
@@ -221,11 +224,25 @@ def layer(tokens: int, tp: int) -> tuple[Any, Inputs]:
     return deepseek_v32.build(config, "cuda"), lambda seed: deepseek_v32.example_inputs(config, "cuda", seed)
 
 
-def layer_row(tokens: int, tp: int, streams: int, runs: int, way: str = "captured") -> Row:
-    """Run the layer disturbed on the plan that the package makes from prices."""
+def v4_layer(model: str, kind: Any, tokens: int) -> tuple[Any, Inputs]:
+    """Return a layer of V4 at decode and a maker of its inputs, the caches and states that it writes among them."""
+    config = getattr(deepseek_v4.Config, model)(tp=8, kind=kind, tokens=tokens)
+    return deepseek_v4.build(config, "cuda"), lambda seed: list(deepseek_v4.example_inputs(config, "cuda", seed))
+
+
+def layer_rows(runs: int, way: str) -> Iterator[Row]:
+    """Yield rows of the layers, with so many runs of each."""
+    for tokens, tp, streams in LAYERS:
+        yield layer_row(f"V3.2 layer, {tokens} tokens, tp {tp}", layer(tokens, tp), streams, runs, way)
+    for model, kind, tokens in V4_LAYERS:
+        name = f"V4-{model.capitalize()} {kind.upper()} layer, {tokens} tokens, tp 8"
+        yield layer_row(name, v4_layer(model, kind, tokens), 4, runs, way)
+
+
+def layer_row(name: str, made: tuple[Any, Inputs], streams: int, runs: int, way: str = "captured") -> Row:
+    """Run a layer disturbed on the plan that the package makes from prices."""
     torch._dynamo.reset()
-    module, inputs = layer(tokens, tp)
-    name = f"V3.2 layer, {tokens} tokens, tp {tp}"
+    module, inputs = made
     with torch.no_grad():
         streamed, report = compiled(module, inputs, {"streams": streams, "strict": True})
     wrong = wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, runs, way=way)
@@ -296,9 +313,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--way", choices=("captured", "direct"), default="captured", help="replays (default) or calls")
     arguments = parser.parse_args(argv)
     rows = []
-    for tokens, tp, streams in LAYERS:
-        rows.append(layer_row(tokens, tp, streams, -(-arguments.runs // 2 // len(LAYERS)), arguments.way))
-        print(f"{rows[-1].graph}, {streams} streams: {rows[-1].runs} runs, {rows[-1].wrong} wrong", flush=True)
+    for row in layer_rows(-(-arguments.runs // 2 // len(LAYERS + V4_LAYERS)), arguments.way):
+        rows.append(row)
+        print(f"{row.graph}, {row.streams} streams: {row.runs} runs, {row.wrong} wrong", flush=True)
     each = -(-arguments.runs // 2 // max(1, arguments.graphs))
     for row in random_rows(arguments.graphs, each, arguments.way) if arguments.graphs else ():
         rows.append(row)

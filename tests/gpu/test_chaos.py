@@ -22,6 +22,14 @@ def test_late_kernels_and_poisoned_blocks_change_nothing(tokens: int, tp: int, s
     assert chaos.wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, 200) == 0
 
 
+@pytest.mark.parametrize(("model", "kind", "tokens"), chaos.V4_LAYERS)
+def test_late_kernels_change_nothing_in_caches_and_states_written_in_place(model: str, kind: str, tokens: int) -> None:
+    torch._dynamo.reset()
+    module, inputs = chaos.v4_layer(model, kind, tokens)
+    streamed = torch.compile(module, backend="graphstreams", options={**chaos.PRICED, "strict": True, "streams": 4})
+    assert chaos.wrong_runs(torch.compile(module, options=SAME_KERNELS), streamed, inputs, 200) == 0
+
+
 def test_the_disturbance_finds_a_graph_without_its_lifetimes(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a block that reads nothing at computed places: garbage for an index would end the process."""
     monkeypatch.setattr(regions, "held_values", lambda reading, plan: {})
