@@ -1,13 +1,15 @@
 """Write in the graph the copies that Inductor makes of an operator's operands, to have them in the layout that it wants.
 
 If no node of the graph stands for a copy, what makes it has to stay with all that reads it, and each reader has a copy of its
-own. Read in torch 2.15.0: `_inductor/ir.py` (ExternKernel.realize_input, require_stride_order), `_inductor/lowering.py`
-(inductor_force_stride_order).
+own. One kernel may make the copies for the attention of every layer, as that of an attention mask does in models of
+transformers: all layers would be one unit. Read in torch 2.15.0: `_inductor/ir.py` (ExternKernel.realize_input,
+require_stride_order), `_inductor/lowering.py` (inductor_force_stride_order, sdpa_constraint).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sympy
@@ -21,6 +23,18 @@ from graphstreams.inductor.lowering import Lowered, storage_name
 from graphstreams.ir.alias_sets import AliasSets
 
 FORCE = torch.ops.prims.inductor_force_stride_order.default
+EXPAND = torch.ops.aten.expand.default
+
+
+@dataclass(frozen=True)
+class OperandCopy:
+    """A copy of an operand, made for one operator."""
+
+    operator: fx.Node
+    operand: fx.Node
+    copied: fx.Node  # the operand, or what it expands: not every size that is repeated is copied
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 def store_copies(gm: fx.GraphModule, lowered: Lowered, storages: AliasSets) -> bool:
@@ -31,40 +45,82 @@ def store_copies(gm: fx.GraphModule, lowered: Lowered, storages: AliasSets) -> b
     """
     outputs = [output for node in lowered.nodes for output in node.get_outputs()]
     changed = {storages.storage(name) for output in outputs for name in output.get_mutations()}
-    made: dict[tuple[fx.Node, tuple[int, ...]], fx.Node] = {}
-    for node, source, strides in _copies(lowered):
+    made: dict[tuple[Any, ...], fx.Node] = {}
+    for copy in _copies(lowered):
         # A copy is made where the value is, and what is written later than there may be read by the operator.
-        stored = storage_name(lowered.values[source])
+        stored = storage_name(lowered.values[copy.copied])
         if stored is not None and storages.storage(stored) in changed:
             continue
-        if (source, strides) not in made:
-            value = source.meta["val"]
-            with gm.graph.inserting_after(source):
-                made[source, strides] = gm.graph.call_function(FORCE, (source, strides))
-            origin = source if source.op == "call_function" else node
-            made[source, strides].meta = {**origin.meta, "val": value.as_strided(value.shape, strides)}
-        node.replace_input_with(source, made[source, strides])
+        key = copy.copied, copy.sizes, copy.strides
+        if key not in made:
+            made[key] = _stored(copy)
+        copy.operator.replace_input_with(copy.operand, _expanded(made[key], copy.operand.meta["val"].shape, copy.operand))
     if made:
         post_grad.stable_topological_sort(gm.graph)
         gm.recompile()
     return bool(made)
 
 
-def _copies(lowered: Lowered) -> Iterator[tuple[fx.Node, fx.Node, tuple[int, ...]]]:
-    """Yield each operator with an operand that is copied for it, and the strides of the copy."""
+def _stored(copy: OperandCopy) -> fx.Node:
+    """Return a new node that stands for a copy."""
+    origin = copy.copied if copy.copied.op == "call_function" else copy.operator
+    source = _expanded(copy.copied, copy.sizes, origin)
+    with source.graph.inserting_after(source):
+        node = source.graph.call_function(FORCE, (source, copy.strides))
+    node.meta = {**origin.meta, "val": source.meta["val"].as_strided(copy.sizes, copy.strides)}
+    return node
+
+
+def _expanded(node: fx.Node, sizes: Sequence[Any], origin: fx.Node) -> fx.Node:
+    """Return a node of these sizes, which repeats those of `node` that are one; `node` itself if there is nothing to repeat."""
+    value = node.meta["val"]
+    if tuple(value.shape) == tuple(sizes):
+        return node
+    with node.graph.inserting_after(node):
+        expanded = node.graph.call_function(EXPAND, (node, list(sizes)))
+    expanded.meta = {**origin.meta, "val": value.expand(sizes)}
+    return expanded
+
+
+def _copies(lowered: Lowered) -> Iterator[OperandCopy]:
+    """Yield the copies of operands that are read in one layout by their operator."""
     for kernel in lowered.graph.operations:
         node = _operator(kernel)
         if node is None or not isinstance(kernel, ir.ExternKernel):
             continue
-        sources = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
-        operands: list[Any] = list(kernel.inputs)
-        if len(sources) != len(operands) or any(not isinstance(n.meta.get("val"), torch.Tensor) for n in sources):
+        operands = [leaf for leaf in pytree.tree_leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
+        buffers: list[Any] = list(kernel.inputs)
+        if len(operands) != len(buffers) or any(not isinstance(n.meta.get("val"), torch.Tensor) for n in operands):
             continue
-        wanted: dict[fx.Node, set[tuple[int, ...]]] = {}
-        for source, operand in zip(sources, operands, strict=True):
-            copied = isinstance(operand, ir.ComputedBuffer) and storage_name(lowered.values[source]) != operand.get_name()
-            wanted.setdefault(source, set()).add(_dense_strides(operand, source.meta["val"]) if copied else ())
-        yield from ((node, source, strides) for source, own in wanted.items() for strides in own if strides and len(own) == 1)
+        found: dict[fx.Node, set[OperandCopy | None]] = {}
+        for operand, buffer in zip(operands, buffers, strict=True):
+            found.setdefault(operand, set()).add(_copy(node, operand, buffer, lowered))
+        yield from (copy for own in found.values() for copy in own if copy is not None and len(own) == 1)
+
+
+def _copy(operator: fx.Node, operand: fx.Node, buffer: Any, lowered: Lowered) -> OperandCopy | None:
+    """Return the copy that an operator reads in place of an operand; None if it reads the value, or the copy can't be told."""
+    copied = operand
+    if isinstance(buffer, ir.ReinterpretView) and operand.target is EXPAND:
+        copied, buffer = operand.args[0], buffer.data  # type: ignore[assignment]
+        buffer = buffer.data if isinstance(buffer, ir.StorageBox) else buffer
+    if not isinstance(buffer, ir.ComputedBuffer) or storage_name(lowered.values[copied]) == buffer.get_name():
+        return None
+    layout: Any = buffer.layout
+    shapes = [*operand.meta["val"].shape, *copied.meta["val"].shape]
+    if not all(isinstance(number, int | sympy.Integer) for number in (*layout.size, *layout.stride, *shapes)):
+        return None  # a comparison of dynamic sizes would add a guard
+    sizes, strides = tuple(map(int, layout.size)), _without_gaps(layout.size, layout.stride)
+    # Of a convolution's input without a batch Inductor copies a view, which has other dimensions.
+    if not strides or not _repeats(copied, sizes) or not (sizes == tuple(operand.meta["val"].shape) or copied is not operand):
+        return None
+    return OperandCopy(operator, operand, copied, sizes, strides)
+
+
+def _repeats(node: fx.Node, sizes: tuple[int, ...]) -> bool:
+    """Return whether sizes are those of a value, but for some that are one there."""
+    own = node.meta["val"].shape
+    return len(own) == len(sizes) and all(a in (1, b) for a, b in zip(own, sizes, strict=True))
 
 
 def _operator(kernel: Any) -> fx.Node | None:
@@ -78,17 +134,15 @@ def _operator(kernel: Any) -> fx.Node | None:
     return found[0] if len(found) == 1 else None
 
 
-def _dense_strides(buffer: Any, value: torch.Tensor) -> tuple[int, ...]:
-    """Return the strides of a computed buffer of the value's shape if they are numbers and leave no gap; empty otherwise."""
-    stride, size = buffer.layout.stride, buffer.layout.size
-    if not all(isinstance(s, int | sympy.Integer) for s in (*stride, *size)):
-        return ()
-    strides, sizes = tuple(map(int, stride)), tuple(map(int, size))
-    if sizes != tuple(value.shape):
-        return ()  # of a convolution's input without a batch Inductor copies a view
+def _without_gaps(size: Sequence[Any], stride: Sequence[Any]) -> tuple[int, ...]:
+    """Return the strides of a tensor that has no gaps, those of sizes of one as in its row-major order; empty for others."""
+    strides, sizes = list(map(int, stride)), list(map(int, size))
     step = 1
-    for own, count in sorted(zip(strides, sizes, strict=True)):
-        if count > 1 and own != step:
+    for place in sorted(range(len(sizes)), key=lambda place: (strides[place] if sizes[place] > 1 else 0, -place)):
+        if sizes[place] > 1 and strides[place] != step:
             return ()
-        step *= count
-    return strides
+        step *= sizes[place]
+    for place in reversed(range(len(sizes))):
+        if sizes[place] == 1:
+            strides[place] = max((strides[other] * sizes[other] for other in range(place + 1, len(sizes))), default=1)
+    return tuple(strides)

@@ -135,6 +135,39 @@ def test_copies_change_no_result(module: nn.Module, shapes: list[tuple[int, ...]
         assert equal_bits(one, other)
 
 
+class Masked(nn.Module):
+    """Layers of attention beside an MLP, each of which makes a bias of one mask, as transformers' models do."""
+
+    def __init__(self, layers: int, places: int, padded: bool) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(128, 3 * 128, bias=False) for _ in range(layers))
+        self.mlps = nn.ModuleList(nn.Linear(128, 128, bias=False) for _ in range(layers))
+        self.places, self.padded = places, padded
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        for projection, mlp in zip(self.projections, self.mlps, strict=True):
+            heads = projection(x).view(1, self.places, 3, 4, 32).permute(2, 0, 3, 1, 4)
+            bias = torch.where(mask, 0.0, -torch.inf).to(x.dtype)
+            if self.padded:
+                bias = nn.functional.pad(bias, (0, 8))[..., : self.places]
+            bias = bias.expand(1, 4, self.places, self.places)
+            attended = torch.ops.aten._scaled_dot_product_efficient_attention(*heads.unbind(), bias, False)[0]
+            x = x + attended.transpose(1, 2).flatten(2) + mlp(x)
+        return x
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize(("layers", "places"), [(2, 104), (4, 104), (3, 128)])
+def test_a_mask_that_all_layers_read_joins_none_of_them(layers: int, places: int, padded: bool) -> None:
+    with torch.device("meta"):
+        module = Masked(layers, places, padded).bfloat16()
+        values = torch.empty(1, places, 128, dtype=torch.bfloat16), torch.empty(1, 1, 1, places, dtype=torch.bool)
+    report = compiled(module, *values).report
+    assert report.kernels is not None and max(len(kernel.launches) for kernel in report.kernels.kernels) == 1
+    assert report.kernels_streamed == report.kernels_serial
+    assert report.plan is not None and report.plan.streams > 1
+
+
 class Convolved(nn.Module):
     """A convolution and a product of one image: two operators that want it in layouts of their own."""
 
