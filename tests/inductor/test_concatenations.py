@@ -25,7 +25,7 @@ from tests.support.interleaving import interleavings
 from tests.support.random_graphs import generated, random_plan
 from tests.support.sample_modules import FREE_EVENTS
 
-PLANS = 8
+PLANS = 5
 DIVIDED = {  # how many kernels write the pieces of each concatenation
     "last dimension": [2],
     "first dimension": [3],
