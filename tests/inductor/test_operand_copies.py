@@ -10,10 +10,9 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import ScalingType, scaled_mm
 
 from graphstreams.autotuning.cuda_graph import clones
-from graphstreams.benchmark.bits import equal_bits
 from graphstreams.inductor.compile import fresh_dynamo
 from graphstreams.inductor.lowering import copy_graph
-from graphstreams.inductor.operand_copies import store_copies
+from graphstreams.inductor.operand_copies import FORCE, store_copies
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
 from graphstreams.reading import reader
@@ -108,12 +107,24 @@ def test_each_operator_reads_what_a_state_holds_at_its_place() -> None:
     assert equal_as_captured(module, values, [found]) == [True]
 
 
-@pytest.mark.parametrize(
-    ("module", "shapes"),
-    [(Flattened(2), [(3, 5, 8)]), (Flattened(3, True), [(3, 5, 8)]), (Rewritten(), [(3, 5, 8), (24, 16), (24, 32)])],
-    ids=["scaled", "softmax", "rewritten"],
-)
-def test_copies_change_no_result(module: nn.Module, shapes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+class Images(nn.Module):
+    """Two convolutions of one image, or of an image before and after it is written in place."""
+
+    def __init__(self, written: bool) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(16, 16, 1, bias=False), nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.written = written
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        before = self.one(x)
+        if self.written:
+            x.mul_(2).add_(1)
+        return before, self.other(x)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_copies_change_no_result(written: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, shapes = Images(written), [(1, 16, 12, 12)]
     values, graphs, inputs = [torch.randn(shape) for shape in shapes], list[Any](), list[Any]()
 
     def recorded(gm: fx.GraphModule, *given: Any) -> bool:
@@ -131,8 +142,9 @@ def test_copies_change_no_result(module: nn.Module, shapes: list[tuple[int, ...]
     with torch.no_grad(), fresh_dynamo():
         torch.compile(module, backend=called)(*clones(values))
     ((before, after),) = graphs
+    assert len(after.graph.find_nodes(op="call_function", target=FORCE)) > 0
     for one, other in zip(run_on_cpu(before, inputs[0]), run_on_cpu(after, inputs[0]), strict=True):
-        assert equal_bits(one, other)
+        torch.testing.assert_close(one, other)  # a CPU rounds a convolution by its layout
 
 
 class Masked(nn.Module):
