@@ -131,7 +131,8 @@ def _operator(kernel: Any) -> fx.Node | None:
     target = getattr(kernel, "op_overload", None)
     named = [n for n in origins if n.target is target]
     found = named or [n for n in origins if n.target is torch.ops.aten.convolution.default]
-    return found[0] if len(found) == 1 else None
+    # What writes its operand would write the copy that others read.
+    return found[0] if len(found) == 1 and not found[0].target._schema.is_mutable else None  # type: ignore[union-attr]
 
 
 def _without_gaps(size: Sequence[Any], stride: Sequence[Any]) -> tuple[int, ...]:

@@ -151,12 +151,13 @@ def _read(
         if reason := unusable(device):
             raise StaySerial("serial", reason)
         final = final_graph(gm, finished=serial is not None)
-        as_it_was = copy_graph(final)  # reading gives copies of operands nodes of their own
+        # A copy, because reading gives copies of operands nodes of their own in the graph.
+        unread = copy_graph(final) if serial is None else final
         reading = read(final, progress.report.name, input_names, stream_settings(), options.operators)
         progress.keep(reading=reading)
         check_collectives(reading)
         progress.note(*kept_in_place(reading), *joined_launches(reading))
-        serial = serial or lower(as_it_was, generate_code=True)
+        serial = serial or lower(unread, generate_code=True)
         with serial.active():
             launches = conformance.launch_count(serial)
         kernels, memory = reading.kernels, reading.peak_memory
