@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,9 +58,9 @@ def products() -> Operations:
     weights = [_random(*shape) for shape in WEIGHTS]
     for rows in ROWS:
         for weight in weights:
-            module.add(_linear, _random(rows, weight.shape[1]), weight)
+            module.add(functional.linear, _random(rows, weight.shape[1]), weight)
     for m, n, k in MANY_ROWS:
-        module.add(_linear, _random(m, k), _random(n, k))
+        module.add(functional.linear, _random(m, k), _random(n, k))
     for batch, m, n, k in BATCHED:
         module.add(torch.bmm, _random(batch, m, k), _random(batch, k, n))
     return module
@@ -73,7 +74,7 @@ def memory_bound(counts: Sequence[int], rows: Sequence[tuple[int, int]]) -> Oper
         module.add(_widened, _random(count))
         module.add(torch.add, _random(count), _random(count))
     for shape in rows:
-        for operation in (_rms_norm, _layer_norm, _softmax, _sum):
+        for operation in (_rms_norm, _layer_norm, _softmax, partial(torch.sum, dim=-1)):
             module.add(operation, _random(*shape))
     return module
 
@@ -82,7 +83,7 @@ def selections() -> Operations:
     """Return calls of top-k, which takes few thread blocks."""
     module = Operations()
     for shape in SELECTIONS:
-        module.add(_top, _random(*shape, dtype=torch.float32))
+        module.add(lambda x: torch.topk(x, x.shape[-1] // 2, sorted=False).indices, _random(*shape, dtype=torch.float32))
     return module
 
 
@@ -90,9 +91,9 @@ def library_operators() -> Operations:
     """Return calls of sort, which takes few thread blocks too, and of an operator with next to no work."""
     module = Operations()
     for shape in SELECTIONS:
-        module.add(_in_order, _random(*shape, dtype=torch.float32))
+        module.add(lambda x: torch.sort(x).values, _random(*shape, dtype=torch.float32))
     for count in DISTANCES:
-        module.add(_distances, *(_random(count, 16, dtype=torch.float32) for _ in range(2)))
+        module.add(partial(torch.cdist, p=1.0), *(_random(count, 16, dtype=torch.float32) for _ in range(2)))
     return module
 
 
@@ -107,10 +108,6 @@ GROUPS: dict[str, Callable[[], Operations]] = {
 
 def _random(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.randn(shape, dtype=dtype)
-
-
-def _linear(x: Tensor, weight: Tensor) -> Tensor:
-    return torch.mm(x, weight.t())
 
 
 def _activated(x: Tensor) -> Tensor:
@@ -131,19 +128,3 @@ def _layer_norm(x: Tensor) -> Tensor:
 
 def _softmax(x: Tensor) -> Tensor:
     return torch.softmax(x, -1)
-
-
-def _sum(x: Tensor) -> Tensor:
-    return x.sum(-1)
-
-
-def _top(x: Tensor) -> Tensor:
-    return torch.topk(x, x.shape[-1] // 2, dim=-1, sorted=False).indices
-
-
-def _in_order(x: Tensor) -> Tensor:
-    return torch.sort(x, dim=-1).values
-
-
-def _distances(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cdist(x, y, p=1.0)
