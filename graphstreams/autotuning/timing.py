@@ -17,31 +17,8 @@ CAPTURES = 3  # captures of each graph if its time decides
 ROUNDS, LONG_ROUNDS = 5, 11  # for one of several captures, and for an only one
 
 
-def times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[list[float]]:
-    """Return samples of the time of one call of each function in us, one a round, measured with CUDA events.
-
-    A sample is the mean of `repeats` calls. DISCARDED rounds before the first do not count.
-    """
-    return _in_turns(functions, rounds, repeats, _device_us)
-
-
-def host_times_in_turns(functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[list[float]]:
-    """Return samples as `times_in_turns` does, but of the host's time until a call returns, whose kernels may still run.
-
-    The GPU is idle when the calls of a sample begin. The calls of one sample should make less than about a thousand launches,
-    because with more the host waits until the GPU has taken some.
-    """
-    return _in_turns(functions, rounds, repeats, _host_us)
-
-
-def _in_turns(
-    functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, us_of: Callable[[Callable[[], Any], int], float]
-) -> list[list[float]]:
-    found = [[us_of(function, repeats) / repeats for function in functions] for _ in range(rounds + DISCARDED)]
-    return [list(samples) for samples in zip(*found[DISCARDED:], strict=True)]
-
-
-def _device_us(function: Callable[[], Any], repeats: int) -> float:
+def device_us(function: Callable[[], Any], repeats: int) -> float:
+    """Return the us that the GPU takes for `repeats` calls, measured with CUDA events."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(repeats):
@@ -51,12 +28,31 @@ def _device_us(function: Callable[[], Any], repeats: int) -> float:
     return start.elapsed_time(end) * 1000
 
 
-def _host_us(function: Callable[[], Any], repeats: int) -> float:
+def host_us(function: Callable[[], Any], repeats: int) -> float:
+    """Return the us of the host until `repeats` calls have returned, whose kernels may still run.
+
+    The GPU is idle when they begin. Together they should make less than about a thousand launches, because with more the host
+    waits until the GPU has taken some.
+    """
     torch.cuda.synchronize()
     started = time.perf_counter()
     for _ in range(repeats):
         function()
     return (time.perf_counter() - started) * 1e6
+
+
+def times_in_turns(
+    functions: Sequence[Callable[[], Any]],
+    rounds: int,
+    repeats: int,
+    us_of: Callable[[Callable[[], Any], int], float] = device_us,
+) -> list[list[float]]:
+    """Return samples of the time of one call of each function in us, one a round, by the clock `us_of`.
+
+    A sample is the mean of `repeats` calls. DISCARDED rounds before the first do not count.
+    """
+    found = [[us_of(function, repeats) / repeats for function in functions] for _ in range(rounds + DISCARDED)]
+    return [list(samples) for samples in zip(*found[DISCARDED:], strict=True)]
 
 
 def medians_in_turns(graphs: Sequence[CudaGraph], rounds: int = 7, repeats: int = 10) -> list[float]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from graphstreams.autotuning.timing import host_times_in_turns, times_in_turns
+from graphstreams.autotuning.timing import host_us, times_in_turns
 from graphstreams.benchmark.variants import WorkloadRun
 
 REPEATS, DIRECT_REPEATS = 20, 5  # calls in a sample
@@ -34,7 +34,7 @@ def time_in_turns(run: WorkloadRun, values: Sequence[Any], rounds: int) -> None:
     calls = [each.direct for each in run.compiled.values()]
     direct = times_in_turns(calls, rounds, DIRECT_REPEATS)
     # One call at a time, because the GPU's queue holds about a thousand launches.
-    host = host_times_in_turns(calls, rounds * DIRECT_REPEATS, 1)
+    host = times_in_turns(calls, rounds * DIRECT_REPEATS, 1, host_us)
     for way, samples_of in (("direct", direct), ("host", host)):
         for name, own in zip(run.compiled, samples_of, strict=True):
             run.records[name][way] = summary(own)

@@ -45,7 +45,7 @@ def test_host_times_are_those_until_a_call_returns_with_an_idle_gpu_before_each_
 
     monkeypatch.setattr(timing.torch.cuda, "synchronize", lambda: done.append("idle"))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    samples = timing.host_times_in_turns([calls("a", 2.0), calls("b", 3.0)], 3, 4)
+    samples = timing.times_in_turns([calls("a", 2.0), calls("b", 3.0)], 3, 4, timing.host_us)
     assert samples == [pytest.approx([2.0] * 3), pytest.approx([3.0] * 3)]
     assert done == ["idle", *"aaaa", "idle", *"bbbb"] * (3 + timing.DISCARDED)
 

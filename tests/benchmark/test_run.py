@@ -89,7 +89,9 @@ def test_a_bad_variant_spoils_no_other_result(monkeypatch: pytest.MonkeyPatch, c
 def timed_by_place(asked: list[int]) -> Any:
     """Let variant i take 10 i + n us in capture n, counted from 1; launched by the host each takes 1 us."""
 
-    def times(functions: list[Any], rounds: int, repeats: int) -> list[list[float]]:
+    def times(functions: list[Any], rounds: int, repeats: int, clock: Any = None) -> list[list[float]]:
+        if clock is timing.host_us:
+            return host_times(functions, rounds, repeats)
         if repeats == timing.DIRECT_REPEATS:
             return [[1.0] * rounds for _ in functions]
         asked.append(rounds)
@@ -117,7 +119,6 @@ def test_each_graph_is_captured_a_few_times_and_timed_in_all_rounds(
         return compiled["serial"]
 
     monkeypatch.setattr(timing, "times_in_turns", timed_by_place(asked))
-    monkeypatch.setattr(timing, "host_times_in_turns", host_times)
     run = WorkloadRun({name: {} for name in (*compiled, "played: p")}, dict(compiled), {"played: p": play})
     time_in_turns(run, [torch.ones(2)], rounds)
     assert asked == of_captures and sum(asked) == rounds
@@ -147,7 +148,6 @@ def test_what_can_be_captured_no_more_is_left_out_and_the_others_keep_their_time
     played = {"played: bad": lambda: next(captures), "played: good": lambda: compiled["serial"]}
     asked: list[int] = []
     monkeypatch.setattr(timing, "times_in_turns", timed_by_place(asked))
-    monkeypatch.setattr(timing, "host_times_in_turns", host_times)
     run = WorkloadRun({name: {} for name in (*compiled, *played)}, dict(compiled), dict(played))
     time_in_turns(run, [torch.ones(2)], 5)
     assert asked == [1] * 5

@@ -279,14 +279,13 @@ def test_all_variants_are_timed_on_the_first_inputs(
 ) -> None:
     timed = []
 
-    def times(functions: Sequence[Any], rounds: int, repeats: int) -> list[list[float]]:
+    def times(functions: Sequence[Any], rounds: int, repeats: int, *_: Any) -> list[list[float]]:
         variants = [f.__self__ for f in functions if isinstance(getattr(f, "__self__", None), CpuVariant)]
         timed.append([torch.equal(variant.inputs[0], hidden) for variant in variants])
         return [[10.0] * rounds for _ in functions]
 
     hidden = deepseek_workloads.Workload(TINY, True).make()[1](0)[0]
     monkeypatch.setattr(timing, "times_in_turns", times)
-    monkeypatch.setattr(timing, "host_times_in_turns", times)
     bench.run(arguments(tmp_path, "--workloads", "layer", "--settings", "deterministic", "--replays", replays))
     # Replays of three captures, direct launches, and their host times, of serial, three by hand, the operators, two of ours.
     assert timed == [[True] * 7] * (3 + 2)
