@@ -50,11 +50,6 @@ def concrete(size: Any, sizes: Mapping[str, int] | None = None) -> Any:
     return int(expression.xreplace({symbol: sympy.Integer(value) for symbol, value in known.items()}))
 
 
-def describe(argument: Any) -> Any:
-    """Return what JSON can hold of an argument: a number, or the fields of a layout."""
-    return vars(argument) if isinstance(argument, Layout) else argument
-
-
-def synthesize(description: Any) -> Any:
-    """Return the argument that `describe` described, with synthetic values for a tensor."""
-    return Layout(**description).synthesize() if isinstance(description, dict) else description
+def synthesize(argument: Any) -> Any:
+    """Return a number as it is, and for the fields of a layout, a dict, a tensor with synthetic values."""
+    return Layout(**argument).synthesize() if isinstance(argument, dict) else argument

@@ -1,8 +1,8 @@
 """Times one plan at other sizes, in a process of its own: `python -m graphstreams.autotuning.worker JOB`.
 
 At another size an index may be out of range. On a GPU that ends all work of the process, so it must not be the caller's.
-`WorkerClient` starts the process. Each line of its standard input is a JSON list of arguments as `synthetic_inputs.describe`
-returns them, and is answered by a line `gain SHARE`.
+`WorkerClient` starts the process. Each line of its standard input is a JSON list of numbers and of the fields of `Layout`s, and
+is answered by a line `gain SHARE`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from graphstreams.autotuning.matmul_precision import set_precisions
 from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
 from graphstreams.autotuning.replay import KernelReplayer
-from graphstreams.autotuning.synthetic_inputs import describe, synthesize
+from graphstreams.autotuning.synthetic_inputs import Layout, synthesize
 from graphstreams.autotuning.timing import means_over_captures
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.plan import Plan
@@ -61,7 +61,7 @@ class WorkerClient:
         """
         if not self._failed:
             try:
-                answer = self._ask(json.dumps([describe(argument) for argument in arguments]))
+                answer = self._ask(json.dumps([vars(each) if isinstance(each, Layout) else each for each in arguments]))
                 if answer is not None:
                     return answer
                 ended = f"gave no answer in {self._patience:.0f} s" if self._late else f"ended: {self._last_words()}"

@@ -15,7 +15,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.autotuning import serial_code
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
-from graphstreams.autotuning.synthetic_inputs import Layout, describe, synthesize
+from graphstreams.autotuning.synthetic_inputs import Layout, synthesize
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
 from graphstreams.ir.reading import Reading
@@ -193,8 +193,9 @@ def test_layouts_at_other_sizes_are_plain_data() -> None:
     code = object.__new__(CompiledSerialGraph)
     code.reading = by_hand({"x": x, "n": 5}, [kernel("k", {}, {"t": 24})])
     assert code.layouts({"s0": 8}) == [Layout((8, 3), (3, 1), "bfloat16", "cpu"), 5]
-    layout, five = (synthesize(json.loads(json.dumps(describe(each)))) for each in code.layouts({"s0": 8}))
-    assert (layout.shape, layout.dtype, five) == ((8, 3), torch.bfloat16, 5)
+    layout, five = code.layouts({"s0": 8})
+    value = synthesize(json.loads(json.dumps(vars(layout))))
+    assert (value.shape, value.dtype, synthesize(five)) == ((8, 3), torch.bfloat16, 5)
 
 
 def test_a_graph_that_cannot_be_repeated_or_does_not_fit_gets_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
