@@ -29,6 +29,7 @@ SCREENED = 4  # plans screened for each that is measured
 class MeasuredCandidate:
     """A plan, and the time in us that was measured of it."""
 
+    assignment: Assignment
     plan: Plan
     measured_us: float
 
@@ -56,7 +57,7 @@ def search_by_measuring(
         varied = partial(varied_schedule, space.graph, space.us, space.streams, space.event_us, search.rng)
         search.fill(varied, (count + 1) // 2)
         search.fill(search.neighbor, count)
-    return [candidate for _, candidate in search.measured]
+    return search.measured
 
 
 @dataclass
@@ -69,8 +70,7 @@ class _MeasuredSearch:
     rng: random.Random
     enough: Callable[[], bool]
     screen: Screen | None
-    measured: list[tuple[Assignment, MeasuredCandidate]] = field(default_factory=list)
-    parents: list[tuple[Assignment, MeasuredCandidate]] = field(default_factory=list)  # the fastest of them, in order
+    measured: list[MeasuredCandidate] = field(default_factory=list)
     seen: set[Signature] = field(default_factory=set)  # plans that were measured
     passed_over: set[Signature] = field(default_factory=set)  # plans that were screened, whether or not they were measured
 
@@ -86,8 +86,7 @@ class _MeasuredSearch:
         chosen = self.screen(plans) if self.screen and len(plans) > 1 else 0
         self.passed_over.update(map(signature, fresh))
         self.seen.add(signature(fresh[chosen]))
-        self.measured.append((fresh[chosen], MeasuredCandidate(plans[chosen], self.measure_plan(plans[chosen]))))
-        self.parents = sorted(self.measured, key=lambda entry: entry[1].measured_us)[:PARENTS]
+        self.measured.append(MeasuredCandidate(fresh[chosen], plans[chosen], self.measure_plan(plans[chosen])))
 
     def fill(self, propose: Callable[[], Assignment], count: int) -> None:
         """Measure proposals until `count` plans are measured, or no new ones come."""
@@ -104,5 +103,6 @@ class _MeasuredSearch:
             self.measure([fresh.pop(min(int(self.rng.expovariate(0.5)), len(fresh) - 1)) for _ in range(drawn)])
 
     def neighbor(self) -> Assignment:
-        parent, _ = self.parents[min(int(self.rng.expovariate(1.5)), len(self.parents) - 1)]
-        return self.space.random_neighbor(parent, self.rng)
+        parents = sorted(self.measured, key=lambda candidate: candidate.measured_us)[:PARENTS]
+        parent = parents[min(int(self.rng.expovariate(1.5)), len(parents) - 1)]
+        return self.space.random_neighbor(parent.assignment, self.rng)
