@@ -17,13 +17,11 @@ from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.autotuning.worker import WorkerClient
 from graphstreams.inductor.disk_cache import Store, cache_folder
-from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import Device
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.synchronization import check_plan
 
 
@@ -61,7 +59,7 @@ class Autotuner:
         """Return the time of each kernel in us in its place in the serial graph. Kernels that the cache has are not run."""
         found = [self._store.get(f"kernel {key}") if key else 0.0 for key in self._kernel_keys]
         if not all(isinstance(us, float) for us in found):
-            for kernel, us in self._benchmark().replayer.kernel_times(self._reading.kernel_order).items():
+            for kernel, us in self.benchmark.replayer.kernel_times(self._reading.kernel_order).items():
                 if not isinstance(found[kernel], float):
                     found[kernel] = us
                     self._store.put(f"kernel {self._kernel_keys[kernel]}", us)
@@ -73,26 +71,10 @@ class Autotuner:
         for kernel, key in enumerate(self._kernel_keys):
             cached = self._store.get(f"blocks {key}") if key else []
             if not isinstance(cached, list):
-                cached = [(blocks.count, blocks.at_once) for blocks in self._benchmark().replayer.blocks(kernel)]
+                cached = [(blocks.count, blocks.at_once) for blocks in self.benchmark.replayer.blocks(kernel)]
                 self._store.put(f"blocks {key}", cached)
             found[kernel] = [(int(count), int(at_once)) for count, at_once in cached]
         return found
-
-    def search(self, space: SearchSpace, first: Sequence[Plan] = ()) -> tuple[Plan, Measurement]:
-        """Return the plan that is fastest on the GPU, of those that a search measures, and its measurement.
-
-        The search measures the plans of `first` too, and takes about four seconds.
-        """
-        return self._benchmark().search(space, first)
-
-    def without_search(self, plans: Sequence[Plan]) -> tuple[Plan, Measurement]:
-        """Return the faster one of a few plans, because the simulator is not always right, and its measurement."""
-        priority = self._options.priority
-        return self._benchmark().fastest(plans if priority is None else [replace(plan, priority=priority) for plan in plans])
-
-    def time_generated_code(self, source: str, serial: Lowered, measurement: Measurement) -> Measurement:
-        """Return the measurement with the times of generated code; arguments as for `PlanBenchmark.time_generated_code`."""
-        return self._benchmark().time_generated_code(source, serial, measurement)
 
     def gain_at(self, plan: Plan, sizes: Mapping[str, int]) -> float:
         """Return the share of the serial time that `plan` saves at other dynamic sizes, on synthetic inputs.
@@ -129,7 +111,9 @@ class Autotuner:
     def _kernel_keys(self) -> list[str]:
         return self._code.keys()
 
-    def _benchmark(self) -> PlanBenchmark:
+    @property
+    def benchmark(self) -> PlanBenchmark:
+        """What times plans and generated code, on the compiled kernels of the graph."""
         if self._loaded is None:
             with unset_fake_temporarily():
                 arguments = self._code.arguments(self._values)

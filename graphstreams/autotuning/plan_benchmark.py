@@ -71,7 +71,9 @@ class PlanBenchmark:
 
     def fastest(self, plans: Sequence[Plan]) -> tuple[Plan, Measurement]:
         """Return the fastest of a few plans, over several captures, with its measurement. Of equals the simplest is taken."""
-        seconds, serial_us = SEARCH_SECONDS / 4, self._serial_us
+        seconds, serial_us, priority = SEARCH_SECONDS / 4, self._serial_us, self._options.priority
+        if priority is not None:
+            plans = [replace(plan, priority=priority) for plan in plans]
         # If a replay takes long, there is time only for the first plans.
         most = max(1, int(seconds * 1e6 / (serial_us * (LONG_ROUNDS + DISCARDED))) - 1)
         captures: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_plan, plan) for plan in plans[:most]]
@@ -126,7 +128,7 @@ class PlanBenchmark:
         """Return the fastest plans, and a few of them with the other priority, or with one and another caller's stream."""
         plans = [each.plan for each in sorted(found, key=lambda each: each.measured_us)][:TOP_CANDIDATES]
         if self._options.priority is not None:
-            return [replace(plan, priority=self._options.priority) for plan in plans]
+            return plans
         several = [plan for plan in plans[:PRIORITIZED] if plan.streams > 1]
         others = [other for plan in several for other in exchanged(space, plan)]
         toggled = [replace(plan, priority=0 if plan.priority else HIGH_PRIORITY) for plan in several]

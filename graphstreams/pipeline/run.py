@@ -309,7 +309,7 @@ def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autot
     assert report.plan is not None and report.measurement is not None
     with progress.stage("measure"):
         # In this wrapper every call runs the streamed body.
-        measured = autotuner.time_generated_code(joined.source, serial, report.measurement)
+        measured = autotuner.benchmark.time_generated_code(joined.source, serial, report.measurement)
         autotuner.save(report.us, report.plan, measured)  # for the next compile
         progress.tell(measurement=measured)
         check_gain(task, report.plan, measured)

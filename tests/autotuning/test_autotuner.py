@@ -51,7 +51,7 @@ def times_by(one: float, two: float, urgent: float | None = None) -> Callable[[A
 
 def found(graph: KernelGraph = ARMS, **options: Any) -> tuple[int, int, Measurement]:
     """Return streams and priority of the plan that is found, and its measurement."""
-    plan, measurement = make_autotuner(graph, **options).search(space(graph))
+    plan, measurement = make_autotuner(graph, **options).benchmark.search(space(graph))
     return plan.streams, plan.priority, measurement
 
 
@@ -151,7 +151,7 @@ def test_top_candidates_are_measured_together(monkeypatch: pytest.MonkeyPatch) -
         return 7.0 if lucky and plan == lucky[0] else 6.0 + plan.streams / 100
 
     turns = clock(monkeypatch, time)
-    plan, measurement = make_autotuner(graph, search=12).search(space(graph))
+    plan, measurement = make_autotuner(graph, search=12).benchmark.search(space(graph))
     assert lucky[0] in turns[-1] and turns[-1][0] == SERIAL
     assert plan != lucky[0]
     assert (plan.streams, measurement.played_us) == (1, pytest.approx(6.01))
@@ -169,7 +169,7 @@ def test_one_lucky_capture_does_not_decide(monkeypatch: pytest.MonkeyPatch, luck
 
     timed_by(monkeypatch, medians)
     plans = [plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2)]
-    plan, measurement = make_autotuner(ARMS, priority=0).without_search(plans)
+    plan, measurement = make_autotuner(ARMS, priority=0).benchmark.fastest(plans)
     assert plan.streams == streams
     assert measurement.played_us == pytest.approx(6.0 if streams == 1 else sum(lucky) / 3)
 
@@ -177,7 +177,7 @@ def test_one_lucky_capture_does_not_decide(monkeypatch: pytest.MonkeyPatch, luck
 def test_without_a_search_the_faster_of_the_plans_given_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = clock(monkeypatch, times_by(10.0, 6.0))
     one, two = (plan_kernels(ARMS, [4.0, 4.0], streams) for streams in (1, 2))
-    plan, measurement = make_autotuner(ARMS, priority=-1).without_search([one, two])
+    plan, measurement = make_autotuner(ARMS, priority=-1).benchmark.fastest([one, two])
     assert (plan.streams, plan.priority) == (2, -1)
     assert measurement == Measurement(10.0, 6.0, tried=2)
     assert turns[-1] == [SERIAL, replace(one, priority=-1), replace(two, priority=-1)]
@@ -205,7 +205,7 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
     measured = Measurement(10.0, 7.0, tried=3)
     current = make_autotuner(values={0: "x", 1: "y"})
     for _ in range(2):
-        found = current.time_generated_code("ours", serial, measured)
+        found = current.benchmark.time_generated_code("ours", serial, measured)
         expected = replace(measured, compiled_us=7.5, inductor_us=pytest.approx(9.5), direct_us=50.0, direct_serial_us=40.0)
         assert found == expected
         assert found.gain == pytest.approx(1 - 7.5 / 9.5)
@@ -224,8 +224,8 @@ def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     value = Buffer()
     alive = weakref.ref(value)
     current = Autotuner(reading_of(ARMS), H200, Options(), values := {0: value})
-    current.search(space())
-    replay = weakref.ref(current._benchmark().replayer)
+    current.benchmark.search(space())
+    replay = weakref.ref(current.benchmark.replayer)
     values.clear()
     del value
     assert alive() is not None
@@ -246,6 +246,6 @@ def test_a_search_ends_in_time_where_a_replay_takes_long(monkeypatch: pytest.Mon
 
     timed_by(monkeypatch, medians)
     monkeypatch.setattr(plan_benchmark.time, "monotonic", lambda: now[0])
-    _, measurement = make_autotuner(ARMS).search(space())
+    _, measurement = make_autotuner(ARMS).benchmark.search(space())
     assert 1 <= measurement.tried <= 4
     assert now[0] < 7

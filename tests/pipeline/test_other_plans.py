@@ -354,8 +354,8 @@ class Measuring(FakeAutotuner):
         self._called("search")
         return space.plan(space.best_initial()[0]), Measurement(SERIAL_US, self.played, tried=32)
 
-    def without_search(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
-        self._called("without_search")
+    def fastest(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
+        self._called("fastest")
         self.measured_others += first
         return first[0], Measurement(SERIAL_US, self.other, tried=1)
 
@@ -402,7 +402,7 @@ def test_one_that_is_measured_to_gain_too_little_is_not_lowered(measured: Measur
 
 def test_if_it_cannot_be_measured_the_simulator_decides_and_the_note_says_so(measured: Measured) -> None:
     autotuner = Measuring()
-    autotuner.failing["without_search"] = RuntimeError("planted")
+    autotuner.failing["fastest"] = RuntimeError("planted")
     report = measured(autotuner, Refusing(1, kernel=LAST))
     assert is_proved(report), report.reason
     assert report.measurement is None
