@@ -18,7 +18,7 @@ from graphstreams.autotuning.occupancy import Occupancy, blocks_of_graph
 from graphstreams.autotuning.recorded_launches import RecordedLaunch
 from graphstreams.autotuning.timing import intervals_in_replays, medians_in_turns, times_in_turns
 from graphstreams.errors import Unmeasurable
-from graphstreams.ir.plan import FORK, JOIN, Plan
+from graphstreams.ir.plan import Plan
 from graphstreams.runtime.streams import acquire, capture_stream
 
 SHORTEST_US = 0.5  # the least that a kernel takes
@@ -61,25 +61,16 @@ class KernelReplayer:
         taken = acquire(self._stream, plan.streams - 1, len(plan.events), plan.priority)
         streams, events = (self._stream, *taken[: plan.streams - 1]), taken[plan.streams - 1 :]
         self._warm_up(streams[1:])
-        behind = {event.after: event.id for event in plan.events}
-        before: dict[int, list[int]] = {}
-        for event in plan.events:
-            for wait in event.waits:
-                before.setdefault(wait.kernel, []).append(event.id)
 
         def enqueue() -> None:
-            if FORK in behind:
-                events[behind[FORK]].record(self._stream)
-            for placement in plan.placements:
-                stream = streams[placement.stream]
-                for event in before.get(placement.kernel, ()):
-                    stream.wait_event(events[event])
-                with torch.cuda.stream(stream):
-                    self._launch(placement.kernel)
-                if placement.kernel in behind:
-                    events[behind[placement.kernel]].record(stream)
-            for event in before.get(JOIN, ()):
-                self._stream.wait_event(events[event])
+            for step, number, at in plan.steps():
+                if step == "record":
+                    events[number].record(streams[at])
+                elif step == "wait":
+                    streams[at].wait_event(events[number])
+                else:
+                    with torch.cuda.stream(streams[at]):
+                        self._launch(number)
 
         return self._capture(enqueue)
 

@@ -13,7 +13,7 @@ from graphstreams.inductor import scheduler_nodes
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduling import regions_of, synchronizes
 from graphstreams.ir.kernels import KernelGraph
-from graphstreams.ir.plan import FORK, JOIN, Plan
+from graphstreams.ir.plan import Plan
 
 Steps = dict[int, list[str]]  # per stream: "launch 3" (a kernel id), "record 1", "wait 1" (an event)
 
@@ -21,21 +21,9 @@ Steps = dict[int, list[str]]  # per stream: "launch 3" (a kernel id), "record 1"
 def planned_steps(plan: Plan, graph: KernelGraph) -> Steps:
     """Return what the plan asks of each stream. Kernels without a launch do not appear."""
     steps: Steps = {stream: [] for stream in range(plan.streams)}
-    recorded = {event.after: event for event in plan.events}
-    waits: dict[int, list[int]] = {}
-    for event in plan.events:
-        for wait in event.waits:
-            waits.setdefault(wait.kernel, []).append(event.id)
-    if FORK in recorded:
-        steps[0].append(f"record {recorded[FORK].id}")
-    for place in plan.placements:
-        own = steps[place.stream]
-        own.extend(f"wait {event}" for event in waits.get(place.kernel, ()))
-        if graph.kernels[place.kernel].launches:
-            own.append(f"launch {place.kernel}")
-        if place.kernel in recorded:
-            own.append(f"record {recorded[place.kernel].id}")
-    steps[0].extend(f"wait {event}" for event in waits.get(JOIN, ()))
+    for step, number, stream in plan.steps():
+        if step != "launch" or graph.kernels[number].launches:
+            steps[stream].append(f"{step} {number}")
     return steps
 
 

@@ -18,17 +18,7 @@ from torch._inductor.fx_passes.control_dependencies import control_deps
 
 from graphstreams.inductor.stored_strides import STORE
 
-Operation = tuple[torch._ops.OpOverload, tuple[int, ...]]  # of torch.ops.streams, with its arguments
-
-
-def record(event: int, stream: int) -> Operation:
-    """Return the operation that records `event` on `stream`; 0 is the caller's stream."""
-    return torch.ops.streams.record_event.default, (event, stream)
-
-
-def wait(event: int, stream: int) -> Operation:
-    """Return the operation that makes `stream` wait for `event`."""
-    return torch.ops.streams.wait_event.default, (event, stream)
+RECORD, WAIT = torch.ops.streams.record_event.default, torch.ops.streams.wait_event.default  # of an event and a stream
 
 
 def is_stream_operation(node: fx.Node) -> bool:
@@ -50,15 +40,14 @@ def set_stream(node: fx.Node, stream: int) -> None:
         node.meta["custom"] = custom
 
 
-def ordered(module: fx.GraphModule, operation: Operation, dependencies: Sequence[fx.Node]) -> fx.Node:
-    """Append an operation that runs after `dependencies`, one or more, and return its node."""
-    target, arguments = operation
+def ordered(module: fx.GraphModule, operation: Any, event: int, stream: int, dependencies: Sequence[fx.Node]) -> fx.Node:
+    """Append RECORD or WAIT of an event, which runs on `stream` after `dependencies`, one or more, and return its node."""
     inner = fx.Graph()
-    call = inner.call_function(target, arguments)
+    call = inner.call_function(operation, (event, stream))
     inner.output(call)
-    node = _append(module, f"{target._opname}_{arguments[0]}", inner, dependencies, [])
+    node = _append(module, f"{operation._opname}_{event}", inner, dependencies, [])
     for each in (call, node):
-        set_stream(each, arguments[1])
+        set_stream(each, stream)
     return node
 
 

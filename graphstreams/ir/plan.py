@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 FORK = -1  # stands for "what the caller's stream did before the graph" where a kernel id is expected
 JOIN = -2  # stands for "what the caller's stream does after the graph"
@@ -62,6 +63,25 @@ class Plan:
         """Return the stream of each kernel id."""
         return {p.kernel: p.stream for p in self.placements}
 
+    def steps(self) -> Iterator[tuple[str, int, int]]:
+        """Yield what the host enqueues, in order: "record" or "wait" and the id of an event, or "launch" and that of a kernel.
+
+        The third of each is the stream. Waits stand right before the launch that they are for, a record right behind its own.
+        """
+        behind = {event.after: event.id for event in self.events}
+        before: dict[int, list[int]] = defaultdict(list)
+        for event in self.events:
+            for wait in event.waits:
+                before[wait.kernel].append(event.id)
+        if FORK in behind:
+            yield "record", behind[FORK], 0
+        for place in self.placements:
+            yield from (("wait", event, place.stream) for event in before[place.kernel])
+            yield "launch", place.kernel, place.stream
+            if place.kernel in behind:
+                yield "record", behind[place.kernel], place.stream
+        yield from (("wait", event, 0) for event in before[JOIN])
+
     @property
     def synchronizations(self) -> int:
         """How many records and waits there are."""
@@ -75,13 +95,9 @@ class Plan:
     def loads(text: str) -> Plan:
         """Return the plan that `dumps` wrote. Raises ValueError if the text is not one."""
         try:
-            return _plan_from(json.loads(text))
+            data = json.loads(text)
+            places = tuple(Placement(**p) for p in data.pop("placements"))
+            events = tuple(Event(**{**e, "waits": tuple(Wait(**w) for w in e["waits"])}) for e in data.pop("events"))
+            return Plan(placements=places, events=events, critical_path=tuple(data.pop("critical_path")), **data)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a plan: {error}") from error
-
-
-def _plan_from(data: dict[str, Any]) -> Plan:
-    placements = tuple(Placement(**p) for p in data.pop("placements"))
-    events = tuple(Event(e["id"], e["stream"], e["after"], tuple(Wait(**w) for w in e["waits"])) for e in data.pop("events"))
-    path = tuple(data.pop("critical_path"))
-    return Plan(placements=placements, events=events, critical_path=path, **data)

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from graphstreams.ir.kernels import value_of
-from graphstreams.ir.plan import FORK, JOIN, Plan
+from graphstreams.ir.plan import JOIN, Plan
 from graphstreams.ir.reading import Reading
 
 Clock = Mapping[int, int]  # by stream, how many of its kernels are known to be done
@@ -82,30 +82,26 @@ def _ends(plan: Plan, uses: Mapping[str, list[tuple[int, int]]]) -> dict[str, in
 
     The allocating stream is that of the first use. What an event waits for is counted as in a vector clock.
     """
-    before: dict[int, list[int]] = defaultdict(list)
-    for event in plan.events:
-        for wait in event.waits:
-            before[wait.kernel].append(event.id)
-    behind = {event.after: event.id for event in plan.events}
     clocks: dict[int, dict[int, int]] = defaultdict(dict)
-    recorded: dict[int, Clock] = {behind[FORK]: {}} if FORK in behind else {}
+    recorded: dict[int, Clock] = {}
     pending: dict[int, set[str]] = defaultdict(set)
     for storage, own in uses.items():
         pending[own[0][0]].add(storage)
     ends: dict[str, int] = {}
-    for placement in plan.placements:
-        kernel, stream = placement.kernel, placement.stream
+    waited = False
+    for step, number, stream in plan.steps():
         clock = clocks[stream]
-        for identity in before[kernel]:
-            for other, count in recorded[identity].items():
-                clock[other] = max(clock.get(other, 0), count)
-        if before[kernel]:
-            done = {s for s in pending[stream] if all(clock.get(other, 0) >= count for other, count in uses[s])}
-            ends.update(dict.fromkeys(done, kernel))
-            pending[stream] -= done
-        clock[stream] = clock.get(stream, 0) + 1
-        if kernel in behind:
-            recorded[behind[kernel]] = dict(clock)
+        if step == "record":
+            recorded[number] = dict(clock)
+        elif step == "wait":
+            clock.update({other: max(clock.get(other, 0), count) for other, count in recorded[number].items()})
+        else:
+            if waited:
+                done = {s for s in pending[stream] if all(clock.get(other, 0) >= count for other, count in uses[s])}
+                ends.update(dict.fromkeys(done, number))
+                pending[stream] -= done
+            clock[stream] = clock.get(stream, 0) + 1
+        waited = step == "wait"
     return ends
 
 

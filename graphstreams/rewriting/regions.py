@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
+from typing import Any
 
 import torch
 from torch import fx
@@ -17,7 +18,7 @@ from graphstreams.inductor import stream_ops
 from graphstreams.inductor.scheduling import IN_PLACE, KERNEL
 from graphstreams.inductor.wrapper_lines import RewriteInfo
 from graphstreams.inductor.wrapper_registry import REWRITTEN
-from graphstreams.ir.plan import FORK, JOIN, Event, Plan
+from graphstreams.ir.plan import JOIN, Plan
 from graphstreams.ir.reading import Reading, Region
 from graphstreams.reading.eligibility import mutates
 from graphstreams.rewriting.lifetimes import held_values
@@ -33,9 +34,13 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
     builder = _Builder(reading, plan)
     builder.module.meta[REWRITTEN] = RewriteInfo(len(plan.events), plan.priority)
     builder.prologue()
-    for placement in plan.placements:
-        builder.region(reading.regions[placement.kernel], placement.stream)
-    builder.join()
+    for step, number, stream in plan.steps():
+        if step == "record":
+            builder.record(number, stream)
+        elif step == "wait":
+            builder.wait(number, stream)
+        else:
+            builder.region(reading.regions[number], stream)
     builder.finish()
     return builder.module
 
@@ -56,27 +61,35 @@ class _Builder:
         self.joined: list[fx.Node] = []  # waits of the caller's stream
         self.returned: dict[fx.Node, fx.Node] = {}  # old nodes between the regions' values and the outputs -> new ones
         self.held = held_values(reading, plan)
-        self.written = {a.storage for k in reading.kernels.kernels for a in k.writes}
-        self.behind: dict[int, Event] = {e.after: e for e in plan.events}
-        self.before: dict[int, list[Event]] = {}
-        for event in plan.events:
-            for wait in event.waits:
-                self.before.setdefault(wait.kernel, []).append(event)
+        self.region_before: Region | None = None  # the last one that was appended
 
     def prologue(self) -> None:
-        """Append the inputs, the numbers that the host computes, and the fork."""
+        """Append the inputs, and the numbers that the host computes."""
         for node in (*self.reading.module.graph.find_nodes(op="placeholder"), *self.reading.host):
             self._copy(node, 0)
-        if FORK in self.behind:
-            first = next((n for n in self._tensors(self.latest.values()) if n.op == "placeholder"), None)
-            if first is None:
-                raise RewriteError("the graph has no tensor input to fork from")
-            self._record(self.behind[FORK], [first])
+
+    def wait(self, event: int, stream: int) -> None:
+        """Append a wait of a stream for an event."""
+        node = self._ordered(stream_ops.WAIT, event, stream, [self.recorded[event]])
+        if stream == 0:
+            self.joined.append(node)
+
+    def record(self, event: int, stream: int) -> None:
+        """Append the record of an event, behind the values of the region before it; the fork is behind an input."""
+        if self.region_before is None:
+            values = [node for node in self._tensors(self.latest.values()) if node.op == "placeholder"][:1]
+            missing = "the graph has no tensor input to fork from"
+        else:
+            values = [self.latest[old] for old in self.region_before.targets]
+            name = self.reading.kernels.kernels[self.region_before.kernel].name
+            missing = f"kernel {name!r} has no value to record behind"
+        if not values:
+            raise RewriteError(missing)
+        self.recorded[event] = self._ordered(stream_ops.RECORD, event, stream, values)
 
     def region(self, region: Region, stream: int) -> None:
-        """Append the waits before a region, then its nodes, then the record after it."""
-        for event in self.before.get(region.kernel, ()):
-            self._wait(event, stream)
+        """Append the nodes of a region."""
+        self.region_before = region
         self._hold(region.kernel, stream, [self.last[stream]] if stream in self.last else [])
         inside: dict[fx.Node, fx.Node] = {}
         own: set[fx.Node] = set()  # nodes that the region computes itself, so that it takes views of them itself too
@@ -99,11 +112,6 @@ class _Builder:
         # A dependency counts as a use, after which no kernel writes the buffer in place. Readers need none to come later.
         since = self.since.get(stream, {})
         self.since[stream] = {**{old: new for old, new in since.items() if old not in region.inputs}, **targets}
-        if region.kernel in self.behind:
-            if not targets:
-                name = self.reading.kernels.kernels[region.kernel].name
-                raise RewriteError(f"kernel {name!r} has no value to record behind")
-            self._record(self.behind[region.kernel], list(targets.values()))
 
     def _realize(self, targets: dict[fx.Node, fx.Node]) -> None:
         """Append the point at which values are stored, in the order and with the layouts of the serial graph."""
@@ -113,15 +121,6 @@ class _Builder:
             strides = {targets[old]: realized[old].strides for old in listed if old in realized}
             stream_ops.force_realize(self.module, values, strides)
 
-    def join(self) -> None:
-        """Append the waits of the caller's stream for all others, and a later use of what has to be held until then."""
-        for event in self.before.get(JOIN, ()):
-            self._wait(event, 0)
-        # A use of a piece decides where it is, so a concatenation that no kernel reads comes before.
-        left = [place for place, node in enumerate(self.reading.epilogue, 1) if node in self.reading.concatenations]
-        self._copy_epilogue(self.reading.epilogue[: max(left, default=0)])
-        self._hold(JOIN, 0, self.joined)
-
     def _hold(self, kernel: int, stream: int, waits: list[fx.Node]) -> None:
         """Append, after `waits` on the stream, a use of the values that are held until right before `kernel`, or JOIN."""
         values = self._tensors(self.latest[v] for v in self.held.get(kernel, ()) if v in self.latest)
@@ -130,7 +129,11 @@ class _Builder:
             self.last[stream] = stream_ops.extend_lifetimes(self.module, self.plan.events[-1].id, stream, waits, values)
 
     def finish(self) -> None:
-        """Append what is between the regions' values and the outputs, and the outputs."""
+        """Append a use of what is held until the join, what is between the regions' values and the outputs, and the outputs."""
+        # A use of a piece decides where it is, so a concatenation that no kernel reads comes before.
+        left = [place for place, node in enumerate(self.reading.epilogue, 1) if node in self.reading.concatenations]
+        self._copy_epilogue(self.reading.epilogue[: max(left, default=0)])
+        self._hold(JOIN, 0, self.joined)
         self._copy_epilogue(self.reading.epilogue)
         old = self.reading.module.graph.output_node()
         result = fx.map_arg(old.args[0], lambda n: self.returned.get(n) or self._value(n))
@@ -144,19 +147,13 @@ class _Builder:
             if node not in self.early and node not in self.returned and not self._stands(node):
                 self._copy(node, 0, self.returned)
 
-    def _wait(self, event: Event, stream: int) -> None:
-        node = self._ordered(stream_ops.wait(event.id, stream), stream, [self.recorded[event.id]])
-        if stream == 0:
-            self.joined.append(node)
-
-    def _record(self, event: Event, dependencies: list[fx.Node]) -> None:
-        self.recorded[event.id] = self._ordered(stream_ops.record(event.id, event.stream), event.stream, dependencies)
-
-    def _ordered(self, operation: stream_ops.Operation, stream: int, dependencies: list[fx.Node]) -> fx.Node:
+    def _ordered(self, operation: Any, event: int, stream: int, dependencies: list[fx.Node]) -> fx.Node:
         """Append a stream operation that comes after all that its stream has so far."""
         before = [self.last[stream]] if stream in self.last else []
         made = self.since.pop(stream, {}).values()
-        self.last[stream] = stream_ops.ordered(self.module, operation, list(dict.fromkeys([*before, *dependencies, *made])))
+        self.last[stream] = stream_ops.ordered(
+            self.module, operation, event, stream, list(dict.fromkeys([*before, *dependencies, *made]))
+        )
         return self.last[stream]
 
     def _copy(

@@ -45,12 +45,12 @@ def bare_operations(gm: fx.GraphModule) -> None:
     product = second_product(gm)
     stream_ops.set_stream(product, 1)
     with gm.graph.inserting_before(product):
-        gm.graph.call_function(*stream_ops.record(0, 0))
-        gm.graph.call_function(*stream_ops.wait(0, 1))
+        gm.graph.call_function(stream_ops.RECORD, (0, 0))
+        gm.graph.call_function(stream_ops.WAIT, (0, 1))
     with gm.graph.inserting_after(product):
-        wait = gm.graph.call_function(*stream_ops.wait(1, 0))
+        wait = gm.graph.call_function(stream_ops.WAIT, (1, 0))
     with gm.graph.inserting_before(wait):
-        gm.graph.call_function(*stream_ops.record(1, 1))
+        gm.graph.call_function(stream_ops.RECORD, (1, 1))
 
 
 def ordered_operations(gm: fx.GraphModule) -> None:
@@ -59,11 +59,11 @@ def ordered_operations(gm: fx.GraphModule) -> None:
     (first,) = gm.graph.find_nodes(op="placeholder")[:1]
     stream_ops.set_stream(product, 1)
     with gm.graph.inserting_before(product):
-        fork = stream_ops.ordered(gm, stream_ops.record(0, 0), [first])
-        stream_ops.ordered(gm, stream_ops.wait(0, 1), [fork])
+        fork = stream_ops.ordered(gm, stream_ops.RECORD, 0, 0, [first])
+        stream_ops.ordered(gm, stream_ops.WAIT, 0, 1, [fork])
     with gm.graph.inserting_before(product.next):
-        done = stream_ops.ordered(gm, stream_ops.record(1, 1), [product])
-        stream_ops.ordered(gm, stream_ops.wait(1, 0), [done])
+        done = stream_ops.ordered(gm, stream_ops.RECORD, 1, 1, [product])
+        stream_ops.ordered(gm, stream_ops.WAIT, 1, 0, [done])
 
 
 PASSES = {move_a_product: 1, bare_operations: 5, ordered_operations: 5}
@@ -199,7 +199,7 @@ def test_a_value_that_is_passed_through_a_wait_is_read_without_it() -> None:
     product = graph.call_function(MM, (x, x))
     inner = fx.Graph()
     inside = inner.placeholder("inside")
-    inner.call_function(*stream_ops.wait(0, 1))
+    inner.call_function(stream_ops.WAIT, (0, 1))
     inner.output((inside,))
     module = fx.GraphModule(torch.nn.Module(), graph)
     module.waiting = fx.GraphModule(torch.nn.Module(), inner)
@@ -215,7 +215,7 @@ def test_a_value_that_is_passed_through_a_wait_is_read_without_it() -> None:
 def test_a_result_of_an_operation_that_is_read_is_not_taken_out() -> None:
     graph = fx.Graph()
     x = graph.placeholder("x")
-    record = graph.call_function(*stream_ops.record(0, 0))
+    record = graph.call_function(stream_ops.RECORD, (0, 0))
     graph.output((graph.call_function(torch.ops.aten.add.Tensor, (x, record)),))
     with pytest.raises(StreamsRemain, match="add_tensor reads the result of record_event_default"):
         without_streams(fx.GraphModule(torch.nn.Module(), graph))

@@ -74,10 +74,10 @@ def plan_with(monkeypatch: pytest.MonkeyPatch, **settings: bool) -> None:
     monkeypatch.setattr(streamed_code, "stream_settings", lambda: {**ours, **settings})
 
 
-def bare_operation(module: fx.GraphModule, operation: Any, dependencies: Any) -> fx.Node:
+def bare_operation(module: fx.GraphModule, operation: Any, event: int, stream: int, dependencies: Any) -> fx.Node:
     """Return a record or a wait as a node by itself, as a pass that knows nothing of `control_deps` would add it."""
-    node = module.graph.call_function(*operation)
-    stream_ops.set_stream(node, operation[1][1])
+    node = module.graph.call_function(operation, (event, stream))
+    stream_ops.set_stream(node, stream)
     return node
 
 
