@@ -25,7 +25,8 @@ from graphstreams.reading.eligibility import check_graph
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
 from graphstreams.rewriting.two_bodies import add_lines
-from graphstreams.runtime import allocator, verdicts
+from graphstreams.runtime import verdicts
+from graphstreams.runtime.allocator import unsupported_allocator
 from graphstreams.verification.wrapper.read import UnreadableWrapper, verify
 
 log = logging.getLogger("graphstreams")
@@ -99,7 +100,7 @@ class StreamPass(PostGradPass):
                 return None
         options = "disabled" if disabled() else repr((self.options, all_declared(())))
         content = fingerprint() + profile
-        seen = (options, source_hash(), self.input_names, bool(self.inputs), allocator.state())
+        seen = (options, source_hash(), self.input_names, bool(self.inputs), unsupported_allocator())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:

@@ -11,54 +11,28 @@ Read in torch 2.14.1 and 2.15.0: `c10/cuda/CUDACachingAllocator.cpp`, `c10/core/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 
 _ALL_POOLS_WITHOUT_TRACES = (0, 0, False)
 
 
-@dataclass(frozen=True)
-class AllocatorState:
-    """The state that decides whether streamed graphs are sound with an allocator. None: the allocator can't be asked."""
-
-    backend: str
-    expandable: bool | None = False  # whether new segments are expandable
-    holds_expandable: bool | None = False  # whether some segments are, perhaps because the setting was on earlier
-
-
-def state(backend: Callable[[], str] | None = None, snapshot: Callable[[], Mapping[str, Any]] | None = None) -> AllocatorState:
-    """Return the state of the allocator in use, by default torch's own for CUDA.
-
-    `backend` returns its name. `snapshot` returns what `torch._C._cuda_memorySnapshot` does: "allocator_settings", "segments".
-    """
-    name = (backend or torch.cuda.memory.get_allocator_backend)()
-    if name != "native":
-        return AllocatorState(name)
+def unsupported_allocator() -> str:
+    """Return why graphs have to stay serial with the CUDA allocator in use; empty if they need not."""
+    backend = torch.cuda.memory.get_allocator_backend()
+    if backend != "native":
+        return f"the allocator {backend} hands a block that was freed to any stream"
     try:
-        seen = snapshot() if snapshot else torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)
-        expandable = seen["allocator_settings"]["expandable_segments"]
-        held = [segment["is_expandable"] for segment in seen["segments"]]
+        seen = torch._C._cuda_memorySnapshot(_ALL_POOLS_WITHOUT_TRACES)
+        expandable = seen["allocator_settings"]["expandable_segments"]  # whether new segments are
+        held = [segment["is_expandable"] for segment in seen["segments"]]  # perhaps because the setting was on earlier
     except Exception:  # whatever the error, nothing is known
-        return AllocatorState(name, None, None)
-    if not all(isinstance(each, bool) for each in (expandable, *held)):
-        return AllocatorState(name, None, None)
-    return AllocatorState(name, expandable, any(held))
-
-
-def unsupported_allocator(found: AllocatorState | None = None) -> str:
-    """Return why graphs have to stay serial with an allocator in state `found`, by default the one in use; empty if none."""
-    found = found or state()
-    if found.backend != "native":
-        return f"the allocator {found.backend} hands a block that was freed to any stream"
+        expandable, held = None, []
     # `unmapHandles` waits for the segment's own stream only, before memory that another may still read is unmapped.
-    if found.expandable is None or found.holds_expandable is None:
+    if not all(isinstance(each, bool) for each in (expandable, *held)):
         return "this version of torch does not tell whether the allocator's segments are expandable"
-    if found.expandable:
+    if expandable:
         return "with expandable_segments the allocator unmaps memory while a kernel of another stream may read it"
-    if found.holds_expandable:
+    if any(held):
         return (
             "the allocator holds memory from the time when expandable_segments was on, and may unmap it while a kernel of "
             "another stream reads it; start the process with expandable_segments off"
