@@ -105,7 +105,8 @@ class _Pool:
         while len(self.streams) < streams:
             self.streams.append(new_aux_stream(self.caller, self.priority))
         while len(self.events) < events:
-            self.events.append(new_event())
+            # Whose `record` and `wait` are C functions; those of `torch.cuda.Event` are Python ones (torch/cuda/streams.py).
+            self.events.append(torch._C._CudaEventBase())
         return (*self.streams[:streams], *self.events[:events])
 
 
@@ -137,14 +138,6 @@ class _PoolsOfThread(threading.local):
 
 _idle: dict[Key, list[_Pool]] = {}  # pools of threads that have ended
 _pools = _PoolsOfThread()
-
-
-def new_event() -> torch._C._CudaEventBase:
-    """Return a new event, whose `record` and `wait` take a stream. They are C functions; `torch.cuda.Event` has Python ones.
-
-    Read in torch 2.15.0: `torch/cuda/streams.py`.
-    """
-    return torch._C._CudaEventBase()
 
 
 def capture_stream(device: int) -> torch.cuda.Stream:

@@ -55,7 +55,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return objects[-1]
 
     monkeypatch.setattr(runtime, "new_aux_stream", stream)
-    monkeypatch.setattr(runtime, "new_event", event)
+    monkeypatch.setattr(torch._C, "_CudaEventBase", event)
     monkeypatch.setattr(runtime, "_idle", {})
     monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
     return objects
@@ -218,7 +218,8 @@ def test_a_call_makes_nothing_after_the_first(made: list[Any], monkeypatch: pyte
 
 def test_events_are_those_whose_methods_are_no_python_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    event = runtime.new_event()
+    monkeypatch.setattr(runtime, "_pools", runtime._PoolsOfThread())
+    (event,) = acquire(Caller(), 0, 1)
     assert isinstance(event, torch._C._CudaEventBase)
     assert not isinstance(event, torch.cuda.Event)
     assert {inspect.ismethoddescriptor(getattr(type(event), name)) for name in ("record", "wait")} == {True}
