@@ -6,28 +6,22 @@ so names that share memory are merged into one, whose representative is a graph 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import networkx as nx
 
 
 class AliasSets:
-    """Disjoint sets of buffer names. Every name starts as its own storage."""
+    """Disjoint sets of buffer names."""
 
-    def __init__(self, inputs: Iterable[str] = ()) -> None:
-        self._parent: dict[str, str] = {}
-        self._inputs = frozenset(inputs)
+    def __init__(self, inputs: Collection[str], aliases: Iterable[tuple[str, str]]) -> None:
+        """Put the names of each pair, which share memory, into one set."""
+        graph = nx.Graph(aliases)
+        self._storage: dict[str, str] = {}
+        for name in sorted(graph, key=lambda name: name not in inputs):
+            if name not in self._storage:
+                self._storage.update(dict.fromkeys(nx.node_connected_component(graph, name), name))
 
     def storage(self, name: str) -> str:
-        """Return the representative of the storage that `name` stands for."""
-        while (parent := self._parent.get(name, name)) != name:
-            self._parent[name] = self._parent.get(parent, parent)  # halves the path for the next time
-            name = parent
-        return name
-
-    def merge(self, name: str, other: str) -> None:
-        """Record that the two names share memory."""
-        first, second = self.storage(name), self.storage(other)
-        if first == second:
-            return
-        if second in self._inputs and first not in self._inputs:
-            first, second = second, first
-        self._parent[second] = first
+        """Return the representative of the storage that `name` stands for; the name itself if it shares no memory."""
+        return self._storage.get(name, name)

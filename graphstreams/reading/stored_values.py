@@ -91,9 +91,6 @@ def _copies_itself(node: fx.Node, lowered: Lowered) -> bool:
 
 def storages_of(lowered: Lowered) -> AliasSets:
     """Return which buffers of a lowered graph share memory."""
-    storages = AliasSets(lowered.graph.graph_inputs)
-    for node in lowered.nodes:
-        for output in node.get_outputs():
-            for other in (*output.get_aliases(), *output.get_mutations()):
-                storages.merge(other, output.get_name())
-    return storages
+    outputs = [output for node in lowered.nodes for output in node.get_outputs()]
+    pairs = [(name, each.get_name()) for each in outputs for name in (*each.get_aliases(), *each.get_mutations())]
+    return AliasSets(lowered.graph.graph_inputs, pairs)

@@ -8,14 +8,11 @@ from graphstreams.ir.alias_sets import AliasSets
 
 
 def merged(pairs, inputs=()):
-    storages = AliasSets(inputs)
-    for pair in pairs:
-        storages.merge(*pair)
-    return storages
+    return AliasSets(inputs, pairs)
 
 
 def test_a_name_starts_as_its_own_storage():
-    assert AliasSets().storage("buf0") == "buf0"
+    assert merged([]).storage("buf0") == "buf0"
 
 
 def test_merged_names_are_one_storage():
