@@ -87,11 +87,7 @@ def allocations_first(lines: list[Any], names: Collection[str]) -> list[Any]:
 
     Any stream may use such a buffer as soon as it is forked.
     """
-    start = next((i for i, line in enumerate(lines, 1) if isinstance(line, EnterDeviceLine)), None)
-    if start is None:
-        return lines
-    moved = [line for line in lines if isinstance(line, wrapper.AllocateLine) and line.node.get_name() in names]
-    return [*lines[:start], *moved, *(line for line in lines[start:] if not any(line is each for each in moved))]
+    return _ahead_of_fork(lines, [line for line in lines if _allocates(line, names)])
 
 
 def outputs_first(lines: list[Any], outputs: set[str]) -> list[Any]:
@@ -100,16 +96,23 @@ def outputs_first(lines: list[Any], outputs: set[str]) -> list[Any]:
     A block that the caller's stream allocated may be dropped by anyone at any time. A block of an aux stream would be handed
     to work that has waited for the fork only, not for what others have enqueued since to read the output.
     """
-    moved, others, on_aux, start = [], [], False, None
+    moved, on_aux = [], False
     for line in lines:
         if isinstance(line, wrapper.EnterCudaStreamContextLine):
             on_aux = line.stream_idx != 0
         elif isinstance(line, wrapper.ExitCudaStreamContextLine):
             on_aux = False
-        if on_aux and isinstance(line, wrapper.AllocateLine) and line.node.get_name() in outputs:
+        elif on_aux and _allocates(line, outputs):
             moved.append(line)
-            continue
-        others.append(line)
-        if start is None and isinstance(line, EnterDeviceLine):
-            start = len(others)
-    return lines if start is None else [*others[:start], *moved, *others[start:]]
+    return _ahead_of_fork(lines, moved)
+
+
+def _allocates(line: Any, names: Collection[str]) -> bool:
+    return isinstance(line, wrapper.AllocateLine) and line.node.get_name() in names
+
+
+def _ahead_of_fork(lines: list[Any], moved: list[Any]) -> list[Any]:
+    start = next((i for i, line in enumerate(lines, 1) if isinstance(line, EnterDeviceLine)), None)
+    if start is None:
+        return lines
+    return [*lines[:start], *moved, *(line for line in lines[start:] if not any(line is each for each in moved))]
