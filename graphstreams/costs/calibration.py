@@ -130,22 +130,17 @@ def calibration_of(device: Device) -> Calibration:
         log.warning("%s; graphstreams bench --calibrate writes a new one", error)
     except OSError:
         pass  # the user has none
-    keys = [key for key, known in DEVICES.items() if known.name == device.name]
-    return next((found for key in keys if (found := _packaged(key))), None) or shipped()
-
-
-def shipped(key: str = "h200") -> Calibration:
-    """Return the package's calibration of the device with this key in `DEVICES`. Raises ValueError if it has none."""
-    found = _packaged(key)
-    if found is None:
-        raise ValueError(f"the package has no calibration of {key!r}")
-    return found
+    own = [key for key, known in DEVICES.items() if known.name == device.name and (_PACKAGED / f"{key}.json").is_file()]
+    return shipped(*own)
 
 
 @cache
-def _packaged(key: str) -> Calibration | None:
+def shipped(key: str = "h200") -> Calibration:
+    """Return the package's calibration of the device with this key in `DEVICES`. Raises ValueError if it has none."""
     file = _PACKAGED / f"{key}.json"
-    return Calibration.load(file) if file.is_file() else None
+    if not file.is_file():
+        raise ValueError(f"the package has no calibration of {key!r}")
+    return Calibration.load(file)
 
 
 def user_file(name: str) -> Path:
