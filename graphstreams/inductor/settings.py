@@ -92,18 +92,19 @@ def under_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
     return config.patch(dict(settings))
 
 
-def settings_off() -> list[str]:
-    """Return the settings that are on and stay off on streams, as `name=value`."""
-    return [f"{name}={_value(name)}" for name in _on()]
+def settings_off() -> dict[str, Any]:
+    """Return the values of the settings that are on and stay off on streams."""
+    return {name: _value(name) for name, off in _OFF.items() if _value(name) not in (_UNKNOWN, off.value, None)}
 
 
 def notes_on_settings() -> list[str]:
     """Return what to know about Inductor's settings in effect, for the report's notes."""
     notes = []
     if off := settings_off():
-        other_kernels = any(_OFF[name].other_kernels for name in _on())
+        other_kernels = any(_OFF[name].other_kernels for name in off)
+        listed = ", ".join(f"{name}={value}" for name, value in off.items())
         bits = "; bits may differ between calls that run streams and calls that don't" if other_kernels else ""
-        notes.append(f"off on streams, on in the serial code: {', '.join(off)}{bits}")
+        notes.append(f"off on streams, on in the serial code: {listed}{bits}")
     if config.coordinate_descent_tuning:
         notes.append("coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum")
     return notes
@@ -117,10 +118,6 @@ def unusable_setting() -> str:
             is_on = "is on" if value is True else f"is {value!r}"
             return f"Inductor's setting {name} {is_on}: {why}"
     return ""
-
-
-def _on() -> list[str]:
-    return [name for name in _OFF if _value(name) not in (_UNKNOWN, _OFF[name].value, None)]
 
 
 def _value(name: str) -> Any:
