@@ -151,16 +151,6 @@ def most_saved_us(joined: Iterable[Iterable[int]], us: Sequence[float]) -> float
     return fsum(fsum(each) - max(each) for each in times if each)
 
 
-def template_count(lowered: Lowered) -> int:
-    """Return how many kernels are made from a template, such as those that max-autotune chooses for matrix products."""
-    return sum(bool(node.is_template()) for node in lowered.nodes)
-
-
-def subgraph_count(lowered: Lowered) -> int:
-    """Return for how many operators max-autotune chose a graph of several kernels, such as a product split along K."""
-    return sum(is_subgraph(node) for node in lowered.nodes)
-
-
 def where_cut(serial: Lowered) -> str:
     """Return at which operator and why Inductor cuts a lowered graph into several CUDA graphs; empty if unknown."""
     for node in serial.nodes:

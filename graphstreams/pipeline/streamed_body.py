@@ -10,7 +10,7 @@ from graphstreams.errors import CannotJoin, PlanRefused, StaySerial
 from graphstreams.inductor import conformance
 from graphstreams.inductor.concatenations import streamed_peak
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.inductor.scheduler_nodes import joined_kernels, most_saved_us, subgraph_count, template_count, where_cut
+from graphstreams.inductor.scheduler_nodes import is_subgraph, joined_kernels, most_saved_us, where_cut
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
@@ -111,10 +111,10 @@ def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us:
     with streamed.active():
         streamed_launches, memory = conformance.launch_count(streamed), streamed_peak(streamed)
         launched = conformance.launched_kernels(streamed)
-        templates = -template_count(streamed)
+        templates = -sum(bool(node.is_template()) for node in streamed.nodes)
     with serial.active():
-        joined, split = joined_kernels(serial, kernels), subgraph_count(serial)
-        templates += template_count(serial)
+        joined, split = joined_kernels(serial, kernels), sum(map(is_subgraph, serial.nodes))
+        templates += sum(bool(node.is_template()) for node in serial.nodes)
     chosen = [f"templates for {templates} of the serial code's kernels"] * (templates > 0)
     chosen += [f"a split along K (decompose_k) for {split} of the serial code's products"] * (split > 0)
     lost = streamed_launches - launches - sum(len(each) - 1 for each in joined)
