@@ -20,10 +20,12 @@ from graphstreams.autotuning.cuda_graph import CapturedFunction, CudaGraph, clon
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.inductor.compile import PostGradBackend
+from graphstreams.inductor.settings import stream_settings
 from graphstreams.ir.kernels import KernelGraph
-from graphstreams.pipeline.preconditions import read_graph
+from graphstreams.pipeline.preconditions import final_graph
 from graphstreams.planning.paths import Assignment
 from graphstreams.reading.naming import inputs_by_position
+from graphstreams.reading.reader import read
 
 Function = Callable[..., Any]
 Settings = Mapping[str, Any]  # of Inductor
@@ -79,7 +81,7 @@ def replayable_graphs(module: torch.nn.Module, inputs: Sequence[Any]) -> list[Re
     found: list[tuple[int, ReplayableGraph]] = []  # each with its number of launches
 
     def visit(gm: fx.GraphModule, names: list[str], values: Sequence[Any]) -> None:
-        reading = read_graph(gm, f"graph {len(found)}", names)
+        reading = read(final_graph(gm), f"graph {len(found)}", names, stream_settings())
         code = CompiledSerialGraph(reading)
         with unset_fake_temporarily():
             arguments = code.arguments(inputs_by_position(reading.module, values))

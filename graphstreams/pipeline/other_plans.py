@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.costs.footprint import Blocks
@@ -29,14 +29,6 @@ log = logging.getLogger("graphstreams")
 NAMED = 3  # kernels that a note names, before it only counts the others
 
 
-@dataclass(frozen=True)
-class OtherPlan:
-    """A plan in place of one that was refused."""
-
-    what: str  # how it differs, in words
-    plan: Plan
-
-
 def run_with_other_plans(
     progress: Progress, task: Task, choice: PlanChoice, attempt: Callable[[PlanChoice], None], autotuner: Autotuner | None
 ) -> None:
@@ -54,10 +46,10 @@ def run_with_other_plans(
             raise
         refusal, refused = error, progress.report
     told = [f"the first plan, {_described(choice)}, is not used: {refusal}"]
-    for other in other_plans(task, start.us, choice.plan, refusal.kernels, _blocks(autotuner, choice)):
+    for what, plan in other_plans(task, start.us, choice.plan, refusal.kernels, _blocks(autotuner, choice)):
         with progress.stage("plan"):
-            chosen, why_simulated = _choice(task, other.plan, choice, autotuner)
-        text = f"tried next, {other.what}: {_described(chosen)}{why_simulated}"
+            chosen, why_simulated = _choice(task, plan, choice, autotuner)
+        text = f"tried next, {what}: {_described(chosen)}{why_simulated}"
         notes, seconds = (*start.notes, *told), progress.report.seconds
         report = replace(start, plan=chosen.plan, measurement=chosen.measurement, notes=notes, seconds=seconds)
         progress.keep(report=report, module=None, added=())
@@ -80,9 +72,10 @@ def run_with_other_plans(
 
 def other_plans(
     task: Task, us: Sequence[float], refused: Plan, kernels: frozenset[int], blocks: Mapping[int, Blocks] | None = None
-) -> Iterator[OtherPlan]:
+) -> Iterator[tuple[str, Plan]]:
     """Yield the plans to try in place of one that was refused for `kernels`, and that has not been tried, most alike first.
 
+    With each comes how it differs, in words.
     `us` has the us of each kernel, `blocks` the measured blocks by kernel id. Plans on one stream are none.
     """
     graph, options = task.reading.kernels, task.options
@@ -92,12 +85,12 @@ def other_plans(
         plan = space.plan(avoiding(graph, refused, kernels))
         if plan.streams > 1 and (found := signature(assignment_of(plan))) not in tried:
             tried.add(found)
-            yield OtherPlan(f"{_names(graph, kernels)} moved to the stream of what comes before, or to the caller's", plan)
+            yield f"{_names(graph, kernels)} moved to the stream of what comes before, or to the caller's", plan
     half = (refused.streams + 1) // 2
     if 1 < half < refused.streams:
         plan = search_on_simulator(plan_space(graph, us, task.device, replace(options, streams=half), blocks))
         if plan.streams > 1 and signature(assignment_of(plan)) not in tried:
-            yield OtherPlan("half as many streams", plan)
+            yield "half as many streams", plan
 
 
 def avoiding(graph: KernelGraph, plan: Plan, kernels: frozenset[int]) -> Assignment:

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import fx
 
 from graphstreams.dynamic_shapes.crossover import token_count
 from graphstreams.errors import StaySerial
 from graphstreams.inductor.convolutions import peel_biases
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
-from graphstreams.inductor.settings import stream_settings, unusable_setting
+from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_registry import foreign_generator
-from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.reading.reader import read
 from graphstreams.runtime.allocator import unsupported_allocator
 from graphstreams.runtime.streams import missing_stream_api
-
-
-def read_graph(gm: fx.GraphModule, name: str, input_names: Sequence[str], declared: Declarations = ()) -> Reading:
-    """Return the kernels of a post-grad graph, which is not changed."""
-    return read(final_graph(gm), name, input_names, stream_settings(), declared)
 
 
 def unusable(device: Device | None) -> str:
@@ -41,16 +32,12 @@ def final_graph(gm: fx.GraphModule, finished: bool = False) -> fx.GraphModule:
     return module
 
 
-def kept_in_place(reading: Reading) -> list[str]:
-    """Return why user-written Triton kernels keep their place in the order, for the report's notes."""
-    kept = [kernel for kernel in reading.kernels.kernels if kernel.kind == "triton" and kernel.exclusive_reason]
-    return [f"{kernel.name!r} keeps its place: {kernel.exclusive_reason}" for kernel in kept]
-
-
-def joined_launches(reading: Reading) -> list[str]:
-    """Return which launches are planned as one unit, and why, for the report's notes."""
-    several = [kernel for kernel in reading.kernels.kernels if len(kernel.launches) > 1 and kernel.joined]
-    return [f"{kernel.name!r} is a unit of {len(kernel.launches)} launches: {kernel.joined}" for kernel in several]
+def notes_on_kernels(reading: Reading) -> list[str]:
+    """Return why user-written Triton kernels keep their place, and which launches are one unit and why, for notes."""
+    kernels = reading.kernels.kernels
+    kept = [f"{k.name!r} keeps its place: {k.exclusive_reason}" for k in kernels if k.kind == "triton" and k.exclusive_reason]
+    several = [k for k in kernels if len(k.launches) > 1 and k.joined]
+    return kept + [f"{k.name!r} is a unit of {len(k.launches)} launches: {k.joined}" for k in several]
 
 
 def check_collectives(reading: Reading) -> None:

@@ -28,21 +28,14 @@ from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
-from graphstreams.pipeline.preconditions import (
-    check_collectives,
-    check_tokens,
-    final_graph,
-    joined_launches,
-    kept_in_place,
-    unusable,
-)
+from graphstreams.pipeline.preconditions import check_collectives, check_tokens, final_graph, notes_on_kernels, unusable
 from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
 from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reading.reader import read
-from graphstreams.reports.dump import readable, readable_regions
+from graphstreams.reports.dump import readable_regions
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
@@ -93,7 +86,7 @@ def run_stages(
         progress.tell(device=task.device.name)
         if texts:
             with progress.stage("report"):
-                progress.tell(graph_serial=readable(graph.reading.module))
+                progress.tell(graph_serial=graph.reading.module.print_readable(print_output=False))
         choice, autotuner = _choose(progress, task, inputs, graph.tokens)
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
         go_on = partial(_go_on, progress, task, graph, autotuner, texts)
@@ -156,7 +149,7 @@ def _read(
         reading = read(final, progress.report.name, input_names, stream_settings(), options.operators)
         progress.keep(reading=reading)
         check_collectives(reading)
-        progress.note(*kept_in_place(reading), *joined_launches(reading))
+        progress.note(*notes_on_kernels(reading))
         serial = serial or lower(unread, generate_code=True)
         with serial.active():
             launches = conformance.launch_count(serial)

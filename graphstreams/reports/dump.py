@@ -10,17 +10,12 @@ from graphstreams.reports.tables import us_text, waited_for
 from graphstreams.rewriting.regions import KERNEL
 
 
-def readable(module: fx.GraphModule) -> str:
-    """Return the code of a graph with shapes, dtypes and source lines."""
-    return module.print_readable(print_output=False)
-
-
 def readable_regions(module: fx.GraphModule, graph: KernelGraph, plan: Plan) -> str:
     """Return the code of a rewritten graph, with a heading above each region."""
     headings = _headings(graph, plan)
     kernels = {node.name: node.meta.get(KERNEL) for node in module.graph.nodes}
     lines = []
-    for line in readable(module).splitlines():
+    for line in module.print_readable(print_output=False).splitlines():
         # The name that a line assigns tells whose region it belongs to.
         name = line.strip().split(":", 1)[0].split(" ", 1)[0]
         kernel = kernels.get(name) if line.startswith("        ") else None

@@ -89,7 +89,7 @@ ARMS = KernelGraph(
 def planned(streams: Sequence[int], kernels: set[int], graph: KernelGraph = ARMS, **options: Any) -> list[Plan]:
     task = Task(reading_of(graph), DEVICES["h200"], Options.from_dict({**FREE_EVENTS, **options}))
     plan = plan_by_hand(graph, range(len(graph.kernels)), dict(enumerate(streams)))
-    return [other.plan for other in other_plans(task, [10.0] * len(graph.kernels), plan, frozenset(kernels))]
+    return [plan for _, plan in other_plans(task, [10.0] * len(graph.kernels), plan, frozenset(kernels))]
 
 
 def test_first_comes_the_plan_that_avoids_what_was_refused_then_half_as_many_streams() -> None:
