@@ -64,12 +64,11 @@ def parse(value: Any) -> Declarations:
     if isinstance(value, str):
         parts = [part.strip().partition("=") for part in value.split(",") if part.strip()]
         value = {pattern.strip(): names.split("+") if names else () for pattern, _, names in parts}
-    if not isinstance(value, Mapping) and isinstance(value, Iterable):
-        pairs = [each if isinstance(each, tuple | list) and len(each) == 2 else (each, ()) for each in value]
-        return tuple((_pattern(pattern), _resources(names)) for pattern, names in pairs)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, Iterable):
         raise OptionError(f"option 'operators' takes names of operators, or a dict of names and resources, not {value!r}")
-    return tuple((_pattern(pattern), _resources(names)) for pattern, names in value.items())
+    listed = value.items() if isinstance(value, Mapping) else value
+    pairs = [each if isinstance(each, tuple | list) and len(each) == 2 else (each, ()) for each in listed]
+    return tuple((_pattern(pattern), _resources(names)) for pattern, names in pairs)
 
 
 def _pattern(text: Any) -> str:
