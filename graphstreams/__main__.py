@@ -151,7 +151,9 @@ def _bench(arguments: argparse.Namespace) -> int:
         raise ValueError("--kernels goes with --calibrate")
     if arguments.policies is not None and arguments.settings == "default":
         raise ValueError("--policies are played with --settings deterministic or both")
-    _check_counts(arguments.rounds, arguments.replays)
+    if not (2 <= arguments.rounds <= MOST_ROUNDS and 0 <= arguments.replays <= MOST_REPLAYS):
+        limits = f"--rounds has to be at least 2, --replays at least 0, and at most {MOST_ROUNDS} and {MOST_REPLAYS}"
+        raise ValueError(limits)
     from graphstreams.benchmark.results import report, sound
     from graphstreams.benchmark.variants import BenchmarkSpec
     from graphstreams.command_line.bench import compilers_of, policies_of, run, tokens_of
@@ -165,12 +167,6 @@ def _bench(arguments: argparse.Namespace) -> int:
     result = run(arguments.function, batch, settings, spec, arguments.out, _say)
     print(report(result))
     return 0 if sound([row for rows in result["passes"].values() for row in rows]) else 1
-
-
-def _check_counts(rounds: int, replays: int) -> None:
-    if not (2 <= rounds <= MOST_ROUNDS and 0 <= replays <= MOST_REPLAYS):
-        limits = f"--rounds has to be at least 2, --replays at least 0, and at most {MOST_ROUNDS} and {MOST_REPLAYS}"
-        raise ValueError(limits)
 
 
 def _say(line: str) -> None:

@@ -31,7 +31,7 @@ class Operations(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.inputs: list[Tensor] = []  # what to call the module with
-        self._calls: list[tuple[Callable[..., Any], list[int]]] = []
+        self.calls: list[tuple[Callable[..., Any], list[int]]] = []  # each operation with the places of its inputs
 
     def add(self, operation: Callable[..., Any], *tensors: Tensor) -> None:
         """Add a call of `operation` on tensors, which other calls may have too."""
@@ -40,16 +40,11 @@ class Operations(nn.Module):
             known = [i for i, each in enumerate(self.inputs) if each is tensor]
             places.append(known[0] if known else len(self.inputs))
             self.inputs += [] if known else [tensor]
-        self._calls.append((operation, places))
-
-    @property
-    def operations(self) -> int:
-        """Return the number of operations."""
-        return len(self._calls)
+        self.calls.append((operation, places))
 
     def forward(self, *tensors: Tensor) -> list[Any]:
         """Return the result of each operation."""
-        return [operation(*[tensors[i] for i in places]) for operation, places in self._calls]
+        return [operation(*[tensors[i] for i in places]) for operation, places in self.calls]
 
 
 def products() -> Operations:

@@ -28,8 +28,5 @@ def exchanged(space: SearchSpace, plan: Plan) -> list[Plan]:
     """
     if space.bound:
         return []
-    given, found = assignment_of(plan), []
-    for other in range(1, plan.streams):
-        number = {0: other, other: 0}
-        found.append(space.plan(replace(given, stream=[number.get(stream, stream) for stream in given.stream])))
-    return found
+    given, swaps = assignment_of(plan), [{0: other, other: 0} for other in range(1, plan.streams)]
+    return [space.plan(replace(given, stream=[swap.get(stream, stream) for stream in given.stream])) for swap in swaps]

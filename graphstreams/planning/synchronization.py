@@ -7,7 +7,7 @@ reduction of an acyclic graph is unique, so no smaller set of waits gives exactl
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from graphstreams.ir.kernels import KernelGraph
@@ -97,13 +97,12 @@ class _Clocks:
 
 
 def _check_placements(graph: KernelGraph, plan: Plan) -> None:
-    placed: set[int] = set()
+    placed = Counter(placement.kernel for placement in plan.placements)
     for placement in plan.placements:
         if not 0 <= placement.kernel < len(graph.kernels):
             raise ValueError(f"the plan places kernel {placement.kernel} ({placement.name!r}), unknown to the graph")
-        if placement.kernel in placed:
+        if placed[placement.kernel] > 1:
             raise ValueError(f"kernel {placement.name!r} is placed twice")
-        placed.add(placement.kernel)
     for kernel in graph.kernels:
         if kernel.id not in placed:
             raise ValueError(f"kernel {kernel.name!r} is missing from the plan")

@@ -78,7 +78,7 @@ def _launches(source: str) -> list[_Launch]:
     kernels = dict(_kernels(tree))
     functions = list(_functions(tree))
     functions += [_with_plain_names(function) for function in _subgraphs(tree, functions)]
-    return [launch for function in functions for launch in _Reader(kernels).read(function)]
+    return [launch for function in functions for launch in _Reader(kernels).launches(function.body, CALLER)]
 
 
 def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -127,17 +127,14 @@ class _Reader:
         self._layouts: dict[str, str] = {}
         self._sizes: dict[str, str] = {}
 
-    def read(self, function: ast.FunctionDef) -> list[_Launch]:
-        return list(self._statements(function.body, CALLER))
-
-    def _statements(self, statements: list[ast.stmt], stream: str) -> Iterator[_Launch]:
+    def launches(self, statements: list[ast.stmt], stream: str) -> Iterator[_Launch]:
         for statement in statements:
             if isinstance(statement, ast.With):
                 context = ast.unparse(statement.items[0].context_expr)
                 inner = context if re.fullmatch(r"stream\d+", context) else stream
-                yield from self._statements(statement.body, inner)
+                yield from self.launches(statement.body, inner)
             elif isinstance(statement, ast.If | ast.For | ast.While | ast.Try):
-                yield from self._statements([*statement.body, *statement.orelse], stream)
+                yield from self.launches([*statement.body, *statement.orelse], stream)
             elif isinstance(statement, ast.Expr | ast.Assign):
                 yield from self._statement(statement, stream)
 

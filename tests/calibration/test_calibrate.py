@@ -39,7 +39,7 @@ def kernels_of(title: str) -> tuple[Operations, list[Kernel]]:
 def test_each_operation_is_one_kernel_of_its_kind(title: str, kinds: set[str]) -> None:
     module, kernels = kernels_of(title)
     assert {kernel.kind for kernel in kernels} == kinds
-    assert len(kernels) == module.operations
+    assert len(kernels) == len(module.calls)
     assert all(len(kernel.launches) == 1 and not kernel.exclusive for kernel in kernels)
 
 
@@ -47,7 +47,7 @@ def test_a_shared_tensor_is_one_input() -> None:
     module, tensor = Operations(), torch.ones(2)
     module.add(torch.add, tensor, tensor)
     module.add(torch.add, tensor, torch.zeros(2))
-    assert [len(module.inputs), module.operations] == [2, 2]
+    assert [len(module.inputs), len(module.calls)] == [2, 2]
     assert [result.tolist() for result in module(*module.inputs)] == [[2, 2], [1, 1]]
 
 
