@@ -15,7 +15,8 @@ from graphstreams.inductor.stream_ops import is_stream_operation, stream_of
 
 def check_graph(module: fx.GraphModule) -> None:
     """Raise Unsupported if a graph cannot be rewritten, whatever its kernels are."""
-    if not any(_on_gpu(node.meta.get("val")) for node in module.graph.nodes):
+    values = torch.utils._pytree.tree_leaves([node.meta.get("val") for node in module.graph.nodes])
+    if not any(isinstance(value, torch.Tensor) and value.device.type == "cuda" for value in values):
         raise Unsupported("it has no CUDA tensors")
     modules = dict(module.named_modules(remove_duplicate=False))
     for node in module.graph.nodes:
@@ -70,10 +71,6 @@ def mutates(node: fx.Node) -> bool:
     if isinstance(node.target, torch._ops.OpOverload):
         return node.target._schema.is_mutable
     return node.target is torch.ops.higher_order.triton_kernel_wrapper_mutation
-
-
-def _on_gpu(value: Any) -> bool:
-    return any(v.device.type == "cuda" for v in torch.utils._pytree.tree_leaves(value) if isinstance(v, torch.Tensor))
 
 
 def _check_host_value(node: fx.Node) -> None:

@@ -23,7 +23,7 @@ from graphstreams.reading import naming
 from graphstreams.reading.condensation import Partition, kernel_partition
 from graphstreams.reading.dependences import StorageUse, dependences
 from graphstreams.reading.eligibility import check_graph, check_nodes, is_host_value
-from graphstreams.reading.slices import epilogue_of, regions_of
+from graphstreams.reading.slices import regions_of
 from graphstreams.reading.stored_values import StoredValues, storages_of, stored_values, without_owner
 
 
@@ -53,7 +53,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
     values = without_owner(values, [lowered.nodes[position] for position in concatenations], lowered)
     joins = frozenset(values.joins.values())
     groups = kernel_partition(lowered, values, storages, declared, concatenations)
-    regions = regions_of(module, values, groups)
+    regions, epilogue = regions_of(module, values, groups)
     kernels = naming.unique_names(
         [
             _kernel(region, [lowered.nodes[m] for m in members], why, lowered, storages, input_names, declared, parts)
@@ -68,7 +68,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
         KernelGraph(name, tuple(kernels), dependences([storage_use(k) for k in kernels]), accesses.size_hints(lowered)),
         regions=tuple(regions),
         host=tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n)),
-        epilogue=epilogue_of(module, values, groups),
+        epilogue=epilogue,
         order=tuple(groups.of[position] for position, count in launches for _ in range(count)),
         peak_memory=peak_memory(lowered),
         held_memory=accesses.held_memory(lowered),

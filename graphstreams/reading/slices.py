@@ -12,8 +12,11 @@ from graphstreams.reading.eligibility import is_host_value
 from graphstreams.reading.stored_values import StoredValues
 
 
-def regions_of(module: fx.GraphModule, values: StoredValues, groups: Partition) -> list[Region]:
-    """Return the slice of each group; its targets are only those values that another region or the output uses."""
+def regions_of(module: fx.GraphModule, values: StoredValues, groups: Partition) -> tuple[list[Region], tuple[fx.Node, ...]]:
+    """Return the slice of each group, and the nodes between their values and the graph's outputs, in graph order.
+
+    The targets of a slice are only those values that another region or the output uses.
+    """
     stored: list[list[fx.Node]] = [[] for _ in groups.members]
     for buffer, root in values.root.items():
         if buffer in values.owner:
@@ -24,27 +27,19 @@ def regions_of(module: fx.GraphModule, values: StoredValues, groups: Partition) 
     every = range(len(groups.members))
     joins = [_joins(members, values) for members in groups.members]
     slices = [_slice(group, [*stored[group], *mutations[group], *joins[group]], values, groups) for group in every]
-    used = set().union(*(inputs for _, inputs in slices), _output_slice(module, values, groups)[1])
+    epilogue, returned = _slice(None, module.graph.output_node().all_input_nodes, values, groups)
+    used = returned.union(*(inputs for _, inputs in slices))
     regions = []
     for group in every:
         targets = used.intersection(stored[group]).union(mutations[group])
         nodes, inputs = _slice(group, targets.union(joins[group]), values, groups)
         regions.append(Region(group, *(tuple(sorted(part)) for part in (nodes, inputs, targets))))
-    return regions
+    return regions, tuple(sorted(epilogue))
 
 
 def _joins(members: Iterable[int], values: StoredValues) -> set[fx.Node]:
     """Return the concatenations whose pieces a group reads: made before, because a use of a piece decides where it is."""
     return {values.joins[name] for member in members for name in values.reads[member] if name in values.joins}
-
-
-def epilogue_of(module: fx.GraphModule, values: StoredValues, groups: Partition) -> tuple[fx.Node, ...]:
-    """Return the nodes between the regions' values and the graph's outputs, in graph order."""
-    return tuple(sorted(_output_slice(module, values, groups)[0]))
-
-
-def _output_slice(module: fx.GraphModule, values: StoredValues, groups: Partition) -> tuple[set[fx.Node], set[fx.Node]]:
-    return _slice(None, module.graph.output_node().all_input_nodes, values, groups)
 
 
 def _slice(
