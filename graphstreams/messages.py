@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Sequence
 
 LONGEST_LINE = 400  # characters
 
@@ -30,6 +31,12 @@ def shortened(text: str, longest: int = LONGEST_LINE) -> str:
     if len(line) > longest:
         line = f"{line[: longest - 3]}..."
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names, and how many more there are."""
+    others = len(names) - most
+    return ", ".join(names[:most]) + (f" and {others} more" if others > 0 else "")
 
 
 def shown(value: object) -> str:

@@ -16,6 +16,7 @@ from graphstreams.costs.footprint import Blocks
 from graphstreams.errors import PlanRefused, StaySerial
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
+from graphstreams.messages import listed
 from graphstreams.pipeline.compilation import Progress
 from graphstreams.pipeline.select_plan import PlanChoice, Task, checked_choice
 from graphstreams.planning.build_plan import assignment_of
@@ -25,8 +26,6 @@ from graphstreams.planning.paths import Assignment
 from graphstreams.planning.policies import search_on_simulator
 
 log = logging.getLogger("graphstreams")
-
-NAMED = 3  # kernels that a note names, before it only counts the others
 
 
 def run_with_other_plans(
@@ -85,7 +84,8 @@ def other_plans(
         plan = space.plan(avoiding(graph, refused, kernels))
         if plan.streams > 1 and (found := signature(assignment_of(plan))) not in tried:
             tried.add(found)
-            yield f"{_names(graph, kernels)} moved to the stream of what comes before, or to the caller's", plan
+            names = listed([repr(graph.kernels[kernel].name) for kernel in sorted(kernels)])
+            yield f"{names} moved to the stream of what comes before, or to the caller's", plan
     half = (refused.streams + 1) // 2
     if 1 < half < refused.streams:
         plan = search_on_simulator(plan_space(graph, us, task.device, replace(options, streams=half), blocks))
@@ -136,9 +136,3 @@ def _described(choice: PlanChoice) -> str:
     plan, measurement = choice.plan, choice.measurement
     gain = measurement.gain if measurement else 1 - plan.streamed_us / plan.serial_us if plan.serial_us else 0.0
     return f"{plan.streams} streams with a {'measured' if measurement else 'simulated'} gain of {gain:.1%}"
-
-
-def _names(graph: KernelGraph, kernels: frozenset[int]) -> str:
-    names = [repr(graph.kernels[kernel].name) for kernel in sorted(kernels)]
-    others = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {others} more" if others > 0 else "")

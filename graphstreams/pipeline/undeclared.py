@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from graphstreams.ir.plan import Plan
+from graphstreams.messages import listed
 from graphstreams.pipeline.select_plan import Task
 from graphstreams.planning.modelled_plan import simulated_plan
 from graphstreams.reading.dependences import dependences
 from graphstreams.reading.reader import storage_use
-
-NAMED = 3  # operators that the note names
 
 
 def cost_of_undeclared(task: Task, us: Sequence[float], plan: Plan | None) -> list[str]:
@@ -26,6 +25,5 @@ def cost_of_undeclared(task: Task, us: Sequence[float], plan: Plan | None) -> li
     freed = [replace(k, exclusive=False, exclusive_reason="") if k.undeclared else k for k in graph.kernels]
     declared = replace(graph, kernels=tuple(freed), edges=dependences([storage_use(kernel) for kernel in freed]))
     then = simulated_plan(declared, us, task.device, task.options).streamed_us
-    listed = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-    text = f"{listed} hold the order, because what they touch is not known; declared as pure (option operators), "
+    text = f"{listed(names)} hold the order, because what they touch is not known; declared as pure (option operators), "
     return [f"{text}{then:.1f} us are predicted instead of {plan.streamed_us:.1f}"]
