@@ -12,7 +12,7 @@ from typing import Any
 import sympy
 from torch._inductor import config, ir
 
-from graphstreams.inductor.lowering import Lowered, peak_memory
+from graphstreams.inductor.lowering import Lowered
 from graphstreams.verification.elements import Elements, disjoint
 from graphstreams.verification.wrapper.sizes_told import PRODUCTS
 
@@ -76,11 +76,6 @@ def _tells_sizes(lowered: Lowered, factor: Any) -> bool:
         return True
     buffer: Any = lowered.graph.try_get_buffer(factor.get_name())
     return factor.get_name() in lowered.graph.graph_inputs or (buffer is not None and buffer.should_allocate())
-
-
-def streamed_peak(lowered: Lowered) -> int:
-    """Return the most bytes of buffers alive at once, of which concatenations on several streams are alive from the start."""
-    return peak_memory(lowered, on_several_streams(lowered.graph.scheduler))
 
 
 def on_several_streams(scheduler: Any) -> set[str]:

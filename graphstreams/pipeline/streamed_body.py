@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from graphstreams.errors import CannotJoin, PlanRefused, StaySerial
 from graphstreams.inductor import conformance
-from graphstreams.inductor.concatenations import streamed_peak
-from graphstreams.inductor.lowering import Lowered
+from graphstreams.inductor.concatenations import on_several_streams
+from graphstreams.inductor.lowering import Lowered, peak_memory
 from graphstreams.inductor.scheduler_nodes import is_subgraph, joined_kernels, most_saved_us, where_cut
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
@@ -109,7 +109,8 @@ def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof
 def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us: Sequence[float], launches: int) -> Differences:
     """Return how the streamed body differs from the serial one, which makes `launches` launches."""
     with streamed.active():
-        streamed_launches, memory = conformance.launch_count(streamed), streamed_peak(streamed)
+        streamed_launches = conformance.launch_count(streamed)
+        memory = peak_memory(streamed, on_several_streams(streamed.graph.scheduler))  # these are alive from the start
         launched = conformance.launched_kernels(streamed)
         templates = -sum(bool(node.is_template()) for node in streamed.nodes)
     with serial.active():

@@ -25,7 +25,7 @@ def test_the_report_has_both_peaks() -> None:
 
 def test_a_plan_that_needs_more_memory_than_allowed_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed_body, "ALLOWED_MEMORY", 2**20)
-    monkeypatch.setattr(streamed_body, "streamed_peak", lambda lowered: peak_memory(lowered) + 5 * 2**20)
+    monkeypatch.setattr(streamed_body, "peak_memory", lambda lowered, _: peak_memory(lowered) + 5 * 2**20)
     report = planned("diamond").report
     assert (report.verdict, report.stage) == ("serial", "verify")
     assert report.reason.endswith("MiB more than serial; 1 MiB are allowed")
@@ -33,7 +33,7 @@ def test_a_plan_that_needs_more_memory_than_allowed_is_dropped(monkeypatch: pyte
 
 def test_a_share_of_the_serial_peak_is_allowed_where_it_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed_body, "ALLOWED_MEMORY", 0)
-    monkeypatch.setattr(streamed_body, "streamed_peak", lambda lowered: 2 * peak_memory(lowered))
+    monkeypatch.setattr(streamed_body, "peak_memory", lambda lowered, _: 2 * peak_memory(lowered))
     assert planned("diamond", max_extra_memory=100.0).report.verdict == "clean"
     assert planned("diamond", max_extra_memory=0.0).report.verdict == "serial"
 
@@ -44,7 +44,7 @@ def test_inputs_and_weights_are_part_of_what_a_share_is_of(monkeypatch: pytest.M
     first = planned("diamond")
     assert first.reading is not None and first.reading.held_memory == held
     monkeypatch.setattr(streamed_body, "ALLOWED_MEMORY", 0)
-    monkeypatch.setattr(streamed_body, "streamed_peak", lambda lowered: first.report.memory_serial + held // 2)
+    monkeypatch.setattr(streamed_body, "peak_memory", lambda lowered, _: first.report.memory_serial + held // 2)
     assert planned("diamond", max_extra_memory=0.5).report.verdict == "clean"
     assert planned("diamond", max_extra_memory=0.1).report.verdict == "serial"
 
