@@ -17,8 +17,3 @@ class Threshold:
     reason: str
     smallest: int = 0  # the first that runs on streams
     measured: tuple[tuple[int, float], ...] = ()  # (size, share of the serial time saved), by size
-
-    @property
-    def limits(self) -> bool:
-        """Whether it is known to run serially for some sizes."""
-        return self.largest is not None or self.smallest > 0

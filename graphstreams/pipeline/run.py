@@ -219,10 +219,10 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
         progress.note(f"planned for {count} tokens: {tokens.example}, of the call that was compiled, run serially")
         progress.tell(plan=smaller.plan, us=smaller.us, measurement=None)
     with progress.stage("threshold"):
-        found = token_range(task, tokens, us, choice, smaller, autotuner.gain_at if autotuner else None)
-        progress.note(*found.notes)
-        progress.tell(threshold=found.threshold)
-        return dispatch_by_tokens(found.threshold, graph.sizes)
+        threshold, notes = token_range(task, tokens, us, choice, smaller, autotuner.gain_at if autotuner else None)
+        progress.note(*notes)
+        progress.tell(threshold=threshold)
+        return dispatch_by_tokens(threshold, graph.sizes)
 
 
 def _rewrite(progress: Progress, task: Task, host: Host, texts: bool) -> Lowered:

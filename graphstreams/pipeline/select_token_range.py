@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, Tokens, costs_by_size, plan_for_fewer
@@ -16,14 +15,6 @@ from graphstreams.planning.modelled_plan import listed_wait_us, simulated_plan
 from graphstreams.runtime.dispatch import Dispatch, size_source
 
 GainAt = Callable[[Plan, Mapping[str, int]], float]  # share of the serial time that a plan saves at other dynamic sizes
-
-
-@dataclass(frozen=True)
-class TokenRange:
-    """Up to which number of tokens a plan runs, and what to note about how that was found."""
-
-    threshold: Threshold
-    notes: tuple[str, ...] = ()
 
 
 def smaller_sizes(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice) -> SmallerSizes | None:
@@ -41,8 +32,11 @@ def smaller_sizes(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanC
 
 def token_range(
     task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice, smaller: SmallerSizes | None, gain_at: GainAt | None
-) -> TokenRange:
-    """Return for which numbers of tokens the plan of `choice`, or of `smaller`, runs; measured if `gain_at` is given."""
+) -> tuple[Threshold, list[str]]:
+    """Return for which numbers of tokens the plan of `choice`, or of `smaller`, runs, and what to note about that.
+
+    It is measured if `gain_at` is given.
+    """
     plan = smaller.plan if smaller else choice.plan
     assert plan is not None
     try:
@@ -50,16 +44,16 @@ def token_range(
         threshold = costs.threshold(plan, task.options)
     except ValueError as error:
         # Without the two curves there is the user's word, or no limit.
-        return TokenRange(Threshold(str(tokens.size), task.options.max_tokens, (), f"not solved: {error}"))
+        return Threshold(str(tokens.size), task.options.max_tokens, (), f"not solved: {error}"), []
     if gain_at is None or task.options.max_tokens is not None:
-        return TokenRange(threshold)
+        return threshold, []
     known = {tokens.example: choice.measurement.gain} if choice.measurement is not None and smaller is None else {}
     return _confirmed(task, plan, costs, threshold, known, gain_at)
 
 
 def _confirmed(
     task: Task, plan: Plan, costs: CostsBySize, threshold: Threshold, known: Mapping[int, float], gain_at: GainAt
-) -> TokenRange:
+) -> tuple[Threshold, list[str]]:
     notes: list[str] = []
     low, high = costs.tokens.limits
 
@@ -74,14 +68,14 @@ def _confirmed(
 
     point_at = costs.curves(plan).at
     found = confirm(threshold, measured_gain, task.options.min_gain, costs.tokens.example, (low, high), known, point_at)
-    return TokenRange(found, tuple(notes))
+    return found, notes
 
 
 def dispatch_by_tokens(threshold: Threshold, sizes: Mapping[str, str]) -> Dispatch:
     """Return which calls run on streams; `sizes` is as `size_source` takes it. Raises StaySerial if no call does."""
     if threshold.largest == 0:
         raise StaySerial("serial", f"no number of tokens gains enough: {threshold.reason}")
-    if not threshold.limits:
+    if threshold.largest is None and threshold.smallest == 0:
         return Dispatch()
     size = size_source(threshold.symbol, sizes)
     return Dispatch(size=size, largest=threshold.largest, smallest=threshold.smallest)

@@ -290,7 +290,7 @@ def test_where_every_size_is_predicted_to_gain_the_largest_is_measured():
     found, asked = measured_around(None, 512, limits=(2, 512), known={4: 0.2})
     assert (found.largest, asked) == (None, [512])
     assert found.reason == "predicted: solved; measured up to 512; measured gains: 4: 20.0%, 512: 10.0%"
-    assert not found.limits
+    assert found.largest is None and found.smallest == 0
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_where_every_size_is_predicted_to_gain_a_plausible_one_is_measured():
     (outcome,) = capture(*module_and_inputs("sized"), "h200", OPTIONS, dynamic=True)
     tokens, report = dynamic_tokens(outcome.reading.module), outcome.report
     task = Task(outcome.reading, DEVICES["h200"], Options(**OPTIONS))
-    found = token_range(task, tokens, report.us, PlanChoice(report.plan), None, gain_at).threshold
+    found, _ = token_range(task, tokens, report.us, PlanChoice(report.plan), None, gain_at)
     rows = [size for sizes in asked for size in sizes.values()]
     assert (rows[0], len(rows)) == (512, 6)
     assert found.largest in range(150, 200) and "; measured gains: " in found.reason
