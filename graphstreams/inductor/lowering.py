@@ -8,7 +8,6 @@ Read in torch 2.15.0: `_inductor/graph.py` (GraphLowering), `_inductor/scheduler
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,16 +76,13 @@ def finish_post_grad_passes(gm: fx.GraphModule) -> None:
 
 def _last_passes(gm: fx.GraphModule) -> None:
     updater = FakeTensorUpdater(gm)
-    for step in (
-        post_grad.stable_topological_sort,
-        post_grad.move_constructors_to_gpu,
-        lambda _: updater.incremental_update(),
-        functools.partial(reinplace.reinplace_inplaceable_ops, updater),
-        post_grad.fix_auto_functionalized_dtype_views,
-        post_grad.decompose_triton_kernel_wrapper_functional,
-        post_grad.decompose_auto_functionalized,
-    ):
-        step(gm.graph)
+    post_grad.stable_topological_sort(gm.graph)
+    post_grad.move_constructors_to_gpu(gm.graph)
+    updater.incremental_update()
+    reinplace.reinplace_inplaceable_ops(updater, gm.graph)
+    post_grad.fix_auto_functionalized_dtype_views(gm.graph)
+    post_grad.decompose_triton_kernel_wrapper_functional(gm.graph)
+    post_grad.decompose_auto_functionalized(gm.graph)
 
 
 class _Recorder(GraphLowering):
