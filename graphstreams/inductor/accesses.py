@@ -8,7 +8,6 @@ Read in torch 2.15.0: `_inductor/dependencies.py`, `_inductor/scheduler.py`, `_i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import sympy
@@ -75,10 +74,10 @@ def accesses(
         writes += [(storage, sympy.S.Zero) for storage in (*semaphores(node), *resources(node, declared))]
     read = {storage for storage, _ in reads}
     only = {storages.storage(name): name for name in made if name in parts and storages.storage(name) not in read}
-    return _by_storage(reads), _by_storage(writes, only if len(nodes) == 1 else {})
+    return _by_storage(reads, {}), _by_storage(writes, only if len(nodes) == 1 else {})
 
 
-def _by_storage(found: Iterable[tuple[str, sympy.Expr]], parts: Mapping[str, str] = MappingProxyType({})) -> tuple[Access, ...]:
+def _by_storage(found: Iterable[tuple[str, sympy.Expr]], parts: Mapping[str, str]) -> tuple[Access, ...]:
     most: dict[str, sympy.Expr] = {}
     for storage, size in found:
         # Two accesses of one storage by one kernel mostly touch the same bytes.

@@ -9,6 +9,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,16 +48,14 @@ class PostGradBackend:
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
         from torch._inductor.compile_fx import compile_fx
 
-        names = input_names(gm)
-
-        def inner(graph: fx.GraphModule, inputs: Sequence[Any], **_: Any) -> Any:
-            return self._after_post_grad(graph, inputs, names, example_inputs)
-
+        inner = partial(self._after_post_grad, input_names(gm), example_inputs)
         # Inductor is not called for a graph from AOTAutograd's cache.
         with torch._functorch.config.patch(enable_autograd_cache=False):
             return compile_fx(gm, example_inputs, inner_compile=inner)
 
-    def _after_post_grad(self, gm: fx.GraphModule, inputs: Sequence[Any], names: list[str], values: Sequence[Any]) -> Any:
+    def _after_post_grad(
+        self, names: list[str], values: Sequence[Any], gm: fx.GraphModule, inputs: Sequence[Any], **_: Any
+    ) -> Any:
         from torch._dynamo.utils import detect_fake_mode
         from torch._inductor import compile_fx
         from torch._inductor.virtualized import V

@@ -23,7 +23,6 @@ from torch._inductor import config, utils
 from torch._inductor.fx_passes import joint_graph, post_grad
 from torch._inductor.runtime.hints import DeviceProperties
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.node import map_aggregate
 from torch.utils import _pytree as pytree
 
 from graphstreams.ir.devices import Device
@@ -140,11 +139,7 @@ def _devices(node: torch.fx.Node) -> list[torch.device]:
 
 def _name_device(node: torch.fx.Node, device: torch.device) -> None:
     """Let a call name another device."""
-
-    def other(value: Any) -> Any:
-        return device if isinstance(value, torch.device) else value
-
-    node.args, node.kwargs = map_aggregate(node.args, other), map_aggregate(node.kwargs, other)  # type: ignore[assignment]
+    node.args, node.kwargs = pytree.tree_map_only(torch.device, lambda _: device, (node.args, node.kwargs))
 
 
 def settings_that_run() -> list[str]:

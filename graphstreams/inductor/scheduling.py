@@ -43,13 +43,10 @@ def forget_order(nodes: Iterable[Any]) -> None:
     operations = {one.node.get_name() for one in listed if synchronizes(one)}
     for node in {each for one in listed for each in (one, *leaves(one))}:
         if not synchronizes(node):
-            extra = type(node.read_writes.reads)(dep for dep in node.read_writes.reads if _orders(dep, operations))
+            reads = node.read_writes.reads
+            extra = type(reads)(dep for dep in reads if isinstance(dep, WeakDep) and dep.name in operations)
             if extra:
                 _set_reads(node, node.read_writes.remove_reads(extra))
-
-
-def _orders(dependency: Any, operations: set[str]) -> bool:
-    return isinstance(dependency, WeakDep) and dependency.name in operations
 
 
 def _set_reads(node: Any, read_writes: Any) -> None:

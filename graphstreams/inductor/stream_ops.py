@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -65,9 +64,7 @@ def extend_lifetimes(
     return node
 
 
-def force_realize(
-    module: fx.GraphModule, values: Sequence[fx.Node], strides: Mapping[fx.Node, Sequence[int]] = MappingProxyType({})
-) -> None:
+def force_realize(module: fx.GraphModule, values: Sequence[fx.Node], strides: Mapping[fx.Node, Sequence[int]]) -> None:
     """Append a point by which Inductor has to realize every value, which it may otherwise put off until a later use.
 
     `strides` are those to store values with; without them, the uses that come next decide a value's layout.

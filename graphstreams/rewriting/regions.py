@@ -33,7 +33,6 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
         raise RewriteError("the plan is for other kernels than the graph has")
     builder = _Builder(reading, plan)
     builder.module.meta[REWRITTEN] = RewriteInfo(len(plan.events), plan.priority)
-    builder.prologue()
     for step, number, stream in plan.steps():
         if step == "record":
             builder.record(number, stream)
@@ -46,7 +45,7 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
 
 
 class _Builder:
-    """The new graph while it grows."""
+    """The new graph while it grows, from the inputs and the numbers that the host computes."""
 
     def __init__(self, reading: Reading, plan: Plan) -> None:
         self.reading, self.plan = reading, plan
@@ -62,10 +61,7 @@ class _Builder:
         self.returned: dict[fx.Node, fx.Node] = {}  # old nodes between the regions' values and the outputs -> new ones
         self.held = held_values(reading, plan)
         self.region_before: Region | None = None  # the last one that was appended
-
-    def prologue(self) -> None:
-        """Append the inputs, and the numbers that the host computes."""
-        for node in (*self.reading.module.graph.find_nodes(op="placeholder"), *self.reading.host):
+        for node in (*reading.module.graph.find_nodes(op="placeholder"), *reading.host):
             self._copy(node, 0)
 
     def wait(self, event: int, stream: int) -> None:
