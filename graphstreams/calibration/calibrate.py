@@ -5,7 +5,6 @@ Its tables show how well the roofline fits, and its parameters.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import statistics
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tabulate import tabulate
 
+from graphstreams.benchmark.results import environment
 from graphstreams.benchmark.variants import replayable_graphs
 from graphstreams.calibration.fit import errors, fit
 from graphstreams.calibration.microbenchmarks import GROUPS, Operations
@@ -42,7 +42,8 @@ def calibrate(progress: Callable[[str], None] = print) -> tuple[Calibration, lis
         progress(f"{title}: {len(found)} kernels, {time.perf_counter() - started:.1f} s")
     if not samples:
         raise RuntimeError("no kernel could be timed")
-    return fit(samples, device_at_hand(), versions=_versions()), samples
+    versions = {name: value for name, value in environment().items() if name in ("torch", "cuda", "triton")}
+    return fit(samples, device_at_hand(), versions=versions), samples
 
 
 def _timed_kernels(make: Callable[[], Operations]) -> list[Sample]:
@@ -59,16 +60,6 @@ def _timed_kernels(make: Callable[[], Operations]) -> list[Sample]:
     gc.collect()
     torch.cuda.empty_cache()
     return samples
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions that decide the kernels, beside the device."""
-    found = {"torch": str(torch.__version__), "cuda": str(torch.version.cuda)}
-    with contextlib.suppress(ImportError):
-        import triton
-
-        found["triton"] = str(triton.__version__)
-    return found
 
 
 def calibration_table(calibration: Calibration, samples: Sequence[Sample], device: Device) -> str:
