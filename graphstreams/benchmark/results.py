@@ -127,7 +127,7 @@ def report(result: Mapping[str, Any]) -> str:
         if setting == "deterministic" and rows:
             parts.append(f"### Policies on the same kernels\n\n{tables.policy_table(rows)}\n\n{_POLICY_LEGEND}")
             parts.append(f"### Bits\n\n{tables.bits_table(rows)}\n\n{_BITS_LEGEND}")
-            parts.append(f"### Launched by the host, without CUDA graphs\n\n{tables.direct_table(rows, groups)}")
+            parts.append(f"### Launched by the host, without CUDA graphs\n\n{tables.speed_table(rows, groups, 'direct')}")
             parts.append(f"### Host time of a call, without CUDA graphs\n\n{tables.host_table(rows, groups)}\n\n{_HOST_LEGEND}")
         if rows:
             parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{tables.stages_table(rows)}\n\n{_STAGES_LEGEND}")

@@ -33,14 +33,12 @@ def _belongs(name: str, group: str) -> bool:
     return name == group or name.startswith(f"{group}: ")
 
 
-def speed_table(rows: Sequence[Row], groups: Groups) -> str:
-    """Return serial time and the speed-up of the fastest variant of each group as CUDA graphs, one row a workload."""
-    return _table(rows, groups, "graph", _note)
+def speed_table(rows: Sequence[Row], groups: Groups, way: str = "graph") -> str:
+    """Return serial time and the speed-up of the fastest variant of each group, one row a workload.
 
-
-def direct_table(rows: Sequence[Row], groups: Groups) -> str:
-    """Return serial time and the speed-up of the fastest variant of each group launched by the host, one row a workload."""
-    return _table(rows, groups, "direct", _variant)
+    They are CUDA graphs, of which their verdicts and bits are noted, or launched by the host (`way` is "direct").
+    """
+    return _table(rows, groups, way, _note if way == "graph" else _variant)
 
 
 def host_table(rows: Sequence[Row], groups: Groups) -> str:
