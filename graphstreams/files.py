@@ -25,8 +25,8 @@ def read_text(path: str | os.PathLike[str], largest: int = LARGEST) -> str:
         raise ValueError(f"it is not text in UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def make_folder(path: Path) -> Path:
-    """Make the folder if it is missing, check that files can be written there, and return it.
+def make_folder(path: Path) -> None:
+    """Make the folder if it is missing, and check that files can be written there.
 
     Raises ValueError, with the folder's name, if they can't.
     """
@@ -35,7 +35,6 @@ def make_folder(path: Path) -> Path:
         _try_to_write(path)
     except OSError as error:
         raise ValueError(f"{path} is no folder that can be written: {error.strerror}") from None
-    return path
 
 
 def check_file(path: Path) -> None:

@@ -96,10 +96,11 @@ class PlanBenchmark:
             return lambda: call(list(self._arguments))
 
         functions = [caller(source), caller(serial.source)]
-        captures: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_call, function) for function in functions]
-        captures.insert(0, self._capture_serial)
+        code: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_call, function) for function in functions]
         with torch.no_grad():
-            replayed_us, streamed_us, inductor_us = means_within(SEARCH_SECONDS / 4, captures, measurement.serial_us)
+            replayed_us, streamed_us, inductor_us = means_within(
+                SEARCH_SECONDS / 4, [self._capture_serial, *code], measurement.serial_us
+            )
             (once,) = self.replayer.direct_times(functions[:1], 1, 1)
             repeats = repeats_within(SEARCH_SECONDS / 8, once, len(functions) * (LONG_ROUNDS + DISCARDED), 20)
             direct_us, direct_serial_us = self.replayer.direct_times(functions, LONG_ROUNDS, repeats)

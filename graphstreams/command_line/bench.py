@@ -79,13 +79,11 @@ def run(
 
     `function` names a function tokens -> (module, seed -> inputs). Settings of Inductor are "deterministic" or "default". After
     every workload `say` gets a line, and the folder `out` bench.md and bench.json. Raises ValueError if the function can't be
-    loaded, RuntimeError without a GPU, OSError if `out` can't be a folder.
+    loaded, RuntimeError without a GPU.
     """
     make = load_function(function)
     if not torch.cuda.is_available():
         raise RuntimeError("comparing times needs a CUDA device, and there is none here")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     groups = {name: name for name in spec.compilers}
     result = empty_result(f"{function}: streams compared", groups, settings, spec.rounds, spec.replays)

@@ -107,11 +107,6 @@ class Calibration:
         path.write_text(self.dumps(), encoding="utf-8")
         return path
 
-    def described(self, device: str) -> str:
-        """Return where the numbers come from, in words, if they are used for the GPU named `device`."""
-        other = "" if device == self.device else f" of {self.device}"
-        return f"calibration{other} of {self.date}"
-
 
 def latency_of(kind: str) -> str:
     """Return the key in `Calibration.latency` of a kind of kernel."""

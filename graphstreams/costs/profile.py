@@ -185,7 +185,5 @@ def _kernel(position: int, entry: Mapping[str, Any]) -> Kernel:
 
 def _json_type(value: object) -> str:
     """Return the JSON type of a parsed value that is not a list, with its article."""
-    if value is None:
-        return "null"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -77,7 +77,8 @@ class Roofline:
         """Use `calibration`, or the best one that there is for `device` (`calibration_of`)."""
         self.device = device
         self.calibration = calibration or calibration_of(device)
-        self.name = f"roofline, {self.calibration.described(device.name)}"
+        other = "" if device.name == self.calibration.device else f" of {self.calibration.device}"
+        self.name = f"roofline, calibration{other} of {self.calibration.date}"
 
     def expression(self, kernel: Kernel) -> sympy.Expr:
         """Return the kernel's time in us, an expression in the dynamic sizes."""

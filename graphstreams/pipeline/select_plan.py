@@ -62,8 +62,7 @@ class ModelledPlans:
 
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
         """Return the plan that is fastest on the simulator."""
-        plan = simulated_plan(task.reading.kernels, prices.us, task.device, task.options)
-        return checked_choice(task, plan)
+        return checked_choice(task, simulated_plan(task.reading.kernels, prices.us, task.device, task.options))
 
 
 @dataclass(frozen=True)
