@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from torch import fx
@@ -89,23 +88,18 @@ def run_stages(
                 progress.tell(graph_serial=graph.reading.module.print_readable(print_output=False))
         choice, autotuner = _choose(progress, task, inputs, graph.tokens)
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
-        go_on = partial(_go_on, progress, task, graph, autotuner, texts)
+
+        def go_on(choice: PlanChoice) -> None:
+            dispatch = _dispatch(progress, task, choice, autotuner, graph)
+            bodies = Bodies(graph.serial, _rewrite(progress, task, graph.host, texts), graph.host)
+            finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
+
         try:
             run_with_other_plans(progress, task, choice, go_on, autotuner)
         finally:
             if autotuner is not None:
                 autotuner.close()
     return progress.compilation
-
-
-def _go_on(
-    progress: Progress, task: Task, graph: ReadGraph, autotuner: Autotuner | None, texts: bool, choice: PlanChoice
-) -> None:
-    """Run the stages behind the choice of a plan. Raises StaySerial, or PlanRefused if another plan may do."""
-    dispatch = _dispatch(progress, task, choice, autotuner, graph)
-    streamed = _rewrite(progress, task, graph.host, texts)
-    example = graph.tokens.example if graph.tokens else None
-    finish(progress, task, Bodies(graph.serial, streamed, graph.host), dispatch, example, autotuner)
 
 
 def finish(

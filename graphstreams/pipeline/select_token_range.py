@@ -48,12 +48,6 @@ def token_range(
     if gain_at is None or task.options.max_tokens is not None:
         return threshold, []
     known = {tokens.example: choice.measurement.gain} if choice.measurement is not None and smaller is None else {}
-    return _confirmed(task, plan, costs, threshold, known, gain_at)
-
-
-def _confirmed(
-    task: Task, plan: Plan, costs: CostsBySize, threshold: Threshold, known: Mapping[int, float], gain_at: GainAt
-) -> tuple[Threshold, list[str]]:
     notes: list[str] = []
     low, high = costs.tokens.limits
 
