@@ -7,6 +7,7 @@ that it tries is missed. `confirm` then measures at a few sizes what was predict
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import fsum, sqrt
@@ -164,10 +165,5 @@ def _sizes(low: int, high: int, *marks: int) -> list[int]:
 
 def _edge(curves: GainCurves, min_gain: float, gaining: int, losing: int) -> int:
     """Return, by bisection, the last size that gains on the way from one that does to one that does not."""
-    while abs(losing - gaining) > 1:
-        middle = (losing + gaining) // 2
-        if curves.gains(middle, min_gain):
-            gaining = middle
-        else:
-            losing = middle
-    return gaining
+    sizes = range(gaining, losing, 1 if losing > gaining else -1)
+    return sizes[bisect(sizes, False, lo=1, key=lambda size: not curves.gains(size, min_gain)) - 1]
