@@ -5,7 +5,7 @@ A search policy is a function in a file of its own and a line in POLICIES.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.caller_stream import critical_path_on_caller, exchanged
@@ -14,12 +14,8 @@ from graphstreams.planning.local_search import local_search
 from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.paths import Assignment
 
-
-class SearchPolicy(Protocol):
-    """A way to search for a good assignment of kernels to streams."""
-
-    def __call__(self, space: SearchSpace, seed: int) -> Assignment | None:
-        """Return the best assignment found, the same for the same seed; None if the policy is not for such a graph."""
+# From a space and a seed to the best assignment found, the same for the same seed; None if the policy is not for such a graph.
+SearchPolicy = Callable[[SearchSpace, int], Assignment | None]
 
 
 def best_list_schedule(space: SearchSpace, seed: int) -> Assignment:
