@@ -163,17 +163,12 @@ def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:
 @contextlib.contextmanager
 def faked_parameters(module: torch.nn.Module, mode: FakeTensorMode) -> Iterator[None]:
     """Make every parameter and buffer of `module` a fake CUDA tensor inside the context. Tied ones stay tied."""
-    fakes: dict[int, torch.Tensor] = {}
+    fakes = {id(tensor): _fake_like(tensor, mode) for tensor in (*module.parameters(), *module.buffers())}
+    tables: list[dict[str, Any]] = [table for child in module.modules() for table in (child._parameters, child._buffers)]
     with contextlib.ExitStack() as stack:
-        for child in module.modules():
-            tables: tuple[dict[str, Any], ...] = (child._parameters, child._buffers)
-            for table in tables:
-                stack.callback(table.update, dict(table))
-                for name, tensor in table.items():
-                    if tensor is not None:
-                        if id(tensor) not in fakes:
-                            fakes[id(tensor)] = _fake_like(tensor, mode)
-                        table[name] = fakes[id(tensor)]
+        for table in tables:
+            stack.callback(table.update, dict(table))
+            table.update({name: fakes[id(tensor)] for name, tensor in table.items() if tensor is not None})
         yield
 
 
