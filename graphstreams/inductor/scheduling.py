@@ -8,7 +8,7 @@ be moved, do they depend on records and waits. Read in torch 2.15.0: `_inductor/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch._inductor.dependencies import WeakDep
@@ -53,15 +53,6 @@ def _set_reads(node: Any, read_writes: Any) -> None:
     # A fused node's `set_read_writes` is only for its own construction.
     node.read_writes = read_writes
     node.clear_read_writes_dependent_caches()
-
-
-def settings(before: Callable[[list[Any]], list[Any]] | None) -> dict[str, Any]:
-    """Return Inductor's setting by which `order_by_stream` runs once kernels are fused, after the pass `before`, if any."""
-
-    def run(nodes: list[Any]) -> list[Any]:
-        return order_by_stream(before(nodes) if before is not None else nodes)
-
-    return {"_post_fusion_custom_pass": run}
 
 
 def synchronizes(node: Any) -> bool:

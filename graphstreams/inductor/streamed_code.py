@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import fx
 from torch._inductor import config
 from torch._inductor.virtualized import V
@@ -14,6 +16,11 @@ from graphstreams.inductor.settings import stream_settings
 def streamed_code(module: fx.GraphModule) -> Lowered:
     """Return a rewritten module lowered, with its wrapper. The module does not change; nothing is compiled or run."""
     wrapper_registry.register()
-    settings = {**stream_settings(), **scheduling.settings(config._post_fusion_custom_pass)}
+    before = config._post_fusion_custom_pass
+
+    def order_fused(nodes: list[Any]) -> list[Any]:
+        return scheduling.order_by_stream(before(nodes) if before is not None else nodes)
+
+    settings = {**stream_settings(), "_post_fusion_custom_pass": order_fused}
     with V.set_choices_handler(scheduling.FusionInRegions(V.choices)):  # type: ignore[arg-type]
         return lower(copy_graph(module), generate_code=True, settings=settings, stores_shared=True)

@@ -77,7 +77,9 @@ def ordered_by_dependencies(module: fx.GraphModule) -> bool:
     """
     wrapper_registry.register()
     with as_on_h200(module), V.set_choices_handler(scheduling.FusionInRegions(V.choices)):
-        lowered = lower(copy_graph(module), settings={**stream_settings(), **scheduling.settings(None)})
+        lowered = lower(
+            copy_graph(module), settings={**stream_settings(), "_post_fusion_custom_pass": scheduling.order_by_stream}
+        )
     with lowered.active():
         nodes = list(enumerate(_on_streams(lowered)))
     made_by = {name: node for _, (node, _) in nodes for name in node.get_buffer_names()}
