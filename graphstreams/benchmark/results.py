@@ -122,16 +122,16 @@ def report(result: Mapping[str, Any]) -> str:
     groups = {**result["groups"], **tables.OWN_GROUPS}
     parts = [f"# {result['title']}\n\n{machine(result)}"]
     for setting, rows in result["passes"].items():
-        if rows:
-            parts.append(f"## Speed, {SETTINGS[setting]}\n\n{tables.speed_table(rows, groups)}\n\n{_LEGEND}")
-        if setting == "deterministic" and rows:
+        if not rows:
+            continue
+        parts.append(f"## Speed, {SETTINGS[setting]}\n\n{tables.speed_table(rows, groups)}\n\n{_LEGEND}")
+        if setting == "deterministic":
             parts.append(f"### Policies on the same kernels\n\n{tables.policy_table(rows)}\n\n{_POLICY_LEGEND}")
             parts.append(f"### Bits\n\n{tables.bits_table(rows)}\n\n{_BITS_LEGEND}")
             parts.append(f"### Launched by the host, without CUDA graphs\n\n{tables.speed_table(rows, groups, 'direct')}")
             parts.append(f"### Host time of a call, without CUDA graphs\n\n{tables.host_table(rows, groups)}\n\n{_HOST_LEGEND}")
-        if rows:
-            parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{tables.stages_table(rows)}\n\n{_STAGES_LEGEND}")
-            parts.append(f"### Times, {SETTINGS[setting]}\n\n{tables.times_table(rows)}")
+        parts.append(f"### Choosing plans, {SETTINGS[setting]}\n\n{tables.stages_table(rows)}\n\n{_STAGES_LEGEND}")
+        parts.append(f"### Times, {SETTINGS[setting]}\n\n{tables.times_table(rows)}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -45,12 +45,13 @@ class Work:
 def work_of(kernel: Kernel, device: Device) -> Work:
     """Return the work of `kernel`, with times by the data sheet of `device`."""
     size = sum((access.bytes for access in (*kernel.reads, *kernel.writes)), sympy.S.Zero)
+    rate = next((rate for name, rate in device.flops.items() if kernel.dtype.startswith(name)), device.flops["float32"])
     return Work(
         kind=kernel.kind,
         launches=max(1, len(kernel.launches)),
         megabytes=size * 1e-6,
         moving_us=size * (1e6 / device.bandwidth),
-        computing_us=kernel.flops * (1e6 / _rate(kernel, device)),
+        computing_us=kernel.flops * (1e6 / rate),
         inner=_inner_dimension(kernel) / 1000,
         operations=kernel.ops,
     )
@@ -97,13 +98,6 @@ class Roofline:
     def price(self, graph: KernelGraph) -> list[float]:
         """Return the time of each kernel in us, at the graph's example sizes."""
         return [self.us(kernel, graph.sizes) for kernel in graph.kernels]
-
-
-def _rate(kernel: Kernel, device: Device) -> float:
-    for name, rate in device.flops.items():
-        if kernel.dtype.startswith(name):
-            return rate
-    return device.flops["float32"]
 
 
 def _inner_dimension(kernel: Kernel) -> sympy.Expr:

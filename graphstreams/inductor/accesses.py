@@ -39,15 +39,13 @@ def semaphores(node: Any) -> tuple[str, ...]:
     """
     if isinstance(node, ExternKernelSchedulerNode | NopKernelSchedulerNode):
         return ()
-    if not any(_may_cooperate(*leaf.group) for leaf in leaves(node) if leaf.is_reduction()):
+    reductions = [leaf.group for leaf in leaves(node) if leaf.is_reduction()]
+    # With the setting on, any reduction may: a guard that comes later may tell how long one of dynamic size is.
+    always = config.triton.cooperative_reductions
+    if not any(always or V.choices.should_use_cooperative_reduction(device, *sizes) for device, sizes in reductions):
         return ()
     device = node.get_device()
     return (f"semaphores_{device.type}_{device.index}",)
-
-
-def _may_cooperate(device: torch.device, sizes: Sequence[sympy.Expr]) -> bool:
-    # With the setting on, any reduction may: a guard that comes later may tell how long one of dynamic size is.
-    return config.triton.cooperative_reductions or V.choices.should_use_cooperative_reduction(device, *sizes)
 
 
 def accesses(

@@ -45,10 +45,8 @@ def resources_of(name: str, declared: Declarations) -> Resources | None:
 
     `declared` comes first, then what the operator's library says, then KNOWN.
     """
-    for pattern, resources in declared:
-        if fnmatch.fnmatchcase(name, pattern):
-            return resources
-    return _of_authors.get(name, KNOWN.get(name))
+    given = (resources for pattern, resources in declared if fnmatch.fnmatchcase(name, pattern))
+    return next(given, _of_authors.get(name, KNOWN.get(name)))
 
 
 def all_declared(declared: Declarations) -> Declarations:

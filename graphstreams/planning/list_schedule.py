@@ -129,14 +129,12 @@ class _Dispatch:
         self._pinned = problem.on_caller | (set(problem.path) if rule.pin_path else set())
         self._missing = [len(p) for p in problem.predecessors]
         self._ready: list[tuple[float, int]] = []  # may start now: most urgent first
-        self._later: list[tuple[float, int]] = []  # may start once their predecessors have ended: earliest first
+        # May start once their predecessors have ended: earliest first.
+        self._later = [(0.0, kernel) for kernel, missing in enumerate(self._missing) if not missing]
         self._free = [0.0] + [problem.event_us] * (rule.streams - 1)
         self._end = [0.0] * len(problem.us)
         self.stream = [0] * len(problem.us)
         self.order: list[int] = []
-        for kernel, missing in enumerate(self._missing):
-            if not missing:
-                heappush(self._later, (0.0, kernel))
 
     def next_kernel(self) -> int | None:
         """Return the kernel to place next, None at the end."""

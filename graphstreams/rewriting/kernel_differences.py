@@ -18,6 +18,7 @@ from graphstreams.rewriting.two_bodies import STREAMED
 CALLER = "the caller's stream"
 _INPUT = re.compile(r"(arg|primals_|tangents_)\d+(_\d+)?")
 _TENSOR = re.compile(r"(buf|arg|constant|primals|_tensor_constant|tangents)\w*\d\w*")
+_LAUNCHING = re.compile(r"call|partition_.*")  # functions that launch kernels: `call`, and its parts that are captured alone
 _OPERATORS = ("extern_kernels.", "torch.ops.", "aten.", "inductor_ops.", "_quantized.")
 
 
@@ -76,7 +77,7 @@ def _crossing(launch: _Launch, launches: list[_Launch]) -> str:
 def _launches(source: str) -> list[_Launch]:
     tree = ast.parse(source)
     kernels = dict(_kernels(tree))
-    functions = list(_functions(tree))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and _LAUNCHING.fullmatch(node.name)]
     functions += [_with_plain_names(function) for function in _subgraphs(tree, functions)]
     return [launch for function in functions for launch in _Reader(kernels).launches(function.body, CALLER)]
 
@@ -91,13 +92,6 @@ def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
             texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
             name = texts[0] if len(texts) > 1 else target.id
             yield target.id, canonical_source(name, texts[-1]) if texts else ast.unparse(call)
-
-
-def _functions(tree: ast.Module) -> Iterator[ast.FunctionDef]:
-    """Yield the functions of a wrapper that launch kernels: `call`, and its parts that are captured by themselves."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and (node.name == "call" or node.name.startswith("partition_")):
-            yield node
 
 
 def _subgraphs(tree: ast.Module, callers: Sequence[ast.FunctionDef]) -> list[ast.FunctionDef]:
