@@ -27,7 +27,7 @@ SCREENED = 4  # plans screened for each that is measured
 
 @dataclass(frozen=True)
 class MeasuredCandidate:
-    """A plan, and the time in us that was measured of it."""
+    """A plan, the assignment that it was made of, and the time in us that was measured of it."""
 
     assignment: Assignment
     plan: Plan

@@ -39,7 +39,9 @@ def set_stream(node: fx.Node, stream: int) -> None:
         node.meta["custom"] = custom
 
 
-def ordered(module: fx.GraphModule, operation: Any, event: int, stream: int, dependencies: Sequence[fx.Node]) -> fx.Node:
+def ordered(
+    module: fx.GraphModule, operation: torch._ops.OpOverload, event: int, stream: int, dependencies: Sequence[fx.Node]
+) -> fx.Node:
     """Append RECORD or WAIT of an event, which runs on `stream` after `dependencies`, one or more, and return its node."""
     inner = fx.Graph()
     call = inner.call_function(operation, (event, stream))

@@ -97,7 +97,8 @@ class MeasuredPlans:
             first.append(simulated_plan(kernels, Roofline(device).price(kernels), device, options))
             if options.priority is None:
                 first.append(search_on_simulator(space.prioritized(HIGH_PRIORITY)))
-        benchmark = self.autotuner.benchmark  # for the simulator is not always right, not even about a few plans
+        # Without a search these are measured too, because the simulator is not always right.
+        benchmark = self.autotuner.benchmark
         return benchmark.search(space, first) if options.search else benchmark.fastest(first)
 
 

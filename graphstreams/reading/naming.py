@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import count
 from typing import Any
 
 import torch
@@ -76,9 +74,13 @@ def _input_name(node: fx.Node, names: Sequence[str]) -> str:
 
 def unique_names(kernels: Sequence[Kernel]) -> list[Kernel]:
     """Return the kernels with a number appended to each name that an earlier kernel has."""
-    counts: dict[str, Iterator[int]] = defaultdict(partial(count, 1))
-    numbered = [(kernel, next(counts[kernel.name])) for kernel in kernels]
-    return [kernel if number == 1 else replace(kernel, name=f"{kernel.name}#{number}") for kernel, number in numbered]
+    seen: Counter[str] = Counter()
+    result = []
+    for kernel in kernels:
+        seen[kernel.name] += 1
+        number = seen[kernel.name]
+        result.append(kernel if number == 1 else replace(kernel, name=f"{kernel.name}#{number}"))
+    return result
 
 
 def inputs_by_position(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[int, Any]:

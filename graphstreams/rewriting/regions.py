@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import Any
 
 import torch
 from torch import fx
@@ -143,7 +142,7 @@ class _Builder:
             if node not in self.early and node not in self.returned and not self._stands(node):
                 self._copy(node, 0, self.returned)
 
-    def _ordered(self, operation: Any, event: int, stream: int, dependencies: list[fx.Node]) -> fx.Node:
+    def _ordered(self, operation: torch._ops.OpOverload, event: int, stream: int, dependencies: list[fx.Node]) -> fx.Node:
         """Append a stream operation that comes after all that its stream has so far."""
         before = [self.last[stream]] if stream in self.last else []
         made = self.since.pop(stream, {}).values()
