@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.syntax import full_path
+from graphstreams.verification.syntax import full_path, shortened
 from graphstreams.verification.triton.values import Function, Helper
 
 # The setting `benchmark_kernel` lets a source run as `__main__`, which it is not when Inductor loads it.
@@ -37,11 +37,8 @@ class KernelSource:
         """Return what a name of the module or a builtin stands for. An expression is not evaluated yet."""
         if name in self.functions:
             return Helper(self.functions[name])
-        if name in self.paths:
-            return Function(self.paths[name])
-        if name in self.constants:
-            return self.constants[name]
-        return Function(f"builtins.{name}") if hasattr(builtins, name) else None
+        path = self.paths.get(name) or (f"builtins.{name}" if hasattr(builtins, name) else "")
+        return self.constants.get(name) or (Function(path) if path else None)
 
     def path(self, node: ast.AST) -> str:
         """Return the full path of an imported name with attributes; empty for anything else."""
@@ -91,8 +88,8 @@ def _read_statement(read: KernelSource, statement: ast.stmt, name: str, line: in
         ):
             pass
         case _:
-            text = " ".join(ast.unparse(statement).split())[:100]
-            raise UnreadableWrapper(line, f"the source of Triton kernel {name} has at its top level: {text}")
+            text = f"the source of Triton kernel {name} has at its top level: {shortened(statement, 100)}"
+            raise UnreadableWrapper(line, text)
 
 
 def _bind_path(read: KernelSource, target: str, path: str, name: str, line: int) -> None:

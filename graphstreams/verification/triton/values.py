@@ -78,9 +78,7 @@ def _join(one: KernelValue, other: KernelValue) -> KernelValue:
             return Descriptor(one.origins | other.origins)
         case Sequence(), Sequence() if len(one.items) == len(other.items):
             return Sequence(tuple(join(a, b) for a, b in zip(one.items, other.items, strict=True)))
-        case (Sequence(), Kind.NUMBER) | (Kind.NUMBER, Sequence()) if is_numeric(one) and is_numeric(other):
-            return Kind.NUMBER
-        case Sequence(), Sequence() if is_numeric(one) and is_numeric(other):
+        case ((Sequence() | Kind.NUMBER), (Sequence() | Kind.NUMBER)) if is_numeric(one) and is_numeric(other):
             return Kind.NUMBER
     return Kind.MIXED
 
