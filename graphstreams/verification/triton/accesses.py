@@ -65,24 +65,26 @@ def read_kernel(name: str, source: str, line: int, entry: str = "") -> TritonKer
 
 def _read_kernel(name: str, source: str, line: int, entry: str) -> TritonKernel:
     read = read_source(name, source, line)
-    definition, heuristic = _entry(read, entry, line)
-    kinds = _literal(heuristic, "triton_meta", "signature")
-    if not isinstance(kinds, dict):
+    definition, heuristic, launcher = _entry(read, entry, line)
+    signature = _literal(heuristic, "triton_meta", "signature")
+    if not isinstance(signature, dict):
         raise UnreadableWrapper(line, f"Triton kernel {name} has no launch signature")
-    _check_launch(heuristic, name, line)
+    _check_launch(heuristic, launcher, name, line)
+    kinds = {parameter: str(kind) for parameter, kind in signature.items()}
+    for parameter, kind in kinds.items():
+        if kind.startswith(_POINTERS) and pointer_value(parameter, kind) is None:
+            raise UnreadableWrapper(line, f"Triton kernel {name} takes {kind} for {parameter}: not the address of numbers")
     names = [argument.arg for argument in definition.args.args]
-    _check_kinds(kinds, name, line)
     values: dict[str, KernelValue] = {}
     for n in names:
         number = Kind.NUMBER if kinds.get(n, "constexpr") != "constexpr" else _constant(n, read, heuristic, line)
-        values[n] = pointer_value(n, str(kinds.get(n, ""))) or number
-    generated = _decorator_name(heuristic) != "user_autotune"
-    touched = kernel_accesses(read, definition, values, line, generated)
+        values[n] = pointer_value(n, kinds.get(n, "")) or number
+    touched = kernel_accesses(read, definition, values, line, generated=launcher != "user_autotune")
     mutated = _literal(heuristic, "inductor_meta", "mutated_arg_names")
     written = touched.writes | set(mutated if isinstance(mutated, list) else ())
-    if not _decorator_name(heuristic).startswith(_FREE_NAMING):
+    if not launcher.startswith(_FREE_NAMING):
         written |= {n for n in names if not n.startswith(_GENERATED_READS)}
-    parameters = tuple(Parameter(n, str(kinds.get(n, "")), n in written, n in touched.reads) for n in names)
+    parameters = tuple(Parameter(n, kinds.get(n, ""), n in written, n in touched.reads) for n in names)
     return TritonKernel(name, parameters, "tensor_descriptor" in source)
 
 
@@ -91,12 +93,6 @@ def pointer_value(name: str, kind: str) -> KernelValue | None:
     if _TO_NUMBERS.fullmatch(kind):
         return Pointer(frozenset({name}), scalar=True)
     return Descriptor(frozenset({name})) if kind.startswith(_POINTERS[1:]) else None
-
-
-def _check_kinds(kinds: dict[str, object], name: str, line: int) -> None:
-    for parameter, kind in kinds.items():
-        if str(kind).startswith(_POINTERS) and pointer_value(parameter, str(kind)) is None:
-            raise UnreadableWrapper(line, f"Triton kernel {name} takes {kind} for {parameter}: not the address of numbers")
 
 
 def _constant(name: str, source: KernelSource, heuristic: ast.Call, line: int) -> KernelValue:
@@ -108,26 +104,27 @@ def _constant(name: str, source: KernelSource, heuristic: ast.Call, line: int) -
     return constant_value(source, found, name, line) if found else Kind.NUMBER
 
 
-def _entry(source: KernelSource, name: str, line: int) -> tuple[ast.FunctionDef, ast.Call]:
+def _entry(source: KernelSource, name: str, line: int) -> tuple[ast.FunctionDef, ast.Call, str]:
+    """Return the function of the kernel, the call that decorates it, and the name of the heuristic that this calls."""
     definition = source.functions.get(name)
     match definition:
-        case ast.FunctionDef(decorator_list=[ast.Call() as heuristic, jit]):
+        case ast.FunctionDef(decorator_list=[ast.Call(func=ast.Attribute(attr=launcher)) as heuristic, jit]):
             known = source.path(heuristic.func).removeprefix("torch._inductor.runtime.triton_heuristics.") in _HEURISTICS
             if known and source.path(jit) == "triton.jit":
                 arguments = definition.args
                 if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
                     raise UnreadableWrapper(line, f"Triton kernel {name} has parameters that are not plain ones")
-                return definition, heuristic
+                return definition, heuristic, launcher
     raise UnreadableWrapper(line, f"the source of {name} defines no Triton kernel of that name that Inductor launches")
 
 
-def _check_launch(heuristic: ast.Call, name: str, line: int) -> None:
+def _check_launch(heuristic: ast.Call, launcher: str, name: str, line: int) -> None:
     """Raise UnreadableWrapper if the launcher does anything to memory besides the launch."""
     for key in ("restore_value", "reset_to_zero"):
         if _find(_keyword(heuristic, "triton_meta"), key) is not None:
             raise UnreadableWrapper(line, f"Triton kernel {name} is autotuned with {key}, which writes its arguments")
     text = ast.unparse(heuristic)
-    if "pre_hook" in text or ("launch_pdl" in text and _decorator_name(heuristic) == "user_autotune"):
+    if "pre_hook" in text or ("launch_pdl" in text and launcher == "user_autotune"):
         raise UnreadableWrapper(line, f"Triton kernel {name} is launched with a hook or ahead of its predecessor's end")
 
 
@@ -150,7 +147,3 @@ def _literal(heuristic: ast.Call, keyword: str, key: str) -> object:
         return None if value is None else ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError):
         return None
-
-
-def _decorator_name(heuristic: ast.Call) -> str:
-    return heuristic.func.attr if isinstance(heuristic.func, ast.Attribute) else ""
