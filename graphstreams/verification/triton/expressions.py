@@ -8,7 +8,7 @@ from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import shortened
 from graphstreams.verification.triton import language
 from graphstreams.verification.triton.functions import Arguments, ParameterAccesses, UnknownEffect, add, apply
-from graphstreams.verification.triton.language import Effect, canonical, effect_of
+from graphstreams.verification.triton.language import LANGUAGE, Effect, canonical, effect_of
 from graphstreams.verification.triton.source import KernelSource
 from graphstreams.verification.triton.values import (
     Descriptor,
@@ -122,14 +122,10 @@ class KernelExpressions:
     def merge(self, names: Names, other: Names) -> None:
         """Make `names` what they are after the path that led to them or the path that led to `other`."""
         for name in names.keys() | other.keys():
-            if name in names and name in other:
-                names[name] = join(names[name], other[name])
-                continue
-            value = names[name] if name in names else other[name]
-            outside = self.outside(name)
-            names[name] = value if outside is None else join(value, outside)
+            values = [path[name] if name in path else self.outside(name) for path in (names, other)]
+            names[name] = join(*(value for value in values if value is not None))
 
-    def _number(self, node: ast.expr, value: KernelValue) -> KernelValue:
+    def _number(self, node: ast.AST, value: KernelValue) -> KernelValue:
         if value is Kind.NOTHING:
             return value
         if not is_numeric(value):
@@ -144,7 +140,7 @@ class KernelExpressions:
             raise self.unsupported(node, "has a name that its source does not define")
         return value
 
-    def _binary(self, node: ast.expr, left: KernelValue, op: ast.operator, right: KernelValue) -> KernelValue:
+    def _binary(self, node: ast.AST, left: KernelValue, op: ast.operator, right: KernelValue) -> KernelValue:
         if isinstance(op, ast.Add | ast.Sub):
             try:
                 return add(left, right, isinstance(op, ast.Sub))
@@ -208,19 +204,23 @@ class KernelExpressions:
         return self._run(node, function, self._arguments(node, names))
 
     def _arguments(self, node: ast.Call, names: Names) -> Arguments:
-        texts = tuple(a.value if isinstance(a, ast.Constant) and isinstance(a.value, str) else "" for a in node.args)
         positional = tuple(self.value(a, names) for a in node.args)
-        return Arguments(positional, {str(k.arg): self.value(k.value, names) for k in node.keywords}, texts)
+        keywords = {str(k.arg): self.value(k.value, names) for k in node.keywords}
+        match node.args:
+            case [ast.Constant(value=str(text)), *_]:
+                return Arguments(positional, keywords, text)
+        return Arguments(positional, keywords)
 
     def _method(self, node: ast.Call, owner: KernelValue, name: str, given: Arguments) -> KernelValue:
         if owner is Kind.NOTHING:
             return owner
-        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else language.method_effect(name)
+        path = LANGUAGE + name
+        effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else effect_of(path, self._generated)
         effect = effect if effect in _METHOD_EFFECTS else None
-        given = Arguments((owner, *given.positional), given.keywords, ("", *given.texts))
+        given = Arguments((owner, *given.positional), given.keywords)
         if name.startswith("is_") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE) and not given.values:
             return Kind.NUMBER
-        return self._apply(node, effect, given, name)
+        return self._apply(node, effect, given, path)
 
     def _run(self, node: ast.Call, function: KernelValue, given: Arguments) -> KernelValue:
         if isinstance(function, Helper):
@@ -232,7 +232,7 @@ class KernelExpressions:
     def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
         if effect is None:
             raise self.unsupported(node, "calls a function that is not known")
-        for kind in given.types(language.type_position(path)) if effect is not Effect.CAST else ():
+        for kind in given.types(language.TYPE_POSITIONS.get(path.removeprefix(LANGUAGE))) if effect is not Effect.CAST else ():
             if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
                 raise self.unsupported(node, f"takes {describe(kind)} for the type of a number")
         try:
@@ -243,11 +243,8 @@ class KernelExpressions:
     def _fold(self, node: ast.Call, function: KernelValue) -> None:
         """Run a function on numbers alone."""
         if isinstance(function, Helper):
-            arguments = function.definition.args
-            names = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
-            given = Arguments(tuple(Kind.NUMBER for _ in names), {})
-            result = self.follow(function.definition, self._bind(node, function.definition, given))
-            if not is_numeric(result):
+            given = Arguments((Kind.NUMBER,) * len(_positional(function.definition.args)))
+            if not is_numeric(self._run(node, function, given)):
                 raise self.unsupported(node, "combines numbers by a function that gives no number")
         elif not isinstance(function, Function) or effect_of(function.path, self._generated) is not Effect.PURE:
             raise self.unsupported(node, "calls a function that is not known")
@@ -258,15 +255,13 @@ class KernelExpressions:
         arguments = definition.args
         if arguments.vararg or arguments.kwarg:
             raise self.unsupported(node, "calls a function with any number of arguments")
-        positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
-        names: Names = dict(zip(positional, given.positional, strict=False))
-        for name, value in given.keywords.items():
-            if name in names or name not in (*positional, *(a.arg for a in arguments.kwonlyargs)):
-                raise self.unsupported(node, "calls a function with arguments that do not fit it")
-            names[name] = value
-        for name, default in _defaults(arguments):
-            names.setdefault(name, self.value(default, {}) if default is not None else Kind.MIXED)
-        if len(given.positional) > len(positional) or Kind.MIXED in (names[n] for n, d in _defaults(arguments) if d is None):
+        positional, defaults = _positional(arguments), _defaults(arguments)
+        names: Names = {name: Kind.MIXED if default is None else self.value(default, {}) for name, default in defaults}
+        by_place = dict(zip(positional, given.positional, strict=False))
+        unknown = len(given.positional) > len(positional) or not given.keywords.keys() <= names.keys()
+        names.update({**by_place, **given.keywords})
+        lacking = Kind.MIXED in (names[name] for name, default in defaults if default is None)
+        if unknown or lacking or by_place.keys() & given.keywords.keys():
             raise self.unsupported(node, "calls a function with arguments that do not fit it")
         return names
 
@@ -277,9 +272,13 @@ class KernelExpressions:
         return self._source.path(decorator) in _COMPILED
 
 
+def _positional(arguments: ast.arguments) -> list[str]:
+    return [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+
+
 def _defaults(arguments: ast.arguments) -> list[tuple[str, ast.expr | None]]:
     """Return every parameter with its default, None if it has none."""
-    positional = [a.arg for a in (*arguments.posonlyargs, *arguments.args)]
+    positional = _positional(arguments)
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     named = zip((a.arg for a in arguments.kwonlyargs), arguments.kw_defaults, strict=True)
     return [*zip(positional, [*missing, *arguments.defaults], strict=True), *named]

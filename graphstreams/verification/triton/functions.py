@@ -37,11 +37,11 @@ class ParameterAccesses:
 
 @dataclass(frozen=True)
 class Arguments:
-    """What is known of the arguments of a call, and the texts of those that are string literals."""
+    """What is known of the arguments of a call. `text` is the first one, if that is a string literal."""
 
     positional: tuple[KernelValue, ...]
-    keywords: Mapping[str, KernelValue]
-    texts: tuple[str, ...] = ()
+    keywords: Mapping[str, KernelValue] = field(default_factory=dict)
+    text: str = ""
 
     @property
     def values(self) -> tuple[KernelValue, ...]:
@@ -51,12 +51,11 @@ class Arguments:
     def split(self, index: int, names: tuple[str, ...]) -> tuple[KernelValue, Arguments]:
         """Return the argument at `index` or with one of `names`, and all others. Raises UnknownEffect if there is none."""
         if index < len(self.positional):
-            rest = self.positional[:index] + self.positional[index + 1 :]
-            return self.positional[index], Arguments(rest, self.keywords, self.texts)
+            return self.positional[index], Arguments(self.positional[:index] + self.positional[index + 1 :], self.keywords)
         for name in names:
             if name in self.keywords:
                 others = {k: v for k, v in self.keywords.items() if k != name}
-                return self.keywords[name], Arguments(self.positional, others, self.texts)
+                return self.keywords[name], Arguments(self.positional, others)
         raise UnknownEffect("lacks an argument")
 
     def types(self, position: int | None) -> list[KernelValue]:
@@ -102,14 +101,14 @@ def _address(value: KernelValue) -> frozenset[str]:
     raise UnknownEffect(f"uses {describe(value)} as an address")
 
 
-def _numbers(values: tuple[KernelValue, ...]) -> None:
+def _numbers(*values: KernelValue) -> None:
     for value in values:
         if not is_numeric(value):
             raise UnknownEffect(f"gives {describe(value)} to a function of numbers")
 
 
 def _pure(given: Arguments) -> KernelValue:
-    _numbers(given.values)
+    _numbers(*given.values)
     return Kind.NUMBER
 
 
@@ -120,19 +119,19 @@ def _fold(given: Arguments, call: CallOnNumbers) -> KernelValue:
         if isinstance(value, Function | Helper):
             call(value)
         else:
-            _numbers((value,))
+            _numbers(value)
     return Kind.NUMBER
 
 
 def _first(given: Arguments, names: tuple[str, ...]) -> KernelValue:
     """Return the first argument, which may be called one of `names`, if all others are numbers."""
     value, rest = given.split(0, names)
-    _numbers(rest.values)
+    _numbers(*rest.values)
     return value
 
 
 def _number_type(given: Arguments) -> KernelValue:
-    _numbers(given.values)
+    _numbers(*given.values)
     return Kind.NUMBER_TYPE
 
 
@@ -163,7 +162,7 @@ def _pass(given: Arguments) -> KernelValue:
     value = _first(given, _ADDRESS_KEYWORDS)
     if isinstance(value, Pointer):
         return Pointer(value.origins)
-    return value if value is Kind.NOTHING else _pure(Arguments((value,), {}))
+    return value if value is Kind.NOTHING else _pure(Arguments((value,)))
 
 
 def _merge(given: Arguments) -> KernelValue:
@@ -173,15 +172,14 @@ def _merge(given: Arguments) -> KernelValue:
     result = join(blocks[0], *given.positional)
     if not isinstance(result, Pointer):
         raise UnknownEffect("joins an address with something else")
-    _numbers(tuple(given.keywords.values()))
+    _numbers(*given.keywords.values())
     return Pointer(result.origins)
 
 
 def _select(given: Arguments) -> KernelValue:
     condition, rest = given.split(0, ("condition",))
-    _numbers((condition,))
-    # Both choices may be given by name.
-    return _merge(Arguments((*rest.positional, *rest.keywords.values()), {}))
+    _numbers(condition)
+    return _merge(Arguments(rest.values))  # both choices may be given by name
 
 
 def add(one: KernelValue, other: KernelValue, subtracted: bool = False) -> KernelValue:
@@ -196,7 +194,7 @@ def add(one: KernelValue, other: KernelValue, subtracted: bool = False) -> Kerne
     numbers = [v for v in (one, other) if v is Kind.NUMBER]
     if len(pointers) == 1 and len(numbers) == 1 and not (subtracted and pointers[0] is other):
         return Pointer(pointers[0].origins)
-    _numbers((one, other))
+    _numbers(one, other)
     return Kind.NUMBER
 
 
@@ -206,7 +204,7 @@ def _add(given: Arguments) -> KernelValue:
 
 
 def _assembly(given: Arguments) -> KernelValue:
-    if not given.texts or not stays_in_registers(given.texts[0]):
+    if not stays_in_registers(given.text):
         raise UnknownEffect("runs assembly that may touch memory")
     return _pure(given)
 
@@ -222,7 +220,7 @@ _PLAIN: dict[Effect, Callable[[Arguments], KernelValue]] = {
     Effect.PASS: _pass,
     Effect.MERGE: _merge,
     Effect.SELECT: _select,
-    Effect.EACH: lambda given: Sequence(tuple(_pass(Arguments((value,), {})) for value in given.values)),
+    Effect.EACH: lambda given: Sequence(tuple(_pass(Arguments((value,))) for value in given.values)),
     Effect.ADD: _add,
     Effect.DESCRIBE: lambda given: Descriptor(_address(_first(given, _ADDRESS_KEYWORDS))),
     Effect.ASSEMBLY: _assembly,

@@ -36,17 +36,17 @@ class Effect(Enum):
     SEARCH = auto()  # bucketize: reads its second and its ninth argument
 
 
-_LANGUAGE = "triton.language."
+LANGUAGE = "triton.language."
 _HELPERS = "torch._inductor.runtime.triton_helpers."
 # Modules that have the functions of other modules too.
 _ALIASES = (
-    (f"{_HELPERS}libdevice.", f"{_LANGUAGE}extra.libdevice."),
-    (f"{_LANGUAGE}extra.cuda.libdevice.", f"{_LANGUAGE}extra.libdevice."),
-    (f"{_HELPERS}math.", f"{_LANGUAGE}math."),
-    (f"{_HELPERS}tl.", _LANGUAGE),
-    (f"{_LANGUAGE}core.", _LANGUAGE),
-    (f"{_LANGUAGE}standard.", _LANGUAGE),
-    (f"{_LANGUAGE}random.", _LANGUAGE),
+    (f"{_HELPERS}libdevice.", f"{LANGUAGE}extra.libdevice."),
+    (f"{LANGUAGE}extra.cuda.libdevice.", f"{LANGUAGE}extra.libdevice."),
+    (f"{_HELPERS}math.", f"{LANGUAGE}math."),
+    (f"{_HELPERS}tl.", LANGUAGE),
+    (f"{LANGUAGE}core.", LANGUAGE),
+    (f"{LANGUAGE}standard.", LANGUAGE),
+    (f"{LANGUAGE}random.", LANGUAGE),
 )
 
 
@@ -55,7 +55,7 @@ def _table(module: str, groups: Mapping[Effect, str]) -> dict[str, Effect]:
 
 
 _TRITON = _table(
-    _LANGUAGE,
+    LANGUAGE,
     {
         Effect.PURE: "_log2 abs arange argmax argmin bitonic_merge cdiv ceil clamp cos cumprod cumsum div_rn dot dot_scaled "
         "erf exp exp2 expect_zero extra.cuda.globaltimer extra.cuda.num_threads extra.cuda.num_warps extra.cuda.smid fdiv "
@@ -83,8 +83,10 @@ _TRITON = _table(
         Effect.ASSEMBLY: "inline_asm_elementwise",
     },
 )
+# The position at which functions of Triton's language take a type. As a keyword it is called `dtype` or `out_dtype`.
+TYPE_POSITIONS = {"full": 2, "zeros": 1, "sum": 3, "cumsum": 3, "cumprod": 3, "dot": 6, "inline_asm_elementwise": 3}
 # A kernel that Inductor generates waits for its predecessor before it touches memory (`enable_pdl`).
-_DEPENDENT_LAUNCH = (f"{_LANGUAGE}extra.cuda.gdc_wait", f"{_LANGUAGE}extra.cuda.gdc_launch_dependents")
+_DEPENDENT_LAUNCH = (f"{LANGUAGE}extra.cuda.gdc_wait", f"{LANGUAGE}extra.cuda.gdc_launch_dependents")
 _INDUCTOR = _table(
     _HELPERS,
     {
@@ -106,10 +108,15 @@ _BUILTINS = _table("builtins.", {Effect.PURE: "float int max min range", Effect.
 _HOST = _table("triton.", {Effect.PURE: "cdiv next_power_of_2"})
 _EFFECTS = {**_TRITON, **_INDUCTOR, **_BUILTINS, **_HOST}
 # Modules whose functions take numbers by value and give a number.
-_OF_NUMBERS = re.compile(re.escape(_LANGUAGE) + r"(math|extra\.libdevice)\.[^.]*")
+_OF_NUMBERS = re.compile(re.escape(LANGUAGE) + r"(math|extra\.libdevice)\.[^.]*")
+_REGISTER_INSTRUCTIONS = {
+    "abs", "add", "addc", "and", "bfe", "bfi", "brev", "clz", "cnot", "copysign", "cos", "cvt", "div", "ex2", "fma",
+    "lg2", "lop3", "mad", "mad24", "max", "min", "mov", "mul", "mul24", "neg", "not", "or", "popc", "prmt", "rcp", "rem",
+    "rsqrt", "sad", "selp", "set", "setp", "shf", "shl", "shr", "sin", "sqrt", "sub", "subc", "tanh", "testp", "xor",
+}  # fmt: skip
 
-NUMBER_TYPES = re.compile(re.escape(_LANGUAGE) + r"(u?int\d+|b?float\d+(e\d+)?(b\d+|nv)?)")
-NUMBERS = re.compile(re.escape(_LANGUAGE) + r"(PropagateNan\.\w+|ReductionOrdering\.\w+|TRITON_MAX_TENSOR_NUMEL)")
+NUMBER_TYPES = re.compile(re.escape(LANGUAGE) + r"(u?int\d+|b?float\d+(e\d+)?(b\d+|nv)?)")
+NUMBERS = re.compile(re.escape(LANGUAGE) + r"(PropagateNan\.\w+|ReductionOrdering\.\w+|TRITON_MAX_TENSOR_NUMEL)")
 
 
 def canonical(path: str) -> str:
@@ -121,33 +128,13 @@ def canonical(path: str) -> str:
 
 
 def effect_of(path: str, generated: bool) -> Effect | None:
-    """Return what a function does; None if that is not known. `generated` says that a kernel of Inductor's own calls it."""
+    """Return what a function does; None if that is not known. `generated` says that a kernel of Inductor's own calls it.
+
+    A method of a tensor does what the function of its name does with the tensor as its first argument.
+    """
     if _OF_NUMBERS.fullmatch(path):
         return Effect.PURE
     return Effect.INERT if generated and path in _DEPENDENT_LAUNCH else _EFFECTS.get(path)
-
-
-def method_effect(name: str) -> Effect | None:
-    """Return what a method of a tensor does, if the tensor counts as its first argument; None if that is not known."""
-    return _TRITON.get(_LANGUAGE + name)
-
-
-# The position at which functions take a type. As a keyword it is called `dtype` or `out_dtype`.
-_TYPE_POSITIONS = {"full": 2, "zeros": 1, "sum": 3, "cumsum": 3, "cumprod": 3, "dot": 6, "inline_asm_elementwise": 3}
-
-
-def type_position(path: str) -> int | None:
-    """Return which argument of a function is a type, if it has one."""
-    return _TYPE_POSITIONS.get(path.removeprefix(_LANGUAGE))
-
-
-_REGISTER_INSTRUCTIONS = _table(
-    "",
-    {
-        Effect.PURE: "abs add addc and bfe bfi brev clz cnot copysign cos cvt div ex2 fma lg2 lop3 mad mad24 max min mov mul "
-        "mul24 neg not or popc prmt rcp rem rsqrt sad selp set setp shf shl shr sin sqrt sub subc tanh testp xor"
-    },
-)
 
 
 def stays_in_registers(assembly: str) -> bool:

@@ -77,8 +77,7 @@ class _KernelRun(KernelExpressions):
                 for target in targets:
                     self._assign(target, given, names)
             case ast.AugAssign(target=ast.Name(id=name) as target, op=op, value=value):
-                left = ast.copy_location(ast.Name(name, ast.Load()), target)
-                names[name] = self.value(ast.copy_location(ast.BinOp(left, op, value), statement), names)
+                names[name] = self._binary(statement, self.value(target, names), op, self.value(value, names))
             case ast.AnnAssign(target=target, value=ast.expr() as value):
                 self._assign(target, self.value(value, names), names)
             case ast.Expr(value=value):
