@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import itertools
 
 from graphstreams.errors import UnreadableWrapper
 from graphstreams.verification.syntax import dotted, full_path, is_literal, same, shortened
@@ -29,14 +28,7 @@ class Runner:
     def call(self, args):
         pass
 """).body[0]
-_WAIT, _DELETE, _MAIN, _PARTITIONS, _CALL, _APPLY = ast.parse("""
-async_compile.wait(globals())
-del async_compile
-__name__ == "__main__"
-Runner(partitions=[])
-runner.call
-runner.recursively_apply_fns
-""").body
+_WAIT, _CALL, _APPLY = ast.parse("async_compile.wait(globals()); runner.call; runner.recursively_apply_fns").body
 
 
 def read_module(tree: ast.Module) -> WrapperModule:
@@ -53,7 +45,6 @@ class _TopLevel:
 
     def __init__(self, module: WrapperModule) -> None:
         self.module = module
-        self._defined: dict[str, ast.FunctionDef] = {}
         self._slices: tuple[tuple[slice, ...], ...] = ()
         self._runner = self._waited = self._deleted = False
 
@@ -65,12 +56,12 @@ class _TopLevel:
             case ast.FunctionDef(name=name):
                 self._bind(name, statement)
                 check_function(statement)
-                self._defined[name] = statement
+                self.module.functions[name] = statement
             case ast.ClassDef(name="Runner"):
                 self._class(statement)
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self._assign(name, value)
-            case ast.If(test=test, orelse=[]) if same(test, _MAIN):
+            case ast.If(test=test, orelse=[]) if ast.unparse(test) == "__name__ == '__main__'":
                 pass
             case ast.Expr(value=ast.Constant(value=str())):
                 pass
@@ -78,7 +69,7 @@ class _TopLevel:
                 self._runtime_call(function, arguments, statement)
             case _ if same(statement, _WAIT) and "async_compile" in self.module.names and not self._deleted:
                 self._waited = True
-            case _ if same(statement, _DELETE) and self._waited and not self._deleted:
+            case ast.Delete(targets=[ast.Name(id="async_compile")]) if self._waited and not self._deleted:
                 self._deleted = True
             case _:
                 raise _not_generated(statement)
@@ -93,20 +84,15 @@ class _TopLevel:
             raise _not_generated(statement)
 
     def finish(self) -> None:
-        """Collect the functions. Raises UnreadableWrapper for a partition that is not defined, or a function nothing calls."""
+        """Find the subgraphs. Raises UnreadableWrapper for a function that nothing calls."""
         module = self.module
-        missing = [name for name in module.partitions if name not in self._defined]
-        if missing:
-            raise UnreadableWrapper(0, f"a partition {missing[0]} that is not defined")
-        module.functions.update(self._defined)
         called = {"call", "call_on_streams", *module.partitions}
-        bodies = [ast.walk(function) for name, function in module.functions.items() if name in called]
-        calls = [node.func for node in itertools.chain(*bodies) if isinstance(node, ast.Call)]
-        module.subgraphs = {function.id for function in calls if isinstance(function, ast.Name)} - called
+        nodes = [node for name in called & module.functions.keys() for node in ast.walk(module.functions[name])]
+        names = {dotted(node.func) for node in nodes if isinstance(node, ast.Call)}
+        module.subgraphs = names & module.functions.keys() - called - HARNESS
         for name, function in module.functions.items():
             if name not in {*called, *module.subgraphs, *HARNESS}:
                 raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
-        module.subgraphs &= module.functions.keys() - HARNESS
 
     def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
         if name in self.module.names and not repeated:
@@ -196,10 +182,11 @@ class _TopLevel:
 
     def _take_partitions(self, value: ast.Call) -> None:
         match value:
-            case ast.Call(args=[], keywords=[ast.keyword(arg="partitions", value=ast.List(elts=parts) as listed)]):
-                self.module.partitions = tuple(part.id for part in parts if isinstance(part, ast.Name))
-                empty = ast.Call(value.func, [], [ast.keyword("partitions", ast.List([], ast.Load()))])
-                if same(empty, _PARTITIONS) and len(set(self.module.partitions)) == len(listed.elts):
+            case ast.Call(
+                func=ast.Name(id="Runner"), args=[], keywords=[ast.keyword(arg="partitions", value=ast.List(elts=parts))]
+            ):
+                names = self.module.partitions = tuple(map(dotted, parts))
+                if len(set(names)) == len(names) and self.module.functions.keys() >= set(names):
                     self._runner = True
                     return
         raise _not_generated(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import re
 from dataclasses import dataclass, field
 
 from graphstreams.errors import UnreadableWrapper
@@ -37,6 +38,7 @@ ALIASES = {
     )),
 }  # fmt: skip
 HARNESS = {"get_args", "benchmark_compiled_module"}  # functions that no call runs
+_HARNESS_PARAMETERS = re.compile(r"(\w+(=\d+)?(, |$))*")  # names, some with a number as default
 
 
 @dataclass
@@ -89,11 +91,8 @@ def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
 
 def check_function(function: ast.FunctionDef) -> None:
     """Raise UnreadableWrapper for parameters other than plain names, and for what Python would run at a definition."""
-    arguments = function.args
-    names = [argument.arg for argument in arguments.args]
-    harness = function.name in HARNESS and all(isinstance(d, ast.Constant) for d in arguments.defaults)
-    plain = not (arguments.posonlyargs or arguments.kwonlyargs or arguments.vararg or arguments.kwarg)
-    annotated = function.returns is not None or any(argument.annotation is not None for argument in arguments.args)
-    if function.decorator_list or annotated or not plain or (not harness and (arguments.defaults or names != ["args"])):
-        head = f"{function.name}({shortened(arguments)})"
+    parameters = ast.unparse(function.args)
+    plain = _HARNESS_PARAMETERS.fullmatch(parameters) if function.name in HARNESS else parameters == "args"
+    if function.decorator_list or function.returns is not None or not plain:
+        head = f"{function.name}({shortened(function.args)})"
         raise UnreadableWrapper(function.lineno, f"a function with other parameters than a wrapper's, or decorated: {head}")
