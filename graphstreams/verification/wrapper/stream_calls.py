@@ -23,25 +23,17 @@ from graphstreams.verification.wrapper.abstract_values import (
 CallHandler = Callable[[AbstractMachine, Call], Value]
 
 
-def _taking(count: int, result: Callable[[AbstractMachine, Call], Value]) -> CallHandler:
-    """Return a function of that many arguments."""
+def _taking(count: int, result: CallHandler, on_device: bool = False) -> CallHandler:
+    """Return a function of that many arguments. With `on_device`, the first is a device's number."""
 
     def function(machine: AbstractMachine, call: Call) -> Value:
         if len(call.values) != count:
             raise machine.unsupported(f"{call.path} with {'these ' if count else ''}arguments")
+        if on_device:
+            machine.use_device(call.constant(0))
         return result(machine, call)
 
     return function
-
-
-def _on_device(result: Callable[[AbstractMachine], Value]) -> CallHandler:
-    """Return a function whose only argument is a device's number."""
-
-    def function(machine: AbstractMachine, call: Call) -> Value:
-        machine.use_device(call.constant(0))
-        return result(machine)
-
-    return _taking(1, function)
 
 
 def _acquire(machine: AbstractMachine, call: Call) -> Value:
@@ -109,9 +101,9 @@ def stream_operator(machine: AbstractMachine, call: Call) -> Value:
 
 
 FUNCTIONS: dict[str, CallHandler] = {
-    "torch.cuda._DeviceGuard": _on_device(lambda machine: CONTEXT),
-    "torch.cuda.set_device": _on_device(lambda machine: NOTHING),
-    "torch._C._cuda_getCurrentRawStream": _on_device(lambda machine: RawStreamValue(machine.stream)),
+    "torch.cuda._DeviceGuard": _taking(1, lambda machine, call: CONTEXT, on_device=True),
+    "torch.cuda.set_device": _taking(1, lambda machine, call: NOTHING, on_device=True),
+    "torch._C._cuda_getCurrentRawStream": _taking(1, lambda machine, call: RawStreamValue(machine.stream), on_device=True),
     "torch.cuda.current_stream": _taking(0, lambda machine, call: StreamValue(machine.stream)),
     "graphstreams.runtime.streams.acquire_for_call": _acquire,
     "torch._dynamo.variables.streams._get_stream_by_index": _taking(
