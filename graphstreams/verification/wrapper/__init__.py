@@ -11,7 +11,7 @@ unless they say otherwise, and most of what they list is written by `_inductor/c
 - Contexts, checks of sizes and numbers, and the handler that joins streams: `control_flow.ControlFlowReader`.
   `_inductor/ir.py`.
 - Expressions: `expressions.ExpressionReader`. Names of sizes among the inputs: `inputs._SYMBOL`.
-- Functions: `known_calls._FUNCTIONS`, and `_PURE` for those that only compute. Methods of tensors: `known_calls._METHODS`.
+- Functions: `known_calls._FUNCTIONS`, and `PURE` for those that only compute. Methods of tensors: `known_calls._METHODS`.
 - Functions, methods and operators of devices, streams and events: `stream_calls`. `_dynamo/variables/streams.py` too.
 - Library kernels with `out=`: `operator_calls._WITH_OUT`, and those that write a part of a storage: `sizes_told.PRODUCTS`.
   `_inductor/kernel/*.py`.

@@ -21,7 +21,7 @@ from graphstreams.verification.wrapper.abstract_values import (
     use,
 )
 from graphstreams.verification.wrapper.kernel_calls import call_host_kernel, call_kernels
-from graphstreams.verification.wrapper.known_calls import call_path, tensor_method
+from graphstreams.verification.wrapper.known_calls import PURE, call_path, tensor_method
 from graphstreams.verification.wrapper.names import WrapperModule
 from graphstreams.verification.wrapper.operator_schemas import is_type
 from graphstreams.verification.wrapper.sizes_told import asserted_sizes
@@ -67,18 +67,14 @@ class ExpressionReader:
         if node.id in self._names:
             return self._names[node.id]
         if node.id in self._module.tensors:
-            return self._global(node.id)
+            if node.id not in self._globals:  # a constant of the module, which is there before the call and never freed
+                self._globals[node.id] = self._machine.held_by_caller(node.id)
+            return self._globals[node.id]
         if self._path(node) in ("math.inf", "math.nan", "cmath.nanj"):
             return ConstantValue()
         if self._path(node) or node.id in self._module.names:
             raise self._machine.unsupported(f"{node.id}, which is no value")
         raise self._machine.unsupported(f"the name {node.id}, which is not bound to anything understood")
-
-    def _global(self, name: str) -> TensorValue:
-        """Return a constant of the module, which is there before the call and never freed."""
-        if name not in self._globals:
-            self._globals[name] = self._machine.held_by_caller(name)
-        return self._globals[name]
 
     def _item(self, sequence: SequenceValue, place: int, node: ast.expr) -> Value:
         places = sequence.places or range(len(sequence.items))
@@ -108,11 +104,10 @@ class ExpressionReader:
         return value
 
     def _size_call(self, node: ast.Call) -> ConstantValue:
-        if path := self._path(node.func):
-            call_path(self._machine, Call(path), pure=True)
-        elif isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
+        path = self._path(node.func)
+        if not path and isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
             use(self._tensor(node.func.value))
-        else:
+        elif path not in PURE:
             raise self._machine.unsupported(f"{shortened(node)}, where a number is expected")
         return computed(*[self._size(part) for part in (*node.args, *(keyword.value for keyword in node.keywords))])
 
@@ -169,12 +164,10 @@ class ExpressionReader:
         if method != "run" or name not in {*module.kernels, *module.multi_kernels}:
             raise self._machine.unsupported(f"{name}.{method}")
         call = self._arguments(method, node)
-        if name in module.kernels:
-            only = module.kernel(name)
-            call_kernels(self._machine, name, [(only, [slice(None)])], call, scratch=only.allocates)
-        else:
-            parts = [(module.kernel(kernel), slices) for kernel, slices in module.multi_kernels[name]]
-            call_kernels(self._machine, name, parts, call, scratch=True)
+        choices = module.multi_kernels.get(name, ((name, (slice(None),)),))
+        kernels = [(module.kernel(kernel), slices) for kernel, slices in choices]
+        scratch = name in module.multi_kernels or kernels[0][0].allocates
+        call_kernels(self._machine, name, kernels, call, scratch)
         return NOTHING
 
     def _method(self, of: Value, call: Call, node: ast.Call) -> Value:

@@ -1,6 +1,6 @@
 """What each function and method does that Inductor's code generation writes, streams and operators aside.
 
-A function that is not in `_FUNCTIONS` or `_PURE`, and a tensor's method that is not in `_METHODS`, has no known effect, and the
+A function that is not in `_FUNCTIONS` or `PURE`, and a tensor's method that is not in `_METHODS`, has no known effect, and the
 wrapper that calls it is refused. Read in torch 2.14.1 and 2.15.0: `_inductor/codegen/wrapper.py`,
 `codegen/memory_planning.py`, `_inductor/ir.py`.
 """
@@ -26,9 +26,9 @@ from graphstreams.verification.wrapper.abstract_values import (
 from graphstreams.verification.wrapper.names import GUARDS
 
 
-def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...] = (), pure: bool = False) -> Value:
-    """Call a function that was imported, or with `pure` one that only computes. `taken` are the items taken of its result."""
-    if pure or call.path in _PURE:
+def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) -> Value:
+    """Call a function that was imported. `taken` are the items taken of its result."""
+    if call.path in PURE:
         return _compute(machine, call)
     if handler := _FUNCTIONS.get(call.path):
         return handler(machine, call)
@@ -40,8 +40,6 @@ def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...] = (),
 
 
 def _compute(machine: AbstractMachine, call: Call) -> Value:
-    if call.path not in _PURE:
-        raise machine.unsupported(f"a call of {call.path}, where a number is expected")
     if holds_tensors(*call.values) or any(isinstance(value, AnyStreamValue) for value in call.values):
         raise machine.unsupported(f"{call.path} with tensors or streams among its arguments")
     return computed(*call.values)
@@ -51,18 +49,19 @@ def _compute(machine: AbstractMachine, call: Call) -> Value:
 
 
 def _allocate(machine: AbstractMachine, call: Call) -> Value:
-    _constants(machine, call)
+    _without_tensors(machine, call)
     made = machine.allocate(on_host="_cpu" in call.path)
     made.storages[0].on_device = not made.storages[0].on_host
     return sizes_told.allocated(made, call)
 
 
-def _constants(machine: AbstractMachine, call: Call) -> None:
+def _without_tensors(machine: AbstractMachine, call: Call) -> Value:
     if holds_tensors(*call.values):
         raise machine.unsupported(f"{call.path} with tensors among its arguments")
+    return NOTHING
 
 
-def tensor_in(machine: AbstractMachine, call: Call) -> TensorValue:
+def _tensor_in(machine: AbstractMachine, call: Call) -> TensorValue:
     """Return the tensor that a call is given first."""
     machine.refuse_sizes(call.path, *call.arguments[:1])
     tensor = call.arguments[0] if call.arguments else None
@@ -73,14 +72,14 @@ def tensor_in(machine: AbstractMachine, call: Call) -> TensorValue:
 
 
 def _view(machine: AbstractMachine, call: Call) -> Value:
-    tensor = tensor_in(machine, call)
-    _constants(machine, Call(call.path, call.arguments[1:], call.keywords))
+    tensor = _tensor_in(machine, call)
+    _without_tensors(machine, Call(call.path, call.arguments[1:], call.keywords))
     return sizes_told.view(tensor, call) if call.path == REINTERPRET else tensor.any_view
 
 
 def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
     """Return the tensor itself or a copy. If it is a copy, only other names still hold the tensor."""
-    original = tensor_in(machine, call)
+    original = _tensor_in(machine, call)
     if len(call.values) != 1 or original.all[0].on_host:
         raise machine.unsupported("copy_if_misaligned of other than one tensor")
     if len(original.all) > _MOST_COPIES:
@@ -96,11 +95,6 @@ def _check(machine: AbstractMachine, call: Call) -> Value:
     return NOTHING
 
 
-def _range(machine: AbstractMachine, call: Call) -> Value:
-    _constants(machine, call)
-    return NOTHING
-
-
 # --- methods of tensors
 
 
@@ -109,7 +103,7 @@ def tensor_method(machine: AbstractMachine, tensor: TensorValue, call: Call) -> 
     machine.refuse_sizes(f"the method {call.path}", *(call.values if call.path == "copy_" else ()))
     use(tensor)
     if call.path != "copy_":
-        _constants(machine, call)
+        _without_tensors(machine, call)
     if handler := _METHODS.get(call.path):
         return handler(machine, tensor, call)
     raise machine.unsupported(f"the method {call.path} of a tensor")
@@ -122,7 +116,7 @@ def _fill(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
 
 def _copy(machine: AbstractMachine, tensor: TensorValue, call: Call) -> Value:
     """Copy by `to.copy_(source, non_blocking)`, on the current stream. The host waits unless the copy may be non-blocking."""
-    source = tensor_in(machine, call)
+    source = _tensor_in(machine, call)
     if call.keywords or not 1 <= len(call.arguments) <= 2:
         raise machine.unsupported("the method copy_ of a tensor with these arguments")
     to_host, from_host = ({storage.on_host for storage in value.all} for value in (tensor, source))
@@ -169,7 +163,7 @@ _METHODS: dict[str, Callable[[AbstractMachine, TensorValue, Call], Value]] = {
 _MOST_COPIES = 64  # Inductor realigns once for each stream, from the original
 REINTERPRET = f"{GUARDS}_reinterpret_tensor"
 _EXTERN = "torch._inductor.select_algorithm.extern_kernels."
-_PURE = {
+PURE = {
     "torch.device", "torch._inductor.codegen.memory_planning._align", "torch.sym_not", "torch.sym_max", "torch.sym_min",
     *(f"math.{name}" for name in ("floor", "ceil", "trunc", "sqrt", "log2", "log", "pow", "inf", "nan", "exp", "sin", "cos")),
     *(f"builtins.{name}" for name in ("int", "float", "bool", "max", "min", "abs", "round", "pow")),
@@ -185,11 +179,8 @@ _FUNCTIONS: dict[str, stream_calls.CallHandler] = {
     "torch.ops.inductor._alloc_from_pool": _view,
     "triton.tools.tensor_descriptor.TensorDescriptor.from_tensor": _view,
     f"{GUARDS}copy_if_misaligned": _copy_if_misaligned,
-    f"{GUARDS}assert_size_stride": _check,
-    f"{GUARDS}assert_size_stride_grouped": _check,
-    f"{GUARDS}assert_alignment": _check,
+    **dict.fromkeys((f"{GUARDS}assert_{what}" for what in ("size_stride", "size_stride_grouped", "alignment")), _check),
     "torch._inductor.runtime.runtime_utils.assert_tensor_metadata": _check,
-    "torch.cuda.nvtx.range_push": _range,
-    "torch.cuda.nvtx.range_pop": _range,
+    **dict.fromkeys(("torch.cuda.nvtx.range_push", "torch.cuda.nvtx.range_pop"), _without_tensors),
     **stream_calls.FUNCTIONS,
 }
