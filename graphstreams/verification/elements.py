@@ -26,13 +26,13 @@ class Elements:
         return self.offset + sum((size - 1) * stride for size, stride in zip(self.sizes, self.strides, strict=True))
 
 
-def disjoint(one: Elements, other: Elements) -> bool:
-    """Return whether it is proved that two tensors have no element in common.
+def disjoint(one: Elements | None, other: Elements | None) -> bool:
+    """Return whether it is proved that two tensors have no element in common. Of None, nothing is known.
 
     One lies behind the other, or both keep to columns of their own: modulo some stride the places of each are one interval, and
     the two intervals do not meet.
     """
-    if not (one.known and other.known) or one.dtype != other.dtype:
+    if one is None or other is None or not (one.known and other.known) or one.dtype != other.dtype:
         return False
     if 0 in (*one.sizes, *other.sizes):
         return True

@@ -21,7 +21,6 @@ Memory follows CUDA's caching allocator:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
@@ -82,14 +81,10 @@ class _History:
     raced: list[_Epoch] = field(default_factory=list)  # earlier accesses that a write did not wait for; a free has to
     freed: AccessSite | None = None
 
-    def epochs(self) -> Iterable[_Epoch]:
-        """Return all accesses that something may still have to come after."""
-        return (*self.reads.values(), *self.writes.values())
-
     def conflicting(self, writes: bool, part: Elements | None) -> list[_Epoch]:
         """Return the accesses that a read or a write of a part has to come after."""
         reads = self.reads.values() if writes else ()
-        return [*reads, *(epoch for other, epoch in self.writes.items() if not _apart(part, other))]
+        return [*reads, *(epoch for other, epoch in self.writes.items() if not disjoint(part, other))]
 
     def add(self, epoch: _Epoch, part: Elements | None) -> None:
         """Note an access that was checked. What it comes after, and all that could touch the same elements, is forgotten."""
@@ -101,10 +96,6 @@ class _History:
             self.writes[part] = epoch
 
 
-def _apart(one: Elements | None, other: Elements | None) -> bool:
-    return one is not None and other is not None and disjoint(one, other)
-
-
 def find_races(trace: Trace) -> list[Race]:
     """Return all races of the trace in the order in which they show. An empty list is the proof that there is none.
 
@@ -113,7 +104,7 @@ def find_races(trace: Trace) -> list[Race]:
     walk = _Walk(trace)
     for step in trace.steps:
         walk.do(step)
-    walk.finish()
+    walk.finish(trace)
     return walk.races
 
 
@@ -131,8 +122,6 @@ class _Walk:
         self._pools: dict[int, list[tuple[_Epoch, AccessSite]]] = {}
         self._last: dict[int, _Epoch] = {}
         self._unforked: set[tuple[int, str]] = set()  # stream and action that were reported
-        self._outputs = trace.outputs
-        self._end = max((step.line for step in trace.steps), default=0)
 
     def _clock(self, stream: int) -> Clock:
         if stream not in self._clocks:
@@ -170,18 +159,12 @@ class _Walk:
 
     @do.register
     def _(self, step: WaitStep) -> None:
-        if step.event in self._events:
-            clock = self._clock(step.stream)
-            clock |= self._events[step.event]
-        else:
-            self._report_unrecorded(step, step.event)
+        clock = self._clock(step.stream)
+        clock |= self._awaited(step, step.event)
 
     @do.register
     def _(self, step: SynchronizeStep) -> None:
-        if step.event is not None and step.event not in self._events:
-            self._report_unrecorded(step, step.event)
-            return
-        done = list(self._clocks.values()) if step.event is None else [self._events[step.event]]
+        done = list(self._clocks.values()) if step.event is None else [self._awaited(step, step.event)]
         for clock in done:
             self._host |= clock
         self._after_host()
@@ -208,24 +191,26 @@ class _Walk:
             return
         free = AccessSite(step.line, "", history.stream, step.storage, "free")
         clock = self._clock(history.stream)
-        pending = [(epoch, free) for epoch in dict.fromkeys((*history.epochs(), *history.raced)) if not epoch.before(clock)]
+        accesses = dict.fromkeys((*history.reads.values(), *history.writes.values(), *history.raced))
+        pending = [(epoch, free) for epoch in accesses if not epoch.before(clock)]
         if pending and history.stream != HOST:  # the allocator of pinned memory waits for its readers itself
             self._pools.setdefault(history.stream, []).extend(pending)
         if step.certain:
             history.freed = free
 
-    def finish(self) -> None:
+    def finish(self, trace: Trace) -> None:
         """Check that the caller's stream waits for all streams, and that no output is in an aux stream's memory."""
         clock = self._clocks[CALLER]
+        last = max((step.line for step in trace.steps), default=0)
         for stream, epoch in self._last.items():
             if not epoch.before(clock):
-                end = AccessSite(self._end, "", CALLER, "", "returns")
+                end = AccessSite(last, "", CALLER, "", "returns")
                 missing = f"the caller's stream does not wait for {stream_name(stream)} before the graph returns"
                 self.races.append(Race(UNJOINED, epoch.access, end, missing))
-        for storage in self._outputs:
+        for storage in trace.outputs:
             history = self._storages.get(storage)
             if history is not None and history.allocation is not None and history.stream not in (CALLER, HOST):
-                end = AccessSite(self._end, "", CALLER, storage, "returns")
+                end = AccessSite(last, "", CALLER, storage, "returns")
                 missing = (
                     "the graph returns it, and when the caller drops it that stream may use the memory for something else "
                     "in a later call, while the caller's stream still reads it"
@@ -238,7 +223,10 @@ class _Walk:
         history = self._alive(access)
         if history is None:
             return
-        self._check_allocation(history, access, clock)
+        late = next((stream for stream, time in history.before.items() if clock[stream] < time), None)
+        if late is not None and history.allocation is not None:
+            self._report_unordered(history.allocation, access, late)
+            history.before.clear()
         writes = access.action == "write"
         for earlier in history.conflicting(writes, part):
             if not earlier.before(clock):
@@ -257,12 +245,6 @@ class _Walk:
             return None
         return history
 
-    def _check_allocation(self, history: _History, access: AccessSite, clock: Clock) -> None:
-        late = next((stream for stream, time in history.before.items() if clock[stream] < time), None)
-        if late is not None and history.allocation is not None:
-            self._report_unordered(history.allocation, access, late)
-            history.before.clear()
-
     def _check_fork(self, access: AccessSite, clock: Clock, harm: str) -> None:
         seen = (access.stream, access.action)
         if clock[CALLER] or access.stream == HOST or seen in self._unforked:
@@ -272,10 +254,13 @@ class _Walk:
         missing = f"nothing makes {stream_name(access.stream)} wait for the caller's stream before, so {harm}"
         self.races.append(Race(UNFORKED, access, start, missing))
 
-    def _report_unrecorded(self, step: Step, event: str) -> None:
-        wait = AccessSite(step.line, "", step.stream, event, "waits for")
-        missing = "nothing in this graph records the event before, so the wait orders nothing"
-        self.races.append(Race(UNRECORDED, wait, wait, missing))
+    def _awaited(self, step: Step, event: str) -> Clock:
+        """Return the clock of an event that a step waits for, or report that nothing records it."""
+        if event not in self._events:
+            wait = AccessSite(step.line, "", step.stream, event, "waits for")
+            missing = "nothing in this graph records the event before, so the wait orders nothing"
+            self.races.append(Race(UNRECORDED, wait, wait, missing))
+        return self._events.get(event, Counter())
 
     def _report_unordered(self, first: AccessSite, second: AccessSite, awaited: int | None = None) -> None:
         """Report two accesses. `awaited` is the stream that the second does not wait for, by default the first's."""
