@@ -30,15 +30,12 @@ class ControlFlowReader(ExpressionReader):
 
     _profiler = False  # whether the function has imported `record_function`
 
-    def _block(self, statements: list[ast.stmt]) -> None:
-        """Read statements in order."""
-        raise NotImplementedError
-
     def _bind(self, name: str, value: Value) -> None:
         """Bind a name of the function to a value."""
         raise NotImplementedError
 
-    def _with(self, expression: ast.expr, body: list[ast.stmt]) -> None:
+    def _entered(self, expression: ast.expr) -> int:
+        """Return the stream that is current in a context."""
         match expression:
             case ast.Call(func=ast.Name(id="record_function"), args=[ast.Constant(value=str())], keywords=[]) if self._profiler:
                 context: Value = CONTEXT
@@ -48,13 +45,10 @@ class ControlFlowReader(ExpressionReader):
             # Leaving an `AuxStream` leads back to the caller's stream, so contexts must not nest. Inductor nests none either.
             if self._machine.stream != CALLER:
                 raise self._machine.unsupported(f"with {shortened(expression)}, inside the context of another stream")
-            self._machine.stream = context.number
-            self._block(body)
-            self._machine.stream = CALLER
-        elif context is CONTEXT:
-            self._block(body)
-        else:
+            return context.number
+        if context is not CONTEXT:
             raise self._machine.unsupported(f"with {shortened(expression)}")
+        return self._machine.stream
 
     def _check_handler(self, handler: ast.ExceptHandler) -> None:
         """Check that the handler joins all streams and raises again. It is no part of the trace, in which nothing raises."""

@@ -24,8 +24,7 @@ class Inputs:
             raise self._machine.unsupported("inputs that are unpacked a second time")
         self._taken = True
         for name in names:
-            is_size = _SYMBOL.match(name)
-            self.list.items.append(ConstantValue(name=name) if is_size else self._machine.held_by_caller(name))
+            self.list.items.append(ConstantValue(name=name) if _SYMBOL.match(name) else self._machine.held_by_caller(name))
 
     def becomes_size(self, name: str, value: Value) -> bool:
         """Return whether `name = input` takes an input for a size, and forget its storage if so.

@@ -125,13 +125,16 @@ class CallReader(ControlFlowReader):
             case ast.Expr(value=ast.Call() as call):
                 self._call(call)
             case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)], body=body):
-                self._with(context, body)
+                outer, self._machine.stream = self._machine.stream, self._entered(context)
+                self._block(body)
+                self._machine.stream = outer
             case ast.Try(body=body, handlers=[handler], orelse=[], finalbody=[]):
                 self._check_handler(handler)
                 self._block(body)
                 self._check_handler(handler)  # again, because the body may have acquired streams
             case ast.Return(value=ast.Tuple(elts=elements)):
-                self._return(elements)
+                self._returned = self._machine.heap.sequence([self._reference(element) for element in elements])
+                self._machine.heap.hold(self._returned)
             case ast.ImportFrom() if same(statement, _PROFILER):
                 self._profiler = True
             case ast.Pass():
@@ -155,7 +158,10 @@ class CallReader(ControlFlowReader):
         if isinstance(source, ast.Name):
             if self._inputs.becomes_size(name, value):
                 value = self._names[source.id] = ConstantValue(name=source.id)
-            self._add_name(value, name)
+            elif isinstance(value, TensorValue):
+                use(value)
+                if len(value.all) == 1:  # a storage that moves to another name is called by both
+                    value.all[0].names[name] = None
         self._bind(name, value)
 
     def _reference(self, node: ast.expr) -> Value:
@@ -176,13 +182,6 @@ class CallReader(ControlFlowReader):
             raise self._machine.unsupported(f"{len(names)} names for what is not a tuple of that length")
         for name, item in zip(names, value.items, strict=True):
             self._bind(name, item)
-
-    def _add_name(self, value: Value, name: str) -> None:
-        """Call a storage that moves to another name by both."""
-        if isinstance(value, TensorValue):
-            use(value)
-            if len(value.all) == 1:
-                value.all[0].names[name] = None
 
     def _bind(self, name: str, value: Value) -> None:
         before = self._names.get(name)
@@ -211,10 +210,6 @@ class CallReader(ControlFlowReader):
             if isinstance(self._names[name], StreamValue | EventValue):
                 raise self._machine.unsupported(f"del {name}, a stream or an event")
             self._machine.heap.drop(self._names.pop(name))
-
-    def _return(self, elements: list[ast.expr]) -> None:
-        self._returned = self._machine.heap.sequence([self._reference(element) for element in elements])
-        self._machine.heap.hold(self._returned)
 
 
 def _items_taken(function: ast.FunctionDef) -> dict[str, tuple[int, ...]]:
