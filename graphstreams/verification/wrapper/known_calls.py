@@ -14,7 +14,6 @@ from graphstreams.verification.wrapper import operator_calls, sizes_told, stream
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
     NOTHING,
-    AnyStreamValue,
     Call,
     ConstantValue,
     TensorValue,
@@ -29,7 +28,9 @@ from graphstreams.verification.wrapper.names import GUARDS
 def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) -> Value:
     """Call a function that was imported. `taken` are the items taken of its result."""
     if call.path in PURE:
-        return _compute(machine, call)
+        _without_tensors(machine, call)
+        operator_calls.refuse_streams(machine, call.path, *call.values)
+        return computed(*call.values)
     if handler := _FUNCTIONS.get(call.path):
         return handler(machine, call)
     if call.path.startswith("torch.ops."):
@@ -37,12 +38,6 @@ def call_path(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) -> V
     if call.path.startswith(_EXTERN):
         return operator_calls.extern_kernel(machine, call, taken)
     raise machine.unsupported(f"a call of {call.path}, {_REASONS.get(call.path, 'whose effects are not known')}")
-
-
-def _compute(machine: AbstractMachine, call: Call) -> Value:
-    if holds_tensors(*call.values) or any(isinstance(value, AnyStreamValue) for value in call.values):
-        raise machine.unsupported(f"{call.path} with tensors or streams among its arguments")
-    return computed(*call.values)
 
 
 # --- memory

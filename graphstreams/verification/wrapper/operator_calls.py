@@ -31,7 +31,8 @@ _COLLECTIVES = {
 }  # fmt: skip
 
 
-def _refuse_streams(machine: AbstractMachine, what: str, *values: Value) -> None:
+def refuse_streams(machine: AbstractMachine, what: str, *values: Value) -> None:
+    """Raise UnreadableWrapper if a stream or an event is among the arguments of `what`."""
     if any(isinstance(value, AnyStreamValue) for value in values):
         raise machine.unsupported(f"{what} with a stream or an event among its arguments")
 
@@ -44,21 +45,17 @@ def extern_kernel(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) 
     # Library kernels take sizes in lists, if at all.
     machine.refuse_sizes(kernel, *(value for value in call.values if isinstance(value, ConstantValue)))
     if out is None:
-        return _functional(machine, name, call, taken)
+        schema = _schema(machine, f"aten.{name}", f"{kernel} without out=; ")
+        if schema.written or schema.returns != (Returned("tensor"),):
+            raise machine.unsupported(f"{kernel}, which may write its arguments, or gives no new tensor")
+        return _apply(machine, kernel, f"aten.{name}", schema, call, taken)
     if name not in _WITH_OUT or not isinstance(out, TensorValue):
         raise machine.unsupported(f"a call of {kernel} with out=, which is not known")
-    _refuse_streams(machine, kernel, *call.values)
+    refuse_streams(machine, kernel, *call.values)
     use(*call.values)
     reads = [*call.arguments, *(value for key, value in call.keywords.items() if key != "out")]
     machine.run(kernel, reads, [out], sizes_told.part_written(name, call, out))
     return NOTHING
-
-
-def _functional(machine: AbstractMachine, name: str, call: Call, taken: tuple[int, ...]) -> Value:
-    schema = _schema(machine, f"aten.{name}", f"extern_kernels.{name} without out=; ")
-    if schema.written or schema.returns != (Returned("tensor"),):
-        raise machine.unsupported(f"extern_kernels.{name}, which may write its arguments, or gives no new tensor")
-    return _apply(machine, f"extern_kernels.{name}", f"aten.{name}", schema, call, taken)
 
 
 def operator(machine: AbstractMachine, call: Call, taken: tuple[int, ...]) -> Value:
@@ -108,7 +105,7 @@ def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Cal
         raise machine.unsupported(f"operator {path} with arguments that its schema does not have")
     given = {**positional, **call.keywords}
     machine.refuse_sizes(path, *(value for name, value in given.items() if name in schema.tensors))
-    _refuse_streams(machine, f"operator {path}", *call.values)
+    refuse_streams(machine, f"operator {path}", *call.values)
     for name, value in given.items():
         if name not in schema.tensors and holds_tensors(value):
             raise machine.unsupported(f"operator {path} with a tensor for {name}, which is none")

@@ -90,11 +90,9 @@ def _overloads(namespace: str, name: str, overload: str) -> list[Any]:
     import torch
 
     packet = getattr(getattr(torch.ops, namespace, None), name, None)
-    overloads = getattr(packet, "overloads", None)
-    if overloads is None:
-        return []
-    chosen = [overload] if overload else [o for o in overloads() if not o.endswith(("out", "hacked_twin"))]
-    return [getattr(packet, o) for o in chosen if o in overloads()]
+    found: list[str] = getattr(packet, "overloads", list)()
+    chosen = {overload} if overload else {o for o in found if not o.endswith(("out", "hacked_twin"))}
+    return [getattr(packet, o) for o in found if o in chosen]
 
 
 def _distrust(namespace: str, name: str, operator: Any) -> str:
