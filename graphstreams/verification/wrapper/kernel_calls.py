@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from graphstreams.verification.trace import HOST
@@ -78,10 +79,8 @@ def _match(kernel: TritonKernel, arguments: tuple[Value, ...]) -> list[Parameter
     """Return the parameters that take the arguments, with or without the constants, which some launchers leave out."""
     everything = list(kernel.parameters)
     for parameters in (everything, [p for p in everything if p.kind not in ("constexpr", "")]):
-        missing = parameters[len(arguments) :]
-        surplus = arguments[len(parameters) :]
-        fits = all(p.pointer == isinstance(a, TensorValue) for p, a in zip(parameters, arguments, strict=False))
-        numbers = all(isinstance(a, ConstantValue | TensorValue) for a in arguments)
-        if fits and numbers and not any(p.pointer for p in missing) and all(isinstance(a, ConstantValue) for a in surplus):
+        # What lacks an argument, or a parameter, has to be a number.
+        pairs = itertools.zip_longest(parameters, arguments)
+        if all(isinstance(a or ConstantValue(), TensorValue if p and p.pointer else ConstantValue) for p, a in pairs):
             return parameters
     return None
