@@ -232,7 +232,9 @@ class KernelExpressions:
     def _apply(self, node: ast.Call, effect: Effect | None, given: Arguments, path: str) -> KernelValue:
         if effect is None:
             raise self.unsupported(node, "calls a function that is not known")
-        for kind in given.types(language.TYPE_POSITIONS.get(path.removeprefix(LANGUAGE))) if effect is not Effect.CAST else ():
+        position = language.TYPE_POSITIONS.get(path.removeprefix(LANGUAGE), len(given.positional))
+        types = [given.keywords.get(name, Kind.NOTHING) for name in ("dtype", "out_dtype")]
+        for kind in (*types, *given.positional[position : position + 1]) if effect is not Effect.CAST else ():
             if kind not in (Kind.NUMBER_TYPE, Kind.NOTHING):
                 raise self.unsupported(node, f"takes {describe(kind)} for the type of a number")
         try:

@@ -58,13 +58,6 @@ class Arguments:
                 return self.keywords[name], Arguments(self.positional, others)
         raise UnknownEffect("lacks an argument")
 
-    def types(self, position: int | None) -> list[KernelValue]:
-        """Return the arguments that the function takes for types."""
-        found = [value for name, value in self.keywords.items() if name in ("dtype", "out_dtype")]
-        if position is not None and position < len(self.positional):
-            found.append(self.positional[position])
-        return found
-
 
 CallOnNumbers = Callable[[KernelValue], None]  # calls a function with numbers
 
