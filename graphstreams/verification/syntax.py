@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
+from graphstreams import messages
+
 
 def is_literal(node: ast.expr) -> bool:
     """Return whether an expression is a constant or a tuple of constants."""
@@ -35,5 +37,4 @@ def full_path(node: ast.AST, path_of: Callable[[str], str]) -> str:
 
 def shortened(node: ast.AST, limit: int = 120) -> str:
     """Return the source of a node for a message: one line of at most `limit` characters."""
-    text = " ".join(ast.unparse(node).split())
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return messages.shortened(ast.unparse(node), limit)
