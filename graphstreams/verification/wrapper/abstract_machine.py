@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -48,9 +49,9 @@ class AbstractMachine:
         self._steps: list[Step] = []
         self._indexed = {0: CALLER}  # Dynamo's index of a user object; 0 is the stream that was current
         self._device: object = None
-        self._private_events = 0
+        self._private_events = itertools.count(1)
         self._collectives: dict[Storage, list[tuple[int, tuple[Value, ...]]]] = {}
-        self._collective_count = 0
+        self._collective_streams = itertools.count(COLLECTIVES)
 
     def unsupported(self, construct: str) -> UnreadableWrapper:
         """Return the error to raise at the line that is being read."""
@@ -65,10 +66,9 @@ class AbstractMachine:
         """Note the device. Raises UnreadableWrapper for a second one: its streams have pools and a current one of their own."""
         if not isinstance(device, int):
             raise self.unsupported("a device that is not named by a number")
-        if self._device is None:
-            self._device = device
-        elif self._device != device:
+        if self._device not in (None, device):
             raise self.unsupported(f"a second device, {device} beside {self._device}")
+        self._device = device
 
     def indexed_stream(self, index: object) -> StreamValue:
         """Return the stream that Dynamo registered as user object `index`."""
@@ -90,8 +90,7 @@ class AbstractMachine:
 
     def private_event(self) -> EventValue:
         """Return an event that nothing else knows."""
-        self._private_events += 1
-        return EventValue(f"private event {self._private_events}")
+        return EventValue(f"private event {next(self._private_events)}")
 
     def _emit(self, step: Step) -> None:
         if len(self._steps) >= _MAX_STEPS:
@@ -184,8 +183,7 @@ class AbstractMachine:
         Its group keeps its tensors alive until a stream waits for it (torch 2.15.0, `ProcessGroupNCCL`, `TensorShelf`). NCCL
         does not take its scratch memory from the allocator.
         """
-        stream = COLLECTIVES + self._collective_count
-        self._collective_count += 1
+        stream = next(self._collective_streams)
         self.order(self.stream, stream)
         self.launch(name, reads, writes, stream=stream)
         held = (*reads, *writes)

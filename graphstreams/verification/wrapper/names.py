@@ -71,8 +71,7 @@ class WrapperModule:
 
     def path(self, name: str) -> str:
         """Return the full path of what is imported or built in; empty for anything else."""
-        default = f"builtins.{name}" if hasattr(builtins, name) else ""
-        return self.paths.get(name, default)
+        return self.paths.get(name) or (f"builtins.{name}" if hasattr(builtins, name) else "")
 
 
 def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:

@@ -53,11 +53,10 @@ def view(tensor: TensorValue, call: Call) -> TensorValue:
 
 
 def _placed(tensor: TensorValue, sizes: Value, strides: Value, dtype: str, offset: int | None) -> TensorValue:
-    known, steps = _numbers(sizes), _numbers(strides)
-    elements = None
-    if known is not None and steps is not None and None not in (*known, *steps, offset) and dtype:
-        elements = Elements(dtype, known, steps, offset)  # type: ignore[arg-type]
-    return replace(tensor, sizes=known, elements=elements if elements is not None and elements.known else None)
+    told, steps = _numbers(sizes), _numbers(strides)
+    elements = Elements(dtype, told or (), steps or (), offset)  # type: ignore[arg-type]
+    known = dtype and told is not None and steps is not None and elements.known
+    return replace(tensor, sizes=told, elements=elements if known else None)
 
 
 def _numbers(value: Value) -> Sizes | None:

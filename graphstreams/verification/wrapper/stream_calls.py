@@ -39,13 +39,10 @@ def _taking(count: int, result: CallHandler, on_device: bool = False) -> CallHan
 def _acquire(machine: AbstractMachine, call: Call) -> Value:
     """Return what `graphstreams.runtime.streams.acquire_for_call` gives: the caller's stream, aux streams, then events."""
     machine.use_device(call.constant(0))
-    match tuple(map(call.constant, range(1, 4))):
-        case int(streams), int(events), int() | None if (
-            machine.stream == CALLER and not call.keywords and 3 <= len(call.arguments) <= 4
-        ):
-            pass
-        case _:
-            raise machine.unsupported("streams that are not acquired for the caller's stream by two numbers")
+    streams, events, priority = map(call.constant, range(1, 4))
+    fits = machine.stream == CALLER and not call.keywords and 3 <= len(call.arguments) <= 4 and isinstance(priority, int | None)
+    if not (fits and isinstance(streams, int) and isinstance(events, int)):
+        raise machine.unsupported("streams that are not acquired for the caller's stream by two numbers")
     if not (0 <= streams < COLLECTIVES and 0 <= events <= 1_000_000):
         raise machine.unsupported("more streams or events than a wrapper can use")
     machine.acquire(streams)
