@@ -32,9 +32,8 @@ def call_kernels(
     writes: list[Value] = []
     for kernel, parts in kernels:
         arguments = tuple(argument for part in parts for argument in call.arguments[part])
-        read, written = _accesses(machine, kernel, Call(call.path, arguments, call.keywords))
-        reads += read
-        writes += written
+        for parameter, tensor in _tensors(machine, kernel, Call(call.path, arguments, call.keywords)):
+            (writes if parameter.written else reads).append(tensor)
     machine.launch(name, reads, writes, scratch=scratch)
 
 
@@ -53,7 +52,7 @@ def call_host_kernel(machine: AbstractMachine, name: str, types: Sequence[str], 
     machine.launch(name, reads, writes, stream=HOST)
 
 
-def _accesses(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> tuple[list[Value], list[Value]]:
+def _tensors(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> list[tuple[Parameter, TensorValue]]:
     handle = call.keywords.get("stream")
     if not isinstance(handle, RawStreamValue):
         raise machine.unsupported(f"kernel {kernel.name} is not given a stream that came from get_raw_stream")
@@ -72,7 +71,7 @@ def _accesses(machine: AbstractMachine, kernel: TritonKernel, call: Call) -> tup
     use(*(argument for _, argument in pairs))
     if any(storage.on_host for _, argument in pairs for storage in argument.all):
         raise machine.unsupported(f"kernel {kernel.name} is given a tensor in host memory")
-    return [a for p, a in pairs if not p.written], [a for p, a in pairs if p.written]
+    return pairs
 
 
 def _match(kernel: TritonKernel, arguments: tuple[Value, ...]) -> list[Parameter] | None:
