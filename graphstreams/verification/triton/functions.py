@@ -100,9 +100,9 @@ def _numbers(*values: KernelValue) -> None:
             raise UnknownEffect(f"gives {describe(value)} to a function of numbers")
 
 
-def _pure(given: Arguments) -> KernelValue:
+def _pure(given: Arguments, result: Kind = Kind.NUMBER) -> KernelValue:
     _numbers(*given.values)
-    return Kind.NUMBER
+    return result
 
 
 def _fold(given: Arguments, call: CallOnNumbers) -> KernelValue:
@@ -121,11 +121,6 @@ def _first(given: Arguments, names: tuple[str, ...]) -> KernelValue:
     value, rest = given.split(0, names)
     _numbers(*rest.values)
     return value
-
-
-def _number_type(given: Arguments) -> KernelValue:
-    _numbers(*given.values)
-    return Kind.NUMBER_TYPE
 
 
 def _pointer_type(given: Arguments) -> KernelValue:
@@ -207,7 +202,7 @@ _PLAIN: dict[Effect, Callable[[Arguments], KernelValue]] = {
     Effect.PURE: _pure,
     Effect.INERT: lambda given: Kind.NUMBER,
     Effect.IDENTITY: lambda given: _first(given, ("value", "x")),
-    Effect.NUMBER_TYPE: _number_type,
+    Effect.NUMBER_TYPE: lambda given: _pure(given, Kind.NUMBER_TYPE),
     Effect.POINTER_TYPE: _pointer_type,
     Effect.CAST: _cast,
     Effect.PASS: _pass,
