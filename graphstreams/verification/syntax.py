@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Mapping
 
 from graphstreams import messages
 
@@ -14,9 +14,8 @@ def is_literal(node: ast.expr) -> bool:
 
 
 def same(node: ast.AST, other: ast.AST) -> bool:
-    """Return whether two pieces of source say the same. An expression is the same as the statement of it."""
-    one, two = (n.value if isinstance(n, ast.Expr) else n for n in (node, other))
-    return ast.dump(one) == ast.dump(two)
+    """Return whether two pieces of source say the same."""
+    return ast.dump(node) == ast.dump(other)
 
 
 def dotted(node: ast.AST) -> str:
@@ -28,10 +27,10 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
 
 
-def full_path(node: ast.AST, path_of: Callable[[str], str]) -> str:
-    """Return the full path of a dotted name whose first part stands for `path_of(part)`; empty if that is empty."""
+def full_path(node: ast.AST, paths: Mapping[str, str]) -> str:
+    """Return the full path of a dotted name whose first part has a path; empty for anything else."""
     root, _, rest = dotted(node).partition(".")
-    found = path_of(root)
+    found = paths.get(root, "")
     return f"{found}.{rest}" if found and rest else found
 
 

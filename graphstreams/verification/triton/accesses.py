@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.syntax import full_path
 from graphstreams.verification.triton.pointer_analysis import constant_value, kernel_accesses
 from graphstreams.verification.triton.source import KernelSource, read_source
 from graphstreams.verification.triton.values import Descriptor, KernelValue, Kind, Pointer
@@ -109,8 +110,9 @@ def _entry(source: KernelSource, name: str, line: int) -> tuple[ast.FunctionDef,
     definition = source.functions.get(name)
     match definition:
         case ast.FunctionDef(decorator_list=[ast.Call(func=ast.Attribute(attr=launcher)) as heuristic, jit]):
-            known = source.path(heuristic.func).removeprefix("torch._inductor.runtime.triton_heuristics.") in _HEURISTICS
-            if known and source.path(jit) == "triton.jit":
+            path = full_path(heuristic.func, source.paths)
+            known = path.removeprefix("torch._inductor.runtime.triton_heuristics.") in _HEURISTICS
+            if known and full_path(jit, source.paths) == "triton.jit":
                 arguments = definition.args
                 if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.posonlyargs:
                     raise UnreadableWrapper(line, f"Triton kernel {name} has parameters that are not plain ones")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.syntax import shortened
+from graphstreams.verification.syntax import full_path, shortened
 from graphstreams.verification.triton import language
 from graphstreams.verification.triton.functions import Arguments, ParameterAccesses, UnknownEffect, add, apply
 from graphstreams.verification.triton.language import LANGUAGE, Effect, canonical, effect_of
@@ -271,7 +271,7 @@ class KernelExpressions:
         """Return whether a decorator makes a function one of Triton's and does nothing else."""
         if isinstance(decorator, ast.Call) and not decorator.args:
             decorator = decorator.func
-        return self._source.path(decorator) in _COMPILED
+        return full_path(decorator, self._source.paths) in _COMPILED
 
 
 def _positional(arguments: ast.arguments) -> list[str]:

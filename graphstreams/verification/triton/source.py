@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 
 from graphstreams.errors import UnreadableWrapper
-from graphstreams.verification.syntax import full_path, shortened
+from graphstreams.verification.syntax import shortened
 from graphstreams.verification.triton.values import Function, Helper
 
 # The setting `benchmark_kernel` lets a source run as `__main__`, which it is not when Inductor loads it.
@@ -39,10 +39,6 @@ class KernelSource:
             return Helper(self.functions[name])
         path = self.paths.get(name) or (f"builtins.{name}" if hasattr(builtins, name) else "")
         return self.constants.get(name) or (Function(path) if path else None)
-
-    def path(self, node: ast.AST) -> str:
-        """Return the full path of an imported name with attributes; empty for anything else."""
-        return full_path(node, lambda name: self.paths.get(name, ""))
 
 
 def read_source(name: str, source: str, line: int) -> KernelSource:
@@ -79,9 +75,7 @@ def _read_statement(read: KernelSource, statement: ast.stmt, name: str, line: in
         ):
             _check_free(read, target, name, line)
             read.constants[target] = value
-        case ast.Expr(value=ast.Constant()):
-            pass
-        case ast.Expr(value=value) if ast.unparse(value) in _RUN_AT_IMPORT:
+        case ast.Expr(value=value) if isinstance(value, ast.Constant) or ast.unparse(value) in _RUN_AT_IMPORT:
             pass
         case ast.If(test=test, body=body, orelse=[]) if ast.unparse(test) == "__name__ == '__main__'" and _BENCHMARK.fullmatch(
             "\n".join(map(ast.unparse, body))

@@ -41,7 +41,7 @@ def _chooses(statement: ast.stmt, module: WrapperModule) -> bool:
             test=ast.Call(func=ast.Name(id=asks), args=[ast.Name(id="args"), *constants], keywords=[]),
             body=[ast.Return(value=ast.Call(func=ast.Name(id=called), args=[ast.Name(id="args")], keywords=[]))],
             orelse=[],
-        ) if module.path(asks) == _DISPATCH and called == STREAMED:
+        ) if module.paths.get(asks) == _DISPATCH and called == STREAMED:
             return all(map(_is_constant, constants))
     return False
 

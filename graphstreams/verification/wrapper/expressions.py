@@ -18,7 +18,6 @@ from graphstreams.verification.wrapper.abstract_values import (
     TensorValue,
     Value,
     computed,
-    use,
 )
 from graphstreams.verification.wrapper.kernel_calls import call_host_kernel, call_kernels
 from graphstreams.verification.wrapper.known_calls import PURE, call_path, tensor_method
@@ -44,7 +43,7 @@ class ExpressionReader:
 
     def _path(self, node: ast.expr) -> str:
         """Return the full path of what is imported or built in; empty for a value of the function."""
-        return full_path(node, lambda name: "" if name in self._names else self._module.path(name))
+        return "" if dotted(node).partition(".")[0] in self._names else full_path(node, self._module.paths)
 
     def _value(self, node: ast.expr) -> Value:
         """Return what stands on the right of an assignment."""
@@ -106,17 +105,10 @@ class ExpressionReader:
     def _size_call(self, node: ast.Call) -> ConstantValue:
         path = self._path(node.func)
         if not path and isinstance(node.func, ast.Attribute) and node.func.attr in _SIZES:
-            use(self._tensor(node.func.value))
+            self._call(node)
         elif path not in PURE:
             raise self._machine.unsupported(f"{shortened(node)}, where a number is expected")
         return computed(*[self._size(part) for part in (*node.args, *(keyword.value for keyword in node.keywords))])
-
-    def _tensor(self, node: ast.expr) -> TensorValue:
-        value = self._value(node)
-        if isinstance(value, TensorValue):
-            return value
-        self._machine.refuse_sizes(shortened(node), value)
-        raise self._machine.unsupported(f"{shortened(node)}, where a tensor is expected")
 
     def _argument(self, node: ast.expr) -> Value:
         """Return what a kernel or an operator is given."""

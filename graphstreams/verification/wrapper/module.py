@@ -15,6 +15,8 @@ from graphstreams.verification.syntax import dotted, full_path, is_literal, same
 from graphstreams.verification.wrapper.names import ALIASES, HARNESS, IMPORTS, WrapperModule, check_function, read_slices
 
 _NOTES = {"GRAPHSTREAMS"}
+_COMPILER = "torch._inductor.async_compile.AsyncCompile"
+_WAIT = "async_compile.wait(globals())"
 
 _RUNNER = ast.parse("""
 class Runner:
@@ -28,7 +30,6 @@ class Runner:
     def call(self, args):
         pass
 """).body[0]
-_WAIT, _CALL, _APPLY = ast.parse("async_compile.wait(globals()); runner.call; runner.recursively_apply_fns").body
 
 
 def read_module(tree: ast.Module) -> WrapperModule:
@@ -67,7 +68,7 @@ class _TopLevel:
                 pass
             case ast.Expr(value=ast.Call(func=ast.Name(id=function), args=arguments, keywords=[])):
                 self._runtime_call(function, arguments, statement)
-            case _ if same(statement, _WAIT) and "async_compile" in self.module.names and not self._deleted:
+            case ast.Expr() if ast.unparse(statement) == _WAIT and "async_compile" in self.module.names and not self._deleted:
                 self._waited = True
             case ast.Delete(targets=[ast.Name(id="async_compile")]) if self._waited and not self._deleted:
                 self._deleted = True
@@ -122,43 +123,40 @@ class _TopLevel:
         raise UnreadableWrapper(definition.lineno, "a class Runner that is not Inductor's")
 
     def _assign(self, name: str, value: ast.expr) -> None:
+        repeated = False
         match value:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="async_compile"), attr=kind)):
                 self._compiled(name, value, kind)
             case ast.Constant(value=None):
-                self._bind(name, value)
                 self.module.tensors.add(name)
             case ast.Dict() if name == "arg_index":
-                self._bind(name, value, repeated=bool(self._slices))
+                repeated = bool(self._slices)
                 self._slices = read_slices(value)
             case ast.Call() if name == "runner" and "Runner" in self.module.names:
-                self._bind(name, value)
                 self._take_partitions(value)
-            case ast.Attribute() if name == "call" and self._runner and same(value, _CALL):
-                self._bind(name, value)
+            case ast.Attribute() if name == "call" and self._runner and dotted(value) == "runner.call":
                 self.module.functions[name] = self._call
-            case ast.Attribute() if name == "recursively_apply_fns" and self._runner and same(value, _APPLY):
-                self._bind(name, value)
-            case ast.Call(func=ast.Name(id=made), args=[], keywords=[]) if name == "async_compile":
-                if self.module.path(made) != "torch._inductor.async_compile.AsyncCompile":
-                    raise _not_generated(value)
-                self._bind(name, value)
-            case ast.Constant(value=str()) | ast.Tuple() if name in _NOTES and is_literal(value):
-                self._bind(name, value)
-            case _:
-                self._alias(name, value)
+            case ast.Attribute() if (path := full_path(value, self.module.paths)) in ALIASES:
+                repeated = self.module.paths.get(name) == path
+                self.module.paths[name] = path
+            case _ if not self._only_binds(name, value):
+                raise _not_generated(value)
+        self._bind(name, value, repeated)
 
-    def _alias(self, name: str, value: ast.expr) -> None:
-        path = full_path(value, lambda root: self.module.paths.get(root, ""))
-        if path not in ALIASES or not isinstance(value, ast.Attribute):
-            raise _not_generated(value)
-        self._bind(name, value, repeated=self.module.paths.get(name) == path)
-        self.module.paths[name] = path
+    def _only_binds(self, name: str, value: ast.expr) -> bool:
+        """Return whether an assignment is known and tells nothing but that the name is bound."""
+        match value:
+            case ast.Attribute():
+                return name == "recursively_apply_fns" and self._runner and dotted(value) == "runner.recursively_apply_fns"
+            case ast.Call(func=ast.Name(id=made), args=[], keywords=[]):
+                return name == "async_compile" and self.module.paths.get(made) == _COMPILER
+            case ast.Constant(value=str()) | ast.Tuple():
+                return name in _NOTES and is_literal(value)
+        return False
 
     def _compiled(self, name: str, call: ast.Call, kind: str) -> None:
         if "async_compile" not in self.module.names or self._waited:
             raise UnreadableWrapper(call.lineno, f"{name} compiled after async_compile.wait")
-        self._bind(name, call)
         match call:
             case ast.Call(
                 args=[ast.Constant(value=str(own)), ast.Constant(value=str(source))],

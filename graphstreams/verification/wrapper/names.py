@@ -50,7 +50,7 @@ class WrapperModule:
     host_kernels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # of C++: the types of their parameters
     # Kernels of which the fastest runs, each with the slices of the arguments that it gets.
     multi_kernels: dict[str, tuple[tuple[str, tuple[slice, ...]], ...]] = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=lambda: {name: f"builtins.{name}" for name in dir(builtins)})
     tensors: set[str] = field(default_factory=set)  # constants that Inductor sets after the import
     names: set[str] = field(default_factory=set)  # all names that are bound
     partitions: tuple[str, ...] = ()
@@ -68,10 +68,6 @@ class WrapperModule:
         if "call" not in self.functions:
             raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
         return self.functions["call"]
-
-    def path(self, name: str) -> str:
-        """Return the full path of what is imported or built in; empty for anything else."""
-        return self.paths.get(name) or (f"builtins.{name}" if hasattr(builtins, name) else "")
 
 
 def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:

@@ -187,7 +187,7 @@ class CallReader(ControlFlowReader):
         before = self._names.get(name)
         if value is NOTHING or value is CONTEXT or isinstance(value, GroupValue):
             raise self._machine.unsupported(f"{name} bound to what is no value")
-        if name in self._module.names or self._module.path(name) or name == "self":
+        if name in self._module.names or name in self._module.paths or name == "self" or name.startswith("__"):
             raise self._machine.unsupported(f"{name}, a name of the module or of Python, bound in a function")
         if isinstance(before, StreamValue | EventValue):
             raise self._machine.unsupported(f"{name} bound again: a handler that names it does not join all aux streams")
