@@ -198,10 +198,7 @@ class KernelExpressions:
             owner = self.value(node.func.value, names)
             if not isinstance(owner, Function):
                 return self._method(node, owner, node.func.attr, self._arguments(node, names))
-            function: KernelValue = Function(canonical(f"{owner.path}.{node.func.attr}"))
-        else:
-            function = self.value(node.func, names)
-        return self._run(node, function, self._arguments(node, names))
+        return self._run(node, self.value(node.func, names), self._arguments(node, names))
 
     def _arguments(self, node: ast.Call, names: Names) -> Arguments:
         positional = tuple(self.value(a, names) for a in node.args)

@@ -8,7 +8,6 @@ A function that is not listed has no known effect, and the kernel that calls it 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import Enum, auto
 
 
@@ -50,13 +49,9 @@ _ALIASES = (
 )
 
 
-def _table(module: str, groups: Mapping[Effect, str]) -> dict[str, Effect]:
-    return {module + name: effect for effect, names in groups.items() for name in names.split()}
-
-
-_TRITON = _table(
-    LANGUAGE,
-    {
+# The functions of each module, by what they do.
+_FUNCTIONS = {
+    LANGUAGE: {
         Effect.PURE: "_log2 abs arange argmax argmin bitonic_merge cdiv ceil clamp cos cumprod cumsum div_rn dot dot_scaled "
         "erf exp exp2 expect_zero extra.cuda.globaltimer extra.cuda.num_threads extra.cuda.num_warps extra.cuda.smid fdiv "
         "flip floor fma full gather histogram item log log2 logical_and logical_or max maximum min minimum mul "
@@ -82,14 +77,7 @@ _TRITON = _table(
         Effect.FOLD: "associative_scan map_elementwise reduce",
         Effect.ASSEMBLY: "inline_asm_elementwise",
     },
-)
-# The position at which functions of Triton's language take a type. As a keyword it is called `dtype` or `out_dtype`.
-TYPE_POSITIONS = {"full": 2, "zeros": 1, "sum": 3, "cumsum": 3, "cumprod": 3, "dot": 6, "inline_asm_elementwise": 3}
-# A kernel that Inductor generates waits for its predecessor before it touches memory (`enable_pdl`).
-_DEPENDENT_LAUNCH = (f"{LANGUAGE}extra.cuda.gdc_wait", f"{LANGUAGE}extra.cuda.gdc_launch_dependents")
-_INDUCTOR = _table(
-    _HELPERS,
-    {
+    _HELPERS: {
         Effect.PURE: "_any_combine _prod_accumulate any constexpr_next_power_of_2 device_assert_then div_floor_integer exp "
         "fmax2 fmaximum fp8e4m3fn_to_float32 frexp if_mask inline_asm_pack inline_asm_unpack is_floating max2 max2_strict "
         "max_with_first_index max_with_index maximum maximum_with_index min2 min2_strict min_with_first_index "
@@ -103,10 +91,16 @@ _INDUCTOR = _table(
         Effect.UPDATE: "x_grid_barrier",
         Effect.LOOK_BACK: "exclusive_scan_decoupled_lookback exclusive_scan_decoupled_lookback_64",
     },
-)
-_BUILTINS = _table("builtins.", {Effect.PURE: "float int max min range", Effect.INERT: "hasattr isinstance len print"})
-_HOST = _table("triton.", {Effect.PURE: "cdiv next_power_of_2"})
-_EFFECTS = {**_TRITON, **_INDUCTOR, **_BUILTINS, **_HOST}
+    "builtins.": {Effect.PURE: "float int max min range", Effect.INERT: "hasattr isinstance len print"},
+    "triton.": {Effect.PURE: "cdiv next_power_of_2"},
+}
+_EFFECTS = {
+    module + name: effect for module, groups in _FUNCTIONS.items() for effect, names in groups.items() for name in names.split()
+}
+# The position at which functions of Triton's language take a type. As a keyword it is called `dtype` or `out_dtype`.
+TYPE_POSITIONS = {"full": 2, "zeros": 1, "sum": 3, "cumsum": 3, "cumprod": 3, "dot": 6, "inline_asm_elementwise": 3}
+# A kernel that Inductor generates waits for its predecessor before it touches memory (`enable_pdl`).
+_DEPENDENT_LAUNCH = (f"{LANGUAGE}extra.cuda.gdc_wait", f"{LANGUAGE}extra.cuda.gdc_launch_dependents")
 # Modules whose functions take numbers by value and give a number.
 _OF_NUMBERS = re.compile(re.escape(LANGUAGE) + r"(math|extra\.libdevice)\.[^.]*")
 _REGISTER_INSTRUCTIONS = {

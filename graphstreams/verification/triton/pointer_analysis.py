@@ -127,9 +127,9 @@ class _KernelRun(KernelExpressions):
             return
         if not isinstance(target, ast.Tuple | ast.List) or not all(isinstance(t, ast.Name | ast.Tuple) for t in target.elts):
             raise self.unsupported(target, "assigns to something that is not a name")
-        count = len(target.elts)
-        if isinstance(value, Sequence) and len(value.items) != count:
-            raise self.unsupported(target, f"unpacks {len(value.items)} values into {count}")
-        for position, one in enumerate(target.elts):
-            # Anything but a tuple is a block that is split, or a tuple of numbers.
-            self._assign(one, value.items[position] if isinstance(value, Sequence) else value, names)
+        # Anything but a tuple is a block that is split, or a tuple of numbers.
+        items = value.items if isinstance(value, Sequence) else (value,) * len(target.elts)
+        if len(items) != len(target.elts):
+            raise self.unsupported(target, f"unpacks {len(items)} values into {len(target.elts)}")
+        for one, item in zip(target.elts, items, strict=True):
+            self._assign(one, item, names)
