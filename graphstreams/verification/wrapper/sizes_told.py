@@ -106,14 +106,14 @@ def _fits(name: str, call: Call, out: TensorValue) -> bool:
     first = PRODUCTS.get(name)
     if first is None or len(out.all) != 1:
         return False
-    left, right = (_sizes(value) for value in (*call.arguments[first : first + 2], *[None] * 2)[:2])
-    product = _sizes(out)
-    if left is None or right is None or product is None or not 2 <= len(left) == len(right) == len(product) <= 3:
-        return False
-    return None not in product and product == (*left[:-1], right[-1])
+    told = [_sizes(value) for value in (*call.arguments[first : first + 2], out)]
+    match [sizes for sizes in told if sizes is not None]:
+        case [left, right, product] if 2 <= len(left) == len(right) == len(product) <= 3:
+            return None not in product and product == (*left[:-1], right[-1])
+    return False
 
 
-def _sizes(value: Value | None) -> Sizes | None:
+def _sizes(value: Value) -> Sizes | None:
     if not isinstance(value, TensorValue) or any(storage.resized for storage in value.all):
         return None
     return value.sizes
