@@ -205,15 +205,12 @@ class AbstractMachine:
         """Return what has been read, with storages called by the names that owned them."""
         labels = _labels(self.heap.storages)
         steps = tuple(_relabel(step, labels) for step in self._steps)
-        return Trace(steps, _named(self.inputs, labels), _named(self.outputs, labels))
+        inputs, outputs = (dict.fromkeys(labels[s.key] for s in storages) for storages in (self.inputs, self.outputs))
+        return Trace(steps, tuple(inputs), tuple(outputs))
 
 
 def _keys(values: Iterable[Value]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(storage.key for storage in storages_of(*values)))
-
-
-def _named(storages: Iterable[Storage], labels: dict[str, str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(labels[storage.key] for storage in storages))
 
 
 def _labels(storages: list[Storage]) -> dict[str, str]:

@@ -191,5 +191,4 @@ class _TopLevel:
 
 
 def _not_generated(node: ast.stmt | ast.expr) -> UnreadableWrapper:
-    text = f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated"
-    return UnreadableWrapper(node.lineno, text)
+    return UnreadableWrapper(node.lineno, f"at the top level: {shortened(node)}: this is not a wrapper that Inductor generated")
