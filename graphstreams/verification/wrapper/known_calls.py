@@ -51,6 +51,7 @@ def _allocate(machine: AbstractMachine, call: Call) -> Value:
 
 
 def _without_tensors(machine: AbstractMachine, call: Call) -> Value:
+    """Check that there is no tensor among the arguments, which is all that marks of ranges need."""
     if holds_tensors(*call.values):
         raise machine.unsupported(f"{call.path} with tensors among its arguments")
     return NOTHING
