@@ -25,7 +25,7 @@ def bodies(module: WrapperModule) -> list[WrapperModule]:
     if len(module.partitions) > 1:
         raise UnreadableWrapper(streamed.lineno, f"{STREAMED} beside {len(module.partitions)} partitions")
     name = module.partitions[0] if module.partitions else "call"
-    chooser = module.entry() if name == "call" else module.functions[name]
+    chooser = module.functions[name]
     first = chooser.body[0]
     if not _chooses(first, module):
         raise UnreadableWrapper(first.lineno, f"{shortened(first)}, where {name} chooses whether to call {STREAMED}")

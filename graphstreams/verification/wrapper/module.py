@@ -85,7 +85,7 @@ class _TopLevel:
             raise _not_generated(statement)
 
     def finish(self) -> None:
-        """Find the subgraphs. Raises UnreadableWrapper for a function that nothing calls."""
+        """Find the subgraphs. Raises UnreadableWrapper for a function that nothing calls, and if there is no `call`."""
         module = self.module
         called = {"call", "call_on_streams", *module.partitions}
         nodes = [node for name in called & module.functions.keys() for node in ast.walk(module.functions[name])]
@@ -94,6 +94,8 @@ class _TopLevel:
         for name, function in module.functions.items():
             if name not in {*called, *module.subgraphs, *HARNESS}:
                 raise UnreadableWrapper(function.lineno, f"a function {name}, which wrappers do not have")
+        if "call" not in module.functions:
+            raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
 
     def _bind(self, name: str, node: ast.stmt | ast.expr, repeated: bool = False) -> None:
         if name in self.module.names and not repeated:

@@ -63,12 +63,6 @@ class WrapperModule:
             self._read[name] = read_kernel(name, *self.kernels[name])
         return self._read[name]
 
-    def entry(self) -> ast.FunctionDef:
-        """Return the function that a call runs. Raises UnreadableWrapper if there is none."""
-        if "call" not in self.functions:
-            raise UnreadableWrapper(0, "there is no function call(args): this is not a wrapper that Inductor generated")
-        return self.functions["call"]
-
 
 def read_slices(table: ast.Dict) -> tuple[tuple[slice, ...], ...]:
     """Return which arguments each kernel is given, from `{0: [slice(0, 3, None)], ...}`. Raises UnreadableWrapper."""

@@ -71,9 +71,9 @@ def read_bodies(source: str) -> tuple[Trace, ...]:
     try:
         traces = []
         for module in bodies(read_module(_parse(source))):
-            line = module.entry().lineno
-            machine = AbstractMachine()
-            CallReader(module, machine).read(module.entry())
+            call, machine = module.functions["call"], AbstractMachine()
+            line = call.lineno
+            CallReader(module, machine).read(call)
             traces.append(machine.trace())
         return tuple(traces)
     except RecursionError:
