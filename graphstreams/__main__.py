@@ -86,7 +86,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.files import make_folder
     from graphstreams.ir.devices import device_at_hand, device_by_name
     from graphstreams.options import Options
-    from graphstreams.pipeline.explain import explain
+    from graphstreams.pipeline.explain import explain_graphs
 
     options = Options.from_dict(_streams(arguments))
     device = device_at_hand() if arguments.target is None else device_by_name(arguments.target)
@@ -97,17 +97,20 @@ def _explain(arguments: argparse.Namespace) -> int:
     module, inputs = module_and_inputs(arguments.function)
     try:
         with held_back():
-            report = guarded(
-                f"{arguments.function} cannot be planned", lambda: explain(module, inputs, target=device, options=options)
+            reports = guarded(
+                f"{arguments.function} cannot be planned",
+                lambda: explain_graphs(module, inputs, target=device, options=options),
             )
     except ValueError as error:
         if isinstance(error.__cause__, CannotPlan):
             raise ValueError(f"{arguments.function}: {error.__cause__}") from None
         raise
-    print(report)
-    if arguments.dump:
-        print(f"report: {report.save(arguments.dump)}")
-    return 2 if arguments.strict and report.verdict != "clean" else 0
+    for number, report in enumerate(reports, 1):
+        print(f"graph {number} of {len(reports)}, {report}" if len(reports) > 1 else report)
+        if arguments.dump:
+            folder = arguments.dump / report.name if len(reports) > 1 else arguments.dump
+            print(f"report: {report.save(folder)}")
+    return 2 if arguments.strict and any(report.verdict != "clean" for report in reports) else 0
 
 
 def _streams(arguments: argparse.Namespace) -> dict[str, int]:

@@ -103,6 +103,9 @@ def _is(module: Any, path: Path) -> bool:
 def _from_name(name: str) -> Any:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ValueError(f"{shown(name)} is no name of a module; a file's name ends in .py")
+    # As `python -m` does; last on the path, so that no file here hides a package.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.append(os.getcwd())
     try:
         return guarded(f"{name} cannot be imported", lambda: importlib.import_module(name))
     except ValueError as error:
@@ -113,9 +116,6 @@ def _from_name(name: str) -> Any:
 
 
 def _hint(name: str) -> str:
-    file = Path(*name.split(".")).with_suffix(".py")
-    if os.path.isfile(file):
-        return f"; did you mean the file {str(file)!r}?"
     top, _, rest = name.partition(".")
     near = difflib.get_close_matches(top, [module.name for module in pkgutil.iter_modules()], n=1)
     return f"; did you mean {'.'.join([*near, *filter(None, [rest])])!r}?" if near and near[0] != top else ""

@@ -8,7 +8,8 @@ Read in torch 2.15.0: `_inductor/graph.py` (GraphLowering), `_inductor/scheduler
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,11 +91,15 @@ class _Recorder(GraphLowering):
 
     With `stores_shared` a value that several operators read, one of which asks for a layout, is stored once. Inductor makes a
     copy of its own for each such operator (`constrain_to_fx_strides`), of which no node of the graph knows.
+
+    Inductor moves a constant of the CPU once for each kernel that reads it. Of those copies `constants` has, one is used.
     """
 
-    def __init__(self, *args: Any, stores_shared: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, stores_shared: bool = False, constants: Mapping[str, torch.Tensor] | None = None, **kwargs: Any
+    ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
-        self._stores_shared = stores_shared
+        self._stores_shared, self._moved = stores_shared, constants or {}
         self.recorded: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> object:
@@ -107,6 +112,15 @@ class _Recorder(GraphLowering):
             self.recorded[n] = value
         return value
 
+    def constant_name(self, name: str, device_override: torch.device | None) -> str:
+        if device_override is not None and self.constants[name] is self._moved.get(name):
+            copies = re.compile(rf"{re.escape(name)}_{device_override.type}{device_override.index or 0}(_\d+)?")
+            if found := next(filter(copies.fullmatch, self._moved), None):
+                self.constants[found] = self._moved[found]
+                self.allocated_constant_name[found] = self.allocated_constant_name[name]
+                return found
+        return super().constant_name(name, device_override)
+
     def _update_scheduler(self) -> None:
         with config.patch("triton.store_cubin", False):
             self.scheduler = ForeachScheduler(self.operations)
@@ -115,17 +129,21 @@ class _Recorder(GraphLowering):
 def lower(
     gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None,
     inputs_to_check: Sequence[int] | None = None, stores_shared: bool = False,
+    constants: Mapping[str, torch.Tensor] | None = None,
 ) -> Lowered:  # fmt: skip
     """Lower `gm` as Inductor would, and build its scheduler and, with `generate_code`, the source of its wrapper.
 
     Nothing is compiled or run. `settings` are Inductor's settings for this lowering alone. `inputs_to_check` are the positions
     of the inputs that the code copies if they are misaligned. With `stores_shared` operators that ask for a layout share what
-    they read, instead of having a copy each.
+    they read, instead of having a copy each. `constants` are those of another lowering of the same graph, by name, whose copies
+    on a GPU are used.
     """
     inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     with _scoped(settings or {}):
         shape_env = getattr(V.fake_mode, "shape_env", None)
-        graph = _Recorder(gm, example_inputs=inputs, shape_env=shape_env, is_inference=True, stores_shared=stores_shared)
+        graph = _Recorder(
+            gm, example_inputs=inputs, shape_env=shape_env, is_inference=True, stores_shared=stores_shared, constants=constants
+        )
         if inputs_to_check is not None:
             graph.inputs_to_check = inputs_to_check
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):

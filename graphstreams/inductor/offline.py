@@ -21,10 +21,13 @@ from torch._dynamo import device_interface
 from torch._functorch import config as functorch_config
 from torch._inductor import config, utils
 from torch._inductor.fx_passes import joint_graph, post_grad
+from torch._inductor.graph import GraphLowering
 from torch._inductor.runtime.hints import DeviceProperties
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 
+from graphstreams.inductor.offline_operators import operators_without_a_gpu
 from graphstreams.ir.devices import Device
 
 # Settings that run kernels while a graph is compiled: to time them, or (freezing) to fold what depends on weights alone. Shape
@@ -53,6 +56,7 @@ def offline(device: Device) -> Iterator[None]:
         stack.callback(_clear_device_caches)
         for owner, name, value in _replacements(device):
             stack.enter_context(mock.patch.object(owner, name, value))
+        stack.enter_context(operators_without_a_gpu(device))
         # Caches must not keep what is made for a device that is not there.
         inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
         stack.enter_context(config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}))
@@ -107,12 +111,28 @@ def _replacements(device: Device) -> list[tuple[Any, str, Any]]:
         (triton_utils, "triton_backend", _returning(SimpleNamespace(hash=_returning(offline_hash), binary_ext="cubin"))),
         (triton_utils, "triton_hash_with_backend", _returning(offline_hash)),
         (triton_utils, "has_triton", _returning(True)),
+        (
+            FakeTensorMode,
+            "avoid_device_init",
+            property(_returning(True)),
+        ),  # else a constant is made on the CPU and copied to the GPU
+        (proxy_tensor, "CONSTANT_NUMEL_LIMIT", -1),  # else operators on constants run while they are traced
+        (GraphLowering, "constant_name", _constant_name),
         (joint_graph, "constant_fold_uniform_value", _on_cpu(joint_graph.constant_fold_uniform_value)),
     ]
 
 
 def _returning(value: Any) -> Callable[..., Any]:
     return lambda *_, **__: value
+
+
+def _constant_name(lowering: GraphLowering, name: str, device: torch.device | None) -> str:
+    """Name a constant's copy on `device`, which stays where the constant is. The code that loads it never runs."""
+    constant = lowering.constants[name]
+    if device in (None, constant.device):
+        return name
+    with unset_fake_temporarily():
+        return lowering.allocate_non_dup_const_name(f"{name}_{device.type}{device.index or 0}", constant.clone())
 
 
 def _on_cpu(fold: Callable[[torch.fx.GraphModule], Any]) -> Callable[[torch.fx.GraphModule], Any]:
@@ -152,26 +172,3 @@ def _clear_device_caches() -> None:
         clear = getattr(value, "cache_clear", None)
         if callable(clear):
             clear()
-
-
-def fake_cuda(value: torch.Tensor, mode: FakeTensorMode) -> FakeTensor:
-    """Return a fake CUDA tensor with the size, strides and dtype of `value`."""
-    with mode:
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda:0")  # type: ignore[return-value]
-
-
-@contextlib.contextmanager
-def faked_parameters(module: torch.nn.Module, mode: FakeTensorMode) -> Iterator[None]:
-    """Make every parameter and buffer of `module` a fake CUDA tensor inside the context. Tied ones stay tied."""
-    fakes = {id(tensor): _fake_like(tensor, mode) for tensor in (*module.parameters(), *module.buffers())}
-    tables: list[dict[str, Any]] = [table for child in module.modules() for table in (child._parameters, child._buffers)]
-    with contextlib.ExitStack() as stack:
-        for table in tables:
-            stack.callback(table.update, dict(table))
-            table.update({name: fakes[id(tensor)] for name, tensor in table.items() if tensor is not None})
-        yield
-
-
-def _fake_like(tensor: torch.Tensor, mode: FakeTensorMode) -> torch.Tensor:
-    fake = fake_cuda(tensor, mode)
-    return torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake

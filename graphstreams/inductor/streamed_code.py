@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import fx
 from torch._inductor import config
 from torch._inductor.virtualized import V
@@ -13,8 +15,11 @@ from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
 
 
-def streamed_code(module: fx.GraphModule) -> Lowered:
-    """Return a rewritten module lowered, with its wrapper. The module does not change; nothing is compiled or run."""
+def streamed_code(module: fx.GraphModule, constants: Mapping[str, torch.Tensor] | None = None) -> Lowered:
+    """Return a rewritten module lowered, with its wrapper. The module does not change; nothing is compiled or run.
+
+    `constants` are those of the serial graph's lowering, by name.
+    """
     wrapper_registry.register()
     before = config._post_fusion_custom_pass
 
@@ -23,4 +28,4 @@ def streamed_code(module: fx.GraphModule) -> Lowered:
 
     settings = {**stream_settings(), "_post_fusion_custom_pass": order_fused}
     with V.set_choices_handler(scheduling.FusionInRegions(V.choices)):  # type: ignore[arg-type]
-        return lower(copy_graph(module), generate_code=True, settings=settings, stores_shared=True)
+        return lower(copy_graph(module), generate_code=True, settings=settings, stores_shared=True, constants=constants)

@@ -1,22 +1,24 @@
-"""Plan a module's graph without running it, with or without a GPU."""
+"""Plan what a module or a function compiles to without running it, with or without a GPU."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import fx
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils import _pytree as pytree
 
-from graphstreams.errors import CannotPlan
+from graphstreams.errors import CannotPlan, GraphstreamsError
 from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, graph_name
-from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline, settings_that_run
+from graphstreams.inductor.fakes import faked
+from graphstreams.inductor.offline import offline, settings_that_run
+from graphstreams.inductor.offline_operators import values_taken_for_one
 from graphstreams.ir.devices import Device, device_at_hand, device_by_name
+from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.run import run_stages
@@ -24,76 +26,110 @@ from graphstreams.reports.report import Report
 
 
 def explain(
-    module: torch.nn.Module,
-    inputs: Sequence[Any],
+    module: Callable[..., Any],
+    inputs: Any,
     target: str | Device | None = None,
     options: Options | Mapping[str, Any] | None = None,
     dynamic: bool | None = None,
 ) -> Report:
     """What the backend would do with `module(*inputs)`: the plan, the rewritten graph, the proof, and why.
 
-    Nothing runs: tensors may be on any device, "meta" included, and only their shapes, strides and dtypes count. `target` is
-    the GPU to plan for ("h200"), by default the one at hand. Of several graphs the report is on the one with most kernels.
-    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, CannotPlan if `module` is no
-    module, `inputs` no tuple or list, or there is nothing to plan.
+    `module` is a torch.nn.Module, a function or a method. `inputs` are a tuple or list of what it is called with, a dict of
+    keyword arguments, or one tensor. Nothing runs: tensors may be on any device, "meta" included, and only their shapes,
+    strides, dtypes and shared memory count. `target` is the GPU to plan for ("h200"), by default the one at hand. Of several
+    graphs the report is on the one with most kernels, and its notes name the others.
+    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, CannotPlan if `module` can't
+    be called, `inputs` are something else, a tensor is not dense, or there is nothing to plan.
     """
-    compilations = capture(module, inputs, target, options, dynamic)
-    if not compilations:
-        raise CannotPlan("the module compiles to no graph: it computes nothing on tensors")
-    return max(compilations, key=lambda found: found.report.kernels_serial).report
+    reports = explain_graphs(module, inputs, target, options, dynamic)
+    most = max(reports, key=lambda report: report.kernels_serial)
+    others = [f"{number} ({each})" for number, each in enumerate(reports, 1) if each is not most]
+    return replace(most, notes=(*most.notes, f"the call's other graphs: {'; '.join(others)}")) if others else most
+
+
+def explain_graphs(
+    module: Callable[..., Any],
+    inputs: Any,
+    target: str | Device | None = None,
+    options: Options | Mapping[str, Any] | None = None,
+    dynamic: bool | None = None,
+) -> list[Report]:
+    """As `explain`, with the report on each graph, in the order in which they are compiled. Never empty.
+
+    If there are several, their notes number them.
+    """
+    found = [compilation.report for compilation in capture(module, inputs, target, options, dynamic)]
+    if len(found) == 1:
+        return found
+    numbered = [f"graph {number} of {len(found)} that the call compiles" for number in range(1, len(found) + 1)]
+    return [replace(report, notes=(*report.notes, note)) for report, note in zip(found, numbered, strict=True)]
 
 
 def capture(
-    module: torch.nn.Module,
-    inputs: Sequence[Any],
+    module: Callable[..., Any],
+    inputs: Any,
     target: str | Device | None = None,
     options: Options | Mapping[str, Any] | None = None,
     dynamic: bool | None = None,
 ) -> list[GraphCompilation]:
-    """As `explain`, with every graph's GraphCompilation: its report, the rewritten module and what was read."""
-    _check_module(module)
-    _check_inputs(inputs)
+    """As `explain`, with every graph's GraphCompilation: its report, the rewritten module and what was read. Never empty."""
+    _check_function(module)
+    given = _arguments(inputs)
     chosen = options if isinstance(options, Options) else Options.from_dict(options)
     device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
     compilations: list[GraphCompilation] = []
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
-    off = [] if at_hand else settings_that_run()
-    with contextlib.nullcontext() if at_hand else offline(device), faked_parameters(module, mode):
-        fakes = pytree.tree_map_only(torch.Tensor, lambda value: fake_cuda(value, mode), list(inputs))
+    notes = [] if at_hand else _settings_off()
 
-        def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
-            found = run_stages(gm, chosen, graph_name(), names, device, texts=True)
-            if off:
-                text = f"off, for without that GPU nothing can be run: {', '.join(off)}"
-                found = replace(found, report=replace(found.report, notes=(*found.report.notes, text)))
-            compilations.append(found)
+    def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
+        with unset_fake_temporarily():  # torch.compile lowers outside the mode too: a graph's constants are real
+            compilations.append(run_stages(gm, chosen, graph_name(), names, device, texts=True))
 
-        backend = PostGradBackend(plan)
-        with mode, torch.no_grad(), fresh_dynamo():
-            torch.compile(module, backend=backend, dynamic=dynamic)(*fakes)
-    return compilations
+    with (
+        contextlib.nullcontext() if at_hand else offline(device),
+        values_taken_for_one() as taken,
+        faked(module, given, mode) as (called, fakes),
+        mode,
+        torch.no_grad(),
+        fresh_dynamo(),
+    ):
+        try:
+            compiled = torch.compile(called, backend=PostGradBackend(plan), dynamic=dynamic)
+            compiled(**fakes) if isinstance(fakes, dict) else compiled(*fakes)
+        except Exception as error:
+            if not compilations or isinstance(error.__cause__, GraphstreamsError):
+                raise
+            notes.append(f"what the call does behind graph {len(compilations)} is not planned: {with_type(error)}")
+    if not compilations:
+        why = "it computes nothing on tensors, or torch.compile leaves that to Python (TORCH_LOGS=graph_breaks tells why)"
+        raise CannotPlan(f"the module compiles to no graph: {why}")
+    if taken:
+        notes.append(f"values of tensors that Python reads, such as for an `if`: {len(taken)}, which were taken for 1 here")
+    return [replace(each, report=replace(each.report, notes=(*each.report.notes, *notes))) for each in compilations]
 
 
-def _check_module(module: Any) -> None:
-    if isinstance(module, torch.nn.Module):
-        return
-    if isinstance(module, type):
-        what = f"the class {module.__name__}; make one of it first"
-    elif callable(module):
-        what = "a function or a method; write a module whose forward calls it"
-    else:
-        what = f"a value of type {type(module).__name__}"
-    raise CannotPlan(f"only a torch.nn.Module can be planned, not {what}")
+def _settings_off() -> list[str]:
+    off = settings_that_run()
+    return [f"off, for without that GPU nothing can be run: {', '.join(off)}"] if off else []
 
 
-def _check_inputs(inputs: Any) -> None:
+def _check_function(function: Any) -> None:
+    if isinstance(function, type):
+        raise CannotPlan(
+            f"only a module, a function or a method can be planned, not the class {function.__name__}; make one of it first"
+        )
+    if not callable(function):
+        raise CannotPlan(f"only a module, a function or a method can be planned, not a value of type {type(function).__name__}")
+
+
+def _arguments(inputs: Any) -> tuple[Any, ...] | dict[str, Any]:
+    """Return what the call takes, in order or by keyword."""
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,)
     if isinstance(inputs, tuple | list):
-        return
-    if isinstance(inputs, Mapping):
-        what = "a dict: inputs can't be given by keyword yet, but in the order of the forward"
-    elif isinstance(inputs, torch.Tensor):
-        what = "one tensor; (tensor,) is a tuple of one"
-    else:
-        what = f"a value of type {type(inputs).__name__}"
-    raise CannotPlan(f"the example inputs have to be a tuple or a list, not {what}")
+        return tuple(inputs)
+    if isinstance(inputs, Mapping) and all(isinstance(name, str) for name in inputs):
+        return dict(inputs)
+    kind = "a dict whose keys are no names" if isinstance(inputs, Mapping) else f"a value of type {type(inputs).__name__}"
+    raise CannotPlan(f"the example inputs have to be a tuple or a list, a dict of keyword arguments or one tensor, not {kind}")

@@ -91,7 +91,7 @@ def run_stages(
 
         def go_on(choice: PlanChoice) -> None:
             dispatch = _dispatch(progress, task, choice, autotuner, graph)
-            bodies = Bodies(graph.serial, _rewrite(progress, task, graph.host, texts), graph.host)
+            bodies = Bodies(graph.serial, _rewrite(progress, task, graph, texts), graph.host)
             finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
         try:
@@ -219,19 +219,19 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
         return dispatch_by_tokens(threshold, graph.sizes)
 
 
-def _rewrite(progress: Progress, task: Task, host: Host, texts: bool) -> Lowered:
+def _rewrite(progress: Progress, task: Task, graph: ReadGraph, texts: bool) -> Lowered:
     """Rewrite the graph to the report's plan, and return the code that Inductor generates for it."""
     reading, plan = task.reading, progress.report.plan
     assert plan is not None
     with progress.stage("rewrite"):
         module = rewrite(reading, plan)
-        module.meta[REWRITTEN] = replace(module.meta[REWRITTEN], aligned=host.aligned)
+        module.meta[REWRITTEN] = replace(module.meta[REWRITTEN], aligned=graph.host.aligned)
         progress.keep(module=module)
     if texts:
         with progress.stage("report"):
             progress.tell(graph_streams=readable_regions(module, reading.kernels, plan))
     with progress.stage("lower"):
-        return streamed_code(module)
+        return streamed_code(module, graph.serial.graph.constants)
 
 
 def _as_it_runs(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, example: int | None) -> Joined:

@@ -14,7 +14,7 @@ from graphstreams.inductor.scheduler_nodes import is_subgraph, joined_kernels, m
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
-from graphstreams.rewriting.agreement import disagreement, matching_outputs
+from graphstreams.rewriting.agreement import disagreement, matching_outputs, undeclared_constants
 from graphstreams.rewriting.kernel_differences import kernel_differences
 from graphstreams.rewriting.lifetimes import holding_kernels
 from graphstreams.rewriting.two_bodies import Joined, join
@@ -84,7 +84,8 @@ def join_bodies(
         raise StaySerial("refused", difference)
     try:
         outputs = matching_outputs(serial, streamed, host)
-        joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, verdict)
+        lines = [*undeclared_constants(serial), *verdict]
+        joined = join(serial.source, streamed.source, host, dispatch.condition, outputs, settled, lines)
     except CannotJoin as reason:
         raise StaySerial("refused", str(reason)) from None
     if joined.own_kernels and (why := cannot_settle()):

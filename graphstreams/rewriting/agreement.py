@@ -5,11 +5,12 @@ Read in torch 2.15.0: `_inductor/graph.py` (graph_outputs, get_output_names, con
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 from graphstreams.errors import CannotJoin
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.rewriting.wrapper_source import Host
+from graphstreams.rewriting.wrapper_source import Host, bound_names
 
 
 def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -> str:
@@ -30,6 +31,16 @@ def disagreement(serial: Lowered, streamed: Lowered, mutated: tuple[str, ...]) -
         if known.get(name) is not value:
             return f"the streamed body has a constant of its own, {name}"
     return ""
+
+
+def undeclared_constants(serial: Lowered) -> list[str]:
+    """Return lines that declare the constants that Inductor's wrapper uses without a line of their own.
+
+    It writes these lines before code is generated for kernels, and moves a CPU constant to the GPU while it is. What such a
+    line assigns does not matter: constants are set when the wrapper is loaded.
+    """
+    declared = set(bound_names(ast.parse(serial.source)))
+    return [f"{name} = None" for name in serial.graph.constants if name not in declared]
 
 
 def matching_outputs(serial: Lowered, streamed: Lowered, host: Host) -> dict[str, str]:

@@ -59,6 +59,8 @@ def a_method(): return torch.nn.Linear(64, 64).forward, (X,)
 def a_number(): return 3, (X,)
 def one_tensor(): return torch.nn.Linear(64, 64), X
 def by_name(): return torch.nn.Linear(64, 64), {"input": X}
+def numbered(): return torch.nn.Linear(64, 64), {0: X}
+def sparse(): return torch.nn.Linear(64, 64), (X.to_sparse(),)
 def text(): return torch.nn.Linear(64, 64), "abc"
 def iterator(): return torch.nn.Linear(64, 64), iter([X])
 def no_inputs(): return torch.nn.Linear(64, 64), None
@@ -112,14 +114,12 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         ("three", "not a tuple of 3"),
         ("yields", "not a value of type generator"),
         ("a_class", "not the class Linear; make one of it first"),
-        ("a_function", "not a function or a method; write a module"),
-        ("a_method", "not a function or a method; write a module"),
-        ("a_number", "only a torch.nn.Module can be planned, not a value of type int"),
-        ("one_tensor", "not one tensor; (tensor,) is a tuple of one"),
-        ("by_name", "inputs can't be given by keyword yet"),
-        ("text", "a tuple or a list, not a value of type str"),
-        ("iterator", "a tuple or a list, not a value of type list_iterator"),
-        ("no_inputs", "a tuple or a list, not a value of type NoneType"),
+        ("a_number", "only a module, a function or a method can be planned, not a value of type int"),
+        ("text", "one tensor, not a value of type str"),
+        ("iterator", "one tensor, not a value of type list_iterator"),
+        ("no_inputs", "one tensor, not a value of type NoneType"),
+        ("numbered", "one tensor, not a dict whose keys are no names"),
+        ("sparse", "inputs[0] is torch.sparse_coo; only dense tensors can be planned"),
         ("no_tensors", "computes nothing on tensors"),
         ("too_many", "cannot be planned: TypeError: Linear.forward() takes 2"),
         ("other_shape", "cannot be planned: "),
@@ -132,6 +132,12 @@ def test_a_function_that_gives_nothing_to_plan(complaint: Callable[..., str], us
     line = complaint("explain", f"{users}:{function}", "--target", "h200")
     assert f"{users}:{function}" in line
     assert told in line
+
+
+@pytest.mark.parametrize("function", ["a_function", "a_method", "one_tensor", "by_name"])
+def test_what_else_can_be_planned(capsys: pytest.CaptureFixture[str], users: Path, function: str) -> None:
+    assert main(["explain", f"{users}:{function}", "--target", "h200"]) == 0
+    assert "inference: serial" in capsys.readouterr().out
 
 
 def test_who_interrupts_is_heard(users: Path) -> None:

@@ -102,12 +102,14 @@ def test_a_module_that_fails_says_how(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, str(file), raising=False)
 
 
-def test_a_missing_module_that_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "beside_of_loading.py").write_text("def make():\n    return 1\n")
+    (tmp_path / "json.py").write_text("raise KeyError\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    with pytest.raises(ValueError, match=r"no module 'beside_of_loading'; did you mean the file 'beside_of_loading.py'"):
-        load_function("beside_of_loading:make")
+    assert load_function("beside_of_loading:make")() == 1
+    assert load_function("json:loads") is json.loads
+    monkeypatch.delitem(sys.modules, "beside_of_loading")
 
 
 @pytest.mark.parametrize("ending", ["", "raise KeyError"])

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.utils import _triton
 
-from graphstreams.inductor.offline import faked_parameters, offline
+from graphstreams.inductor.fakes import faked
+from graphstreams.inductor.offline import offline
 from graphstreams.ir.devices import DEVICES
 from graphstreams.pipeline.explain import capture, explain
 from tests.support.sample_modules import FREE_EVENTS, captured
@@ -74,7 +75,7 @@ def test_parameters_are_faked_in_place_tied_ones_together_and_given_back():
     module.tied = module.weight
     weight, bias = module.weight, module.bias
     mode = torch._subclasses.fake_tensor.FakeTensorMode()
-    with offline(DEVICES["h200"]), faked_parameters(module, mode):
+    with offline(DEVICES["h200"]), faked(module, [], mode):
         assert module.weight.device.type == "cuda"
         assert module.weight is module.tied
         assert module.weight.stride() == weight.stride()

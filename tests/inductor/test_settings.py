@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch._inductor import config
 
 from graphstreams import backend
+from graphstreams.inductor import fakes
 from graphstreams.inductor.scheduler_nodes import most_saved_us
 from graphstreams.inductor.settings import FIXED, settings_off, stream_settings, unusable_setting
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
-from graphstreams.pipeline import explain, run, streamed_body
+from graphstreams.pipeline import run, streamed_body
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.explain import capture
 from graphstreams.pipeline.select_plan import gain_too_small
@@ -259,14 +260,15 @@ def test_the_serial_body_of_split_products_is_inductors(monkeypatch: pytest.Monk
 def test_products_of_a_dynamic_size_are_split_along_k_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a size is bounded, Inductor may split: its function is then given the size by its name."""
     measured(monkeypatch, 36.0)
-    on_gpu = explain.fake_cuda
+    on_gpu = fakes.dense_fake
 
-    def bounded(value: Tensor, mode: Any) -> Tensor:
-        made = on_gpu(value, mode)
-        torch._dynamo.mark_dynamic(made, 0, min=2, max=64)
+    def bounded(value: Tensor, *others: Any) -> Tensor:
+        made = on_gpu(value, *others)
+        if not isinstance(value, torch.nn.Parameter):
+            torch._dynamo.mark_dynamic(made, 0, min=2, max=64)
         return made
 
-    monkeypatch.setattr(explain, "fake_cuda", bounded)
+    monkeypatch.setattr(fakes, "dense_fake", bounded)
     report = long_sums()
     assert report.verdict == "clean", report.reason
     assert re.search(r"decompose_k_\w+_args = \[s\d+, ", report.wrapper)
@@ -355,8 +357,8 @@ def test_a_size_that_depends_on_data_is_named() -> None:
 
 def test_a_number_on_the_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor of one number that stays on the CPU: it is copied to the GPU, which no CUDA graph holds."""
-    on_gpu = explain.fake_cuda
-    monkeypatch.setattr(explain, "fake_cuda", lambda v, mode: on_gpu(v, mode) if v.dim() else mode.from_tensor(v))
+    on_gpu = fakes.dense_fake
+    monkeypatch.setattr(fakes, "dense_fake", lambda v, mode, known: on_gpu(v, mode, known) if v.dim() else mode.from_tensor(v))
     report = under_cudagraphs(Cut(lambda x, scale: x * scale), torch.tensor(2.0))
     assert report.verdict == "serial" and "it also computes on 'cpu' (" in report.reason and "device_put" in report.reason
 

@@ -79,7 +79,7 @@ def equal_constant(serial: Lowered, streamed: Lowered) -> None:
 def same_constant(serial: Lowered, streamed: Lowered) -> None:
     own_constant(serial, streamed)
     serial.graph.constants.update(streamed.graph.constants)
-    serial.graph.constants["one more"] = torch.ones(3)
+    serial.graph.constants["one_more"] = torch.ones(3)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from graphstreams import StreamPass
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.inductor.compile import PostGradBackend
+from graphstreams.inductor.fakes import faked
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
-from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
+from graphstreams.inductor.offline import offline
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Kernel, KernelGraph
@@ -341,10 +342,8 @@ def compiled_by_pass(
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
     torch._dynamo.reset()
     for_h200 = mock.patch("graphstreams.backend.run_stages", functools.partial(run_stages, device=DEVICES["h200"]))
-    with for_h200, offline(DEVICES["h200"]), faked_parameters(module, mode):
-        fakes = [fake_cuda(v, mode) if isinstance(v, Tensor) else v for v in inputs]
-        with mode, torch.no_grad():
-            torch.compile(module, backend=PostGradBackend(visit))(*fakes)
+    with for_h200, offline(DEVICES["h200"]), faked(module, list(inputs), mode) as (_, fakes), mode, torch.no_grad():
+        torch.compile(module, backend=PostGradBackend(visit))(*fakes)
     torch._dynamo.reset()
     (report,) = stream_pass.reports
     lowered, serial = found

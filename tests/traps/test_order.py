@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import fx
 from torch._inductor import config
 from torch._inductor.fx_passes.control_dependencies import control_deps
@@ -240,8 +242,8 @@ def test_trap_13_a_graph_is_not_cut_into_functions_that_are_captured_one_by_one(
 
     generated: list[str] = []
 
-    def spy(module: fx.GraphModule) -> Lowered:
-        lowered = real(module)
+    def spy(module: fx.GraphModule, constants: Mapping[str, torch.Tensor]) -> Lowered:
+        lowered = real(module, constants)
         generated.append(lowered.source)
         return lowered
 

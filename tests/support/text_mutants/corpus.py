@@ -25,7 +25,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams import backend
-from graphstreams.inductor.offline import fake_cuda, faked_parameters, offline
+from graphstreams.inductor.fakes import faked
+from graphstreams.inductor.offline import offline
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.reading import Reading
 from graphstreams.pipeline.explain import capture
@@ -77,8 +78,7 @@ def _compiled(module: nn.Module, inputs: Sequence[Any], options: Mapping[str, An
         raise _Generated
 
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
-    with offline(DEVICES["h200"]), faked_parameters(module, mode):
-        fakes = [fake_cuda(value, mode) for value in inputs]
+    with offline(DEVICES["h200"]), faked(module, list(inputs), mode) as (_, fakes):
         torch._dynamo.reset()
         compiler = functools.partial(backend.graphstreams, options={**FREE_EVENTS, **options})
         # The GPU is described, not at hand.
