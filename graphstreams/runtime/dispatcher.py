@@ -6,5 +6,11 @@ import torch
 
 
 def is_composite(operator: torch._ops.OpOverload) -> bool:
-    """Return whether an operator is composed of others, so that its schema does not tell what it returns."""
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))
+    """Return whether an operator is composed of others, so that its schema does not tell what it returns.
+
+    TorchScript's operators on lists, such as `aten::add_.t`, count as composed: the dispatcher does not know them.
+    """
+    try:
+        return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"))
+    except RuntimeError:
+        return True

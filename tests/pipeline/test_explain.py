@@ -52,6 +52,7 @@ CLEAN: dict[str, tuple[Any, Any]] = {
     "numbers moved to the GPU": (moved(lambda: torch.tensor([1.0, 2.0] * 32)), (X,)),
     "a number moved to the GPU": (moved(lambda: torch.tensor(2.0)), (X,)),
     "a mask moved to the GPU": (moved(lambda: torch.tril(torch.ones(4, 64))), (X,)),
+    "one number for a list": (Two(lambda x, u, v: (torch._foreach_lerp([u, v], [x, x], 0.3), u @ v.t())), (X,)),
     "a function": ((lambda x, w1, w2: (x @ w1, x @ w2)), (X, torch.randn(64, 64), torch.randn(64, 64))),
     "a method": (Two().forward, (X,)),
     "a partial": (functools.partial(Two(), X), ()),

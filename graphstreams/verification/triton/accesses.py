@@ -82,7 +82,11 @@ def _read_kernel(name: str, source: str, line: int, entry: str) -> TritonKernel:
         values[n] = pointer_value(n, kinds.get(n, "")) or number
     touched = kernel_accesses(read, definition, values, line, generated=launcher != "user_autotune")
     mutated = _literal(heuristic, "inductor_meta", "mutated_arg_names")
-    written = touched.writes | set(mutated if isinstance(mutated, list) else ())
+    if _find(_keyword(heuristic, "inductor_meta"), "mutated_arg_names") is None:
+        mutated = []
+    if not (isinstance(mutated, list) and all(isinstance(each, str) for each in mutated)):
+        raise UnreadableWrapper(line, f"Triton kernel {name} has no list of names for the arguments that it changes")
+    written = touched.writes.union(mutated)
     if not launcher.startswith(_FREE_NAMING):
         written |= {n for n in names if not n.startswith(_GENERATED_READS)}
     parameters = tuple(Parameter(n, kinds.get(n, ""), n in written, n in touched.reads) for n in names)

@@ -188,6 +188,13 @@ def test_declared_and_found_writes_are_joined() -> None:
     assert touched(text) == "a|ab"
 
 
+@pytest.mark.parametrize("names", ["[['a']]", "'a'", "[a]", "3"])
+def test_a_list_of_changed_arguments_holds_names(names: str) -> None:
+    text = source("tl.store(b, 1)").replace("inductor_meta={}", f"inductor_meta={{'mutated_arg_names': {names}}}")
+    with pytest.raises(UnreadableWrapper, match="no list of names"):
+        touched(text)
+
+
 def test_nested_assignments_take_no_exponential_time() -> None:
     nested = "b"
     for k in range(60):
