@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -29,13 +30,20 @@ _LEAVES = (
 )  # fmt: skip
 
 
+# Objects of these packages hold no tensors of a model, but all that there is in a process: functions' globals, loaders, caches.
+_OUTSIDE = (
+    sys.stdlib_module_names - {"builtins", "collections", "functools", "types"}
+) | {"triton", "torch._dynamo", "torch._inductor", "torch._C", "torch.fx", "torch.distributed"}  # fmt: skip
+
+
 @contextlib.contextmanager
 def faked(function: Callable[..., Any], inputs: Any, mode: FakeTensorMode) -> Iterator[tuple[Callable[..., Any], Any]]:
     """Return `function` and `inputs` with fake CUDA tensors for those that they hold, for use inside the context.
 
     Tensors are looked for in modules, functions' closures and the tensors that their code names, lists, tuples, dicts and
     attributes of objects. Those that can be changed are changed in place, inside the context only.
-    Raises CannotPlan, with the tensor's place, for one that is not dense or of a class that torch can't take apart.
+    Raises CannotPlan, with the tensor's place, for an input, a parameter or a buffer that is not dense or of a class that torch
+    can't take apart. Of other attributes, which may not be used, such tensors stay as they are.
     """
     with contextlib.ExitStack() as undo:
         stand_ins = _StandIns(mode, undo)
@@ -57,12 +65,16 @@ class _StandIns:
 
     def replaced(self, value: Any, place: str) -> Any:
         """Return `value` with fakes for its tensors. `place` is where it was found, for a message."""
-        if isinstance(value, _LEAVES):
+        if isinstance(value, _LEAVES) or _is_outside(value):
             return value
         if id(value) not in self._known:
             self._kept.append(value)
             self._known[id(value)] = value  # for what holds itself
-            self._known[id(value)] = self._new(value, place)
+            try:
+                self._known[id(value)] = self._new(value, place)
+            except CannotPlan:
+                del self._known[id(value)]
+                raise
         return self._known[id(value)]
 
     def replace_globals(self, function: types.FunctionType) -> None:
@@ -113,14 +125,16 @@ class _StandIns:
             others = [
                 (name, each) for name, each in own.items() if name not in _TABLES or not isinstance(value, torch.nn.Module)
             ]
-            self._replace_in(own, others, lambda key: f"{place}.{key}")
+            for name, each in others:
+                with contextlib.suppress(CannotPlan):
+                    self._replace_in(own, [(name, each)], lambda key: f"{place}.{key}")
             for name, each in own.items():  # where it makes new ones beside those that it holds
                 if isinstance(each, torch.device) and each in devices:
                     self._set(own, name, CUDA)
         for kind in type(value).__mro__:
             for name, slot in vars(kind).items():
                 if isinstance(slot, types.MemberDescriptorType) and kind.__module__ != "builtins":
-                    with contextlib.suppress(AttributeError):  # an empty slot, or one that can't be written
+                    with contextlib.suppress(AttributeError, CannotPlan):  # an empty slot, or one that can't be written
                         old = getattr(value, name)
                         if (new := self.replaced(old, f"{place}.{name}")) is not old:
                             self._set_attribute(value, name, new)
@@ -148,6 +162,14 @@ class _StandIns:
             )
             raise CannotPlan(f"{place} is {kind}; only dense tensors can be planned")
         return _as_parameter(dense_fake(tensor, self._mode, self._storages), tensor)
+
+
+def _is_outside(value: Any) -> bool:
+    kind = type(value).__module__
+    names = {kind.partition(".")[0], ".".join(kind.split(".")[:2])}
+    return not (names.isdisjoint(_OUTSIDE) or isinstance(value, torch.nn.Module)) or (
+        isinstance(value, dict) and "__builtins__" in value
+    )
 
 
 def dense_fake(tensor: torch.Tensor, mode: FakeTensorMode, storages: dict[int, torch.UntypedStorage]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections import deque, namedtuple
 from typing import Any
 
@@ -156,6 +157,24 @@ def test_what_can_not_be_faked_is_named(tensor: Tensor, told: str) -> None:
     with pytest.raises(CannotPlan) as error:
         next(stood_in(nn.Identity(), {"x": tensor}))
     assert str(error.value).startswith(told)
+
+
+def test_an_attribute_that_can_not_be_faked_stays_as_it_is_unless_it_is_an_input(in_place: Any) -> None:
+    module, sparse = nn.Linear(4, 4), torch.zeros(2, 2).to_sparse()
+    module.unused, module.held = sparse, [torch.zeros(2), {"of": sparse}]
+    in_place((), module)
+    assert module.unused is sparse and isinstance(module.held[0], FakeTensor) and isinstance(module.weight.data, FakeTensor)
+    with pytest.raises(CannotPlan, match=r"inputs\[0\] is torch.sparse_coo"):
+        next(stood_in(module, (sparse,)))
+
+
+def test_what_a_process_holds_is_not_walked(in_place: Any) -> None:
+    module, table = nn.Linear(4, 4), [torch.zeros(2)]
+    module.log, module.names = logging.getLogger("of a module"), globals()
+    module.log.table = table  # type: ignore[attr-defined]
+    in_place((), module)
+    assert isinstance(module.weight.data, FakeTensor) and not isinstance(table[0], FakeTensor)
+    del module.log.table  # type: ignore[attr-defined]
 
 
 def test_a_parameter_is_named_as_its_module_names_it() -> None:
