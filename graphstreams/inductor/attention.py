@@ -75,7 +75,7 @@ def kernel_for(call: Call, device: Device) -> str:
     """Return which kernel torch takes: "cudnn", "flash", "efficient" or "math"."""
     order = [_NAMES[number] for number in torch._C._get_sdp_priority_order()]
     deprioritized = os.environ.get("TORCH_CUDNN_SDPA_DEPRIORITIZED") == "1"
-    version = torch.backends.cudnn.version() or 0
+    version = _cudnn_version()
     if order == _DEFAULT_ORDER and device.capability[0] in (9, 10) and version > CUDNN_PREFERRED and not deprioritized:
         order = ["cudnn", "flash", "efficient", "math"]
     fits = {"cudnn": _cudnn, "flash": _flash_fits, "efficient": _efficient}
@@ -85,6 +85,11 @@ def kernel_for(call: Call, device: Device) -> str:
         if name == "math":
             break
     return "math"
+
+
+def _cudnn_version() -> int:
+    """Return the version of the cuDNN that is loaded, such as 92600, also if torch was built for a later one; 0 if none is."""
+    return int(torch._C._cudnn.getVersionInt()) if torch._C._has_cudnn else 0
 
 
 def _fused(call: Call) -> bool:
