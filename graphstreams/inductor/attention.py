@@ -19,6 +19,7 @@ from graphstreams.ir.devices import Device
 
 aten = torch.ops.aten
 CUDNN_PREFERRED, CUDNN_WIDE_HEADS = 91500, 92200  # versions above which it is tried first, and takes heads of up to 256
+CUDNN_LARGEST = 65535  # batch or heads
 _HALVES = (torch.float16, torch.bfloat16)
 _DEFAULT_ORDER = ["flash", "efficient", "math", "cudnn", "overrideable"]
 _NAMES = {0: "math", 1: "flash", 2: "efficient", 3: "cudnn", 4: "overrideable"}  # of at::SDPBackend
@@ -49,6 +50,8 @@ def attention_on(device: Device) -> Callable[..., torch.Tensor]:
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None,
         dropout_p: float = 0.0, is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
     ) -> torch.Tensor:  # fmt: skip
+        if len({each.dtype for each in (query, key, value)}) > 1 or (is_causal and attn_mask is not None):
+            raise RuntimeError("query, key and value have to be of one dtype, and is_causal goes without a mask")
         call = Call(query, key, value, attn_mask, dropout_p, is_causal, enable_gqa)
         kernel = kernel_for(call, device) if query.device.type == "cuda" else "math"
         mask = _added(attn_mask, query)
@@ -72,7 +75,7 @@ def attention_on(device: Device) -> Callable[..., torch.Tensor]:
 
 
 def kernel_for(call: Call, device: Device) -> str:
-    """Return which kernel torch takes: "cudnn", "flash", "efficient" or "math"."""
+    """Return which kernel torch takes: "cudnn", "flash", "efficient" or "math". Raises RuntimeError if torch has none."""
     order = [_NAMES[number] for number in torch._C._get_sdp_priority_order()]
     deprioritized = os.environ.get("TORCH_CUDNN_SDPA_DEPRIORITIZED") == "1"
     version = _cudnn_version()
@@ -80,11 +83,11 @@ def kernel_for(call: Call, device: Device) -> str:
         order = ["cudnn", "flash", "efficient", "math"]
     fits = {"cudnn": _cudnn, "flash": _flash_fits, "efficient": _efficient}
     for name in order:
-        if name in fits and _fused(call) and fits[name](call, device, version):
+        if name in fits and _fused(call, name) and fits[name](call, device, version):
             return name
-        if name == "math":
-            break
-    return "math"
+        if name == "math" and torch.backends.cuda.math_sdp_enabled():
+            return name
+    raise RuntimeError("no kernel for this attention is switched on")
 
 
 def _cudnn_version() -> int:
@@ -92,18 +95,25 @@ def _cudnn_version() -> int:
     return int(torch._C._cudnn.getVersionInt()) if torch._C._has_cudnn else 0
 
 
-def _fused(call: Call) -> bool:
-    """Whether any fused kernel takes these shapes."""
+def _fused(call: Call, name: str) -> bool:
+    """Whether the fused kernel of this name may take these shapes, as far as all of them look at the same things."""
     tensors = call.query, call.key, call.value
-    if any(each.dim() != 4 or each.dtype != call.query.dtype for each in tensors):
+    if any(each.dim() != 4 for each in tensors):
         return False
-    heads = [each.shape[1] for each in tensors]
-    same = _same(heads[0], heads[1]) and _same(heads[1], heads[2])
-    shared = call.grouped and all(guard_or_false(heads[0] % other == 0) for other in heads[1:])
     batch = all(_same(call.query.shape[0], each.shape[0]) for each in tensors[1:])
     lengths = all(guard_or_false(each.shape[2] > 0) for each in tensors)
-    dense = all(_same(each.stride(-1), 1) or _same(each.shape[-1], 1) for each in tensors)
-    return batch and (same or shared) and lengths and dense
+    one = name != "efficient" and _same(call.query.shape[-1], 1)  # then a stride does not matter
+    dense = one or all(_same(each.stride(-1), 1) for each in tensors)
+    of_mask = call.mask is None or call.mask.dim() == 0 or _same(call.mask.stride(-1), 1)
+    return batch and _heads_fit(call, name) and lengths and dense and of_mask
+
+
+def _heads_fit(call: Call, name: str) -> bool:
+    query, key, value = (each.shape[1] for each in (call.query, call.key, call.value))
+    if _same(key, value) and (_same(query, key) or _same(key, 1)):
+        return True
+    shared = all(guard_or_false(other > 0) and guard_or_false(query % other == 0) for other in (key, value))
+    return call.grouped and shared and (name == "cudnn" or _same(key, value))
 
 
 def _cudnn(call: Call, device: Device, version: int) -> bool:
@@ -115,18 +125,19 @@ def _cudnn(call: Call, device: Device, version: int) -> bool:
         and call.query.dtype in _HALVES
         and float(call.dropout * 16).is_integer()
         and all(guard_or_false(size <= (256 if wide else 128)) and _divides(8, size) for size in call.head)
+        and all(guard_or_false(size <= CUDNN_LARGEST) for size in call.query.shape[:2])
+        and (call.mask is None or (call.mask.dim() in (2, 4) and not call.mask.requires_grad))
         and guard_or_false(call.key.shape[2] != 1)
         and (call.dropout == 0 or guard_or_false(call.query.shape[2] != 1))
     )
 
 
 def _flash_fits(call: Call, _: Device, __: int) -> bool:
-    sizes = {each.shape[-1] for each in (call.query, call.key, call.value)}
     return (
         torch.backends.cuda.flash_sdp_enabled()
         and call.mask is None
         and call.query.dtype in _HALVES
-        and len(sizes) == 1
+        and all(_same(each.shape[-1], call.query.shape[-1]) for each in (call.key, call.value))
         and guard_or_false(call.query.shape[-1] <= 256)
         and (not call.causal or _same(call.query.shape[2], call.key.shape[2]))
     )
@@ -138,7 +149,8 @@ def _efficient(call: Call, _: Device, __: int) -> bool:
         torch.backends.cuda.mem_efficient_sdp_enabled()
         and call.query.dtype in (*_HALVES, torch.float32)
         and _same(call.query.shape[-1], call.key.shape[-1])
-        and all(_divides(alignment, size) for size in call.head)
+        and all(_divides(alignment, size) and guard_or_false(size > 0) for size in call.head)
+        and all(_divides(alignment, each.storage_offset()) for each in (call.query, call.key, call.value))
     )
 
 

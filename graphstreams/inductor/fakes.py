@@ -1,18 +1,18 @@
 """Stand fake CUDA tensors in for all tensors that a module and its inputs hold, for as long as a graph is captured.
 
 A fake tensor has the size, strides, dtype and offset of a tensor and no memory. Tensors that share memory get fakes that share
-a storage, because a compiler has to see that one's write is the other's. Read in torch 2.15.0: `_subclasses/fake_tensor.py`,
-`_subclasses/meta_utils.py`, `utils/_python_dispatch.py`.
+a storage, because a compiler has to see that one's write is the other's. What the captured call does to objects is undone, as
+it leaves fakes in them. Read in torch 2.15.0: `_subclasses/fake_tensor.py`, `_subclasses/meta_utils.py`,
+`utils/_python_dispatch.py`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 import types
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -20,6 +20,18 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
 
 from graphstreams.errors import CannotPlan
+from graphstreams.inductor.object_state import (
+    MISSING,
+    attributes_of,
+    is_outside,
+    is_outside_name,
+    kind_of,
+    names_in,
+    restorer,
+    set_back,
+    set_or_delete,
+)
+from graphstreams.messages import with_type
 
 CUDA = torch.device("cuda:0")
 _PLAIN = (torch.Tensor, torch.nn.Parameter, FakeTensor)
@@ -30,28 +42,24 @@ _LEAVES = (
 )  # fmt: skip
 
 
-# Objects of these packages hold no tensors of a model, but all that there is in a process: functions' globals, loaders, caches.
-_OUTSIDE = (
-    sys.stdlib_module_names - {"builtins", "collections", "functools", "types"}
-) | {"triton", "torch._dynamo", "torch._inductor", "torch._C", "torch.fx", "torch.distributed"}  # fmt: skip
-
-
 @contextlib.contextmanager
 def faked(function: Callable[..., Any], inputs: Any, mode: FakeTensorMode) -> Iterator[tuple[Callable[..., Any], Any]]:
     """Return `function` and `inputs` with fake CUDA tensors for those that they hold, for use inside the context.
 
-    Tensors are looked for in modules, functions' closures and the tensors that their code names, lists, tuples, dicts and
-    attributes of objects. Those that can be changed are changed in place, inside the context only.
+    Tensors are looked for in modules, lists, tuples, dicts, attributes of objects and classes, and in what functions' code
+    names: closures, defaults and their module's level. What can be changed is changed in place, and is as before behind the
+    context, whatever the function has done to it.
     Raises CannotPlan, with the tensor's place, for an input, a parameter or a buffer that is not dense or of a class that torch
-    can't take apart. Of other attributes, which may not be used, such tensors stay as they are.
+    can't take apart, and for objects that can't be walked. Of attributes, which may not be used, such tensors stay as they are.
     """
     with contextlib.ExitStack() as undo:
         stand_ins = _StandIns(mode, undo)
-        called = function.__func__ if isinstance(function, types.MethodType) else function
-        if isinstance(called, types.FunctionType):
-            stand_ins.replace_globals(called)
         name = "module" if isinstance(function, torch.nn.Module) else "function"
-        yield stand_ins.replaced(function, name), stand_ins.replaced(inputs, "inputs")
+        try:
+            made = stand_ins.replaced(function, name), stand_ins.replaced(inputs, "inputs")
+        except RecursionError:
+            raise CannotPlan("the module or its inputs hold objects that are nested too deeply") from None
+        yield made
 
 
 class _StandIns:
@@ -65,45 +73,40 @@ class _StandIns:
 
     def replaced(self, value: Any, place: str) -> Any:
         """Return `value` with fakes for its tensors. `place` is where it was found, for a message."""
-        if isinstance(value, _LEAVES) or _is_outside(value):
+        if isinstance(value, _LEAVES) or is_outside(value):
             return value
         if id(value) not in self._known:
             self._kept.append(value)
             self._known[id(value)] = value  # for what holds itself
             try:
                 self._known[id(value)] = self._new(value, place)
-            except CannotPlan:
+            except BaseException:
                 del self._known[id(value)]
                 raise
         return self._known[id(value)]
-
-    def replace_globals(self, function: types.FunctionType) -> None:
-        """Replace the tensors at a function's module level that its code names."""
-        for name in function.__code__.co_names:
-            value = function.__globals__.get(name)
-            if isinstance(value, torch.Tensor):
-                self._set(function.__globals__, name, self.replaced(value, name))
 
     def _new(self, value: Any, place: str) -> Any:
         if isinstance(value, torch.Tensor):
             return self._fake(value, place)
         if isinstance(value, tuple):
             return self._new_tuple(value, place)
-        if isinstance(value, list | deque):
-            self._replace_in(value, enumerate(list(value)), lambda key: f"{place}[{key}]")
-        elif isinstance(value, dict):
-            self._replace_in(value, list(value.items()), lambda key: f"{place}[{key!r}]")
+        if isinstance(value, list | deque | dict):
+            self._replace_in(value, lambda key: f"{place}[{key!r}]")
         elif isinstance(value, torch.nn.Module):
+            self._replace_attributes(value, place)
             for table in (getattr(value, name) for name in _TABLES):
-                self._replace_in(table, list(table.items()), lambda key: f"{place}.{key}")
-        for cell in getattr(value, "__closure__", None) or () if isinstance(value, types.FunctionType) else ():
-            with contextlib.suppress(ValueError):  # an empty cell
-                self._set_attribute(cell, "cell_contents", self.replaced(cell.cell_contents, place))
-        if isinstance(value, types.MethodType):
+                self._replace_in(table, lambda key: f"{place}.{key}")
+            self._unless_torchs(type(value).forward, place)
+            return value
+        elif isinstance(value, types.FunctionType):
+            self._replace_named(value, place)
+        elif isinstance(value, types.MethodType):
             self.replaced(value.__self__, place)
-        if isinstance(value, functools.partial):
-            arguments = self.replaced(value.args, f"{place}.args"), self.replaced(value.keywords, f"{place}.keywords")
-            return functools.partial(self.replaced(value.func, place), *arguments[0], **arguments[1])
+            self._unless_torchs(value.__func__, place)
+        elif isinstance(value, functools.partial):
+            function = self.replaced(value.func, place)
+            args, named = (self.replaced(each, f"{place}'s arguments") for each in (value.args, value.keywords))
+            return functools.partial(function, *args, **named)
         self._replace_attributes(value, place)
         return value
 
@@ -111,65 +114,97 @@ class _StandIns:
         found = [self.replaced(each, f"{place}[{number}]") for number, each in enumerate(value)]
         if all(one is other for one, other in zip(found, value, strict=True)):
             return value
-        return type(value)._make(found) if hasattr(value, "_make") else type(value)(found)
+        try:
+            return type(value)._make(found) if hasattr(value, "_make") else type(value)(found)
+        except Exception as error:
+            raise CannotPlan(f"{place} is a {type(value).__name__} that can't be made anew: {with_type(error)}") from None
 
-    def _replace_in(self, holder: Any, items: Any, named: Callable[[Any], str]) -> None:
-        for key, value in items:
+    def _replace_in(self, holder: Any, named: Callable[[Any], str], only: Iterable[Any] | None = None) -> None:
+        """Replace the values of a list or a dict, or those of the keys in `only`. It is as before behind the context."""
+        self._undo.callback(restorer(holder))
+        keys = list(holder.keys() if isinstance(holder, dict) else range(len(holder))) if only is None else only
+        for key in keys:
+            value = kind_of(holder).__getitem__(holder, key)
             if (new := self.replaced(value, named(key))) is not value:
-                self._set(holder, key, new)
+                kind_of(holder).__setitem__(holder, key, new)
 
     def _replace_attributes(self, value: Any, place: str) -> None:
-        own = getattr(value, "__dict__", None)
-        if isinstance(own, dict):
-            devices = {each.device for each in own.values() if isinstance(each, torch.Tensor)}
-            others = [
-                (name, each) for name, each in own.items() if name not in _TABLES or not isinstance(value, torch.nn.Module)
-            ]
-            for name, each in others:
+        own = attributes_of(value)
+        if own is not None:
+            self._undo.callback(restorer(own))
+            tables = [own.get(name, {}) for name in _TABLES] if isinstance(value, torch.nn.Module) else []
+            held = [each for table in (own, *tables) for each in table.values() if isinstance(each, torch.Tensor)]
+            devices = {each.device for each in held}
+            names = [name for name in own if not (tables and name in _TABLES)]
+            for name in names:
                 with contextlib.suppress(CannotPlan):
-                    self._replace_in(own, [(name, each)], lambda key: f"{place}.{key}")
-            for name, each in own.items():  # where it makes new ones beside those that it holds
-                if isinstance(each, torch.device) and each in devices:
-                    self._set(own, name, CUDA)
+                    self._replace_in(own, lambda key: f"{place}.{key}", [name])
+                if isinstance(own[name], torch.device) and own[name] in devices:
+                    own[name] = CUDA  # where it makes new ones beside those that it holds
+            if tables and own.get("_compiled_call_impl") is not None:  # `module.compile()`: the caller compiles it
+                own["_compiled_call_impl"] = None
         for kind in type(value).__mro__:
-            for name, slot in vars(kind).items():
-                if isinstance(slot, types.MemberDescriptorType) and kind.__module__ != "builtins":
-                    with contextlib.suppress(AttributeError, CannotPlan):  # an empty slot, or one that can't be written
-                        old = getattr(value, name)
-                        if (new := self.replaced(old, f"{place}.{name}")) is not old:
-                            self._set_attribute(value, name, new)
+            if kind.__module__.partition(".")[0] not in ("builtins", "torch") and not is_outside_name(kind.__module__):
+                self._replace_of_class(kind, value, place)
 
-    def _set(self, holder: Any, key: Any, new: Any) -> None:
-        self._undo.callback(holder.__setitem__, key, holder[key])
-        holder[key] = new
+    def _replace_of_class(self, kind: type, value: Any, place: str) -> None:
+        for name, each in list(vars(kind).items()):
+            with contextlib.suppress(AttributeError, TypeError, CannotPlan):  # an empty slot, or what can't be written
+                if isinstance(each, types.MemberDescriptorType):
+                    self._set_attribute(object.__setattr__, value, name, self.replaced(getattr(value, name), f"{place}.{name}"))
+                elif isinstance(each, torch.Tensor | list | dict | tuple):
+                    self._set_attribute(type.__setattr__, kind, name, self.replaced(each, f"{place}.{name}"))
 
-    def _set_attribute(self, holder: Any, name: str, new: Any) -> None:
+    def _replace_named(self, function: types.FunctionType, place: str) -> None:
+        """Replace the tensors that a function's code reaches by name."""
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                self._set_attribute(object.__setattr__, cell, "cell_contents", self.replaced(cell.cell_contents, place))
+        for name in ("__defaults__", "__kwdefaults__"):
+            self._set_attribute(object.__setattr__, function, name, self.replaced(getattr(function, name), f"{place}.{name}"))
+        namespace = function.__globals__
+        if is_outside_name(function.__module__) or str(function.__module__).partition(".")[0] == "torch":
+            return
+        for name in names_in(function.__code__):
+            old = namespace.get(name, MISSING)
+            self._undo.callback(set_or_delete, namespace, name, old)
+            with contextlib.suppress(CannotPlan):
+                if isinstance(old, torch.Tensor | torch.nn.Module | list | dict | tuple | types.FunctionType):
+                    namespace[name] = self.replaced(old, name)
+
+    def _unless_torchs(self, function: Any, place: str) -> None:
+        if isinstance(function, types.FunctionType) and str(function.__module__).partition(".")[0] != "torch":
+            self.replaced(function, place)
+
+    def _set_attribute(self, setter: Callable[..., None], holder: Any, name: str, new: Any) -> None:
         old = getattr(holder, name)
         if new is not old:
-            object.__setattr__(holder, name, new)
-            self._undo.callback(object.__setattr__, holder, name, old)
+            setter(holder, name, new)
+        self._undo.callback(set_back, setter, holder, name, old)
 
     def _fake(self, tensor: torch.Tensor, place: str) -> torch.Tensor:
-        if is_traceable_wrapper_subclass(tensor):
-            return _as_parameter(
-                transform_subclass(tensor, lambda name, inner: self.replaced(inner, f"{place}.{name}")), tensor
-            )
-        if type(tensor) not in _PLAIN or torch.nn.parameter.is_lazy(tensor):
-            raise CannotPlan(f"{place} is a {type(tensor).__name__}, which torch can't take apart; make a plain tensor of it")
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
-            kind = (
-                "quantized" if tensor.is_quantized else "a lazy view" if tensor.layout == torch.strided else str(tensor.layout)
-            )
-            raise CannotPlan(f"{place} is {kind}; only dense tensors can be planned")
-        return _as_parameter(dense_fake(tensor, self._mode, self._storages), tensor)
+        if is_traceable_wrapper_subclass(tensor) and tensor.layout == torch.strided:
+            made = transform_subclass(tensor, lambda name, inner: self.replaced(inner, f"{place}.{name}"))
+        else:
+            _check(tensor, place)
+            made = dense_fake(tensor, self._mode, self._storages)
+        if isinstance(tensor, torch.nn.Parameter):
+            made = torch.nn.Parameter(made, tensor.requires_grad)
+        elif tensor.requires_grad:
+            made.requires_grad_()
+        if not isinstance(tensor, FakeTensor) and made.__dict__ is not None:
+            for name, value in vars(tensor).items():  # such as what `mark_dynamic` says, and a library's marks
+                made.__dict__.setdefault(name, self.replaced(value, f"{place}.{name}"))
+        return made
 
 
-def _is_outside(value: Any) -> bool:
-    kind = type(value).__module__
-    names = {kind.partition(".")[0], ".".join(kind.split(".")[:2])}
-    return not (names.isdisjoint(_OUTSIDE) or isinstance(value, torch.nn.Module)) or (
-        isinstance(value, dict) and "__builtins__" in value
-    )
+def _check(tensor: torch.Tensor, place: str) -> None:
+    """Raise CannotPlan if no fake tensor can stand in for `tensor`."""
+    if type(tensor) not in _PLAIN or torch.nn.parameter.is_lazy(tensor):
+        raise CannotPlan(f"{place} is a {type(tensor).__name__}, which torch can't take apart; make a plain tensor of it")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_conj() or tensor.is_neg():
+        kind = "quantized" if tensor.is_quantized else str(tensor.layout).replace("torch.strided", "a lazy view")
+        raise CannotPlan(f"{place} is {kind}; only dense tensors can be planned")
 
 
 def dense_fake(tensor: torch.Tensor, mode: FakeTensorMode, storages: dict[int, torch.UntypedStorage]) -> torch.Tensor:
@@ -180,7 +215,3 @@ def dense_fake(tensor: torch.Tensor, mode: FakeTensorMode, storages: dict[int, t
             storages[storage._cdata] = torch.empty(storage.nbytes(), dtype=torch.uint8, device=CUDA).untyped_storage()
         empty = torch.empty(0, dtype=tensor.dtype, device=CUDA)
         return empty.set_(storages[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride())
-
-
-def _as_parameter(fake: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    return torch.nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else fake

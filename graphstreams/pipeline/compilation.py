@@ -13,6 +13,7 @@ from torch import fx
 
 from graphstreams.errors import StaySerial, Unsupported
 from graphstreams.ir.reading import Reading
+from graphstreams.messages import with_type
 from graphstreams.reports.report import Report
 
 log = logging.getLogger("graphstreams")
@@ -75,7 +76,7 @@ class Progress:
             self._stop(getattr(stop, "verdict", "serial"), str(stop))
         except Exception as error:
             log.debug("stage %s failed", self._stage, exc_info=True)
-            self._stop("refused", f"{type(error).__name__}: {error}")
+            self._stop("refused", with_type(error))
 
     def _stop(self, verdict: str, reason: str) -> None:
         self.tell(verdict=verdict, reason=reason, stage=self._stage)

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.errors import CannotPlan, GraphstreamsError
 from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, graph_name
 from graphstreams.inductor.fakes import faked
 from graphstreams.inductor.offline import offline, settings_that_run
-from graphstreams.inductor.offline_operators import values_taken_for_one
+from graphstreams.inductor.offline_operators import ShapesOfGraphs, TooManyValues, values_taken_for_one
 from graphstreams.ir.devices import Device, device_at_hand, device_by_name
 from graphstreams.messages import with_type
 from graphstreams.options import Options
@@ -78,7 +77,7 @@ def capture(
     chosen = options if isinstance(options, Options) else Options.from_dict(options)
     device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
     compilations: list[GraphCompilation] = []
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapesOfGraphs())
     at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
     notes = [] if at_hand else _settings_off()
 
@@ -87,6 +86,8 @@ def capture(
             compilations.append(run_stages(gm, chosen, graph_name(), names, device, texts=True))
 
     with (
+        unset_fake_temporarily(),  # a caller's own
+        torch.random.fork_rng(devices=[]),
         contextlib.nullcontext() if at_hand else offline(device),
         values_taken_for_one() as taken,
         faked(module, given, mode) as (called, fakes),
@@ -97,7 +98,9 @@ def capture(
         try:
             compiled = torch.compile(called, backend=PostGradBackend(plan), dynamic=dynamic)
             compiled(**fakes) if isinstance(fakes, dict) else compiled(*fakes)
-        except Exception as error:
+        except (Exception, TooManyValues) as error:
+            if not compilations and isinstance(error, TooManyValues):
+                raise CannotPlan(str(error)) from None
             if not compilations or isinstance(error.__cause__, GraphstreamsError):
                 raise
             notes.append(f"what the call does behind graph {len(compilations)} is not planned: {with_type(error)}")

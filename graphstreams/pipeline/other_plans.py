@@ -16,7 +16,7 @@ from graphstreams.costs.footprint import Blocks
 from graphstreams.errors import PlanRefused, StaySerial
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
-from graphstreams.messages import listed
+from graphstreams.messages import listed, with_type
 from graphstreams.pipeline.compilation import Progress
 from graphstreams.pipeline.select_plan import PlanChoice, Task, checked_choice
 from graphstreams.planning.build_plan import assignment_of
@@ -58,7 +58,7 @@ def run_with_other_plans(
             attempt(chosen)
         except Exception as error:
             log.debug("%s: another plan failed", start.name, exc_info=True)
-            reason = str(error) if isinstance(error, StaySerial) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, StaySerial) else with_type(error)
             told.append(f"{text}; it is not used: {reason}")
         else:
             progress.note(f"{text}; it passed every check, and is what runs")

@@ -24,6 +24,7 @@ from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.reading import Reading
+from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
@@ -179,7 +180,7 @@ def _choose(
         log.debug("measuring failed", exc_info=True)
         if autotuner is not None:
             autotuner.close()
-        reason = str(error) if isinstance(error, Unmeasurable) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, Unmeasurable) else with_type(error)
         progress.note(f"kernels were not measured: {reason}")
         if task.options.costs == "measured":
             log.warning("%s: kernels were not measured, their times are modelled: %s", progress.report.name, reason)

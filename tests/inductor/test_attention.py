@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from graphstreams.inductor.attention import Call, kernel_for
 from graphstreams.ir.devices import DEVICES
-from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.explain import capture, explain
 from tests.support.sample_modules import FREE_EVENTS
 
 
@@ -105,11 +105,35 @@ def call(
         (call(heads=(8, 2)), "math"),
         (call(heads=(8, 2), grouped=True), "cudnn"),
         (call(heads=(8, 3), grouped=True), "math"),
-        (call(query=torch.empty(2, 8, 1, 64, device="meta")), "math"),  # float32 beside bf16
+        (call(heads=(8, 1)), "cudnn"),
+        (call(heads=(8, 4), grouped=True, value=torch.empty(2, 2, 512, 64, dtype=torch.bfloat16, device="meta")), "cudnn"),
+        (call(sizes=(0, 0)), "cudnn"),
+        (call(mask=torch.empty(512, 1, device="meta").t()), "cudnn"),  # one row
+        (call(mask=torch.empty(512, 4, device="meta").t()), "math"),
+        (call(mask=torch.empty(8, 1, 512, device="meta")), "efficient"),
     ],
 )
 def test_the_kernel_for_a_call(made: Call, kernel: str) -> None:
     assert kernel_for(made, DEVICES["h200"]) == kernel
+
+
+def test_a_misaligned_query_in_float32_takes_products() -> None:
+    query = torch.empty(2 * 8 * 64 + 1, device="meta")[1:].view(2, 8, 1, 64)
+    key = torch.empty(2, 8, 512, 64, device="meta")
+    assert kernel_for(call(query=query, key=key, value=key), DEVICES["h200"]) == "math"
+
+
+def test_the_only_kernel_that_is_on_is_taken_or_none() -> None:
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.CUDNN_ATTENTION):
+        assert kernel_for(call(), DEVICES["a100"]) == "cudnn"
+        with pytest.raises(RuntimeError, match="no kernel"):
+            kernel_for(call(sizes=(60, 60)), DEVICES["a100"])
+
+
+def test_attention_of_dynamic_sizes_is_planned() -> None:
+    x = torch.randn(2, 40, 512, dtype=torch.bfloat16)
+    report = explain(Attention("causal", torch.bfloat16), (x,), "a100", FREE_EVENTS, dynamic=True)
+    assert "_scaled_dot_product_flash_attention" in report.graph_serial, report.reason
 
 
 def test_a_last_size_that_is_not_dense_takes_products() -> None:
