@@ -133,7 +133,7 @@ def without_stream_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ForeachScheduler, "_follow_parts", lambda self, node: None)
 
 
-def test_races_are_avoided_by_another_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_races_are_avoided_by_another_plan(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     without_stream_of_parts(monkeypatch)
     torch.manual_seed(0)
     module, inputs = Lists().bfloat16(), (torch.randn(1, 4096, dtype=torch.bfloat16),)
@@ -145,6 +145,8 @@ def test_races_are_avoided_by_another_plan(monkeypatch: pytest.MonkeyPatch) -> N
     refused, used = report.notes
     assert refused.startswith("the first plan, 2 streams with a simulated gain of ")
     assert "is not used: the generated wrapper has " in refused and " races, the first: line " in refused
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "the code for the first plan had a race" in warning and "please report it: line " in warning
     assert used.startswith("tried next, 'before.1', '_foreach_add', 'behind.1' moved to the stream of what comes before")
     assert used.endswith("; it passed every check, and is what runs")
     assert report.kernels_streamed == report.kernels_serial
