@@ -3,9 +3,10 @@
     python benchmarks/generate.py --out generate [--profile] [--models qwen2_moe]
 
 Needs a GPU and transformers 5. Models are Cohere and Qwen2-MoE of their default configurations, and Cohere with the sizes of a
-7B model, with four layers, bf16, with a static cache. Every side has a copy of the model that shares the weights, so that each
-keeps its own compiled call. Plain Inductor is compiled before ours and once more behind it, and both are paired with ours, text
-by text, because what the same code takes depends on when a process has compiled it; the ratio of these two is the control.
+7B model, or others that are named. They have four layers, bf16 and a static cache. Every side has a copy of the model that
+shares the weights, so that each keeps its own compiled call. Plain Inductor is compiled before ours and once more behind it,
+and both are paired with ours, text by text, because what the same code takes depends on when a process has compiled it; the
+ratio of these two is the control.
 
 A step is one token; the prompt, which is not compiled, is not timed. transformers makes a new static cache for every text, so
 Inductor's CUDA graphs are recorded anew in the first steps of each: "all" counts these and "steady" begins after them. With
@@ -38,14 +39,31 @@ from graphstreams.benchmark.results import environment, reports_in, write
 from graphstreams.benchmark.run import has_gpu, prepared, release
 from graphstreams.benchmark.timing import summary
 
-# Cohere with the sizes of its default configuration, which are a 35B model's, and with those of a 7B model.
-MODELS = ("cohere", "cohere_7b", "qwen2_moe")
+HEADS_8: dict[str, Any] = {"num_key_value_heads": 8}
+SIZES_7B = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, **HEADS_8}
+# Configurations of transformers, with what differs from their defaults. Cohere's default sizes are those of a 35B model.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cohere": ("CohereConfig", {}),
+    "cohere_7b": ("CohereConfig", SIZES_7B),
+    "qwen2_moe": ("Qwen2MoeConfig", {}),
+    "llama": ("LlamaConfig", {**SIZES_7B, "vocab_size": 128256}),
+    "qwen3": ("Qwen3Config", HEADS_8),
+    "qwen3_moe": ("Qwen3MoeConfig", {}),
+    "mixtral": ("MixtralConfig", {}),
+    "olmo2": ("Olmo2Config", {}),
+    "phi3": ("Phi3Config", {}),
+    "cohere2": ("Cohere2Config", {**SIZES_7B, "head_dim": 128}),
+    "glm4": ("Glm4Config", {}),
+    "gpt_oss": ("GptOssConfig", {}),
+    "gptj": ("GPTJConfig", {}),
+    "falcon": ("FalconConfig", {"new_decoder_architecture": True, "num_kv_heads": 8}),
+}
+FEW = ("cohere", "cohere_7b", "qwen2_moe")
 MODES = ("default", "reduce-overhead")
 SETTLED = 8  # steps after which no CUDA graph is recorded
 PROFILED = (SETTLED + 4, SETTLED + 12)  # steps between which the profiler runs
 REPORTED = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured",
             "notes", "seconds")  # fmt: skip
-SIZES_7B = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8}
 TINY: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128,
 }  # fmt: skip
@@ -94,19 +112,18 @@ class Side:
 
 def build(name: str, layers: int, device: str, tiny: bool) -> Any:
     """Return a causal language model with random weights."""
-    from transformers import AutoModelForCausalLM, CohereConfig, Qwen2MoeConfig
+    import transformers
 
-    changes: dict[str, Any] = {"num_hidden_layers": layers, **(TINY if tiny else {})}
+    kind, own = MODELS[name]
+    changes: dict[str, Any] = {"num_hidden_layers": layers, **(TINY if tiny else own)}
     if tiny and name == "qwen2_moe":
         changes.update(moe_intermediate_size=32, shared_expert_intermediate_size=64, num_experts=8)
     if tiny:
         changes.update(pad_token_id=0, bos_token_id=1, eos_token_id=2)
-    if name == "cohere_7b" and not tiny:
-        changes.update(SIZES_7B)
-    config = (Qwen2MoeConfig if name == "qwen2_moe" else CohereConfig)(**changes)
+    config = getattr(transformers, kind)(**changes)
     torch.manual_seed(0)
     with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.eval().requires_grad_(False)
     model.generation_config.eos_token_id = None  # so that a text has as many tokens as are asked for
     model.generation_config.pad_token_id = 0
@@ -293,7 +310,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
+    add(
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        metavar="NAME",
+        default=list(FEW),
+        help=f"of {', '.join(MODELS)}; default: {', '.join(FEW)}",
+    )
     add("--modes", nargs="+", choices=MODES, default=list(MODES), help="of torch.compile (default both)")
     add("--layers", type=int, default=4, help="decoder layers (default 4)")
     add("--prompt", type=int, default=32, help="tokens of the prompt (default 32)")
