@@ -56,14 +56,17 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "glm4": ("Glm4Config", {}),
     "gpt_oss": ("GptOssConfig", {}),
     "gptj": ("GPTJConfig", {}),
-    "falcon": ("FalconConfig", {"new_decoder_architecture": True, "num_kv_heads": 8}),
+    "falcon": (
+        "FalconConfig",
+        {"hidden_size": 4096, "num_attention_heads": 64, "new_decoder_architecture": True, "num_kv_heads": 8},
+    ),
 }
 FEW = ("cohere", "cohere_7b", "qwen2_moe")
 MODES = ("default", "reduce-overhead")
 SETTLED = 8  # steps after which no CUDA graph is recorded
 PROFILED = (SETTLED + 4, SETTLED + 12)  # steps between which the profiler runs
 REPORTED = ("name", "verdict", "stage", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured",
-            "notes", "seconds")  # fmt: skip
+            "differences", "notes", "seconds")  # fmt: skip
 TINY: dict[str, Any] = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 128,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from graphstreams.ir.devices import Device
 
 aten = torch.ops.aten
 CUDNN_PREFERRED, CUDNN_WIDE_HEADS = 91500, 92200  # versions above which it is tried first, and takes heads of up to 256
+CUDNN_LATENT_HEADS = 91100  # from this version on it takes heads of 192 for queries and 128 for values
 CUDNN_LARGEST = 65535  # batch or heads
 _HALVES = (torch.float16, torch.bfloat16)
 _DEFAULT_ORDER = ["flash", "efficient", "math", "cudnn", "overrideable"]
@@ -117,14 +118,16 @@ def _heads_fit(call: Call, name: str) -> bool:
 
 
 def _cudnn(call: Call, device: Device, version: int) -> bool:
-    wide = version > CUDNN_WIDE_HEADS and device.capability[0] in (9, 10)
+    newer = device.capability[0] in (9, 10)
+    latent = newer and version >= CUDNN_LATENT_HEADS and _same(call.head[0], 192) and _same(call.head[1], 128)
+    widest = 256 if newer and version > CUDNN_WIDE_HEADS else 192 if latent else 128
     deterministic = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
     return (
         torch.backends.cuda.cudnn_sdp_enabled()
         and not deterministic
         and call.query.dtype in _HALVES
         and float(call.dropout * 16).is_integer()
-        and all(guard_or_false(size <= (256 if wide else 128)) and _divides(8, size) for size in call.head)
+        and all(guard_or_false(size <= widest) and _divides(8, size) for size in call.head)
         and all(guard_or_false(size <= CUDNN_LARGEST) for size in call.query.shape[:2])
         and (call.mask is None or (call.mask.dim() in (2, 4) and not call.mask.requires_grad))
         and guard_or_false(call.key.shape[2] != 1)

@@ -126,10 +126,10 @@ def _body(
         if own != host.inputs:
             raise CannotJoin("its two bodies take other inputs")
     else:
-        _check_used(function, own, host)
+        sizes = _unneeded_sizes(function, host)
+        _check_used(function, own, host, sizes)
         lines[_place(first, function)] = f"    {', '.join(host.inputs)}{',' * (len(host.inputs) == 1)} = args"
-        # A size that is an input of the host need not be read from another input.
-        gone = {_place(s, function) for s in function.body if _assigns_size(s, host)}
+        gone = {_place(s, function) for s in sizes}
         _replace_return(lines, last, function, [outputs[name] for name in host.outputs])
         lines = [line for number, line in enumerate(lines) if number not in gone]
     if renamed:
@@ -143,20 +143,27 @@ def _place(statement: ast.stmt, function: ast.FunctionDef) -> int:
     return statement.lineno - function.lineno - 1
 
 
-def _check_used(function: ast.FunctionDef, own: Sequence[str], host: Host) -> None:
+def _check_used(function: ast.FunctionDef, own: Sequence[str], host: Host, unneeded: Sequence[ast.stmt]) -> None:
     # The return is replaced: the caller of the host returns what only the graph's own return reads.
-    loaded = {node.id for s in function.body[1:-1] for node in ast.walk(s) if isinstance(node, ast.Name)}
-    sizes = {s.value.id for s in function.body if _assigns_size(s, host)}  # type: ignore[attr-defined]
-    missing = [name for name in own if name in loaded and name not in host.inputs and name not in sizes]
-    if missing:
+    loaded = set().union(*(_names(s) for s in function.body[1:-1] if s not in unneeded))
+    if missing := [name for name in own if name in loaded and name not in host.inputs]:
         raise CannotJoin(f"its streamed body reads {missing[0]}, which {host.name} is not given")
 
 
-def _assigns_size(statement: ast.stmt, host: Host) -> bool:
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=source)):
-            return name in host.inputs and source not in host.inputs
-    return False
+def _unneeded_sizes(function: ast.FunctionDef, host: Host) -> list[ast.stmt]:
+    """Return the statements that read a size from an input which the host lacks: it is given the size, or nothing uses it."""
+    found: list[ast.stmt] = []
+    for place, statement in enumerate(function.body[1:-1], 1):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Name(id=source)) if source not in host.inputs:
+                used = set().union(*(_names(s) for s in function.body[place + 1 : -1]))
+                if name in host.inputs or name not in used:
+                    found.append(statement)
+    return found
+
+
+def _names(statement: ast.stmt) -> set[str]:
+    return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
 
 
 def _replace_return(lines: list[str], last: ast.stmt, function: ast.FunctionDef, names: Sequence[str]) -> None:

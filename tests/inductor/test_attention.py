@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from graphstreams.inductor import attention
 from graphstreams.inductor.attention import Call, kernel_for
 from graphstreams.ir.devices import DEVICES
 from graphstreams.pipeline.explain import capture, explain
@@ -115,6 +116,23 @@ def call(
 )
 def test_the_kernel_for_a_call(made: Call, kernel: str) -> None:
     assert kernel_for(made, DEVICES["h200"]) == kernel
+
+
+@pytest.mark.parametrize(
+    ("version", "sizes", "kernel"),
+    [
+        (91900, (192, 128), "cudnn"),
+        (91900, (256, 256), "flash"),
+        (92600, (256, 256), "cudnn"),
+        (91400, (64, 64), "flash"),
+        (91000, (192, 128), "efficient"),
+    ],
+)
+def test_what_cudnn_takes_depends_on_its_version(
+    monkeypatch: pytest.MonkeyPatch, version: int, sizes: tuple[int, int], kernel: str
+) -> None:
+    monkeypatch.setattr(attention, "_cudnn_version", lambda: version)
+    assert kernel_for(call(sizes=sizes), DEVICES["h200"]) == kernel
 
 
 def test_a_misaligned_query_in_float32_takes_products() -> None:

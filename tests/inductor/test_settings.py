@@ -369,6 +369,23 @@ def test_a_graph_without_a_cut_is_streamed_inside_its_one_partition() -> None:
     assert "if _runs_on_streams(args, False):" in report.wrapper.split("def partition_0(args):")[1]
 
 
+@pytest.mark.parametrize("end", ["slice", "size"])
+def test_under_cudagraphs_a_size_that_no_kernel_needs_is_the_callers(end: str) -> None:
+    """As in a decoder that keeps the length of its cache as a number: kernels do not take it, and the graph returns of it."""
+
+    class Sized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+
+        def forward(self, x: Tensor, cache: Tensor, length: int) -> Any:
+            return self.a(x), self.b(x).relu(), x[:, :length] if end == "slice" else 2 * cache.shape[0]
+
+    with config.patch({"triton.cudagraphs": True}):
+        (outcome,) = capture(Sized(), (torch.empty(4, 64), torch.empty(5), 7), "h200", FREE_EVENTS, dynamic=True)
+    assert outcome.report.verdict == "clean", outcome.report.reason
+
+
 def test_under_cudagraphs_the_size_is_read_from_the_partitions_own_arguments() -> None:
     """The graph's arguments are the parameters, the size and the rows in another order than the partition's."""
     report = under_cudagraphs(Cut(lambda x: torch.relu(x)), dynamic=True, max_tokens=100)

@@ -100,6 +100,15 @@ def test_what_there_is_no_rule_for_is_not_joined(streamed: str, reason: str) -> 
         join(SERIAL, streamed, CALL, "False", {})
 
 
+def test_a_size_that_only_the_graphs_own_return_reads_is_not_read_on_streams() -> None:
+    streamed = wrapper(kernel("k_0", "first"), body="s8 = arg0_1\nk_0.run(arg1_1)\nreturn (buf4, 2*s8, buf9, arg1_1, )")
+    joined = join(PARTITION, streamed, find_host(PARTITION), "False", {"buf1": "buf9", "arg1_1": "arg1_1", "buf0": "buf4"})
+    assert "def call_on_streams(args):\n    arg1_1, s7 = args\n    args.clear()\n    k_0.run(arg1_1)\n" in joined.source
+    used = streamed.replace("k_0.run(arg1_1)\n", "k_0.run(arg1_1, s8)\n")
+    with pytest.raises(CannotJoin, match="reads arg0_1, which partition_0 is not given"):
+        join(PARTITION, used, find_host(PARTITION), "False", {"buf1": "buf9", "arg1_1": "arg1_1", "buf0": "buf4"})
+
+
 def test_a_partition_must_be_given_all_that_the_streamed_body_reads() -> None:
     streamed = wrapper(kernel("k_0", "first"), body="k_0.run(arg0_1)\nreturn (buf0, )")
     with pytest.raises(CannotJoin, match="reads arg0_1, which partition_0 is not given"):
