@@ -4,9 +4,12 @@ TORCH ?= 2.15.0
 # Another torch gets an environment of its own: make test TORCH=2.14.1
 VENV ?= $(if $(filter 2.15.0,$(TORCH)),.venv,.venv-$(TORCH))
 READY := $(VENV)/ready-$(TORCH)
+# Models come from libraries of which none may get into the package's environment. torch stays what it is.
+ZOO_VENV ?= $(if $(filter 2.15.0,$(TORCH)),.venv-zoo,.venv-zoo-$(TORCH))
+ZOO_READY := $(ZOO_VENV)/ready-$(TORCH)
 JOBS ?= 2
 
-.PHONY: help demo test gpu-test soak lint format venv clean
+.PHONY: help demo test gpu-test soak zoo zoo-test lint format venv clean
 .DEFAULT_GOAL := demo
 
 help: ## list the targets
@@ -20,6 +23,13 @@ $(READY): pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --editable ".[test,lint,bench]"
 	rm -f $(VENV)/ready-*
 	touch $(READY)
+
+$(ZOO_READY): pyproject.toml
+	test -x $(ZOO_VENV)/bin/python || $(PYTHON) -m venv $(ZOO_VENV)
+	$(ZOO_VENV)/bin/python -m pip install --quiet "torch==$(TORCH)"
+	$(ZOO_VENV)/bin/python -m pip install --quiet "torch==$(TORCH)" --editable ".[test,zoo]"
+	rm -f $(ZOO_VENV)/ready-*
+	touch $(ZOO_READY)
 
 demo: venv ## from nothing to a plan, its proof and, with a GPU, its times (the default)
 	$(VENV)/bin/graphstreams demo
@@ -44,6 +54,12 @@ gpu-test: venv ## the tests that need a GPU
 soak: venv ## the long runs of the proof's tests
 	PYTHONPATH=examples $(VENV)/bin/python -m tests.support.text_mutants.run --mutants 20000 --jobs $(JOBS)
 	$(VENV)/bin/python -m tests.verification.soak --cases 20000 --interleavings 5 --jobs $(JOBS)
+
+zoo: $(ZOO_READY) ## plan models of other libraries, each in a process of its own, without a GPU
+	$(ZOO_VENV)/bin/python benchmarks/zoo/run.py --jobs $(JOBS) --out build/zoo
+
+zoo-test: $(ZOO_READY) ## twelve of these models: no crash, no launch lost, the same bits
+	$(ZOO_VENV)/bin/python benchmarks/zoo/run.py --test --jobs $(JOBS) --out build/zoo-test --fresh
 
 clean: ## remove the environments and what was built
 	rm -rf .venv .venv-* graphstreams_dump build *.egg-info
