@@ -1,0 +1,40 @@
+"""Define what a case is: a function that makes a model of some library, with random weights, and the inputs of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+Made = tuple[nn.Module, tuple[Tensor, ...]]
+Build = Callable[[bool], Made]  # takes whether the model is to be tiny, so that it can be run on the CPU
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model and one call of it. Nothing is imported of its library before it is built."""
+
+    name: str
+    library: str  # the module whose version is told with the results
+    build: Build
+    meta: bool = False  # whether the full size is built without memory for its tensors, because no value in it matters
+    quick: bool = False  # whether it is one of the few that `--quick` plans
+
+    def make(self, tiny: bool) -> Made:
+        """Return the model, ready for inference, and its inputs; the same weights and inputs at each call."""
+        torch.manual_seed(0)
+        with torch.device("meta" if self.meta and not tiny else "cpu"):
+            module, inputs = self.build(tiny)
+        return module.eval().requires_grad_(False), inputs
+
+
+def halves(*shape: int) -> Tensor:
+    """Return random numbers in bfloat16."""
+    return torch.randn(*shape).to(torch.bfloat16)
+
+
+def in_halves(module: nn.Module) -> nn.Module:
+    """Return a model with its weights in bfloat16."""
+    return module.to(torch.bfloat16)
