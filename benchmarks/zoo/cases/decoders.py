@@ -137,11 +137,17 @@ def initialize(layer: Any, config: Any, filled: int) -> None:
     if hasattr(layer, "max_cache_len"):
         layer.lazy_initialization(*(torch.zeros(1, heads, 0, each, dtype=torch.bfloat16) for each in sizes))
         layer.cumulative_length.fill_(filled)
+    elif filled:  # linear attention: the last inputs of a convolution, and a matrix a head
+        shape = config.linear_num_value_heads, config.linear_key_head_dim, config.linear_value_head_dim
+        channels = 2 * config.linear_num_key_heads * shape[1] + shape[0] * shape[2]
+        past = torch.zeros(1, channels, config.linear_conv_kernel_dim, dtype=torch.bfloat16)
+        layer.lazy_initialization(conv_states=past, recurrent_states=torch.zeros(1, *shape))
+        layer.has_previous_state[0] = True
 
 
+QUICK = ("llama-decode", "qwen2-moe-decode")
 CASES = [
-    Case(f"{name}-{kind}", "transformers", partial(build, decoder, kind == "prefill"), meta=True, quick=f"{name}-{kind}" in (
-        "llama-decode", "qwen2-moe-decode", "cohere-prefill"))
-    for name, decoder in DECODERS.items()
-    for kind in ("prefill", "decode")
-]  # fmt: skip
+    Case(name, "transformers", partial(build, decoder, prompt), meta=True, quick=name in QUICK)
+    for family, decoder in DECODERS.items()
+    for name, prompt in ((f"{family}-prefill", True), (f"{family}-decode", False))
+]

@@ -21,7 +21,7 @@ CLASSIFIERS = {
     "swin_v2_t": (256, 64),
 }
 SEGMENTATION = ("fcn_resnet50", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large")
-QUICK = ("googlenet", "lraspp_mobilenet_v3_large")
+QUICK = ("lraspp_mobilenet_v3_large",)
 
 
 def classifier(name: str, tiny: bool) -> Made:
