@@ -22,14 +22,24 @@ LEGEND = (
 
 
 def launches_lost(record: Record) -> str:
-    """Return which graph on streams has another number of launches than its serial code; empty if none has.
+    """Return which graph launches more kernels on streams than its serial code, because fusions are lost; empty if none."""
+    return _other_launches(record, more=True)
 
-    More of them are fusions that were lost, fewer are kernels that were.
+
+def launches_saved(record: Record) -> str:
+    """Return which graph launches fewer kernels on streams than its serial code, and one that only that has; empty if none.
+
+    No fault by itself: kernels may be fused otherwise, or a constant filled once that serial fills for each operator.
     """
+    return _other_launches(record, more=False)
+
+
+def _other_launches(record: Record, more: bool) -> str:
     for number, graph in enumerate(record.get("graphs", ()), 1):
         serial, streamed = graph["launches"]
-        if graph["verdict"] == "clean" and serial != streamed:
-            return f"graph {number} has {serial} launches, and {streamed} on streams"
+        if graph["verdict"] == "clean" and serial != streamed and (streamed > serial) == more:
+            text = f"graph {number} has {serial} launches, and {streamed} on streams"
+            return "; ".join([text, *graph.get("differences", ())[:1]])
     return ""
 
 
@@ -67,7 +77,7 @@ def why(record: Record) -> str:
     if holding := record.get("holding"):
         parts.append(f"{len(holding)} kernels hold the order: {holding[0]}")
     if record["verdict"] == "clean":
-        parts += [note for note in record.get("notes", ()) if "is a unit of" not in note]
+        parts += [launches_saved(record), *(note for note in record.get("notes", ()) if "is a unit of" not in note)]
     return "; ".join(filter(None, parts))
 
 
@@ -85,9 +95,9 @@ def summary(records: Sequence[Record]) -> str:
     verdicts = Counter(record["verdict"] for record in records)
     bits = Counter(record["bits"].split(":")[0] for record in records if "bits" in record)
     faults = [f"- {record['case']}: {one_line(text, 300)}" for record in records if (text := fault(record))]
-    lost = sum(bool(launches_lost(record)) for record in records)
+    lost, saved = (sum(bool(of(record)) for record in records) for of in (launches_lost, launches_saved))
     lines = [
-        f"{len(records)} cases: {_counts(verdicts)}. Launches lost: {lost}.",
+        f"{len(records)} cases: {_counts(verdicts)}. With more launches on streams: {lost}, with fewer: {saved}.",
         f"Bits of the tiny sizes: {_counts(bits)}." if bits else "Bits were not compared.",
         *(["", "Faults:", *faults] if faults else ["No faults."]),
     ]

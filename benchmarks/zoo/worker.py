@@ -82,9 +82,10 @@ def told(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def graph_told(report: Report) -> dict[str, Any]:
-    """Return a graph's verdict, launches and reason."""
+    """Return a graph's verdict, launches and reason, and which of its launches are not the serial code's."""
     launches = [report.kernels_serial, report.kernels_streamed]
-    return {"verdict": report.verdict, "launches": launches, "stage": report.stage, "reason": one_line(report.reason, 300)}
+    told = {"verdict": report.verdict, "launches": launches, "stage": report.stage, "reason": one_line(report.reason, 300)}
+    return {**told, "differences": [one_line(text) for text in report.differences]}
 
 
 def holding(report: Report) -> list[str]:

@@ -16,7 +16,7 @@ from benchmarks.zoo import run, worker
 from benchmarks.zoo.case import Case
 from benchmarks.zoo.cases import CASES
 from benchmarks.zoo.run import Way, last_line, line, planned, run_all, stored
-from benchmarks.zoo.table import document, fault, launches_lost, row, summary, table, write
+from benchmarks.zoo.table import document, fault, launches_lost, launches_saved, row, summary, table, write
 
 PROGRAM = """
 import os, sys, time
@@ -119,7 +119,7 @@ def test_a_fresh_run_keeps_nothing(tmp_path: Path, asked: list[str]) -> None:
     ({"bits": "failed: no such kernel on the CPU"}, ""),
     ({"bits": "differs: 1 of 1 graphs"}, "bits: differs: 1 of 1 graphs"),
     ({"launches": [3, 4]}, "graph 1 has 3 launches, and 4 on streams"),
-    ({"launches": [3, 2]}, "graph 1 has 3 launches, and 2 on streams"),
+    ({"launches": [3, 2]}, ""),
     ({"verdict": "crashed", "reason": "it fell"}, "crashed: it fell"),
     ({"verdict": "too slow", "reason": "no answer in 2 s"}, "too slow: no answer in 2 s"),
     ({"verdict": "not built", "reason": "ImportError: no timm"}, "not built: ImportError: no timm"),
@@ -131,6 +131,15 @@ def test_faults_are_crashes_lost_launches_and_other_bits(fields: dict[str, Any],
 def test_a_lost_launch_is_found_in_every_graph_of_a_call() -> None:
     graphs = [{"verdict": "clean", "launches": [9, 9]}, {"verdict": "clean", "launches": [2, 4]}]
     assert launches_lost(record(graphs=graphs)) == "graph 2 has 2 launches, and 4 on streams"
+
+
+def test_fewer_launches_are_told_with_one_that_is_saved() -> None:
+    graphs = [
+        {"verdict": "clean", "launches": [9, 8], "differences": ["fill is launched by the serial code and not on streams"]}
+    ]
+    text = "graph 1 has 9 launches, and 8 on streams; fill is launched by the serial code and not on streams"
+    assert launches_saved(record(graphs=graphs)) == row(record(graphs=graphs))[-1] == text
+    assert "with more launches on streams: 0, with fewer: 1" in summary([record(graphs=graphs)]).lower()
 
 
 def test_a_row_tells_gain_memory_and_graphs() -> None:
@@ -152,7 +161,8 @@ def test_a_row_of_a_crash_has_what_is_known() -> None:
 def test_the_summary_counts_and_names_faults() -> None:
     records = [record(), record("two", "serial"), record("three", "crashed", reason="it fell")]
     text = summary(records)
-    assert text.startswith("3 cases: 1 clean, 1 serial, 1 crashed. Launches lost: 0.\nBits of the tiny sizes: 3 equal.")
+    assert text.startswith("3 cases: 1 clean, 1 serial, 1 crashed. With more launches on streams: 0, with fewer: 0.\n")
+    assert "\nBits of the tiny sizes: 3 equal." in text
     assert text.endswith("Faults:\n- three: crashed: it fell")
     assert summary([record()]).endswith("No faults.")
 

@@ -59,7 +59,7 @@ def flux(tiny: bool) -> Made:
         one,
         torch.zeros(count, 3),
         torch.zeros(words, 3),
-        one,
+        one.clone(),
     )
     return Step(in_halves(model), *names), inputs
 

@@ -68,8 +68,8 @@ def state_space(config: str, own: dict[str, Any], tiny: bool) -> Made:
     """Return a model of state spaces, with a short text."""
     import transformers
 
-    sizes = {"hidden_size": 64, "vocab_size": 128} if tiny else {"vocab_size": 32000, "hidden_size": 2048}
-    settings = {**IDS, "num_hidden_layers": 2, "use_cache": False, **sizes, **(own if tiny else {})}
+    sizes = {"hidden_size": 64, "vocab_size": 128, **own} if tiny else {"vocab_size": 32000}
+    settings = {**IDS, "num_hidden_layers": 2, "use_cache": False, **sizes}
     return Keyed(model_of(getattr(transformers, config)(**settings)), "input_ids"), (tokens(tiny, 1)[:, :32],)
 
 
