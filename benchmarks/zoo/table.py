@@ -77,8 +77,17 @@ def why(record: Record) -> str:
     if holding := record.get("holding"):
         parts.append(f"{len(holding)} kernels hold the order: {holding[0]}")
     if record["verdict"] == "clean":
-        parts += [launches_saved(record), *(note for note in record.get("notes", ()) if "is a unit of" not in note)]
+        parts += [
+            launches_saved(record),
+            _differences(record),
+            *(note for note in record.get("notes", ()) if "is a unit of" not in note),
+        ]
     return "; ".join(filter(None, parts))
+
+
+def _differences(record: Record) -> str:
+    count = sum(len(graph.get("differences", ())) for graph in record.get("graphs", ()))
+    return f"{count} launches are in one body only" if count else ""
 
 
 def _cell(text: str, limit: int) -> str:

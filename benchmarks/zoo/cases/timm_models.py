@@ -29,7 +29,7 @@ MODELS: dict[str, tuple[int, dict[str, Any], int]] = {
     "levit_128s": (224, {}, 224),
     "skresnet18": (224, {}, 64),
 }
-QUICK = ("hrnet_w18_small", "mixer_s16_224")
+QUICK = ("resnet18", "mixer_s16_224")
 
 
 def build(name: str, tiny: bool) -> Made:
