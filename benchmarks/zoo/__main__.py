@@ -4,8 +4,8 @@
 
 Needs the libraries of the extra `zoo` (`make zoo` makes an environment with them). Each case is planned in a process of its own
 at its full size, and its tiny size is compared on the CPU, bit by bit, with what it computed before. Given again, the command
-plans what is missing, crashed or was too slow; another commit of the package or another torch begins anew. Exit status 1: a
-case crashed, was too slow, lost launches or computed other bits; 2: a name is none of a case.
+plans what is missing, crashed, was too slow or could not be built; another commit of the package or another torch begins anew.
+Exit status 1: a case crashed, was too slow or not built, lost launches or computed other bits; 2: a name is none of a case.
 """
 
 from __future__ import annotations

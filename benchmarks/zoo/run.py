@@ -17,7 +17,7 @@ from benchmarks.workers import Lost, Worker, environment_of, one_line
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = ("-m", "benchmarks.zoo.worker")
-AGAIN = ("crashed", "too slow")  # verdicts of cases that are planned once more when the command is given again
+AGAIN = ("crashed", "too slow", "not built")  # verdicts of cases that are planned once more when the command is given again
 Record = dict[str, Any]
 
 

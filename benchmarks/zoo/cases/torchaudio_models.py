@@ -69,7 +69,9 @@ def hdemucs(tiny: bool) -> Made:
     """Return Hybrid Demucs: one branch on samples, one on a spectrum."""
     import torchaudio
 
-    model = torchaudio.models.HDemucs(["drums", "rest"], channels=8 if tiny else 48, depth=4, nfft=1024 if tiny else 4096)
+    model = torchaudio.models.HDemucs(
+        ["drums", "rest"], channels=8 if tiny else 16, depth=4 if tiny else 6, nfft=1024 if tiny else 4096
+    )
     return model, (torch.randn(1, 2, 8192 if tiny else 44100),)
 
 
