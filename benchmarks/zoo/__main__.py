@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.zoo.cases import CASES
-from benchmarks.zoo.run import Way, place_of_this_run, run_all
+from benchmarks.zoo.run import Way, place_of_this_run, run_all, stored
 from benchmarks.zoo.table import fault, summary, table, write
 
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--limit", type=float, default=600.0, metavar="SECONDS", help="time for one case (default 600)")
     add("--no-bits", action="store_true", help="compare no tiny sizes on the CPU")
     add("--fresh", action="store_true", help="plan all again, keeping nothing of an earlier run")
+    add("--kept", action="store_true", help="plan nothing, and write the table of what earlier runs have planned")
     add("--out", type=Path, default=Path("build/zoo"), metavar="DIR", help="directory for zoo.json and zoo.md")
     arguments = parser.parse_args(argv)
     names = chosen(arguments, parser)
@@ -52,8 +54,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     words = sys.argv[1:] if argv is None else argv
     place = {**place_of_this_run(), "command": " ".join(["python -m benchmarks.zoo", *words])}
+    if arguments.kept:
+        return show(kept(names, arguments.out / "zoo", place))
     way = Way(arguments.limit, max(1, arguments.jobs), not arguments.no_bits)
     records = run_all(names, way, arguments.out / "zoo", place, arguments.fresh, write, lambda text: print(text, flush=True))
+    return show(records)
+
+
+def kept(names: Sequence[str], stem: Path, place: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write the table of the cases among `names` that earlier runs have planned, and return their records."""
+    found = stored(stem.with_suffix(".json"), place)
+    records = [found[name] for name in names if name in found]
+    write({**place, "records": records, "missing": [name for name in names if name not in found]}, stem)
+    return records
+
+
+def show(records: Sequence[Mapping[str, Any]]) -> int:
+    """Print the table and the summary. Return 1 if a case is a fault."""
     print(f"\n{table(records)}\n\n{summary(records)}")
     return int(any(fault(record) for record in records))
 

@@ -124,7 +124,8 @@ def document(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()))
     place = f"torch {result['torch']}, triton {result['triton']}, Python {result['python']}; {result['date']}"
     head = f"`{result['command']}`. Planned for an NVIDIA H200, without a GPU. {place}. {versions}. Commit {result['commit']}."
-    body = "\n\n".join([summary(records), table(records), LEGEND])
+    missing = f"Not planned: {', '.join(result['missing'])}." if result.get("missing") else ""
+    body = "\n\n".join(filter(None, [summary(records), missing, table(records), LEGEND]))
     return f"# Models of public libraries, planned without a GPU\n\n{head}\n\n{body}\n"
 
 

@@ -204,6 +204,16 @@ def test_the_status_tells_of_faults(
     assert (tmp_path / "zoo.md").exists()
 
 
+def test_a_table_of_what_is_kept_plans_nothing(tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "place_of_this_run", lambda: PLACE)
+    ran(["llama-decode"], tmp_path / "zoo")
+    asked.clear()
+    assert command.main(["--kept", "--cases", "llama-decode", "bert", "--out", str(tmp_path)]) == 0
+    text = (tmp_path / "zoo.md").read_text()
+    assert asked == [] and "| llama-decode |" in text
+    assert "Not planned: bert" in text
+
+
 class Branches(nn.Module):
     """Two products that need nothing of each other."""
 

@@ -33,7 +33,7 @@ def build(name: str, tiny: bool) -> Made:
     """Return a recommender and a batch of rows, one column a feature."""
     library = deepctr()
     inputs = library.inputs
-    tables, numbers, size, words = (4, 2, 8, 20) if tiny else (26, 13, 16, 1000)
+    tables, numbers, size, words = (4, 2, 8, 20) if tiny else (10 if name == "FiBiNET" else 26, 13, 16, 1000)
     sparse = [inputs.SparseFeat(f"C{number}", words, embedding_dim=size) for number in range(tables)]
     columns = [*sparse, *(inputs.DenseFeat(f"I{number}", 1) for number in range(numbers))]
     batch = 16 if tiny else 2048
