@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.inductor.compile import fresh_dynamo
 from graphstreams.ir.devices import Device
@@ -28,7 +27,7 @@ def equal_on_cpu(
     """Return whether each graph of `module(*inputs)`, rewritten for `target`, computes on the CPU what it computed before.
 
     `module` and `inputs` are real, on the CPU. Outputs and changed inputs are compared bit by bit. A graph that is not
-    rewritten does not count. Raises ValueError if none is rewritten.
+    rewritten does not count. Raises ValueError if none is rewritten, or if a graph takes other inputs than the CPU's.
     """
     return equal_as_captured(module, inputs, capture(module, inputs, target, options))
 
@@ -38,12 +37,13 @@ def equal_as_captured(module: torch.nn.Module, inputs: Sequence[Any], outcomes: 
     recorded: list[Sequence[Any]] = []
 
     def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        recorded.append(clones(example_inputs))
+        recorded.append(copy.deepcopy(list(example_inputs)))
         return gm.forward
 
+    # Copies, because a module may write its own buffers; made together, so that tensors that share memory still do.
+    called, given = copy.deepcopy((module, list(inputs)))
     with torch.no_grad(), fresh_dynamo():
-        # A copy, because a module may write its own buffers.
-        torch.compile(copy.deepcopy(module), backend=record)(*clones(inputs))
+        torch.compile(called, backend=record)(*given)
     if len(outcomes) != len(recorded):
         raise ValueError(f"{len(recorded)} graphs on the CPU, {len(outcomes)} on the GPU: they cannot be compared")
     results = [_same_numbers(outcome, values) for outcome, values in zip(outcomes, recorded, strict=True) if outcome.module]
@@ -54,6 +54,9 @@ def equal_as_captured(module: torch.nn.Module, inputs: Sequence[Any], outcomes: 
 
 def _same_numbers(outcome: GraphCompilation, values: Sequence[Any]) -> bool:
     assert outcome.module is not None and outcome.reading is not None
+    taken = len(outcome.reading.module.graph.find_nodes(op="placeholder"))
+    if taken != len(values):
+        raise ValueError(f"the graph takes {taken} inputs and the CPU's {len(values)}, as where inputs share memory")
     results = []
     for module in (outcome.reading.module, outcome.module):
         with torch.random.fork_rng(devices=[]):
