@@ -34,12 +34,14 @@ class Work:
     computing_us: Any  # us to compute at the data sheet's FLOP rate
     inner: Any  # inner dimension of the matrix product, in thousands; 0 for other kernels
     operations: tuple[str, ...]  # ATen operations
+    operation_megabytes: tuple[tuple[str, Any], ...] = ()  # of several launches, what those touch that run an operation
 
     def at(self, sizes: Mapping[str, int]) -> Work:
         """Return the work in numbers, for given dynamic sizes. Raises ValueError if one is missing."""
         names = ("megabytes", "moving_us", "computing_us", "inner")
         numbers: dict[str, Any] = {name: value_of(getattr(self, name), sizes) for name in names}
-        return replace(self, **numbers)
+        each = tuple((operation, value_of(size, sizes)) for operation, size in self.operation_megabytes)
+        return replace(self, **numbers, operation_megabytes=each)
 
 
 def work_of(kernel: Kernel, device: Device) -> Work:
@@ -54,6 +56,7 @@ def work_of(kernel: Kernel, device: Device) -> Work:
         computing_us=kernel.flops * (1e6 / rate),
         inner=_inner_dimension(kernel) / 1000,
         operations=kernel.ops,
+        operation_megabytes=tuple((operation, size * 1e-6) for operation, size in kernel.operation_bytes),
     )
 
 
@@ -65,9 +68,10 @@ def candidates(work: Work, calibration: Calibration) -> list[Any]:
     found = [calibration.floors[work.kind] * work.launches, latency + work.moving_us / calibration.bandwidth_share]
     if work.computing_us != 0:
         found.append(latency + work.computing_us / calibration.flops_share)
+    touched = dict(work.operation_megabytes)
     for operation, (start, slope) in calibration.serial.items():
         if operation in work.operations:
-            found.append(start + slope * work.megabytes)
+            found.append(start + slope * touched.get(operation, work.megabytes))
     return found
 
 

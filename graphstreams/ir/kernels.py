@@ -60,6 +60,8 @@ class Kernel:
     flops: sympy.Expr = sympy.S.Zero
     dtype: str = ""  # of its arithmetic, such as "bfloat16"
     ops: tuple[str, ...] = ()  # the ATen operations inside, for pricing those that bandwidth does not describe
+    # Of several launches, how many bytes those touch that run an operation, for each; empty: as many as the kernel.
+    operation_bytes: tuple[tuple[str, sympy.Expr], ...] = ()
     parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
     exclusive: bool = False  # keeps its place against every other kernel
     exclusive_reason: str = ""  # why, if one of its nodes is the cause

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import sympy
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
@@ -101,6 +102,7 @@ def _kernel(
         flops=arithmetic.flops(origins),
         dtype=arithmetic.arithmetic_dtype(nodes),
         ops=arithmetic.operations(origins),
+        operation_bytes=_operation_bytes(nodes, storages) if len(nodes) > 1 else (),
         parameters=parameters,
         exclusive=bool(exclusive_reason) or not region.nodes,
         exclusive_reason=exclusive_reason,
@@ -108,6 +110,17 @@ def _kernel(
         undeclared=exclusivity.undeclared(nodes, declared) if region.nodes else "",
         allocates_output=not returned.isdisjoint(allocated),
     )
+
+
+def _operation_bytes(nodes: Sequence[Any], storages: AliasSets) -> tuple[tuple[str, sympy.Expr], ...]:
+    found: dict[str, sympy.Expr] = {}
+    for node in nodes:
+        size = sum((access.bytes for touched in accesses.accesses([node], storages) for access in touched), sympy.S.Zero)
+        operator = scheduler_nodes.operator_of(node)
+        names = arithmetic.operations(scheduler_nodes.origins(node)) if operator is None else (operator._opname,)
+        for name in names:
+            found[name] = found.get(name, sympy.S.Zero) + size
+    return tuple(sorted(found.items()))
 
 
 def _divided(

@@ -68,6 +68,18 @@ def test_an_operation_that_one_block_does_takes_longer_than_its_bytes_say() -> N
     assert us > 5 * Roofline(H200).us(kernel("extern", 16384))
 
 
+def test_in_a_unit_only_the_launches_that_do_such_an_operation_take_longer() -> None:
+    """A mixture of experts: a sort of few indices, and products that read all experts' weights, joined to one unit."""
+    size = sympy.Symbol("s0")
+    unit = {"ops": ("mm", "sort"), "launches": ("sort", "mm")}
+    weights = kernel("extern", 700e6, **unit, operation_bytes=(("mm", 700e6 * size), ("sort", 64 * size)))
+    model = Roofline(DEVICES["h200"])
+    assert model.us(weights, {"s0": 1}) == pytest.approx(model.us(kernel("extern", 700e6, launches=("a", "b"))))
+    assert model.us(kernel("extern", 700e6, **unit)) > 10 * model.us(weights, {"s0": 1})
+    alone = kernel("extern", 64e6, **unit, operation_bytes=(("sort", 64e6 * size),))
+    assert model.us(alone, {"s0": 1}) == pytest.approx(model.us(kernel("extern", 64e6, **unit)))
+
+
 def test_what_launches_nothing_costs_nothing() -> None:
     assert Roofline(H200).us(kernel("none", 10**9)) == 0
 

@@ -6,6 +6,7 @@ import math
 import pytest
 import sympy
 import torch
+from torch import Tensor, nn
 
 from graphstreams.pipeline.explain import capture
 from tests.support.sample_modules import (
@@ -357,3 +358,31 @@ class Concatenated(torch.nn.Module):
 
     def forward(self, x):
         return torch.cat([self.a(x), self.b(x)], 1)
+
+
+class _Experts(nn.Module):
+    """Grouped products of experts, whose tokens are sorted by expert: Inductor keeps the order as int16, one unit for all."""
+
+    def __init__(self, experts: int = 16, size: int = 256, inner: int = 512) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.empty(experts, size, inner, dtype=torch.bfloat16, device="meta"))
+        self.down = nn.Parameter(torch.empty(experts, inner, size, dtype=torch.bfloat16, device="meta"))
+
+    def forward(self, x: Tensor, expert: Tensor, weight: Tensor) -> Tensor:
+        found, order = torch.sort(expert)
+        ends = torch.histc(found.int(), bins=len(self.up), min=0, max=len(self.up) - 1).cumsum(0, dtype=torch.int32)
+        y = torch._grouped_mm(torch._grouped_mm(x[order], self.up, offs=ends).relu(), self.down, offs=ends)
+        return (y * weight[order][:, None]).sum(0)
+
+
+def test_the_bytes_of_each_operation_of_a_unit_are_told_apart() -> None:
+    x = torch.empty(4, 256, dtype=torch.bfloat16, device="meta")
+    inputs = x, torch.empty(4, dtype=torch.int64, device="meta"), torch.empty(4, dtype=torch.bfloat16, device="meta")
+    (outcome,) = capture(_Experts(), inputs, "h200", FREE_EVENTS)
+    assert outcome.reading is not None
+    unit = next(kernel for kernel in outcome.reading.kernels.kernels if "sort" in kernel.ops)
+    size = {operation: float(count) for operation, count in unit.operation_bytes}
+    assert len(unit.launches) > 4 and unit.joined
+    assert size["sort"] < 1e4 < 2 * 16 * 256 * 512 * 2 <= size["_grouped_mm"]
+    others = [kernel for kernel in outcome.reading.kernels.kernels if len(kernel.launches) == 1]
+    assert all(kernel.operation_bytes == () for kernel in others)
