@@ -68,12 +68,11 @@ def last_line(log: Path) -> str:
     return one_line(next((line for line in reversed(lines) if line.strip()), ""))
 
 
-def run(names: Sequence[str], way: Way, kept: Mapping[str, Record]) -> Iterator[Record]:
-    """Yield the record of each case that has none in `kept`, as they come."""
-    missing = [name for name in names if name not in kept or kept[name]["verdict"] in AGAIN]
+def run(names: Sequence[str], way: Way) -> Iterator[Record]:
+    """Yield the record of each case as they come."""
     with ThreadPoolExecutor(way.jobs) as pool:
         try:
-            for future in as_completed([pool.submit(planned, name, way) for name in missing]):
+            for future in as_completed([pool.submit(planned, name, way) for name in names]):
                 yield future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -125,7 +124,7 @@ def run_all(
     left = [name for name in names if name not in records or records[name]["verdict"] in AGAIN]
     if len(left) < len(names):
         say(f"{len(names) - len(left)} of {len(names)} cases are kept from an earlier run")
-    for number, record in enumerate(run(names, way, dict(records)), 1):
+    for number, record in enumerate(run(left, way), 1):
         records[record["case"]] = record
         write({**place, "records": list(records.values())}, stem)
         say(f"[{number}/{len(left)}] {line(record)}")

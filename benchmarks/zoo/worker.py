@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.workers import one_line, serve
 from benchmarks.zoo.case import Case
 from graphstreams.errors import CannotPlan
-from graphstreams.pipeline.compilation import GraphCompilation
-from graphstreams.pipeline.explain import capture
+from graphstreams.messages import with_type
+from graphstreams.pipeline.explain import capture, largest
 from graphstreams.reports.report import Report
 from graphstreams.testing.equal_on_cpu import equal_as_captured
 
@@ -50,21 +50,21 @@ def planned(case: Case) -> dict[str, Any]:
     try:
         module, inputs = case.make(tiny=False)
     except Exception as error:
-        return {"verdict": "not built", "reason": text_of(error)}
+        return {"verdict": "not built", "reason": with_type(error)}
     built = time.perf_counter()
     try:
         found = told([each.report for each in capture(module, inputs, TARGET)])
     except CannotPlan as error:
         found = {"verdict": "refused", "reason": str(error), "stage": "explain"}
     except Exception as error:
-        found = {"verdict": "crashed", "reason": text_of(error), "stage": "explain"}
+        found = {"verdict": "crashed", "reason": with_type(error), "stage": "explain"}
     found["seconds"] = {"build": round(built - started, 1), "plan": round(time.perf_counter() - built, 1)}
     return found
 
 
 def told(reports: Sequence[Report]) -> dict[str, Any]:
     """Return what the largest graph's report says, with that of each graph of the call in short."""
-    report = max(reports, key=lambda each: each.kernels_serial)
+    report = largest(reports)
     plan = report.plan
     return {
         "verdict": report.verdict,
@@ -101,22 +101,11 @@ def bits(case: Case) -> str:
         with sdpa_kernel(SDPBackend.MATH):  # the CPU has none of the GPU's fused kernels
             compilations = capture(module, inputs, TARGET, NO_GAIN_NEEDED)
             if not any(each.module for each in compilations):
-                return f"not rewritten: {one_line(largest(compilations).reason)}"
-            # Made again, because a call that is traced leaves fake tensors in objects to which it assigns.
-            results = equal_as_captured(*case.make(tiny=True), compilations)
+                return f"not rewritten: {one_line(largest([each.report for each in compilations]).reason)}"
+            results = equal_as_captured(module, inputs, compilations)
     except Exception as error:
-        return f"failed: {text_of(error)}"
+        return f"failed: {with_type(error)}"
     return "equal" if all(results) else f"differs: {results.count(False)} of {len(results)} graphs"
-
-
-def largest(compilations: Sequence[GraphCompilation]) -> Report:
-    """Return the report of the graph with most launches."""
-    return max((each.report for each in compilations), key=lambda report: report.kernels_serial)
-
-
-def text_of(error: Exception) -> str:
-    """Return an error's type and text in one line."""
-    return one_line(f"{type(error).__name__}: {error}", 400)
 
 
 if __name__ == "__main__":

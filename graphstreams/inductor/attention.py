@@ -77,7 +77,7 @@ def attention_on(device: Device) -> Callable[..., torch.Tensor]:
 
 def kernel_for(call: Call, device: Device) -> str:
     """Return which kernel torch takes: "cudnn", "flash", "efficient" or "math". Raises RuntimeError if torch has none."""
-    order = [_NAMES[number] for number in torch._C._get_sdp_priority_order()]
+    order = [_NAMES.get(number, "unknown") for number in torch._C._get_sdp_priority_order()]
     deprioritized = os.environ.get("TORCH_CUDNN_SDPA_DEPRIORITIZED") == "1"
     version = _cudnn_version()
     if order == _DEFAULT_ORDER and device.capability[0] in (9, 10) and version > CUDNN_PREFERRED and not deprioritized:

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import types
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from graphstreams.errors import CannotPlan
 from graphstreams.inductor.object_state import (
     MISSING,
     attributes_of,
+    class_restorer,
     is_outside,
     is_outside_name,
     kind_of,
@@ -119,11 +120,10 @@ class _StandIns:
         except Exception as error:
             raise CannotPlan(f"{place} is a {type(value).__name__} that can't be made anew: {with_type(error)}") from None
 
-    def _replace_in(self, holder: Any, named: Callable[[Any], str], only: Iterable[Any] | None = None) -> None:
-        """Replace the values of a list or a dict, or those of the keys in `only`. It is as before behind the context."""
+    def _replace_in(self, holder: Any, named: Callable[[Any], str]) -> None:
+        """Replace the values of a list or a dict, which is as before behind the context."""
         self._undo.callback(restorer(holder))
-        keys = list(holder.keys() if isinstance(holder, dict) else range(len(holder))) if only is None else only
-        for key in keys:
+        for key in list(dict.keys(holder) if isinstance(holder, dict) else range(len(holder))):
             value = kind_of(holder).__getitem__(holder, key)
             if (new := self.replaced(value, named(key))) is not value:
                 kind_of(holder).__setitem__(holder, key, new)
@@ -135,16 +135,20 @@ class _StandIns:
             tables = [own.get(name, {}) for name in _TABLES] if isinstance(value, torch.nn.Module) else []
             held = [each for table in (own, *tables) for each in table.values() if isinstance(each, torch.Tensor)]
             devices = {each.device for each in held}
-            names = [name for name in own if not (tables and name in _TABLES)]
-            for name in names:
-                with contextlib.suppress(CannotPlan):
-                    self._replace_in(own, lambda key: f"{place}.{key}", [name])
-                if isinstance(own[name], torch.device) and own[name] in devices:
+            for name, each in own.items():
+                if isinstance(each, torch.device) and each in devices:
                     own[name] = CUDA  # where it makes new ones beside those that it holds
+                elif not (tables and name in _TABLES):
+                    with contextlib.suppress(CannotPlan):
+                        own[name] = self.replaced(each, f"{place}.{name}")
             if tables and own.get("_compiled_call_impl") is not None:  # `module.compile()`: the caller compiles it
                 own["_compiled_call_impl"] = None
         for kind in type(value).__mro__:
             if kind.__module__.partition(".")[0] not in ("builtins", "torch") and not is_outside_name(kind.__module__):
+                if id(kind) not in self._known:
+                    self._kept.append(kind)
+                    self._known[id(kind)] = kind
+                    self._undo.callback(class_restorer(kind))
                 self._replace_of_class(kind, value, place)
 
     def _replace_of_class(self, kind: type, value: Any, place: str) -> None:
@@ -192,7 +196,7 @@ class _StandIns:
             made = torch.nn.Parameter(made, tensor.requires_grad)
         elif tensor.requires_grad:
             made.requires_grad_()
-        if not isinstance(tensor, FakeTensor) and made.__dict__ is not None:
+        if not isinstance(tensor, FakeTensor):
             for name, value in vars(tensor).items():  # such as what `mark_dynamic` says, and a library's marks
                 made.__dict__.setdefault(name, self.replaced(value, f"{place}.{name}"))
         return made

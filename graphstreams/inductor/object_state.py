@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 import types
 from collections import OrderedDict, deque
@@ -51,19 +52,36 @@ def kind_of(holder: Any) -> Any:
 
 def restorer(holder: Any) -> Callable[[], None]:
     """Return what makes a list or a dict as it is now."""
-    kind = kind_of(holder)
-    before = list(dict.items(holder)) if isinstance(holder, dict) else list(holder)
+    kind, before = kind_of(holder), _parts(holder)
 
     def restore() -> None:
-        now = list(dict.items(holder)) if isinstance(holder, dict) else list(holder)
-        pairs = zip(now, before, strict=False)
+        now = _parts(holder)
+        if len(now) == len(before) and all(map(operator.is_, now, before)):
+            return
+        kind.clear(holder)
         if isinstance(holder, dict):
-            same = len(now) == len(before) and all(one[0] is other[0] and one[1] is other[1] for one, other in pairs)
+            kind.update(holder, zip(before[::2], before[1::2], strict=True))
         else:
-            same = len(now) == len(before) and all(one is other for one, other in pairs)
-        if not same:
-            kind.clear(holder)
-            (kind.update if isinstance(holder, dict) else kind.extend)(holder, before)
+            kind.extend(holder, before)
+
+    return restore
+
+
+def _parts(holder: Any) -> list[Any]:
+    """Return what a list or a dict holds: of a dict each key and its value."""
+    return [part for pair in dict.items(holder) for part in pair] if isinstance(holder, dict) else list(holder)
+
+
+def class_restorer(kind: type) -> Callable[[], None]:
+    """Return what gives a class the attributes that it has now."""
+    before = dict(vars(kind))
+
+    def restore() -> None:
+        for name in vars(kind).keys() - before.keys():
+            type.__delattr__(kind, name)
+        for name, value in before.items():
+            if vars(kind).get(name) is not value:
+                type.__setattr__(kind, name, value)
 
     return restore
 

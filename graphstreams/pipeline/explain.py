@@ -41,9 +41,14 @@ def explain(
     be called, `inputs` are something else, a tensor is not dense, or there is nothing to plan.
     """
     reports = explain_graphs(module, inputs, target, options, dynamic)
-    most = max(reports, key=lambda report: report.kernels_serial)
+    most = largest(reports)
     others = [f"{number} ({each})" for number, each in enumerate(reports, 1) if each is not most]
     return replace(most, notes=(*most.notes, f"the call's other graphs: {'; '.join(others)}")) if others else most
+
+
+def largest(reports: Sequence[Report]) -> Report:
+    """Return the report on the graph with most launches."""
+    return max(reports, key=lambda report: report.kernels_serial)
 
 
 def explain_graphs(
@@ -119,11 +124,12 @@ def _settings_off() -> list[str]:
 
 def _check_function(function: Any) -> None:
     if isinstance(function, type):
-        raise CannotPlan(
-            f"only a module, a function or a method can be planned, not the class {function.__name__}; make one of it first"
-        )
-    if not callable(function):
-        raise CannotPlan(f"only a module, a function or a method can be planned, not a value of type {type(function).__name__}")
+        kind = f"the class {function.__name__}; make one of it first"
+    elif not callable(function):
+        kind = f"a value of type {type(function).__name__}"
+    else:
+        return
+    raise CannotPlan(f"only a module, a function or a method can be planned, not {kind}")
 
 
 def _arguments(inputs: Any) -> tuple[Any, ...] | dict[str, Any]:

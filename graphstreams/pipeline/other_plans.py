@@ -63,8 +63,8 @@ def run_with_other_plans(
         else:
             progress.note(f"{text}; it passed every check, and is what runs")
             if refused.races:
-                text = "the code for the first plan had a race, so another plan runs; please report it"
-                log.warning("%s: %s: %s", start.name, text, refused.races[0])
+                why = "the code for the first plan had a race, so another plan runs; please report it"
+                log.warning("%s: %s: %s", start.name, why, refused.races[0])
             return
     told.append("no other plan is left, so the graph runs serially")
     progress.keep(report=replace(refused, notes=(*refused.notes, *told), seconds=progress.report.seconds))

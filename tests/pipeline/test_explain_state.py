@@ -55,6 +55,26 @@ def test_what_a_call_leaves_in_objects_is_undone() -> None:
     assert not isinstance(module(X, cache), FakeTensor)
 
 
+class Lazy(nn.Module):
+    """A module whose class notes in a number that its table is filled."""
+
+    table: dict[str, Any] = {}  # noqa: RUF012
+    filled = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        kind = type(self)
+        if not kind.filled:
+            kind.table["w"], kind.filled, kind.seen = x * 2, 1, True
+        return x @ kind.table["w"]
+
+
+def test_a_class_is_as_before_with_its_numbers() -> None:
+    explain(Lazy(), X, "h200", FREE_EVENTS)
+    assert (Lazy.filled, Lazy.table, hasattr(Lazy, "seen")) == (0, {}, False)
+    assert not isinstance(Lazy()(X), FakeTensor)
+    Lazy.filled, Lazy.table = 0, {}
+
+
 def test_a_list_that_a_call_shortens_is_as_before() -> None:
     given = [W, X]
     explain(lambda values: values.pop() @ values[0], (given,), "h200", FREE_EVENTS)
