@@ -29,6 +29,13 @@ class Case:
             module, inputs = self.build(tiny)
         return module.eval().requires_grad_(False), inputs
 
+    def make_on(self, device: str) -> Made:
+        """Return the full size on a device, with values: the same weights and inputs at each call."""
+        torch.manual_seed(0)
+        with torch.device(device if self.meta else "cpu"):
+            module, inputs = self.build(False)
+        return module.eval().requires_grad_(False).to(device), tuple(value.to(device) for value in inputs)
+
 
 def halves(*shape: int) -> Tensor:
     """Return random numbers in bfloat16."""
