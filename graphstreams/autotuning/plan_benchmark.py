@@ -46,6 +46,11 @@ class PlanBenchmark:
         self.replayer, self._arguments, self._options = replayer, arguments, options
         self._capture_serial: Callable[[], CudaGraph] = partial(replayer.capture_serial, order)
 
+    def part(self, kernels: Sequence[int]) -> PlanBenchmark | None:
+        """Return what times plans of some of the kernels, numbered from 0 in serial order; None if they can't be run apart."""
+        replayer = self.replayer.part(kernels)
+        return PlanBenchmark(replayer, self._arguments, range(len(kernels)), self._options) if replayer else None
+
     @cached_property
     def _serial(self) -> CudaGraph:
         return self._capture_serial()

@@ -6,6 +6,7 @@ what the first serial run left there, so a plan that orders too little would sti
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -46,6 +47,14 @@ class KernelReplayer:
         self._restore_us = 0.0
         if restore:
             self._restore_us = self._time_of_restoring()
+
+    def part(self, kernels: Sequence[int]) -> KernelReplayer | None:
+        """Return what replays some of the kernels, numbered from 0; None if inputs are put back, which belong to no part."""
+        if self._restore_us:
+            return None
+        found = copy.copy(self)
+        found._launches, found._warm = [self._launches[kernel] for kernel in kernels], set()
+        return found
 
     def capture_serial(self, order: Sequence[int]) -> CudaGraph:
         """Capture the kernels `order` on one stream."""

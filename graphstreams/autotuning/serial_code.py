@@ -5,8 +5,10 @@ Kernels are run thousands of times only if that changes nothing outside, and fit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import networkx as nx
@@ -20,7 +22,7 @@ from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
-from graphstreams.inductor.conformance import launch_count
+from graphstreams.inductor import scheduler_nodes
 from graphstreams.inductor.exclusivity import RESOURCE
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
@@ -30,6 +32,7 @@ from graphstreams.ir.reading import Reading
 from graphstreams.verification.trace import PREPARATIONS, LaunchStep
 from graphstreams.verification.wrapper.read import read_wrapper
 
+NOWHERE = -1  # the number of no kernel
 MEMORY_SHARE = 0.25  # share of the device's free memory that buffers held for measuring may take
 
 
@@ -41,14 +44,15 @@ class CompiledSerialGraph:
         self.reading = reading
         # With these settings no buffer is overwritten in place, which would hold another value in another order.
         self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
-        self.lines = _launch_lines(self.lowered, reading)
+        self.kernels = _launched_kernels(self.lowered, reading)
+        self.lines = _launch_lines(self.lowered, len(self.kernels))
 
     def keys(self) -> list[str]:
         """Return what decides the time of each kernel, by kernel id."""
         constants = {name: _described(value) for name, value in self.lowered.graph.constants.items()}
         inputs = {**constants, **{node.name: _described(node.meta["val"]) for node in self._inputs()}}
         keys = launch_keys(self.lowered.source, self.lines, inputs)
-        return ["\n".join(own) for own in by_kernel(keys, self.reading.order, len(self.reading.kernels.kernels))]
+        return ["\n".join(own) for own in by_kernel(keys, self.kernels, len(self.reading.kernels.kernels))]
 
     def arguments(self, values: Mapping[int, Any]) -> list[Any]:
         """Return what to call the code with: the real inputs `values`, by position, with copies of those that it changes.
@@ -80,7 +84,7 @@ class CompiledSerialGraph:
             "lines": self.lines,
             "constants": constants,
             "kernels": len(self.reading.kernels.kernels),
-            "kernel_of_launch": list(self.reading.order),
+            "kernel_of_launch": self.kernels,
             "order": list(self.reading.kernel_order),
             "plan": plan.dumps(),
             "device": torch.cuda.current_device(),
@@ -98,19 +102,36 @@ class CompiledSerialGraph:
         restore = partial(torch._foreach_copy_, updated, clones(updated)) if updated else None
         with torch.no_grad():
             launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
-        return KernelReplayer(by_kernel(launches, self.reading.order, len(self.reading.kernels.kernels)), restore)
+        return KernelReplayer(by_kernel(launches, self.kernels, len(self.reading.kernels.kernels)), restore)
 
     def _inputs(self) -> Sequence[fx.Node]:
         return list(self.reading.module.graph.find_nodes(op="placeholder"))
 
 
-def _launch_lines(lowered: Lowered, reading: Reading) -> list[int]:
+def _launched_kernels(lowered: Lowered, reading: Reading) -> list[int]:
+    """Return the kernel of each launch. Their order need not be the one that was read, which may save memory."""
+    found: list[int] = []
+    launched: dict[int, list[str]] = {kernel.id: [] for kernel in reading.kernels.kernels}
+    with lowered.active():
+        for node in lowered.nodes:
+            names = scheduler_nodes.launch_names(node)
+            kernels = {reading.owners.get(name, NOWHERE) for name in node.get_buffer_names()} if names else set()
+            for kernel, name in product(kernels, names):
+                launched.setdefault(kernel, []).append(name)
+                found.append(kernel)
+    if len(found) != reading.launches:
+        raise Unmeasurable(f"the serial code has {len(found)} launches where {reading.launches} were read")
+    for read in reading.kernels.kernels:
+        if Counter(launched[read.id]) != Counter(read.launches):
+            raise Unmeasurable(f"the serial code has other launches for {read.name!r} than were read")
+    return found
+
+
+def _launch_lines(lowered: Lowered, launches: int) -> list[int]:
     steps = read_wrapper(lowered.source).steps
     lines = [step.line for step in steps if isinstance(step, LaunchStep) and step.name not in PREPARATIONS]
-    with lowered.active():
-        count = launch_count(lowered)
-    if not len(lines) == count == reading.launches:
-        raise Unmeasurable(f"the serial code has {len(lines)} launches where {reading.launches} were read")
+    if len(lines) != launches:
+        raise Unmeasurable(f"the serial code has {len(lines)} launches where {launches} were read")
     return lines
 
 

@@ -17,12 +17,20 @@ aten = torch.ops.aten
 BIAS = 2  # the position of the argument
 
 
+def has_biases(gm: fx.GraphModule) -> bool:
+    """Return whether `gm` has a convolution whose bias Inductor adds by itself."""
+    return any(map(_is_peeled, _convolutions(gm)))
+
+
 def peel_biases(gm: fx.GraphModule) -> None:
     """Replace in `gm` every convolution whose bias Inductor adds by itself."""
-    for node in gm.graph.find_nodes(op="call_function", target=aten.convolution.default):
-        if _is_peeled(node):
-            _peel(gm.graph, node)
+    for node in filter(_is_peeled, _convolutions(gm)):
+        _peel(gm.graph, node)
     gm.recompile()
+
+
+def _convolutions(gm: fx.GraphModule) -> list[fx.Node]:
+    return list(gm.graph.find_nodes(op="call_function", target=aten.convolution.default))
 
 
 def _is_peeled(node: fx.Node) -> bool:

@@ -23,6 +23,7 @@ from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._inductor.graph import GraphLowering
 from torch._inductor.lowering import maybe_layout_constraints
 from torch._inductor.memory import estimate_peak_memory, prepare_planning_info
+from torch._inductor.scheduler import Scheduler
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
@@ -96,10 +97,11 @@ class _Recorder(GraphLowering):
     """
 
     def __init__(
-        self, *args: Any, stores_shared: bool = False, constants: Mapping[str, torch.Tensor] | None = None, **kwargs: Any
+        self, *args: Any, stores_shared: bool = False, constants: Mapping[str, torch.Tensor] | None = None,
+        scheduler: type[Scheduler] = ForeachScheduler, **kwargs: Any,
     ) -> None:  # fmt: skip
         super().__init__(*args, **kwargs)
-        self._stores_shared, self._moved = stores_shared, constants or {}
+        self._stores_shared, self._moved, self._scheduler = stores_shared, constants or {}, scheduler
         self.recorded: dict[fx.Node, Any] = {}
 
     def run_node(self, n: fx.Node) -> object:
@@ -123,13 +125,13 @@ class _Recorder(GraphLowering):
 
     def _update_scheduler(self) -> None:
         with config.patch("triton.store_cubin", False):
-            self.scheduler = ForeachScheduler(self.operations)
+            self.scheduler = self._scheduler(self.operations)
 
 
 def lower(
     gm: fx.GraphModule, generate_code: bool = False, settings: dict[str, Any] | None = None,
     inputs_to_check: Sequence[int] | None = None, stores_shared: bool = False,
-    constants: Mapping[str, torch.Tensor] | None = None,
+    constants: Mapping[str, torch.Tensor] | None = None, scheduler: type[Scheduler] = ForeachScheduler,
 ) -> Lowered:  # fmt: skip
     """Lower `gm` as Inductor would, and build its scheduler and, with `generate_code`, the source of its wrapper.
 
@@ -138,12 +140,8 @@ def lower(
     they read, instead of having a copy each. `constants` are those of another lowering of the same graph, by name, whose copies
     on a GPU are used.
     """
-    inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     with _scoped(settings or {}):
-        shape_env = getattr(V.fake_mode, "shape_env", None)
-        graph = _Recorder(
-            gm, example_inputs=inputs, shape_env=shape_env, is_inference=True, stores_shared=stores_shared, constants=constants
-        )
+        inputs, graph = _recorder(gm, stores_shared=stores_shared, constants=constants, scheduler=scheduler)
         if inputs_to_check is not None:
             graph.inputs_to_check = inputs_to_check
         with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
@@ -155,6 +153,21 @@ def lower(
                 graph.init_wrapper_code()
                 graph._update_scheduler()
     return Lowered(graph, graph.recorded, source)
+
+
+def lower_to_buffers(gm: fx.GraphModule) -> _Recorder:
+    """Lower `gm` as `lower` does with `stores_shared`, but build no scheduler. Layouts may be undecided."""
+    with _scoped({}):
+        inputs, graph = _recorder(gm, stores_shared=True)
+        with V.set_graph_handler(graph), V.set_extern_kernel_nodes([]):
+            graph.run(*inputs)
+    return graph
+
+
+def _recorder(gm: fx.GraphModule, **ways: Any) -> tuple[list[Any], _Recorder]:
+    inputs = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
+    shape_env = getattr(V.fake_mode, "shape_env", None)
+    return inputs, _Recorder(gm, example_inputs=inputs, shape_env=shape_env, is_inference=True, **ways)
 
 
 @contextlib.contextmanager
@@ -183,6 +196,8 @@ def _without_views(value: Any) -> Any:
 def stored_strides(lowered: Lowered, node: fx.Node) -> tuple[int, ...]:
     """Return the strides of the buffer that holds a value; empty if they are not fixed numbers, or if an operator decides."""
     stored = _without_views(lowered.values[node])
+    if isinstance(stored, ir.Buffer):  # the scheduler decided the layout of the buffer that it has, of this name
+        stored = lowered.graph.try_get_buffer(stored.get_name()) or stored
     layout = getattr(stored, "layout", None) if isinstance(stored, ir.Buffer) else None
     if type(layout) is not ir.FixedLayout or not all(isinstance(s, int | sympy.Integer) for s in layout.stride):
         return ()

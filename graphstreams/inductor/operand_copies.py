@@ -8,7 +8,7 @@ require_stride_order), `_inductor/lowering.py` (inductor_force_stride_order, sdp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,20 +37,26 @@ class OperandCopy:
     strides: tuple[int, ...]
 
 
-def store_copies(gm: fx.GraphModule, lowered: Lowered, storages: AliasSets) -> bool:
-    """Give each copy of an operator's operand that Inductor makes in another layout a node of its own in `gm`.
+def copies_to_store(lowered: Lowered, storages: AliasSets) -> list[OperandCopy]:
+    """Return the copies of operators' operands that Inductor makes in another layout, and that can have nodes of their own.
 
-    `lowered` is `gm`, lowered, and `storages` tells which of its buffers share memory. Operators that want the same layout of a
-    value share its copy. Return whether the graph has changed.
+    `storages` tells which buffers of the lowered graph share memory.
     """
     outputs = [output for node in lowered.nodes for output in node.get_outputs()]
     changed = {storages.storage(name) for output in outputs for name in output.get_mutations()}
-    made: dict[tuple[Any, ...], fx.Node] = {}
-    for copy in _copies(lowered):
+
+    def stays(copied: fx.Node) -> bool:
         # A copy is made where the value is, and what is written later than there may be read by the operator.
-        stored = storage_name(lowered.values[copy.copied])
-        if stored is not None and storages.storage(stored) in changed:
-            continue
+        stored = storage_name(lowered.values[copied])
+        return stored is None or storages.storage(stored) not in changed
+
+    return [copy for copy in _copies(lowered) if stays(copy.copied)]
+
+
+def store_copies(gm: fx.GraphModule, copies: Iterable[OperandCopy]) -> None:
+    """Give each copy a node of its own in `gm`. Operators that want the same layout of a value share its copy."""
+    made: dict[tuple[Any, ...], fx.Node] = {}
+    for copy in copies:
         key = copy.copied, copy.sizes, copy.strides
         if key not in made:
             made[key] = _stored(copy)
@@ -58,7 +64,6 @@ def store_copies(gm: fx.GraphModule, lowered: Lowered, storages: AliasSets) -> b
     if made:
         post_grad.stable_topological_sort(gm.graph)
         gm.recompile()
-    return bool(made)
 
 
 def _stored(copy: OperandCopy) -> fx.Node:

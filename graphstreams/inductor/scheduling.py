@@ -3,7 +3,7 @@
 Inductor's heuristics look at the names of values and at dependencies. So no value is renamed to keep an order, and kernels have
 the dependencies of the serial graph while they are fused and while their code is generated. Only in between, while kernels may
 be moved, do they depend on records and waits. Read in torch 2.15.0: `_inductor/scheduler.py` (Scheduler._init, can_fuse),
-`_inductor/choices.py` (InductorChoices.can_fuse), `_inductor/graph.py` (codegen).
+`_inductor/graph.py` (codegen).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from torch._inductor.dependencies import WeakDep
 
+from graphstreams.inductor.foreach import ForeachScheduler
 from graphstreams.inductor.scheduler_nodes import leaves, origins, stream_operation
 
 IN_PLACE = "graphstreams_in_place"  # key in node.meta of a concatenation that launches nothing: its pieces are written into it
@@ -60,23 +61,30 @@ def synchronizes(node: Any) -> bool:
     return stream_operation(node) in ("record_event", "wait_event")
 
 
-def regions_of(node: Any) -> set[int]:
+def regions_of(node: Any) -> frozenset[int]:
     """Return the kernels whose regions a scheduler node computes."""
     # The origins of a leaf include those of its operands; the last one is its own.
     kernels = [[origin.meta[KERNEL] for origin in origins(leaf) if KERNEL in origin.meta] for leaf in leaves(node)]
-    return {each[-1] for each in kernels if each}
+    return frozenset(each[-1] for each in kernels if each)
 
 
-class FusionInRegions:
-    """The heuristics that Inductor had before, except that they never fuse kernels of two regions."""
+class RegionScheduler(ForeachScheduler):
+    """Inductor's scheduler, except that it never fuses kernels of two regions.
 
-    def __init__(self, before: Any) -> None:
-        self._before = before
+    It says so before it looks at anything else of two kernels, of which a deep graph has many pairs: all that read one input.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._before, name)
+    def __init__(self, nodes: Any) -> None:
+        self._regions: dict[Any, frozenset[int]] = {}
+        super().__init__(nodes)
 
-    def can_fuse(self, scheduler: Any, node1: Any, node2: Any, shared_data_score: int) -> bool:
+    def can_fuse(self, node1: Any, node2: Any, *args: Any, **kwargs: Any) -> bool:
         """Return whether two scheduler nodes may become one kernel."""
-        same = regions_of(node1) == regions_of(node2)
-        return same and bool(self._before.can_fuse(scheduler, node1, node2, shared_data_score))
+        if self._regions_of(node1) != self._regions_of(node2):
+            return False
+        return bool(super().can_fuse(node1, node2, *args, **kwargs))
+
+    def _regions_of(self, node: Any) -> frozenset[int]:
+        if node not in self._regions:
+            self._regions[node] = regions_of(node)
+        return self._regions[node]

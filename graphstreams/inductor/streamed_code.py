@@ -1,4 +1,4 @@
-"""Lower a rewritten graph and generate its code. Read in torch 2.15.0: `_inductor/virtualized.py` (V.choices)."""
+"""Lower a rewritten graph and generate its code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import fx
 from torch._inductor import config
-from torch._inductor.virtualized import V
 
 from graphstreams.inductor import scheduling, wrapper_registry
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
@@ -27,5 +26,7 @@ def streamed_code(module: fx.GraphModule, constants: Mapping[str, torch.Tensor] 
         return scheduling.order_by_stream(before(nodes) if before is not None else nodes)
 
     settings = {**stream_settings(), "_post_fusion_custom_pass": order_fused}
-    with V.set_choices_handler(scheduling.FusionInRegions(V.choices)):  # type: ignore[arg-type]
-        return lower(copy_graph(module), generate_code=True, settings=settings, stores_shared=True, constants=constants)
+    return lower(
+        copy_graph(module), generate_code=True, settings=settings, stores_shared=True, constants=constants,
+        scheduler=scheduling.RegionScheduler,
+    )  # fmt: skip

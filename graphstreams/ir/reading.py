@@ -45,6 +45,7 @@ class Reading:
     realized: dict[fx.Node, RealizedValue] = field(default_factory=dict)  # targets that have a buffer of their own
     concatenations: frozenset[fx.Node] = frozenset()  # that launch nothing, and are in the region of each kernel that reads one
     divided: dict[str, frozenset[int]] = field(default_factory=dict)  # storages of concatenations: the kernels of their pieces
+    owners: dict[str, int] = field(default_factory=dict)  # the kernel that makes each buffer
 
     @property
     def kernel_order(self) -> list[int]:

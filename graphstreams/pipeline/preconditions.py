@@ -6,7 +6,7 @@ from torch import fx
 
 from graphstreams.dynamic_shapes.crossover import token_count
 from graphstreams.errors import StaySerial
-from graphstreams.inductor.convolutions import peel_biases
+from graphstreams.inductor.convolutions import has_biases, peel_biases
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_registry import foreign_generator
@@ -24,7 +24,12 @@ def unusable(device: Device | None) -> str:
 
 
 def final_graph(gm: fx.GraphModule, finished: bool = False) -> fx.GraphModule:
-    """Return a copy of the graph as Inductor lowers it; `finished` if Inductor's last passes have run on it."""
+    """Return the graph as it is read: a copy of it, or `gm` itself if it is `finished` and nothing in it has to be changed.
+
+    It is finished if Inductor's last passes have run on it.
+    """
+    if finished and not has_biases(gm):
+        return gm
     module = copy_graph(gm)
     if not finished:
         finish_post_grad_passes(module)

@@ -17,7 +17,7 @@ from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
-from graphstreams.inductor.lowering import Lowered, copy_graph, lower
+from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.settings import notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
@@ -33,6 +33,8 @@ from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, Plan
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
+from graphstreams.planning.repeated_layers import note_on_layers
+from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reading.reader import read
 from graphstreams.reports.dump import readable_regions
@@ -88,6 +90,7 @@ def run_stages(
             with progress.stage("report"):
                 progress.tell(graph_serial=graph.reading.module.print_readable(print_output=False))
         choice, autotuner = _choose(progress, task, inputs, graph.tokens)
+        progress.note(*note_on_layers(graph.reading.kernels, progress.report.us))
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
 
         def go_on(choice: PlanChoice) -> None:
@@ -138,14 +141,17 @@ def _read(
     with progress.stage("read"):
         if reason := unusable(device):
             raise StaySerial("serial", reason)
-        final = final_graph(gm, finished=serial is not None)
-        # A copy, because reading gives copies of operands nodes of their own in the graph.
-        unread = copy_graph(final) if serial is None else final
-        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators)
+        if serial is None:
+            check_graph(gm)
+            gm = copy_graph(gm)
+            finish_post_grad_passes(gm)
+            serial = lower(gm, generate_code=True)
+        final = final_graph(gm, finished=True)
+        unchanged = serial if final is gm else None
+        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators, unchanged)
         progress.keep(reading=reading)
         check_collectives(reading)
         progress.note(*notes_on_kernels(reading))
-        serial = serial or lower(unread, generate_code=True)
         with serial.active():
             launches = conformance.launch_count(serial)
         kernels, memory = reading.kernels, reading.peak_memory

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 
 from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.costs.models import cost_model
 from graphstreams.costs.roofline import Roofline
 from graphstreams.errors import PlanRefused, StaySerial
@@ -16,10 +17,12 @@ from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
-from graphstreams.planning.modelled_plan import plan_space, simulated_plan
+from graphstreams.planning.build_plan import assignment_of
+from graphstreams.planning.modelled_plan import plan_space, simulated_layers, simulated_plan
 from graphstreams.planning.neighborhood import HIGH_PRIORITY
 from graphstreams.planning.paths import bottom_levels
 from graphstreams.planning.policies import search_on_simulator
+from graphstreams.planning.repeated_layers import Layers, part_of, repeated_layers
 from graphstreams.planning.synchronization import check_plan
 
 TWO_PLANS = 2_000  # kernels of a graph up to which there is a plan for modelled times beside that for measured ones
@@ -90,6 +93,25 @@ class MeasuredPlans:
         return checked_choice(task, plan, measurement)
 
     def _search(self, task: Task, us: Sequence[float]) -> tuple[Plan, Measurement]:
+        layers = repeated_layers(task.reading.kernels, us)
+        part = self.autotuner.benchmark.part(layers.kernels(layers.count // 2)) if layers and task.options.search else None
+        return self._search_layer(task, us, layers, part) if layers and part else self._search_graph(task, us)
+
+    def _search_layer(
+        self, task: Task, us: Sequence[float], layers: Layers, benchmark: PlanBenchmark
+    ) -> tuple[Plan, Measurement]:
+        """Return the plan in which all layers have the fastest of the middle one, or another if that is faster."""
+        kernels, device, options = task.reading.kernels, task.device, task.options
+        middle, blocks = layers.kernels(layers.count // 2), self.autotuner.blocks()
+        own = {number: blocks[kernel] for number, kernel in enumerate(middle) if kernel in blocks}
+        space = plan_space(part_of(kernels, middle), [us[kernel] for kernel in middle], device, options, own)
+        layer, found = benchmark.search(space, [search_on_simulator(space)])
+        whole = plan_space(kernels, us, device, options, blocks)
+        tiled = simulated_layers(kernels, us, device, options, layers, assignment_of(layer))
+        plan, measurement = self.autotuner.benchmark.fastest([whole.plan(tiled), search_on_simulator(whole)])
+        return plan, replace(measurement, tried=found.tried, plans=found.plans)
+
+    def _search_graph(self, task: Task, us: Sequence[float]) -> tuple[Plan, Measurement]:
         kernels, device, options = task.reading.kernels, task.device, task.options
         space = plan_space(kernels, us, device, options, self.autotuner.blocks())
         first = [search_on_simulator(space)]

@@ -9,8 +9,11 @@ from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.options import Options
+from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.neighborhood import SearchSpace
+from graphstreams.planning.paths import Assignment
 from graphstreams.planning.policies import search_on_simulator
+from graphstreams.planning.repeated_layers import Layers, layered, part_of, repeated_layers
 from graphstreams.planning.simulator import EVENT_US, simulator
 
 # us that a wait across streams adds in a list schedule, which knows no contention: it stands for some of that too. Of 0.2 to
@@ -20,7 +23,27 @@ LISTED_WAIT_US = 1.0
 
 def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, options: Options) -> Plan:
     """Return the best plan on the simulator for kernels that take `us` us on `device`, each by itself."""
-    return search_on_simulator(plan_space(graph, us, device, options))
+    space = plan_space(graph, us, device, options)
+    plan, layers = search_on_simulator(space), repeated_layers(graph, us)
+    if layers is None:
+        return plan
+    return min(space.plan(simulated_layers(graph, us, device, options, layers)), plan, key=lambda each: each.streamed_us)
+
+
+def simulated_layers(
+    graph: KernelGraph, us: Sequence[float], device: Device, options: Options, layers: Layers,
+    layer: Assignment | None = None,
+) -> Assignment:  # fmt: skip
+    """Return the assignment of a graph whose layers all have that of the middle one: `layer`, or the best on the simulator."""
+    middle = layers.kernels(layers.count // 2)
+
+    def assign(part: range) -> Assignment:
+        if layer is not None and part == middle:
+            return layer
+        own = [us[kernel] for kernel in part]
+        return assignment_of(search_on_simulator(plan_space(part_of(graph, part), own, device, options)))
+
+    return layered(layers, len(us), assign)
 
 
 def plan_space(

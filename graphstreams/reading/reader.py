@@ -14,8 +14,17 @@ from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
 from graphstreams.inductor.concatenations import divided, pieces_of
-from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
-from graphstreams.inductor.operand_copies import store_copies
+from graphstreams.inductor.lowering import (
+    Lowered,
+    copy_graph,
+    is_early_view,
+    lower,
+    peak_memory,
+    storage_name,
+    stored_strides,
+)
+from graphstreams.inductor.operand_copies import copies_to_store, store_copies
+from graphstreams.inductor.serial_values import with_values
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.kernels import Kernel, KernelGraph
@@ -30,17 +39,23 @@ from graphstreams.reading.stored_values import StoredValues, storages_of, stored
 
 def read(
     module: fx.GraphModule, name: str = "graph", input_names: Sequence[str] = (), settings: Any = None,
-    declared: Declarations = (),
+    declared: Declarations = (), serial: Lowered | None = None,
 ) -> Reading:  # fmt: skip
     """Return the kernels that Inductor launches for `module`, a post-grad graph on which its last passes have run.
 
-    Copies that operators need get nodes of their own in `module`. `input_names` are the names of the graph's inputs in the
-    source, by the position that AOTAutograd gives them, `settings` Inductor's settings to lower the graph with, and `declared`
-    what is known of operators of other libraries. Raises Unsupported, with the reason, if the graph has to stay serial.
+    `input_names` are the names of the graph's inputs in the source, by the position that AOTAutograd gives them, `settings`
+    Inductor's settings to lower the graph with, and `declared` what is known of operators of other libraries. Copies that
+    operators need get nodes of their own in `module`. With `serial`, `module` as Inductor has lowered it, they get them in a
+    copy, and the graph is lowered again only if its kernels can't be read there. Raises Unsupported, with the reason, if the
+    graph has to stay serial.
     """
     check_graph(module)
-    lowered = lower(module, settings=settings, stores_shared=True)
-    if store_copies(module, lowered, storages_of(lowered)):
+    lowered = with_values(serial) if serial is not None else lower(module, settings=settings, stores_shared=True)
+    copies = copies_to_store(lowered, storages_of(lowered)) if lowered else []
+    if lowered is None or (copies and serial is not None):
+        return read(copy_graph(module), name, input_names, settings, declared)
+    if copies:
+        store_copies(module, copies)
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():
@@ -77,6 +92,7 @@ def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequ
         mutated=tuple(sorted(lowered.graph.mutated_inputs)),
         realized=_realized(lowered, targets),
         concatenations=joins,
+        owners={name: groups.of[position] for position, node in enumerate(lowered.nodes) for name in node.get_buffer_names()},
         divided=_divided([lowered.nodes[position] for position in concatenations], values, storages, groups),
     )
 
