@@ -117,12 +117,17 @@ def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Cal
 def _result(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value], taken: tuple[int, ...]) -> Value:
     if returned.kind == "number":
         return ConstantValue()
-    if returned.argument:
-        value = given.get(returned.argument)
-        if not isinstance(value, TensorValue):
-            raise machine.unsupported(f"an operator that gives its {returned.argument}, which is not a tensor")
-        return value.any_view
     if returned.kind == "list":
         places = (*taken, -1)
-        return machine.heap.sequence([machine.allocate() for _ in places], places)
-    return machine.allocate()
+        return machine.heap.sequence([_tensor(machine, returned, given) for _ in places], places)
+    return _tensor(machine, returned, given)
+
+
+def _tensor(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value]) -> TensorValue:
+    """Return a new tensor, or a view of the argument that the operator gives a view of."""
+    if not returned.argument:
+        return machine.allocate()
+    value = given.get(returned.argument)
+    if not isinstance(value, TensorValue):
+        raise machine.unsupported(f"an operator that gives its {returned.argument}, which is not a tensor")
+    return value.any_view
