@@ -26,7 +26,9 @@ from torch._inductor.memory import estimate_peak_memory, prepare_planning_info
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
+from graphstreams.inductor.concatenation_kinds import as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
+from graphstreams.inductor.stored_operands import store_if_copied
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ class _Recorder(GraphLowering):
             for shared in (node for node in n.all_input_nodes if len(node.users) > 1):
                 if isinstance(value := self.env[shared], ir.TensorBox):
                     value.realize()
-        value = super().run_node(n)
+        with as_noted(n):
+            value = super().run_node(n)
+        store_if_copied(n, value)
         if n.graph is self.module.graph:
             self.recorded[n] = value
         return value

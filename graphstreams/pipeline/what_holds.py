@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import fsum
 
-from graphstreams.ir.kernels import EdgeKind, KernelGraph
+from graphstreams.ir.kernels import EdgeKind, Kernel, KernelGraph
 from graphstreams.messages import listed
 from graphstreams.planning.paths import bottom_levels, critical_path
 
@@ -26,7 +26,7 @@ def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
     if not graph.kernels:
         return "it has no kernels"
     if len(graph.kernels) == 1:
-        return f"it has one kernel, {graph.kernels[0].name!r}"
+        return _alone(graph.kernels[0])
     serial = fsum(us)
     if not serial:
         return ""
@@ -41,6 +41,14 @@ def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
         beside = set(range(len(us))).difference(path)
         text += f", and those beside it, the longest {_longest(graph, us, beside)}, share the GPU with it"
     return text + _exclusive(graph, us, share)
+
+
+def _alone(kernel: Kernel) -> str:
+    count = len(kernel.launches)
+    if count < 2:
+        return f"it has one kernel, {kernel.name!r}"
+    why = f": {kernel.joined}" if kernel.joined else ""
+    return f"its {count} launches are one unit, {kernel.name!r}{why}"
 
 
 def _longest(graph: KernelGraph, us: Sequence[float], kernels: Iterable[int], most: int = 3) -> str:

@@ -13,6 +13,7 @@ import sympy
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
+from graphstreams.inductor.concatenation_kinds import note_kinds
 from graphstreams.inductor.concatenations import divided, pieces_of
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
 from graphstreams.inductor.operand_copies import store_copies
@@ -34,15 +35,17 @@ def read(
 ) -> Reading:  # fmt: skip
     """Return the kernels that Inductor launches for `module`, a post-grad graph on which its last passes have run.
 
-    Copies that operators need get nodes of their own in `module`. `input_names` are the names of the graph's inputs in the
-    source, by the position that AOTAutograd gives them, `settings` Inductor's settings to lower the graph with, and `declared`
-    what is known of operators of other libraries. Raises Unsupported, with the reason, if the graph has to stay serial.
+    Copies that operators need get nodes of their own in `module`, whose metadata then says how concatenations are lowered.
+    `input_names` are the names of the graph's inputs in the source, by the position that AOTAutograd gives them, `settings`
+    Inductor's settings to lower the graph with, and `declared` what is known of operators of other libraries. Raises
+    Unsupported, with the reason, if the graph has to stay serial.
     """
     check_graph(module)
     lowered = lower(module, settings=settings, stores_shared=True)
     if store_copies(module, lowered, storages_of(lowered)):
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
+    note_kinds(lowered.values)
     with lowered.active():
         return _read(module, lowered, name, input_names, declared)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from graphstreams.ir.kernels import EdgeKind
+from graphstreams.ir.kernels import EdgeKind, Kernel, KernelGraph
 from graphstreams.options import Options
 from graphstreams.pipeline.explain import explain
 from graphstreams.pipeline.select_plan import path_too_long
@@ -19,6 +19,10 @@ CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4)]
 def test_a_graph_without_kernels_or_with_one_says_so() -> None:
     assert what_holds(graph_of(0), [], 0.02) == "it has no kernels"
     assert what_holds(graph_of(1), [3.0], 0.02) == "it has one kernel, 'k0'"
+    unit = Kernel(0, "norm", "reduction", launches=("one", "other"), joined="they share what has no name")
+    assert what_holds(KernelGraph("g", (unit,), ()), [3.0], 0.02) == (
+        "its 2 launches are one unit, 'norm': they share what has no name"
+    )
 
 
 def test_a_chain_is_told_by_its_longest_kernels() -> None:
