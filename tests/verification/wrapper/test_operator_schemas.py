@@ -37,3 +37,7 @@ def test_a_view_that_is_composed_of_others_is_refused(path: str) -> None:
 def test_what_hides_a_view_or_gives_one_that_is_not_known_is_refused(path: str) -> None:
     with pytest.raises(UnknownOperatorError, match=r"schema does not tell|known of few"):
         read_operator(path)
+
+
+def test_a_reshape_gives_a_view_or_a_copy() -> None:
+    assert read_operator("aten.reshape.default").returns == (Returned("tensor", "self", copied=True),)
