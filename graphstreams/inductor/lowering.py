@@ -26,7 +26,7 @@ from torch._inductor.memory import estimate_peak_memory, prepare_planning_info
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
-from graphstreams.inductor.concatenation_kinds import as_noted
+from graphstreams.inductor.concatenation_kinds import as_noted, store_as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
 from graphstreams.inductor.stored_operands import store_if_copied
 
@@ -114,6 +114,11 @@ class _Recorder(GraphLowering):
         store_if_copied(n, value)
         if n.graph is self.module.graph:
             self.recorded[n] = value
+        return value
+
+    def call_function(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        value = super().call_function(target, args, kwargs)
+        store_as_noted(self.current_node, value)  # before Inductor chooses a layout
         return value
 
     def constant_name(self, name: str, device_override: torch.device | None) -> str:

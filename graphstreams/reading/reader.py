@@ -14,7 +14,7 @@ from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
 from graphstreams.inductor.concatenation_kinds import note_kinds
-from graphstreams.inductor.concatenations import divided, pieces_of
+from graphstreams.inductor.concatenations import divided, far_apart, pieces_of
 from graphstreams.inductor.lowering import Lowered, is_early_view, lower, peak_memory, storage_name, stored_strides
 from graphstreams.inductor.operand_copies import store_copies
 from graphstreams.ir.alias_sets import AliasSets
@@ -42,10 +42,10 @@ def read(
     """
     check_graph(module)
     lowered = lower(module, settings=settings, stores_shared=True)
-    if store_copies(module, lowered, storages_of(lowered)):
+    note_kinds(lowered.values, elementwise := far_apart(lowered))
+    if store_copies(module, lowered, storages_of(lowered)) or elementwise:
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
-    note_kinds(lowered.values)
     with lowered.active():
         return _read(module, lowered, name, input_names, declared)
 

@@ -68,3 +68,32 @@ def test_a_concatenation_has_the_kernels_of_the_serial_code(kind: type[nn.Module
 def test_its_results_are_the_same(kind: type[nn.Module]) -> None:
     module, inputs = Beside(kind, 32).requires_grad_(False), (torch.randn(2, 64, 32), torch.randn(2, 64, 32))
     assert equal_as_captured(module, inputs, [compiled(module, inputs)]) == [True]
+
+
+class Skip(nn.Module):
+    """What a U-Net keeps of an image on its way down, beside what it has made of it when it comes back up."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.into, self.down, self.up = (nn.Conv2d(size, size, 3, padding=1) for _ in range(3))
+        self.side, self.norm = nn.Conv2d(size, size, 1), nn.GroupNorm(4, 2 * size)
+        self.out = nn.Conv2d(2 * size, size, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = self.into(x)
+        deep = torch.add(self.up(self.down(kept.relu()).relu()), self.side(kept))
+        return self.out(nn.functional.silu(self.norm(torch.cat([deep, kept], 1))))
+
+
+def test_pieces_that_are_made_far_apart_join_nothing_that_runs_between() -> None:
+    module = Skip(64).bfloat16().requires_grad_(False)
+    report = compiled(module, (torch.randn(1, 64, 32, 32).bfloat16(),)).report
+    assert report.kernels is not None
+    assert max(len(kernel.launches) for kernel in report.kernels.kernels) == 4  # of the group norm
+    assert report.kernels_streamed == report.kernels_serial
+    assert not any("norm" in text for text in report.differences)  # the concatenation is stored as it was
+
+
+def test_what_is_made_of_them_is_the_same() -> None:
+    module, inputs = Skip(8).requires_grad_(False), (torch.randn(1, 8, 12, 12),)
+    assert equal_as_captured(module, inputs, [compiled(module, inputs)]) == [True]
