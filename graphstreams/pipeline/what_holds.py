@@ -23,7 +23,7 @@ def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
 
     Shares are of the serial time. `min_gain` is the share that a plan has to save.
     """
-    if not graph.kernels:
+    if all(kernel.kind == "none" for kernel in graph.kernels):
         return "it has no kernels"
     if len(graph.kernels) == 1:
         return _alone(graph.kernels[0])

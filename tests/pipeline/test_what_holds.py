@@ -17,7 +17,8 @@ CHAIN = [(0, 1), (1, 2), (2, 3), (3, 4)]
 
 
 def test_a_graph_without_kernels_or_with_one_says_so() -> None:
-    assert what_holds(graph_of(0), [], 0.02) == "it has no kernels"
+    nothing = KernelGraph("g", (Kernel(0, "view", "none"), Kernel(1, "view#2", "none")), ())
+    assert what_holds(graph_of(0), [], 0.02) == what_holds(nothing, [0.0, 0.0], 0.02) == "it has no kernels"
     assert what_holds(graph_of(1), [3.0], 0.02) == "it has one kernel, 'k0'"
     unit = Kernel(0, "norm", "reduction", launches=("one", "other"), joined="they share what has no name")
     assert what_holds(KernelGraph("g", (unit,), ()), [3.0], 0.02) == (
