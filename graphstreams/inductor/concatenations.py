@@ -7,6 +7,7 @@ torch 2.15.0: `_inductor/ir.py` (ConcatKernel, NonOwningLayout), `_inductor/code
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import sympy
@@ -86,3 +87,28 @@ def on_several_streams(scheduler: Any) -> set[str]:
         if len({scheduler.get_node_stream(writer) for writer in writers}) > 1:
             found.update(node.get_buffer_names())
     return found
+
+
+def far_apart(lowered: Lowered) -> set[str]:
+    """Return the buffers of concatenations between whose pieces other kernels run, if they may as well be computed elementwise.
+
+    Together the kernels that write the pieces would be one unit with all that runs between. So it is with what a U-Net keeps
+    of an image on its way down: each level's kernel writes its piece of what is read on the way up. Computed elementwise, the
+    concatenation takes the place of the kernel that writes the last piece.
+    """
+    found: set[str] = set()
+    for node in lowered.nodes:
+        pieces = [lowered.graph.get_buffer(name) for name in pieces_of(node)]
+        generated = all(isinstance(piece, ir.ComputedBuffer) and isinstance(piece.data, ir.Pointwise) for piece in pieces)
+        if 1 < len(pieces) <= config.max_pointwise_cat_inputs and generated and _anything_between(lowered, pieces):
+            found.update(node.get_buffer_names())
+    return found
+
+
+def _anything_between(lowered: Lowered, pieces: Sequence[Any]) -> bool:
+    """Return whether a kernel depends on what writes one of the pieces, and what writes another one on that kernel."""
+    fused = lowered.graph.scheduler.name_to_fused_node
+    writers = [fused[piece.get_operation_name()] for piece in pieces]
+    made = {name for writer in writers for name in writer.get_operation_names()}
+    between = {name for writer in writers for name in writer.ancestors if name not in made}
+    return any(not made.isdisjoint(fused[name].ancestors) for name in between)

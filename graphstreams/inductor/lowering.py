@@ -27,7 +27,9 @@ from torch._inductor.scheduler import Scheduler
 from torch._inductor.virtualized import V
 from torch.utils._ordered_set import OrderedSet
 
+from graphstreams.inductor.concatenation_kinds import as_noted, store_as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
+from graphstreams.inductor.stored_operands import store_if_copied
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,16 @@ class _Recorder(GraphLowering):
             for shared in (node for node in n.all_input_nodes if len(node.users) > 1):
                 if isinstance(value := self.env[shared], ir.TensorBox):
                     value.realize()
-        value = super().run_node(n)
+        with as_noted(n):
+            value = super().run_node(n)
+        store_if_copied(n, value)
         if n.graph is self.module.graph:
             self.recorded[n] = value
+        return value
+
+    def call_function(self, target: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        value = super().call_function(target, args, kwargs)
+        store_as_noted(self.current_node, value)  # before Inductor chooses a layout
         return value
 
     def constant_name(self, name: str, device_override: torch.device | None) -> str:

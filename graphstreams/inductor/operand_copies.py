@@ -20,6 +20,7 @@ from torch._inductor.fx_passes import post_grad
 from torch.utils import _pytree as pytree
 
 from graphstreams.inductor.lowering import Lowered, storage_name
+from graphstreams.inductor.stored_operands import note_operator
 from graphstreams.ir.alias_sets import AliasSets
 
 FORCE = torch.ops.prims.inductor_force_stride_order.default
@@ -60,6 +61,7 @@ def store_copies(gm: fx.GraphModule, copies: Iterable[OperandCopy]) -> None:
         key = copy.copied, copy.sizes, copy.strides
         if key not in made:
             made[key] = _stored(copy)
+        note_operator(made[key], copy.operator)
         copy.operator.replace_input_with(copy.operand, _expanded(made[key], copy.operand.meta["val"].shape, copy.operand))
     if made:
         post_grad.stable_topological_sort(gm.graph)
@@ -67,11 +69,14 @@ def store_copies(gm: fx.GraphModule, copies: Iterable[OperandCopy]) -> None:
 
 
 def _stored(copy: OperandCopy) -> fx.Node:
-    """Return a new node that stands for a copy."""
+    """Return a new node that stands for a copy.
+
+    It is before the operator, where Inductor makes the copy: what reads the value earlier may decide the value's own layout.
+    """
     origin = copy.copied if copy.copied.op == "call_function" else copy.operator
     source = _expanded(copy.copied, copy.sizes, origin)
-    with source.graph.inserting_after(source):
-        node = source.graph.call_function(FORCE, (source, copy.strides))
+    with copy.operator.graph.inserting_before(copy.operator):
+        node = copy.operator.graph.call_function(FORCE, (source, copy.strides))
     node.meta = {**origin.meta, "val": source.meta["val"].as_strided(copy.sizes, copy.strides)}
     return node
 

@@ -47,7 +47,7 @@ def run_with_other_plans(
     told = [f"the first plan, {_described(choice)}, is not used: {refusal}"]
     for what, plan in other_plans(task, start.us, choice.plan, refusal.kernels, _blocks(autotuner, choice)):
         with progress.stage("plan"):
-            chosen, why_simulated = _choice(task, plan, choice, autotuner)
+            chosen, why_simulated = _choice(task, start.us, plan, choice, autotuner)
         text = f"tried next, {what}: {_described(chosen)}{why_simulated}"
         notes, seconds = (*start.notes, *told), progress.report.seconds
         report = replace(start, plan=chosen.plan, measurement=chosen.measurement, notes=notes, seconds=seconds)
@@ -112,15 +112,17 @@ def avoiding(graph: KernelGraph, plan: Plan, kernels: frozenset[int]) -> Assignm
     return replace(given, stream=without_gaps(stream))
 
 
-def _choice(task: Task, plan: Plan, first: PlanChoice, autotuner: Autotuner | None) -> tuple[PlanChoice, str]:
+def _choice(
+    task: Task, us: Sequence[float], plan: Plan, first: PlanChoice, autotuner: Autotuner | None
+) -> tuple[PlanChoice, str]:
     """Return the choice of a plan, measured if the first one was, and why it was not measured although the first one was."""
     if first.measurement is None or autotuner is None:
-        return checked_choice(task, plan), ""
+        return checked_choice(task, us, plan), ""
     try:
-        return checked_choice(task, *autotuner.benchmark.fastest([plan])), ""
+        return checked_choice(task, us, *autotuner.benchmark.fastest([plan])), ""
     except Exception as error:
         log.debug("another plan could not be measured", exc_info=True)
-        return checked_choice(task, plan), f" (only simulated, because measuring it failed: {error})"
+        return checked_choice(task, us, plan), f" (only simulated, because measuring it failed: {error})"
 
 
 def _blocks(autotuner: Autotuner | None, first: PlanChoice) -> Mapping[int, Blocks] | None:

@@ -291,7 +291,7 @@ def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None
         if found.chosen and report.measurement is None:
             text = f"max-autotune chose {found.chosen}, which streams go without"
             raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
-        check_gain(task, report.plan, report.measurement, found.lost_fusions, found.joined_us, found.split)
+        check_gain(task, report.us, report.plan, report.measurement, found.lost_fusions, found.joined_us, found.split)
         part = streamed_part(report.threshold, example)
         memory = int(report.memory_serial * part), int(found.memory * part)
         check_memory(*memory, task.options.max_extra_memory, task.reading, report.plan)
@@ -306,7 +306,7 @@ def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autot
         measured = autotuner.benchmark.time_generated_code(joined.source, serial, report.measurement)
         autotuner.save(report.us, report.plan, measured)  # for the next compile
         progress.tell(measurement=measured)
-        check_gain(task, report.plan, measured)
+        check_gain(task, report.us, report.plan, measured)
     if measured.compiled_us > SLOWER * measured.played_us:
         text = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
         progress.note(text)

@@ -16,11 +16,12 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
+from graphstreams.messages import listed
 from graphstreams.options import Options
+from graphstreams.pipeline.what_holds import longest_path_us, what_holds
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.modelled_plan import plan_space, simulated_layers, simulated_plan
 from graphstreams.planning.neighborhood import HIGH_PRIORITY
-from graphstreams.planning.paths import bottom_levels
 from graphstreams.planning.policies import search_on_simulator
 from graphstreams.planning.repeated_layers import Layers, part_of, repeated_layers
 from graphstreams.planning.synchronization import check_plan
@@ -65,7 +66,7 @@ class ModelledPlans:
 
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
         """Return the plan that is fastest on the simulator."""
-        return checked_choice(task, simulated_plan(task.reading.kernels, prices.us, task.device, task.options))
+        return checked_choice(task, prices.us, simulated_plan(task.reading.kernels, prices.us, task.device, task.options))
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,13 @@ class MeasuredPlans:
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
         """Return the plan that is fastest on the GPU, and keep one that is not used, so that it is found out once only."""
         if prices.cached:
-            return checked_choice(task, *prices.cached)
+            return checked_choice(task, prices.us, *prices.cached)
         if reason := path_too_long(task.reading.kernels, prices.us, task.options):
             return PlanChoice(None, rejected=reason)
         plan, measurement = self._search(task, prices.us)
         if plan.streams == 1 or measurement.gain < task.options.min_gain:
             self.autotuner.save(prices.us, plan, measurement)
-        return checked_choice(task, plan, measurement)
+        return checked_choice(task, prices.us, plan, measurement)
 
     def _search(self, task: Task, us: Sequence[float]) -> tuple[Plan, Measurement]:
         layers = repeated_layers(task.reading.kernels, us)
@@ -124,10 +125,20 @@ class MeasuredPlans:
         return benchmark.search(space, first) if options.search else benchmark.fastest(first)
 
 
-def checked_choice(task: Task, plan: Plan, measurement: Measurement | None = None) -> PlanChoice:
-    """Return the choice of a plan, with why it gains too little, if so. Raises ValueError if it does not order its kernels."""
+def checked_choice(task: Task, us: Sequence[float], plan: Plan, measurement: Measurement | None = None) -> PlanChoice:
+    """Return the choice of a plan, with why it gains too little, if so. Raises ValueError if it does not order its kernels.
+
+    `us` has the us of each kernel.
+    """
     check_plan(task.reading.kernels, plan)
-    return PlanChoice(plan, measurement, gain_too_small(plan, measurement, task.options, task.device))
+    reason = gain_too_small(plan, measurement, task.options, task.device)
+    return PlanChoice(plan, measurement, _with_cause(task, us, reason) if reason else "")
+
+
+def _with_cause(task: Task, us: Sequence[float], reason: str) -> str:
+    """Return why a plan gains too little, with what holds its kernels."""
+    cause = what_holds(task.reading.kernels, us, task.options.min_gain) if task.options.streams > 1 else ""
+    return f"{reason}: {cause}" if cause else reason
 
 
 def gain_too_small(
@@ -139,8 +150,7 @@ def gain_too_small(
     into one (combo kernels); those save it at most `joined_us` us. With a measurement neither counts.
     """
     if plan.streams == 1:
-        chain = "its kernels form one chain, or no placement on several streams is faster"
-        return "the option streams is 1" if options.streams == 1 else chain
+        return "the option streams is 1" if options.streams == 1 else "no placement on several streams is faster"
     needed = f"less than min_gain={options.min_gain:.1%}"
     if measurement is not None:
         what = "generated code's" if measurement.compiled_us else "plan's"
@@ -157,23 +167,26 @@ def gain_too_small(
 
 
 def check_gain(
-    task: Task, plan: Plan, measurement: Measurement | None, lost_fusions: int = 0, joined_us: float = 0.0,
-    split: frozenset[int] = frozenset(),
+    task: Task, us: Sequence[float], plan: Plan, measurement: Measurement | None, lost_fusions: int = 0,
+    joined_us: float = 0.0, split: frozenset[int] = frozenset(),
 ) -> None:  # fmt: skip
     """Raise StaySerial if a plan gains too little; PlanRefused if it gains enough without the launches that `split` has more.
 
-    `split` are kernel ids. The other arguments are as for `gain_too_small`.
+    `split` are kernel ids, `us` has the us of each kernel. The other arguments are as for `gain_too_small`.
     """
     if reason := gain_too_small(plan, measurement, task.options, task.device, lost_fusions, joined_us):
-        without = gain_too_small(plan, measurement, task.options, task.device, 0, joined_us)
-        raise StaySerial("serial", reason) if without else PlanRefused("serial", reason, split)
+        if gain_too_small(plan, measurement, task.options, task.device, 0, joined_us):
+            raise StaySerial("serial", _with_cause(task, us, reason))
+        names = [repr(task.reading.kernels.kernels[kernel].name) for kernel in sorted(split)]
+        raise PlanRefused("serial", f"{reason}: {listed(names)} lost a fusion" if names else reason, split)
 
 
 def path_too_long(graph: KernelGraph, us: Sequence[float], options: Options) -> str:
     """Return why no plan can gain enough, because side by side no kernel gets faster; empty if one can."""
-    serial, longest = fsum(us), max(bottom_levels(graph.successors(), us), default=0.0)
+    serial, longest = fsum(us), longest_path_us(graph, us)
     if longest <= (1 - options.min_gain) * serial:
         return ""
     share = 1 - longest / serial if serial else 0.0
-    text = f"its longest path of kernels leaves {share:.1%} of the serial time to gain"
-    return f"{text}, less than min_gain={options.min_gain:.1%}"
+    text = f"no plan can gain more than {share:.1%}, less than min_gain={options.min_gain:.1%}"
+    cause = what_holds(graph, us, options.min_gain)
+    return f"{text}: {cause}" if cause else text

@@ -13,7 +13,8 @@ import sympy
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
-from graphstreams.inductor.concatenations import divided, pieces_of
+from graphstreams.inductor.concatenation_kinds import note_kinds
+from graphstreams.inductor.concatenations import divided, far_apart, pieces_of
 from graphstreams.inductor.lowering import (
     Lowered,
     copy_graph,
@@ -45,17 +46,19 @@ def read(
 
     `input_names` are the names of the graph's inputs in the source, by the position that AOTAutograd gives them, `settings`
     Inductor's settings to lower the graph with, and `declared` what is known of operators of other libraries. Copies that
-    operators need get nodes of their own in `module`. With `serial`, `module` as Inductor has lowered it, they get them in a
-    copy, and the graph is lowered again only if its kernels can't be read there. Raises Unsupported, with the reason, if the
-    graph has to stay serial.
+    operators need get nodes of their own in `module`, whose metadata then says how concatenations are lowered. With `serial`,
+    `module` as Inductor has lowered it, copies get them in a copy, and the graph is lowered again only if its kernels can't be
+    read there. Raises Unsupported, with the reason, if the graph has to stay serial.
     """
     check_graph(module)
     lowered = with_values(serial) if serial is not None else lower(module, settings=settings, stores_shared=True)
-    copies = copies_to_store(lowered, storages_of(lowered)) if lowered else []
-    if lowered is None or (copies and serial is not None):
+    copies = copies_to_store(lowered, storages_of(lowered)) if lowered is not None else []
+    elementwise = far_apart(lowered) if lowered is not None else set()
+    if lowered is None or (serial is not None and (copies or elementwise)):
         return read(copy_graph(module), name, input_names, settings, declared)
-    if copies:
-        store_copies(module, copies)
+    note_kinds(lowered.values, elementwise)
+    store_copies(module, copies)
+    if copies or elementwise:
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():

@@ -196,3 +196,24 @@ def test_operators_that_want_other_layouts_have_copies_of_their_own() -> None:
     found = compiled(module, *values)
     assert len(products(found)) == 1
     assert equal_as_captured(module, values, [found]) == [True]
+
+
+class Residual(nn.Module):
+    """A convolution's result that is normalized, and read by another convolution as it is, as in a U-Net."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.into, self.norm = nn.Conv2d(size, size, 3, padding=1), nn.GroupNorm(8, size)
+        self.convolution, self.shortcut = nn.Conv2d(size, 2 * size, 3, padding=1), nn.Conv2d(size, 2 * size, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = self.into(x)
+        return torch.add(self.convolution(nn.functional.silu(self.norm(value))), self.shortcut(value))
+
+
+def test_a_value_that_is_stored_for_an_operator_is_stored_beside_its_copy() -> None:
+    """Else each kernel that reads the value computes it once more, and the copy is made by a kernel of its own."""
+    module = Residual(64).bfloat16()
+    report = compiled(module, torch.randn(1, 64, 32, 32, dtype=torch.bfloat16)).report
+    assert report.kernels_streamed == report.kernels_serial
+    assert report.differences == ()

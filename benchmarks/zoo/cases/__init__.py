@@ -7,6 +7,7 @@ from benchmarks.zoo.cases import (
     decoders,
     deepctr_models,
     diffusers_models,
+    dlrm,
     encoders,
     recurrent,
     timm_models,
@@ -16,7 +17,7 @@ from benchmarks.zoo.cases import (
 )
 
 _FILES = (
-    decoders, encoders, timm_models, torchvision_models, diffusers_models, deepctr_models, torchaudio_models, recurrent,
-    vit_pytorch_models,
+    decoders, encoders, timm_models, torchvision_models, diffusers_models, deepctr_models, dlrm, torchaudio_models,
+    recurrent, vit_pytorch_models,
 )  # fmt: skip
 CASES: dict[str, Case] = {case.name: case for file in _FILES for case in file.CASES}

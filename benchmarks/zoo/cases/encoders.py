@@ -136,7 +136,10 @@ TEXT_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 OTHERS: dict[str, Callable[[bool], Made]] = {
     "t5": t5,
     "mamba": partial(state_space, "MambaConfig", {"state_size": 8}),
-    "mamba2": partial(state_space, "Mamba2Config", {"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2}),
+    # Of sums along longer chunks Inductor (torch 2.15.0) generates no code if there are as few as here: "Unexpected tiling".
+    "mamba2": partial(
+        state_space, "Mamba2Config", {"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}
+    ),
     "clip": clip,
     "whisper": whisper,
     "wav2vec2": wav2vec2,

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from graphstreams.verification.elements import Elements
 
+MOST_COPIES = 64  # storages that a tensor may be over: Inductor realigns once for each stream, from the original
+
 
 @dataclass(eq=False)
 class Storage:

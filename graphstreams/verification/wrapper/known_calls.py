@@ -13,6 +13,7 @@ from graphstreams.verification.trace import HOST
 from graphstreams.verification.wrapper import operator_calls, sizes_told, stream_calls
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
+    MOST_COPIES,
     NOTHING,
     Call,
     ConstantValue,
@@ -78,7 +79,7 @@ def _copy_if_misaligned(machine: AbstractMachine, call: Call) -> Value:
     original = _tensor_in(machine, call)
     if len(call.values) != 1 or original.all[0].on_host:
         raise machine.unsupported("copy_if_misaligned of other than one tensor")
-    if len(original.all) > _MOST_COPIES:
+    if len(original.all) > MOST_COPIES:
         raise machine.unsupported("copy_if_misaligned of a copy of a copy, and so on")
     clone = machine.allocate(f"the aligned copy of {next(iter(original.all[0].names), 'a tensor')}")
     machine.launch("copy_if_misaligned", [original], [clone])
@@ -156,7 +157,6 @@ _METHODS: dict[str, Callable[[AbstractMachine, TensorValue, Call], Value]] = {
     "clone": _clone,
 }
 
-_MOST_COPIES = 64  # Inductor realigns once for each stream, from the original
 REINTERPRET = f"{GUARDS}_reinterpret_tensor"
 _EXTERN = "torch._inductor.select_algorithm.extern_kernels."
 PURE = {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from graphstreams.verification.wrapper import sizes_told
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
 from graphstreams.verification.wrapper.abstract_values import (
+    MOST_COPIES,
     NOTHING,
     AnyStreamValue,
     Call,
@@ -87,7 +88,8 @@ def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchem
     resizable = call.keywords if path.startswith("aten.") else given
     sizes_told.may_resize(*(value for argument, value in resizable.items() if argument in schema.written))
     results = [_result(machine, returned, given, taken) for returned in schema.returns]
-    fresh = tuple(result for result, returned in zip(results, schema.returns, strict=True) if not returned.argument)
+    made = zip(results, schema.returns, strict=True)
+    fresh = tuple(_without_argument(result) for result, returned in made if returned.copied or not returned.argument)
     if collective:
         machine.start_collective(name, call.values, (*written, *fresh))
     else:
@@ -117,12 +119,26 @@ def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Cal
 def _result(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value], taken: tuple[int, ...]) -> Value:
     if returned.kind == "number":
         return ConstantValue()
-    if returned.argument:
-        value = given.get(returned.argument)
-        if not isinstance(value, TensorValue):
-            raise machine.unsupported(f"an operator that gives its {returned.argument}, which is not a tensor")
-        return value.any_view
     if returned.kind == "list":
         places = (*taken, -1)
-        return machine.heap.sequence([machine.allocate() for _ in places], places)
-    return machine.allocate()
+        return machine.heap.sequence([_tensor(machine, returned, given) for _ in places], places)
+    return _tensor(machine, returned, given)
+
+
+def _tensor(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value]) -> TensorValue:
+    """Return a new tensor, or a view of the argument that the operator gives a view of, or perhaps a copy of."""
+    if not returned.argument:
+        return machine.allocate()
+    value = given.get(returned.argument)
+    if not isinstance(value, TensorValue):
+        raise machine.unsupported(f"an operator that gives its {returned.argument}, which is not a tensor")
+    if not returned.copied:
+        return value.any_view
+    if len(value.all) > MOST_COPIES:
+        raise machine.unsupported("a copy of a copy, and so on")
+    return TensorValue(machine.allocate().storages, value.all)
+
+
+def _without_argument(result: Value) -> Value:
+    """Return the new memory of a result, which the operator writes, without the argument's, of which it may be a view."""
+    return TensorValue(result.storages) if isinstance(result, TensorValue) else result

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _VIEWS = {
     "view", "as_strided", "t", "transpose", "permute", "expand", "slice", "select", "squeeze", "unsqueeze", "alias", "detach",
     "_reshape_alias", "view_as_real", "view_as_complex", "_conj", "_neg_view", "diagonal", "unfold",
 }  # fmt: skip
+_LISTS_OF_VIEWS = {"split", "split_with_sizes", "unbind"}  # every item is a view of the one argument
+_VIEWS_OR_COPIES = {"reshape"}  # composed of others: a view of the argument if its strides allow one, else a copy
 # Operators that change what a storage is, give a view, or read on the host, of which the schema says nothing.
 _HIDING = {
     "set_", "shallow_copy_data_", "_unsafe_view", "lift", "record_stream", "_local_scalar_dense", "is_nonzero", "equal",
@@ -39,10 +41,11 @@ class UnknownOperatorError(Exception):
 
 @dataclass(frozen=True)
 class Returned:
-    """One return: a "tensor", a "list" of tensors or a "number"; and the argument whose memory it is, if any."""
+    """One return: a "tensor", a "list" of tensors or a "number"; and the argument whose memory it, or each item, is, if any."""
 
     kind: str
     argument: str = ""
+    copied: bool = False  # whether it may be a copy of the argument instead
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _distrust(namespace: str, name: str, operator: Any) -> str:
         return f"operators of {namespace} are not held to their schemas"
     if name in _HIDING or "resize" in name or (namespace == "aten" and name.startswith(_HIDING_PREFIXES)):
         return "it changes storages, or shares them, in ways that its schema does not tell"
-    if is_composite(operator):
+    if is_composite(operator) and not (namespace == "aten" and name in _VIEWS_OR_COPIES):
         return "it is composed of others, so what it gives may be its argument's memory or a copy"
     if any(tag.name in _TAGS for tag in operator.tags):
         return "it may share or change its arguments' memory without saying so"
@@ -111,21 +114,29 @@ def _distrust(namespace: str, name: str, operator: Any) -> str:
     if namespace == "aten" and silent and "functional" not in name and "no_training" not in name:
         return f"it writes {min(silent)}, which its schema does not tell"
     viewed = [r for r in operator._schema.returns if r.alias_info is not None and not r.alias_info.is_write]
-    if viewed and (name not in _VIEWS or namespace != "aten" or len(operator._schema.returns) != 1):
+    if viewed and (
+        name not in _VIEWS | _LISTS_OF_VIEWS | _VIEWS_OR_COPIES or namespace != "aten" or len(operator._schema.returns) != 1
+    ):
         return "what it gives may be a view of its argument, which is known of few operators"
     return ""
 
 
 def _operator(schema: Any) -> OperatorSchema:
+    copied = schema.name.removeprefix("aten::") in _VIEWS_OR_COPIES
     aliases = {label: a.name for a in schema.arguments if a.alias_info for label in a.alias_info.before_set}
+    in_lists = [a.name for a in schema.arguments if a.alias_info and a.alias_info.after_set == {"*"}]
     written = frozenset(a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write)
     tensors = frozenset(a.name for a in schema.arguments if "Tensor" in str(a.type))
     return OperatorSchema(
-        tuple(a.name for a in schema.arguments), tensors, written, tuple(_returned(r, aliases) for r in schema.returns)
+        tuple(a.name for a in schema.arguments),
+        tensors,
+        written,
+        tuple(replace(_returned(r, aliases, in_lists), copied=copied) for r in schema.returns),
     )
 
 
-def _returned(value: Any, aliases: dict[str, str]) -> Returned:
+def _returned(value: Any, aliases: dict[str, str], in_lists: list[str]) -> Returned:
+    """Return what a schema says of one return. `in_lists` are the arguments that a list of views may be of: `(a -> *)`."""
     kind = str(value.type)
     if _OPAQUE.search(kind):
         raise UnknownOperatorError(f"it gives a {kind}, which may hold tensors")
@@ -139,7 +150,8 @@ def _returned(value: Any, aliases: dict[str, str]) -> Returned:
         raise UnknownOperatorError(f"it gives a {kind}")
     if value.alias_info is None:
         return Returned(kind)
-    (argument,) = {aliases[label] for label in value.alias_info.before_set} or {""}
-    if not argument or kind == "list":
+    # Of a list the schema says on the argument, not on the return, that they share memory.
+    shared = in_lists if kind == "list" else sorted({aliases[label] for label in value.alias_info.before_set})
+    if len(shared) != 1:
         raise UnknownOperatorError("what it gives shares memory with its arguments in ways that its schema does not tell")
-    return Returned(kind, argument)
+    return Returned(kind, shared[0])

@@ -45,6 +45,54 @@ return (buf1, buf2, None, 4, )"""
     assert set(read_wrapper(source).outputs) >= {"buf0[1]", "arg1_1"}
 
 
+def test_items_of_a_list_of_views_are_their_arguments_memory() -> None:
+    body = """
+buf0 = empty_strided_cuda((4, 8), (8, 1), torch.complex64)
+buf1 = torch.ops.aten.split_with_sizes.default(buf0, [2, 2])
+del buf0
+buf2 = buf1[0]
+buf3 = buf1[1]
+del buf1
+aten.index_put_(buf2, [None, arg0_1], arg1_1, True)
+buf4 = torch.ops.aten.view_as_real.default(buf3)
+return (buf4, )"""
+    source = serial(body)
+    assert verify(source) == []
+    read = read_wrapper(source)
+    assert launches(source)["torch.ops.aten.index_put_"] == (("buf0", "arg0_1", "arg1_1"), ("buf0",))
+    assert launches(source)["torch.ops.aten.view_as_real.default"] == (("buf0",), ())
+    assert "buf0" in read.outputs
+
+
+def test_a_view_in_a_list_that_another_stream_writes_is_a_race() -> None:
+    views = "buf5 = torch.ops.aten.unbind.int(buf0)\n        buf6 = buf5[1]\n        "
+    body = changed(STREAMED, ("triton_poi_0.run(buf0, buf1, 4096", f"{views}triton_poi_0.run(buf6, buf1, 4096"))
+    assert verify(wrapper(body)) == []
+    races = verify(wrapper(changed(body, ("event0.wait(stream1)", "pass"))))
+    assert "triton_poi_0" in {race.second.kernel for race in races if race.second.storage == "buf0"}
+
+
+def test_a_reshape_writes_a_copy_and_what_writes_its_result_may_write_the_argument() -> None:
+    body = """
+buf0 = torch.ops.aten.reshape.default(arg0_1, [64])
+aten.index_put_(buf0, [arg1_1], arg1_1, True)
+return (buf0, )"""
+    found = launches(serial(body))
+    assert verify(serial(body)) == []
+    assert found["torch.ops.aten.reshape.default"] == (("arg0_1",), ("buf0",))
+    assert found["torch.ops.aten.index_put_"] == (("buf0", "arg0_1", "arg1_1"), ("buf0", "arg0_1"))
+
+
+def test_the_memory_that_a_reshape_may_view_is_not_free_before_its_result_is_read() -> None:
+    """If it is a copy, the argument's block may be given to another stream as soon as its name goes."""
+    view = "buf5 = torch.ops.aten.reshape.default(buf0, [4096])\n        "
+    body = changed(STREAMED, ("triton_poi_0.run(buf0, buf1, 4096", f"{view}triton_poi_0.run(buf5, buf1, 4096"))
+    assert verify(wrapper(body)) == []
+    reused = "del buf0\n    buf9 = empty_strided_cuda((64, 64), (64, 1), torch.float32)\n    buf9.zero_()\n"
+    early = changed(body, ("event1.wait(default_stream)\n    del buf0\n", f"{reused}    event1.wait(default_stream)\n"))
+    assert "buf0" in {race.first.storage for race in verify(wrapper(early))}
+
+
 def test_sizes_are_not_storages() -> None:
     body = """
 s5 = s77
