@@ -15,8 +15,9 @@ NEVER_SLOWER, GAIN = 0.99, 1.05
 HEADERS = ("case", "verdict", "launches", "serial us", "predicted us", "CUDA graph", "directly", "bits", "reason, or notes")
 LEGEND = (
     "Serial: one replay of plain Inductor's CUDA graph. Predicted: that of the roofline for the same kernels, and how far it "
-    "is off. CUDA graph, directly: how many times faster than plain Inductor, in pairs, with quartiles. Bits: runs on fresh "
-    "inputs with other results, in a CUDA graph and directly, and the largest difference relative to the largest value."
+    "is off. CUDA graph, directly: how many times faster than plain Inductor, which is compiled before ours and behind it, in "
+    "pairs, with quartiles; then the first of these two over the second, the control. Bits: runs on fresh inputs with other "
+    "results, in a CUDA graph and directly, and the largest difference relative to the largest value."
 )
 
 
@@ -52,15 +53,16 @@ def row(record: Record) -> list[str]:
         "{} > {}".format(*counts) if record["verdict"] == "clean" else str(counts[0]),
         f"{serial_us:.1f}",
         "" if share is None else f"{record['graph']['serial'] * share:.1f} ({share - 1:+.0%})",
-        _ratio(times["graph"]["ratio"]),
-        _ratio(times["direct"]["ratio"]),
+        _ratio(times["graph"]),
+        _ratio(times["direct"]),
         f"{bits['graph']}, {bits['direct']} of {bits['runs']}" + (f" ({bits['difference']:.1e})" if wrong else ""),
         one_line("; ".join(filter(None, [record["reason"], record.get("unmeasurable", ""), *record["differences"][:1]])), 160),
     ]
 
 
-def _ratio(found: Mapping[str, float]) -> str:
-    return "{median:.3f}x ({first_quartile:.3f}-{third_quartile:.3f})".format(**found)
+def _ratio(found: Mapping[str, Mapping[str, float]]) -> str:
+    ratio = "{median:.3f}x ({first_quartile:.3f}-{third_quartile:.3f})".format(**found["ratio"])
+    return f"{ratio}, {found['control']['median']:.3f}"
 
 
 def summary(records: Sequence[Record]) -> str:

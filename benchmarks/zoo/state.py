@@ -16,17 +16,21 @@ class State:
         parameters = {id(parameter) for parameter in module.parameters()}
         self.tensors = [tensor for tensor in _tensors(module, set()) if id(tensor) not in parameters]
         self._kept = [tensor.clone() for tensor in self.tensors]
+        self._numbers = [(each, name, number) for each in _holders(module, set()) for name, number in _integers(each)]
 
     def restore(self) -> None:
-        """Give all tensors the values that they had."""
+        """Give all tensors and counters the values that they had."""
+        self.restore_counters()
         for tensor, kept in zip(self.tensors, self._kept, strict=True):
             tensor.copy_(kept)
 
     def restore_counters(self) -> None:
-        """Give single integers the values that they had: with a counter that grows, a cache is full after some calls."""
+        """Give counters, in tensors and objects, the values that they had: if they grow, a cache is full after some calls."""
         for tensor, kept in zip(self.tensors, self._kept, strict=True):
             if tensor.numel() == 1 and not tensor.is_floating_point():
                 tensor.copy_(kept)
+        for holder, name, number in self._numbers:
+            setattr(holder, name, number)
 
 
 def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
@@ -38,6 +42,21 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
         return
     for part in _parts(value):
         yield from _tensors(part, seen)
+
+
+def _holders(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield the objects of a models' library that are no modules: a cache and its layers."""
+    if id(value) in seen or isinstance(value, str | bytes | int | float | type | Tensor):
+        return
+    seen.add(id(value))
+    if not isinstance(value, nn.Module | list | tuple | dict) and _parts(value):
+        yield value
+    for part in _parts(value):
+        yield from _holders(part, seen)
+
+
+def _integers(holder: Any) -> list[tuple[str, int]]:
+    return [(name, number) for name, number in vars(holder).items() if type(number) is int]
 
 
 def _parts(value: Any) -> list[Any]:

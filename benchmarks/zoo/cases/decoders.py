@@ -137,6 +137,8 @@ def initialize(layer: Any, config: Any, filled: int) -> None:
     if hasattr(layer, "max_cache_len"):
         layer.lazy_initialization(*(torch.zeros(1, heads, 0, each, dtype=torch.bfloat16) for each in sizes))
         layer.cumulative_length.fill_(filled)
+        if hasattr(layer, "cumulative_length_int"):  # by which a sliding window chooses what it does
+            layer.cumulative_length_int = filled
     elif filled:  # linear attention: the last inputs of a convolution, and a matrix a head
         shape = config.linear_num_value_heads, config.linear_key_head_dim, config.linear_value_head_dim
         channels = 2 * config.linear_num_key_heads * shape[1] + shape[0] * shape[2]
