@@ -1,5 +1,7 @@
 """Check contention worked out by hand, what holds for any plan, and the ranks of measured plans."""
 
+from dataclasses import replace
+
 import contention
 import pytest
 from hypothesis import given
@@ -225,3 +227,12 @@ def test_equal_values_share_a_rank():
     # By hand: ranks 0.5, 0.5, 2 against 0, 1, 2; tau-b is 2 / sqrt(2 * 3).
     assert contention.spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(0.75**0.5)
     assert contention.kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 6**0.5)
+
+
+def test_good_plans_and_the_regret_of_the_plan_predicted_best():
+    workload = contention.read(contention.ZOO_DATA)[0]
+    plans = replace(workload, measured=[100.0, 114.0, 116.0, 130.0], random=[False] * 4)
+    assert plans.good() == [True, True, False, False]
+    found = contention.quality(plans, [2.0, 1.0, 3.0, 4.0])
+    assert found[3:6] == [2, None, None]  # too few to rank
+    assert found[-1] == pytest.approx(0.14)
