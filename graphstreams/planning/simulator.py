@@ -80,8 +80,7 @@ class _Simulation:
     ) -> None:
         count = len(us)
         self._stream_of, self._predecessors, self._event_us = assignment.stream, predecessors, event_us
-        self._urgent = assignment.priority < 0
-        self._us, self._footprints = us, footprints
+        self._us, self._footprints, self._urgent = us, footprints, assignment.priority < 0
         self._queues: dict[int, list[int]] = {}
         for kernel in reversed(assignment.order):
             self._queues.setdefault(assignment.stream[kernel], []).append(kernel)
@@ -131,18 +130,17 @@ class _Simulation:
         heappush(self._waiting, (start, kernel))
 
     def _begin(self, kernel: int, now: float) -> None:
-        self._start[kernel] = now
-        self._phases[kernel] = self._footprints[kernel].phases(self._us[kernel])
+        self._start[kernel], self._phases[kernel] = now, self._footprints[kernel].phases(self._us[kernel])
         self._advance(kernel, now)
 
     def _advance(self, kernel: int, now: float) -> None:
         """End the current phase of `kernel`, if there is one, and begin the next: head, blocks or tail."""
-        if self._in_flight[kernel]:
-            self._in_flight[kernel].remove(kernel)
+        if in_flight := self._in_flight[kernel]:
+            in_flight.remove(kernel)
         if self._phases[kernel]:
             us, blocks, self._share[kernel], self._sms[kernel] = self._phases[kernel].pop()
-            self._in_flight[kernel] = self._placed if blocks else self._latent
-            self._in_flight[kernel].append(kernel)
+            in_flight = self._in_flight[kernel] = self._placed if blocks else self._latent
+            in_flight.append(kernel)
             if self._urgent and blocks:
                 self._placed.sort(key=lambda placed: self._stream_of[placed] == 0)
             self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
@@ -159,13 +157,15 @@ class _Simulation:
         """Give every kernel in flight its rate until the next event."""
         latent, placed, rates = self._latent, self._placed, self._rate
         others = len(latent) + len(placed) - 1
-        crowded = 1.0 / (1.0 + CROWDING * max(0, others))
-        for kernel in latent:
-            if rates[kernel] != crowded:
-                self._set_rate(kernel, crowded, now)
-        for kernel, rate in zip(placed, self._rates_of_blocks() if others else [1.0] * len(placed), strict=True):
-            if rates[kernel] != rate:
-                self._set_rate(kernel, rate, now)
+        if latent:
+            crowded = 1.0 / (1.0 + CROWDING * others)
+            for kernel in latent:
+                if rates[kernel] != crowded:
+                    self._set_rate(kernel, crowded, now)
+        if placed:
+            for kernel, rate in zip(placed, self._rates_of_blocks() if others else (1.0,), strict=True):
+                if rates[kernel] != rate:
+                    self._set_rate(kernel, rate, now)
 
     def _rates_of_blocks(self) -> list[float]:
         """Return the rate of each kernel of `_placed`."""
@@ -184,9 +184,9 @@ class _Simulation:
                     available = own  # what one kernel was measured to get alone, all together get
             crowd += sms[kernel] * rate
             rates.append(rate)
-        of_bandwidth, of_sms = available / max(available, asked), 1.0 / max(1.0, crowd)
-        if of_bandwidth == of_sms == 1.0:
+        if asked <= available and crowd <= 1.0:
             return rates
+        of_bandwidth, of_sms = available / max(available, asked), 1.0 / max(1.0, crowd)
         # What asks for none of a resource is not held up by those that do.
         return [
             rate * min(of_bandwidth if footprints[kernel].bandwidth else 1.0, of_sms if sms[kernel] else 1.0)
