@@ -2,8 +2,8 @@
 
     python benchmarks/contention.py [FOLDER]
 
-Without FOLDER the workloads are those of benchmarks/data/plans. With `--compact OUT` each file of FOLDER is also written to
-OUT, with only what is needed here.
+Without FOLDER the workloads are those of benchmarks/data/plans; benchmarks/data/zoo_plans has others. With `--compact OUT`
+each file of FOLDER is also written to OUT, with only what is needed here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import sympy
+from rank_correlation import kendall, spearman
 from tabulate import tabulate
 
 from graphstreams.costs.footprint import footprints
@@ -28,7 +28,10 @@ from graphstreams.planning import simulator
 from graphstreams.planning.paths import Assignment, timed
 
 DATA = Path(__file__).parent / "data" / "plans"
+ZOO_DATA = DATA.with_name("zoo_plans")
 DEVICE = DEVICES["h200"]
+GOOD = 1.15
+FEWEST = 30  # plans to rank
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Workload:
     plans: list[Assignment]
     measured: list[float]  # us of each plan
     random: list[bool]  # whether the plan was drawn at random
+
+    def good(self) -> list[bool]:
+        """Return of each plan whether it takes at most GOOD times what the best one does."""
+        return [us <= GOOD * min(self.measured) for us in self.measured]
 
     def with_contention(self, estimated: bool = False) -> list[float]:
         """Return the predicted us of each plan; with `estimated` without the blocks measured."""
@@ -106,29 +113,6 @@ def _kernel(number: int, data: Mapping[str, Any]) -> Kernel:
     return Kernel(number, data["name"], data["kind"], launches=("",) * data["launches"], reads=reads, writes=writes)
 
 
-def spearman(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Return Spearman's rank correlation; equal values have the mean of their ranks."""
-    return statistics.correlation(_ranks(xs), _ranks(ys))
-
-
-def _ranks(values: Sequence[float]) -> list[float]:
-    places: dict[float, list[int]] = {}
-    for place, value in enumerate(sorted(round(v, 6) for v in values)):
-        places.setdefault(value, []).append(place)
-    return [statistics.fmean(places[round(v, 6)]) for v in values]
-
-
-def kendall(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Return Kendall's tau-b."""
-    pairs = [(_sign(x - v), _sign(y - w)) for (x, y), (v, w) in combinations(zip(xs, ys, strict=True), 2)]
-    in_xs, in_ys = sum(x != 0 for x, _ in pairs), sum(y != 0 for _, y in pairs)
-    return float(sum(x * y for x, y in pairs) / (in_xs * in_ys) ** 0.5)
-
-
-def _sign(value: float) -> int:
-    return 0 if abs(value) < 1e-6 else 1 if value > 0 else -1
-
-
 def error(predicted: Sequence[float], measured: Sequence[float]) -> float:
     """Return the mean of |predicted / measured - 1|."""
     return statistics.fmean(abs(p / m - 1) for p, m in zip(predicted, measured, strict=True))
@@ -143,24 +127,38 @@ MODELS: dict[str, Callable[[Workload], list[float]]] = {
 
 
 def comparison(workloads: Sequence[Workload]) -> str:
-    """Return a table, a row for each workload and model: correlations and error, of the random plans and of all."""
+    """Return a table, a row for each workload and model: correlations of random, good and all plans, error and regret."""
     rows: list[list[Any]] = []
     for workload in workloads:
-        rows += [[workload.name, name, *_quality(workload, model(workload))] for name, model in MODELS.items()]
+        rows += [[workload.name, name, *quality(workload, model(workload))] for name, model in MODELS.items()]
     for name in MODELS:
         columns = zip(*(row[2:] for row in rows if row[1] == name), strict=True)
-        rows.append(["mean", name, *(statistics.fmean(column) for column in columns)])
-    headers = ["workload", "contention", "plans", "rho", "tau", "error", "all plans", "rho", "tau", "error"]
-    return tabulate(rows, headers=headers, floatfmt=("", "", ".0f", ".3f", ".3f", ".1%", ".0f", ".3f", ".3f", ".1%"))
+        rows.append(["mean", name, *(_mean(column) for column in columns)])
+    headers = ["workload", "contention", "random plans", "rho", "tau", "good plans", "rho", "tau", "all plans", "rho", "tau"]
+    headers += ["error", "regret"]
+    formats = ("", "", *(".0f", ".3f", ".3f") * 3, ".1%", ".1%")
+    return tabulate(rows, headers=headers, floatfmt=formats, missingval="-")
 
 
-def _quality(workload: Workload, predicted: Sequence[float]) -> list[float]:
-    found: list[float] = []
-    for chosen in (workload.random, [True] * len(predicted)):
+def _mean(column: Iterable[float | None]) -> float | None:
+    known = [value for value in column if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def quality(workload: Workload, predicted: Sequence[float]) -> list[float | None]:
+    """Return the number, rho and tau of random, good and all plans, the mean error, and the regret.
+
+    The regret is how much longer the plan takes that is predicted to be shortest than the one measured to be. Good plans have
+    no correlation if there are fewer than FEWEST.
+    """
+    found: list[float | None] = []
+    for chosen in (workload.random, workload.good(), [True] * len(predicted)):
         pairs = [(p, m) for p, m, use in zip(predicted, workload.measured, chosen, strict=True) if use]
         xs, ys = [p for p, _ in pairs], [m for _, m in pairs]
-        found += [len(xs), spearman(xs, ys), kendall(xs, ys), error(xs, ys)]
-    return found
+        found += [len(xs), spearman(xs, ys), kendall(xs, ys)] if len(xs) >= FEWEST else [len(xs), None, None]
+    first = min(range(len(predicted)), key=predicted.__getitem__)
+    regret = workload.measured[first] / min(workload.measured) - 1
+    return [*found, error(predicted, workload.measured), regret]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

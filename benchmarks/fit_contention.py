@@ -1,6 +1,6 @@
 """Fit the constants of the model of contention to measured plans, and compare it on workloads that it has not seen.
 
-    python benchmarks/fit_contention.py NAME,NAME [FOLDER]
+    python benchmarks/fit_contention.py NAME,NAME [FOLDER ...]
 
 The constants of graphstreams/costs/footprint.py and graphstreams/planning/simulator.py are searched one after another, for
 the plans of the workloads named. Prints the constants found, and the comparison of contention.py with them. Writes nothing.
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contention import DATA, Workload, comparison, error, read, spearman
+from contention import DATA, ZOO_DATA, Workload, comparison, error, read
+from rank_correlation import spearman
 
 from graphstreams.costs import footprint
 from graphstreams.planning import simulator
@@ -51,13 +52,15 @@ def fit(workloads: Sequence[Workload]) -> dict[str, float]:
 
 
 def score(workloads: Sequence[Workload]) -> float:
-    """Return the mean of rank correlations, of random plans and of all, less three times the error."""
+    """Return the mean of rank correlations, of random and good plans and half of that of all, less three times the error."""
     found = []
     for workload in workloads:
-        predicted = workload.with_contention()
-        random = [place for place, drawn in enumerate(workload.random) if drawn]
-        ranks = spearman([predicted[i] for i in random], [workload.measured[i] for i in random])
-        found.append(ranks + spearman(predicted, workload.measured) - 3 * error(predicted, workload.measured))
+        predicted, measured = workload.with_contention(), workload.measured
+        ranks = 0.5 * spearman(predicted, measured) - 3 * error(predicted, measured)
+        for chosen in (workload.random, workload.good()):
+            places = [place for place, use in enumerate(chosen) if use]
+            ranks += spearman([predicted[i] for i in places], [measured[i] for i in places])
+        found.append(ranks)
     return statistics.fmean(found)
 
 
@@ -65,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Fit, and print the constants and the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", metavar="NAME,NAME", help="workloads to fit to")
-    parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured plans, one JSON file a workload")
+    folders = [DATA, ZOO_DATA]
+    parser.add_argument("folders", nargs="*", type=Path, default=folders, help="measured plans, one JSON file a workload")
     arguments = parser.parse_args(argv)
-    workloads, names = read(arguments.folder), arguments.names.split(",")
+    workloads = [workload for folder in arguments.folders for workload in read(folder)]
+    names = arguments.names.split(",")
     print(fit([workload for workload in workloads if workload.name in names]), end="\n\n")
     print(comparison(workloads))
     return 0

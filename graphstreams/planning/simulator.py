@@ -1,9 +1,9 @@
-"""Simulate a plan on one GPU, where kernels that run side by side share block slots and memory bandwidth.
+"""Simulate a plan on one GPU, where kernels that run side by side share block slots, SMs and memory bandwidth.
 
-A discrete-event simulation with processor sharing. A kernel's time alone has three parts: a head (launch, first loads), its
-blocks, and a tail (its last blocks drain). Only the blocks hold slots, in the order in which kernels come to have them, and ask
-for bandwidth. If the aux streams have a priority, their kernels come before those of the caller's stream. Head and tail take
-longer while other kernels are in flight.
+A discrete-event simulation with processor sharing. A launch alone has three parts: a head (launch, first loads), its blocks,
+and a tail (its last blocks drain). Only blocks hold slots, in the order in which kernels come to have them, and share SMs and
+bandwidth in proportion to what they ask for. If the aux streams have a priority, their kernels come before those of the
+caller's stream. Head and tail take longer while other kernels are in flight.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from math import inf
 
 import sympy
 
-from graphstreams.costs.footprint import Blocks, Footprint, footprints
+from graphstreams.costs.footprint import Blocks, Footprint, Phase, footprints
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.planning.paths import Assignment, Simulate, Timing
 
-# Fitted on one H200 to measured plans, see benchmarks/data/plans/README.md.
+# Fitted on one H200 to measured plans of 22 graphs, 2026-11-30: benchmarks/data/plans/README.md.
 EVENT_US = 0.2  # what a wait across streams adds; the 1 us that `timed` is best with stands for some of the contention
-CROWDING = 0.3  # each other kernel in flight makes head and tail of a kernel longer by this part
+CROWDING = 0.35  # each other kernel in flight makes head and tail of a kernel longer by this part
 # A kernel with a part p of the slots that it fills alone runs at p ** PARTIAL: its blocks go in waves, and a started wave
 # takes as long as a whole one.
 PARTIAL = 1.5
@@ -80,8 +80,7 @@ class _Simulation:
     ) -> None:
         count = len(us)
         self._stream_of, self._predecessors, self._event_us = assignment.stream, predecessors, event_us
-        self._urgent = assignment.priority < 0
-        self._us, self._footprints = us, footprints
+        self._us, self._footprints, self._urgent = us, footprints, assignment.priority < 0
         self._queues: dict[int, list[int]] = {}
         for kernel in reversed(assignment.order):
             self._queues.setdefault(assignment.stream[kernel], []).append(kernel)
@@ -91,8 +90,10 @@ class _Simulation:
         self._waiting: list[tuple[float, int]] = []  # kernels whose start is known, earliest first
         self._latent: list[int] = []  # kernels in head or tail
         self._placed: list[int] = []  # kernels whose blocks run or wait for slots, in the order in which they get them
-        self._parts: list[list[tuple[list[int], float]]] = [[] for _ in us]  # to come, last first: in flight where, for what us
-        self._left, self._since = [0.0] * count, [0.0] * count  # us of the current part left at the time `since`
+        self._phases: list[list[Phase]] = [[] for _ in us]  # to come, last first
+        self._in_flight: list[list[int]] = [[]] * count  # `_latent` or `_placed`; before a kernel starts, empty
+        self._share, self._sms = [0.0] * count, [0.0] * count  # of slots and SMs, in the current phase
+        self._left, self._since = [0.0] * count, [0.0] * count  # us of the current phase left at the time `since`
         self._rate, self._until = [1.0] * count, [0.0] * count
 
     def run(self) -> Timing:
@@ -129,22 +130,19 @@ class _Simulation:
         heappush(self._waiting, (start, kernel))
 
     def _begin(self, kernel: int, now: float) -> None:
-        self._start[kernel] = now
-        edge = self._footprints[kernel].edge_us
-        edges = [(self._latent, edge)] if edge else []
-        self._parts[kernel] = [*edges, (self._placed, max(0.0, self._us[kernel] - 2.0 * edge)), *edges]
+        self._start[kernel], self._phases[kernel] = now, self._footprints[kernel].phases(self._us[kernel])
         self._advance(kernel, now)
 
     def _advance(self, kernel: int, now: float) -> None:
-        """End the current part of `kernel`, if there is one, and begin the next: head, blocks or tail."""
-        for in_flight in (self._latent, self._placed):
-            if kernel in in_flight:
-                in_flight.remove(kernel)
-        if self._parts[kernel]:
-            in_flight, us = self._parts[kernel].pop()
+        """End the current phase of `kernel`, if there is one, and begin the next: head, blocks or tail."""
+        if in_flight := self._in_flight[kernel]:
+            in_flight.remove(kernel)
+        if self._phases[kernel]:
+            us, blocks, self._share[kernel], self._sms[kernel] = self._phases[kernel].pop()
+            in_flight = self._in_flight[kernel] = self._placed if blocks else self._latent
             in_flight.append(kernel)
-            if self._urgent and in_flight is self._placed:
-                in_flight.sort(key=lambda placed: self._stream_of[placed] == 0)
+            if self._urgent and blocks:
+                self._placed.sort(key=lambda placed: self._stream_of[placed] == 0)
             self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
             self._until[kernel] = now + us
             return
@@ -157,29 +155,45 @@ class _Simulation:
 
     def _share_out(self, now: float) -> None:
         """Give every kernel in flight its rate until the next event."""
-        others = len(self._latent) + len(self._placed) - 1
-        for kernel in self._latent:
-            self._set_rate(kernel, 1.0 / (1.0 + CROWDING * others), now)
-        slots, asked, available, rates = 1.0, 0.0, BANDWIDTH, []
+        latent, placed, rates = self._latent, self._placed, self._rate
+        others = len(latent) + len(placed) - 1
+        if latent:
+            crowded = 1.0 / (1.0 + CROWDING * others)
+            for kernel in latent:
+                if rates[kernel] != crowded:
+                    self._set_rate(kernel, crowded, now)
+        if placed:
+            for kernel, rate in zip(placed, self._rates_of_blocks() if others else (1.0,), strict=True):
+                if rates[kernel] != rate:
+                    self._set_rate(kernel, rate, now)
+
+    def _rates_of_blocks(self) -> list[float]:
+        """Return the rate of each kernel of `_placed`."""
+        slots, asked, available, crowd, rates = 1.0, 0.0, BANDWIDTH, 0.0, []
+        shares, sms, footprints = self._share, self._sms, self._footprints
         for kernel in self._placed:
-            footprint, rate = self._footprints[kernel], 1.0
-            if footprint.share > slots + _ROUNDING:
-                rate = (slots / footprint.share) ** PARTIAL
+            share, rate = shares[kernel], 1.0
+            if share > slots + _ROUNDING:
+                rate = (slots / share) ** PARTIAL
                 slots = 0.0
             else:
-                slots = max(0.0, slots - footprint.share)
-            if own := footprint.bandwidth * rate:
+                slots = slots - share if slots > share else 0.0
+            if own := footprints[kernel].bandwidth * rate:
                 asked += own
-                available = max(available, own)  # what one kernel was measured to get alone, all together get
+                if own > available:
+                    available = own  # what one kernel was measured to get alone, all together get
+            crowd += sms[kernel] * rate
             rates.append(rate)
-        limit = available / asked if asked > available else 1.0
-        for kernel, rate in zip(self._placed, rates, strict=True):
-            # What asks for no bandwidth is not held up by those that do.
-            self._set_rate(kernel, rate * limit if self._footprints[kernel].bandwidth else rate, now)
+        if asked <= available and crowd <= 1.0:
+            return rates
+        of_bandwidth, of_sms = available / max(available, asked), 1.0 / max(1.0, crowd)
+        # What asks for none of a resource is not held up by those that do.
+        return [
+            rate * min(of_bandwidth if footprints[kernel].bandwidth else 1.0, of_sms if sms[kernel] else 1.0)
+            for kernel, rate in zip(self._placed, rates, strict=True)
+        ]
 
     def _set_rate(self, kernel: int, rate: float, now: float) -> None:
-        if rate == self._rate[kernel]:
-            return
         self._left[kernel] = max(0.0, self._left[kernel] - self._rate[kernel] * (now - self._since[kernel]))
         self._since[kernel], self._rate[kernel] = now, rate
         self._until[kernel] = now + self._left[kernel] / rate if rate > 0 else inf

@@ -26,6 +26,39 @@ def test_the_share_is_that_of_the_widest_launch():
     assert found.share == 0.25
 
 
+def test_a_launch_lasts_as_long_as_one_of_its_blocks_has_of_an_sm():
+    """A GEMM split along K with a block on each SM, then a sum with four on an SM: 4 to 1."""
+    found = footprint(kernel("gemm", launches=2), 9.0, H200, [(132, 132), (66, 528)])
+    assert found.launches == (pytest.approx((1.0, 1.0, 0.8)), pytest.approx((0.125 * GEMM_FILL, 0.5, 0.2)))
+    assert (found.share, found.sms) == (1.0, 1.0)
+
+
+def test_one_launch_is_not_split():
+    assert footprint(kernel("gemm"), 9.0, H200, [(66, 132)]).launches == ()
+    assert footprint(kernel("gemm", launches=2), 9.0, H200).launches == ()
+
+
+@pytest.mark.parametrize(("count", "sms"), [(33, 0.25), (132, 1.0), (1056, 1.0)])
+def test_blocks_go_to_sms_of_their_own_while_there_are_some(count, sms):
+    assert footprint(kernel("pointwise"), 9.0, H200, [(count, 2112)]).sms == sms
+
+
+def test_a_kernel_goes_through_a_head_its_blocks_and_a_tail():
+    last_first = Footprint(share=0.5, edge_us=1.0, sms=0.25).phases(5.0)
+    assert last_first == [(1.0, False, 0.0, 0.0), (3.0, True, 0.5, 0.25), (1.0, False, 0.0, 0.0)]
+    assert Footprint().phases(5.0) == [(5.0, True, 0.0, 0.0)]
+
+
+def test_launches_come_one_after_another():
+    found = footprint(kernel("gemm", launches=2), 9.0, H200, [(132, 132), (66, 528)])
+    phases = found.phases(9.0)[::-1]
+    assert [phase.blocks for phase in phases] == [False, True, False, True, False]
+    # Between them are the tail of the first and the head of the second.
+    blocks_us = 9.0 - 4 * EDGE_US
+    expected = [EDGE_US, 0.8 * blocks_us, 2 * EDGE_US, 0.2 * blocks_us, EDGE_US]
+    assert [phase.us for phase in phases] == pytest.approx(expected)
+
+
 def test_more_blocks_than_fit_fill_the_card():
     assert footprint(kernel("reduction"), 10.0, H200, [(8192, 1056)]).share == 1.0
 

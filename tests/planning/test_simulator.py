@@ -1,11 +1,13 @@
 """Check contention worked out by hand, what holds for any plan, and the ranks of measured plans."""
 
+from dataclasses import replace
+
 import contention
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphstreams.costs.footprint import Footprint
+from graphstreams.costs.footprint import Footprint, LaunchFootprint
 from graphstreams.planning import simulator
 from graphstreams.planning.paths import Assignment, timed
 from graphstreams.planning.simulator import BANDWIDTH, CROWDING, PARTIAL, simulate
@@ -73,6 +75,31 @@ def test_a_kernel_gets_the_slots_that_are_left():
     assert beside([10.0, 10.0], [half, whole])[0] == pytest.approx([10.0, 10.0 + 10.0 - 10.0 * 0.5**PARTIAL])
 
 
+def test_blocks_that_have_slots_on_the_same_sms_share_them():
+    spread = Footprint(share=0.1, sms=1.0)
+    # Both at half speed until the short one ends at 8 us, then the other's last 6 us alone.
+    assert beside([4.0, 10.0], [spread, spread])[0] == pytest.approx([8.0, 14.0])
+    assert beside([10.0], [spread])[0] == [10.0]
+
+
+def test_blocks_on_sms_of_their_own_do_not_disturb_each_other():
+    half = Footprint(share=0.1, sms=0.5)
+    assert beside([3.0, 5.0], [half, half])[0] == [3.0, 5.0]
+
+
+def test_the_scarcer_resource_decides():
+    # Of bandwidth each gets a half, of the SMs 1 / 1.2.
+    bound = Footprint(share=0.1, bandwidth=BANDWIDTH, sms=0.6)
+    assert beside([10.0, 10.0], [bound, bound])[0] == pytest.approx([20.0, 20.0])
+
+
+def test_launches_take_the_slots_one_after_another():
+    launches = (LaunchFootprint(share=1.0, sms=0.0, part=0.75), LaunchFootprint(share=0.01, sms=0.0, part=0.25))
+    two = Footprint(share=1.0, launches=launches)
+    # The other one waits for the launch that fills the card, and not for the one behind it.
+    assert beside([20.0, 2.0], [two, SMALL])[0] == pytest.approx([20.0, 17.0])
+
+
 def test_head_and_tail_take_no_slots(monkeypatch):
     monkeypatch.setattr(simulator, "CROWDING", 0.0)
     # The head passes while the slots are taken, so one microsecond of blocks and the tail are left at 20 us.
@@ -120,11 +147,18 @@ parts = st.floats(0.0, 1.0)
 
 
 @st.composite
+def footprints_of(draw, us):
+    """Return a footprint of a kernel that takes `us` us, of one launch or several."""
+    lasting = draw(st.one_of(st.just([]), st.lists(st.floats(0.01, 1.0), min_size=2, max_size=3)))
+    launches = tuple(LaunchFootprint(draw(parts), draw(parts), one / sum(lasting)) for one in lasting)
+    return Footprint(draw(parts), draw(parts), draw(parts) * us / 2, draw(parts), launches)
+
+
+@st.composite
 def crowded_plans(draw):
     """Return the same with a footprint for each kernel."""
     plan = draw(plans())
-    drawn = [(draw(parts), draw(parts), draw(parts)) for _ in plan[2]]
-    return plan, [Footprint(share, asked, edge * us / 2) for (share, asked, edge), us in zip(drawn, plan[2], strict=True)]
+    return plan, [draw(footprints_of(us)) for us in plan[2]]
 
 
 @given(plans())
@@ -193,3 +227,12 @@ def test_equal_values_share_a_rank():
     # By hand: ranks 0.5, 0.5, 2 against 0, 1, 2; tau-b is 2 / sqrt(2 * 3).
     assert contention.spearman([1, 1, 2], [1, 2, 3]) == pytest.approx(0.75**0.5)
     assert contention.kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / 6**0.5)
+
+
+def test_good_plans_and_the_regret_of_the_plan_predicted_best():
+    workload = contention.read(contention.ZOO_DATA)[0]
+    plans = replace(workload, measured=[100.0, 114.0, 116.0, 130.0], random=[False] * 4)
+    assert plans.good() == [True, True, False, False]
+    found = contention.quality(plans, [2.0, 1.0, 3.0, 4.0])
+    assert found[3:6] == [2, None, None]  # too few to rank
+    assert found[-1] == pytest.approx(0.14)
