@@ -84,7 +84,7 @@ def test_trap_9_inductors_last_passes_leave_a_rewritten_graph_as_it_was_proved(s
 @pytest.mark.parametrize("sample", ["buffer_write", "scatter_into_zeros", "write_after_read"])
 def test_trap_9_if_they_had_not_run_before_they_would_change_it(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = at_our_place(sample)
-    monkeypatch.setattr("graphstreams.pipeline.preconditions.finish_post_grad_passes", lambda _: None)
+    monkeypatch.setattr("graphstreams.pipeline.run.finish_post_grad_passes", lambda _: None)
     outcome = on_gpu(module, functools.partial(backend.run_stages, device=DEVICES["h200"]), module, Options(**FREE_EVENTS))
     assert shape(after_last_passes(outcome.module)) != shape(outcome.module)
 
