@@ -92,7 +92,8 @@ def bytes_touched(dep: Any) -> sympy.Expr:
         return sympy.S.Zero  # an output without a layout, such as a mutation's
     touched = whole
     if isinstance(dep, MemoryDep):
-        touched = sympy.prod(dep.size) if dep.is_indirect() else sympy.sympify(dep.get_numel())
+        # The product of no sizes, as of a gather of one element, is an int of Python.
+        touched = sympy.sympify(sympy.prod(dep.size) if dep.is_indirect() else dep.get_numel())
     return (touched if hint(touched) < hint(whole) else whole) * item
 
 

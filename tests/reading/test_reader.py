@@ -234,6 +234,20 @@ def test_a_split_reduction_is_one_kernel_of_two_launches():
     assert bytes_of(kernel.reads) == [2**21 * 4]
 
 
+def test_the_bytes_of_a_gathered_number_are_an_expression():
+    """Sizes are asked for their symbols; an int of Python has none."""
+
+    class Gathered(nn.Module):
+        def forward(self, table, index):
+            return table[index] + 1
+
+    inputs = torch.empty(64, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    (outcome,) = capture(Gathered(), inputs, "h200", FREE_EVENTS)
+    (kernel,) = outcome.reading.kernels.kernels
+    assert all(isinstance(access.bytes, sympy.Expr) for access in (*kernel.reads, *kernel.writes))
+    assert bytes_of(kernel.reads) == [4, 8]
+
+
 class _TwoSums(torch.nn.Module):
     def forward(self, x, y, z):
         return x.sum(), y.sum(), z.relu()
