@@ -21,10 +21,11 @@ from typing import Any
 from tabulate import tabulate
 
 from graphstreams.calibration.calibrate import median_and_percentile
-from graphstreams.calibration.fit import BY_HAND, errors, fit, predicted
+from graphstreams.calibration.fit import BY_HAND, errors, fit
 from graphstreams.calibration.samples import Sample, from_dict, load
 from graphstreams.costs.calibration import Calibration, shipped
-from graphstreams.costs.roofline import work_of
+from graphstreams.costs.roofline import predicted
+from graphstreams.costs.work import works_of
 from graphstreams.ir.devices import DEVICES
 
 DATA = Path(__file__).parent / "data" / "kernels_h200.json"
@@ -117,7 +118,7 @@ def each_kernel(workloads: Workloads) -> str:
     rows = []
     for workload, kernels in workloads.items():
         for kernel, sizes, us in samples(kernels):
-            work = work_of(kernel, DEVICE).at(sizes)
+            work = [each.at(sizes) for each in works_of(kernel, DEVICE)]
             rows.append([workload, kernel.name, kernel.kind, us, predicted(work, BY_HAND), predicted(work, shipped())])
     return tabulate(rows, headers=["workload", "kernel", "kind", "measured us", "by hand", "package"], floatfmt=".1f")
 

@@ -51,10 +51,9 @@ def _described(kernel: Kernel, graph: KernelGraph) -> dict[str, Any]:
         key: [[access.storage, int(value_of(access.bytes, graph.sizes))] for access in getattr(kernel, key)]
         for key in ("reads", "writes")
     }
-    touched = [[operation, int(value_of(size, graph.sizes))] for operation, size in kernel.operation_bytes]
     return {
         "name": kernel.name, "kind": kernel.kind, "dtype": kernel.dtype, "ops": list(kernel.ops),
-        "launches": list(kernel.launches), "operation_bytes": touched, "flops": int(value_of(kernel.flops, graph.sizes)),
+        "launches": list(kernel.launches), "flops": int(value_of(kernel.flops, graph.sizes)),
         "exclusive": kernel.exclusive, **sizes,
     }  # fmt: skip
 

@@ -9,6 +9,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from tabulate import tabulate
@@ -18,9 +19,20 @@ from graphstreams.benchmark.variants import replayable_graphs
 from graphstreams.calibration.fit import errors, fit
 from graphstreams.calibration.microbenchmarks import GROUPS, Operations
 from graphstreams.calibration.samples import Sample
-from graphstreams.costs.calibration import KINDS, Calibration, latency_of
+from graphstreams.costs.calibration import KINDS, Calibration
+from graphstreams.costs.work import ROLES
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.devices import Device, device_at_hand
+
+_NUMBERS = (
+    ("overlap", "share of the shorter of moving and computing that shows", ""),
+    ("cache_share", "bandwidth of operands that a float32 batch shares, of memory's", ""),
+    ("gather_us", "indices that are read first", "us"),
+    ("vectors_us", "each million results of products of matrices and vectors, float32", "us"),
+    ("copy_us", "each copy of a convolution into another layout", "us"),
+    ("narrow_us", "each 1,000 of K of a convolution of few channels", "us"),
+    ("grouped_us", "each 1,000 of K of a convolution in groups", "us"),
+)
 
 
 def calibrate(progress: Callable[[str], None] = print) -> tuple[Calibration, list[Sample]]:
@@ -73,9 +85,9 @@ def _fit(calibration: Calibration, samples: Sequence[Sample], device: Device) ->
     rows = []
     for kind in KINDS:
         floor = _shown(calibration, f"floors.{kind}", f"{calibration.floors[kind]:.2f}")
-        rows.append([kind, *_errors(found.get(kind, [])), floor, f"{calibration.latency[latency_of(kind)]:.2f}"])
-    rows.append(["all", *_errors(every), "", ""])
-    headers = ["kind", "kernels", "median error", "90th percentile", "floor us", "latency us"]
+        rows.append([kind, *_errors(found.get(kind, [])), floor])
+    rows.append(["all", *_errors(every), ""])
+    headers = ["kind", "kernels", "median error", "90th percentile", "floor us"]
     return tabulate(rows, headers=headers, disable_numparse=True)
 
 
@@ -91,18 +103,28 @@ def median_and_percentile(found: Sequence[float]) -> tuple[float, float]:
 
 
 def _parameters(calibration: Calibration, device: Device) -> str:
-    bandwidth = calibration.bandwidth_share
-    rows = [
-        ["bandwidth, share of the data sheet's", _shown(calibration, "bandwidth_share", f"{bandwidth:.3f}"),
-         f"{bandwidth * device.bandwidth / 1e12:.2f} TB/s"],
-        ["FLOP rate, share of the data sheet's", _shown(calibration, "flops_share", f"{calibration.flops_share:.3f}"), ""],
-        ["latency of a matrix product, more for each 1,000 of K",
-         _shown(calibration, "inner_us", f"{calibration.inner_us:.2f}"), "us"],
-    ]  # fmt: skip
+    rows = [_role(calibration, device, role) for role in ROLES]
+    by_role = tabulate(
+        rows, headers=["role", "latency us", "us by 1,000 of K", "bandwidth", "FLOP rate"], disable_numparse=True
+    )
+    numbers = [[text, _shown(calibration, name, f"{getattr(calibration, name):.2f}"), unit] for name, text, unit in _NUMBERS]
     for operation, (start, slope) in calibration.serial.items():
         text = _shown(calibration, f"serial.{operation}.0", f"{start:.1f}")
-        rows.append([operation, text, f"us and {slope:.2f} us for each MB"])
-    return tabulate(rows, headers=["parameter", "value", ""], disable_numparse=True)
+        numbers.append([operation, text, f"us and {slope:.2f} us for each MB"])
+    return f"{by_role}\n\n{tabulate(numbers, headers=['parameter', 'value', ''], disable_numparse=True)}"
+
+
+def _role(calibration: Calibration, device: Device, role: str) -> list[str]:
+    """Return a row: a role's latency, what the inner dimension adds, and its shares of the data sheet's rates."""
+    bandwidth = calibration.bandwidth_share[role]
+    shown = partial(_shown, calibration)
+    row = [
+        shown(f"latency.{role}", f"{calibration.latency[role]:.2f}"),
+        *([shown(f"inner_us.{role}", f"{calibration.inner_us[role]:.2f}")] if role in calibration.inner_us else ["-"]),
+        f"{shown(f'bandwidth_share.{role}', f'{bandwidth:.3f}')}: {bandwidth * device.bandwidth / 1e12:.2f} TB/s",
+        *([shown(f"flops_share.{role}", f"{calibration.flops_share[role]:.3f}")] if role in calibration.flops_share else ["-"]),
+    ]
+    return [role, *row]
 
 
 def _shown(calibration: Calibration, name: str, text: str) -> str:

@@ -7,13 +7,16 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from graphstreams.calibration.samples import Sample
 from graphstreams.costs.calibration import KINDS, Calibration, latency_of
-from graphstreams.costs.roofline import Work, candidates, work_of
+from graphstreams.costs.roofline import predicted
+from graphstreams.costs.work import ROLES, Work, works_of
 from graphstreams.ir.devices import Device
 
 Values = dict[str, float]  # parameters by a name such as "floors.gemm"
+Timed = tuple[str, list[Work], float]  # the kind of a kernel, the work of its launches, its us
 Move = dict[str, int]  # by which power of one factor each parameter is multiplied
 
 # Each fit starts here, and parameters that no sample depends on keep these values. Fitted by hand to the kernels of V3.2
@@ -23,10 +26,18 @@ BY_HAND = Calibration(
     date="2026-11-21",
     versions={"torch": "2.15.0", "cuda": "13.2"},
     floors={"gemm": 3.4, "template": 3.4, "reduction": 1.8, "pointwise": 1.6, "triton": 2.0, "extern": 2.5},
-    latency={"gemm": 2.2, "other": 1.2},
-    inner_us=0.0,
-    bandwidth_share=0.8,
-    flops_share=1.0,
+    latency={"gemm": 2.2, "float32": 4.0, "convolution": 3.0, "attention": 5.5, "other": 1.2},
+    inner_us={"gemm": 0.0, "float32": 2.0, "convolution": 2.0, "attention": 6.0},
+    bandwidth_share={"gemm": 0.8, "float32": 0.8, "convolution": 0.8, "attention": 0.8, "other": 0.8},
+    flops_share={"gemm": 1.0, "float32": 0.6, "convolution": 0.4, "attention": 0.5},
+    overlap=0.3,
+    # Without kernels that decide them these make no difference: what they are for is priced as everything else.
+    gather_us=0.0,
+    cache_share=1.0,
+    vectors_us=0.0,
+    copy_us=0.0,
+    narrow_us=2.0,
+    grouped_us=2.0,
     serial={"topk": (22.0, 0.0), "sort": (25.0, 0.0), "kthvalue": (25.0, 0.0), "nonzero": (15.0, 0.0)},
     kernels=0,
     error=0.0,
@@ -37,7 +48,9 @@ SMALLEST = 0.01  # us, of a parameter that starts at 0
 FIRST_STEP, LAST_STEP = 0.5, 5e-4  # of the logarithm of a parameter
 MOST_ROUNDS = 300
 NOTHING = 1e-9  # the largest difference of losses that does not count
-LATENCIES = ("latency.gemm", "latency.other")
+NUMBERS = ("overlap", "cache_share", "gather_us", "vectors_us", "copy_us", "narrow_us", "grouped_us")
+TABLES = ("floors", "latency", "inner_us", "bandwidth_share", "flops_share")
+COMPUTING = tuple(BY_HAND.inner_us)  # the roles whose FLOPs count
 
 
 def fit(
@@ -55,11 +68,12 @@ def fit(
     if not works:
         raise ValueError("there are no kernels to fit")
 
-    def loss(values: Values) -> float:
-        calibration = _with(BY_HAND, values)
-        return math.fsum(math.hypot(math.log(predicted(w, calibration) / us), ROUNDING) for w, us in works)
-
     start = _values(BY_HAND)
+    parts = [_loss_of(own, start) for own in _alike(works)]
+
+    def loss(values: Values) -> float:
+        return math.fsum(part(values) for part in parts)
+
     found = _descend(start, loss, _moves(start))
     undecided = [name for name in found if not _matters(name, found, loss)]
     for name in undecided:
@@ -72,60 +86,81 @@ def fit(
         date=date or datetime.date.today().isoformat(),
         versions=dict(versions or {}),
         kernels=len(works),
-        error=round(statistics.median(abs(predicted(w, result) / us - 1) for w, us in works), 4),
+        error=round(statistics.median(abs(predicted(w, result) / us - 1) for _, w, us in works), 4),
         undecided=tuple(undecided),
     )
-
-
-def predicted(work: Work, calibration: Calibration) -> float:
-    """Return the us of a kernel whose work is given in numbers."""
-    return float(max(candidates(work, calibration)))
 
 
 def errors(samples: Iterable[Sample], device: Device, calibration: Calibration) -> dict[str, list[float]]:
     """Return |predicted / measured - 1| of every sample, by kind of kernel, ascending."""
     found: dict[str, list[float]] = {}
-    for work, us in _works(samples, device):
-        found.setdefault(work.kind, []).append(abs(predicted(work, calibration) / us - 1))
+    for kind, works, us in _works(samples, device):
+        found.setdefault(kind, []).append(abs(predicted(works, calibration) / us - 1))
     return {kind: sorted(found[kind]) for kind in KINDS if kind in found}
 
 
-def _works(samples: Iterable[Sample], device: Device) -> list[tuple[Work, float]]:
-    works = []
+def _works(samples: Iterable[Sample], device: Device) -> list[Timed]:
+    works: list[Timed] = []
     for kernel, sizes, us in samples:
         if not (0 < us < math.inf):
             raise ValueError(f"kernel {kernel.name!r} has the time {us} us; a finite time above 0 is needed")
         if kernel.kind in KINDS:
-            works.append((work_of(kernel, device).at(sizes), us))
+            works.append((kernel.kind, [work.at(sizes) for work in works_of(kernel, device)], us))
     return works
 
 
+def _alike(works: Iterable[Timed]) -> list[list[Timed]]:
+    """Return timed kernels by what their times depend on: the kinds, roles and operators of their launches."""
+    found: dict[frozenset[str], list[Timed]] = {}
+    for kernel in works:
+        found.setdefault(_traits(kernel), []).append(kernel)
+    return list(found.values())
+
+
+def _traits(kernel: Timed) -> frozenset[str]:
+    _, works, _ = kernel
+    return frozenset(trait for work in works for trait in (work.kind, work.role, latency_of(work.kind), work.operator))
+
+
+def _loss_of(kernels: Sequence[Timed], names: Iterable[str]) -> Callable[[Values], float]:
+    """Return the loss of kernels that are alike; it is computed again only if one of their parameters has another value."""
+    traits = _traits(kernels[0])
+    own = [name for name in names if "." not in name or name.split(".")[1] in traits]
+    known: dict[tuple[float, ...], float] = {}
+
+    def loss(values: Values) -> float:
+        key = tuple(values[name] for name in own)
+        if key not in known:
+            calibration = _with(BY_HAND, values)
+            ratios = (predicted(works, calibration) / us for _, works, us in kernels)
+            known[key] = math.fsum(math.hypot(math.log(ratio), ROUNDING) for ratio in ratios)
+        return known[key]
+
+    return loss
+
+
 def _values(calibration: Calibration) -> Values:
-    found = {f"floors.{kind}": us for kind, us in calibration.floors.items()}
-    found.update({f"latency.{kind}": us for kind, us in calibration.latency.items()})
-    found.update({name: getattr(calibration, name) for name in ("inner_us", "bandwidth_share", "flops_share")})
-    for operation, line in calibration.serial.items():
-        found.update({f"serial.{operation}.{i}": us for i, us in enumerate(line)})
+    found = {name: getattr(calibration, name) for name in NUMBERS}
+    found |= {f"{name}.{key}": value for name in TABLES for key, value in getattr(calibration, name).items()}
+    found |= {f"serial.{operation}.{i}": us for operation, line in calibration.serial.items() for i, us in enumerate(line)}
     return found
 
 
 def _with(calibration: Calibration, values: Values) -> Calibration:
     """Return the calibration with other parameters. A floor is at least the latency, because no kernel is shorter than that."""
-    return replace(
-        calibration,
-        floors={k: max(values[f"floors.{k}"], values[f"latency.{latency_of(k)}"]) for k in calibration.floors},
-        latency={kind: values[f"latency.{kind}"] for kind in calibration.latency},
-        inner_us=values["inner_us"],
-        bandwidth_share=values["bandwidth_share"],
-        flops_share=values["flops_share"],
-        serial={name: (values[f"serial.{name}.0"], values[f"serial.{name}.1"]) for name in calibration.serial},
-    )
+    tables: dict[str, Any] = {name: {key: values[f"{name}.{key}"] for key in getattr(calibration, name)} for name in TABLES}
+    tables["floors"] = {kind: max(us, tables["latency"][latency_of(kind)]) for kind, us in tables["floors"].items()}
+    serial = {name: (values[f"serial.{name}.0"], values[f"serial.{name}.1"]) for name in calibration.serial}
+    numbers: dict[str, Any] = {name: values[name] for name in NUMBERS}
+    return replace(calibration, **numbers, **tables, serial=serial)
 
 
 def _moves(values: Values) -> list[Move]:
     """Return moves of each parameter by itself, and of pairs of which one can make up for the other."""
-    pairs = [(latency, share) for latency in LATENCIES for share in ("bandwidth_share", "flops_share")]
-    pairs += [("latency.gemm", "inner_us"), ("inner_us", "bandwidth_share")]
+    pairs = [(f"latency.{role}", f"bandwidth_share.{role}") for role in ROLES]
+    for role in COMPUTING:
+        pairs += [(f"latency.{role}", f"flops_share.{role}"), (f"latency.{role}", f"inner_us.{role}")]
+        pairs += [(f"inner_us.{role}", f"bandwidth_share.{role}")]
     pairs += [(name, f"{name[:-1]}1") for name in values if name.startswith("serial.") and name.endswith(".0")]
     return [*({name: 1} for name in values), *({one: 1, other: sign} for one, other in pairs for sign in (1, -1))]
 
@@ -149,7 +184,8 @@ def _descend(start: Values, loss: Callable[[Values], float], moves: Sequence[Mov
 
 
 def _possible(values: Values) -> bool:
-    return all(SMALLEST <= values[name] <= 1 for name in ("bandwidth_share", "flops_share"))
+    shares = (name for name in values if name == "overlap" or name.partition(".")[0] in ("bandwidth_share", "flops_share"))
+    return all(SMALLEST <= values[name] <= 1 for name in shares)
 
 
 def _matters(name: str, values: Values, loss: Callable[[Values], float]) -> bool:

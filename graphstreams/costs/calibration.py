@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from graphstreams.costs.work import PRODUCTS, ROLES
 from graphstreams.inductor.disk_cache import cache_folder
 from graphstreams.ir.devices import DEVICES, Device
 
@@ -20,7 +21,23 @@ log = logging.getLogger("graphstreams")
 
 KINDS = ("gemm", "template", "reduction", "pointwise", "triton", "extern")  # of kernels that are launched
 HIGHEST_US = 1e6
+LEAST_SHARE = 0.01
 _IGNORED = "event_us"  # a field that files may have: what a wait for another stream takes, on which no plan depends
+_COMPUTING = tuple(role for role in ROLES if role != "other")
+_TABLES = (
+    ("floors", KINDS, 0.0, HIGHEST_US),
+    ("latency", ROLES, 0.0, HIGHEST_US),
+    ("inner_us", _COMPUTING, 0.0, HIGHEST_US),
+    ("bandwidth_share", ROLES, LEAST_SHARE, 1.0),
+    ("flops_share", _COMPUTING, LEAST_SHARE, 1.0),
+)
+_NUMBERS = (
+    *((name, 0.0, HIGHEST_US) for name in ("gather_us", "vectors_us", "copy_us", "narrow_us", "grouped_us")),
+    ("overlap", 0.0, 1.0),
+    ("cache_share", LEAST_SHARE, 10.0),
+    ("kernels", 0.0, math.inf),
+    ("error", 0.0, math.inf),
+)
 _PACKAGED = Path(__file__).parent / "data"
 
 
@@ -35,34 +52,37 @@ class Calibration:
     date: str  # of the measurements, YYYY-MM-DD
     versions: dict[str, str]  # of torch, CUDA and so on
     floors: dict[str, float]  # us of the shortest launch, by kind of kernel
-    latency: dict[str, float]  # us that a kernel runs below its full rate: "gemm", which templates share, and "other"
-    inner_us: float  # us that each 1,000 of the inner dimension add to the latency of a matrix product
-    bandwidth_share: float  # share of the data sheet's bandwidth that large kernels reach
-    flops_share: float  # share of the data sheet's FLOP rate that large kernels reach
+    latency: dict[str, float]  # us that a launch runs below its full rate, by its role (`work.ROLES`)
+    inner_us: dict[str, float]  # us that each 1,000 of the inner dimension, or keys of attention, add to it, by role
+    bandwidth_share: dict[str, float]  # share of the data sheet's bandwidth that large kernels reach, by role
+    flops_share: dict[str, float]  # share of the data sheet's FLOP rate that large kernels reach, by role
+    overlap: float  # share of the shorter of moving and computing that the longer one does not hide
+    gather_us: float  # us more of a launch that reads first where to read
+    cache_share: float  # bandwidth at which a batch of float32 products reads what they share, over the data sheet's of memory
+    vectors_us: float  # us for each million unaligned results of a batch of float32 products of a matrix and a vector
+    copy_us: float  # us of each copy that a convolution makes of its operands and its result in another layout
+    narrow_us: float  # `inner_us` of a convolution of fewer than 8 channels
+    grouped_us: float  # `inner_us` of a convolution whose groups have several channels each, for each group
     serial: dict[str, tuple[float, float]]  # us, and us for each MB touched, by operation that runs in few blocks
     kernels: int  # number of kernels that the parameters were fitted to
     error: float  # median of |predicted / measured - 1| over those kernels
     undecided: tuple[str, ...] = ()  # parameters that no kernel of the fit depends on
 
     def __post_init__(self) -> None:
-        for name in ("floors", "latency", "versions", "serial"):
-            if not isinstance(getattr(self, name), Mapping):
-                raise ValueError(f"{name} is no object")
-        _check_keys("floors", self.floors, KINDS)
-        _check_keys("latency", self.latency, ("gemm", "other"))
-        for kind, latency in self.latency.items():
-            _check(f"latency.{kind}", latency, 0.0, HIGHEST_US)
+        for name, keys, low, high in _TABLES:
+            _check_table(name, getattr(self, name), keys, low, high)
         for kind, floor in self.floors.items():
             _check(f"floors.{kind}", floor, self.latency[latency_of(kind)], HIGHEST_US)  # else it would be none
+        for name in ("versions", "serial"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ValueError(f"{name} is no object")
         for operation, line in self.serial.items():
             if not isinstance(line, Sequence) or len(line) != 2:
                 raise ValueError(f"serial.{operation} is no pair of numbers")
             for value in line:
                 _check(f"serial.{operation}", value, 0.0, HIGHEST_US)
-        for name, high in (("inner_us", HIGHEST_US), ("kernels", math.inf), ("error", math.inf)):
-            _check(name, getattr(self, name), 0.0, high)
-        for name in ("bandwidth_share", "flops_share"):
-            _check(name, getattr(self, name), 0.01, 1.0)
+        for name, low, high in _NUMBERS:
+            _check(name, getattr(self, name), low, high)
         _check_texts(self.device, self.date, self.versions)
 
     def dumps(self) -> str:
@@ -83,7 +103,7 @@ class Calibration:
         if unknown := sorted(data.keys() - known):
             raise ValueError(f"{unknown[0]!r} is no field")
         if missing := sorted(known - data.keys()):
-            raise ValueError(f"{missing[0]!r} is missing")
+            raise ValueError(f"{missing[0]!r} is missing, as in a file of an older version")
         if isinstance(data["serial"], dict):
             data["serial"] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["serial"].items()}
         if not isinstance(data["undecided"], list):
@@ -109,8 +129,8 @@ class Calibration:
 
 
 def latency_of(kind: str) -> str:
-    """Return the key in `Calibration.latency` of a kind of kernel."""
-    return "gemm" if kind in ("gemm", "template") else "other"
+    """Return the key in `Calibration.latency` of the shortest latency that a kind of kernel has."""
+    return "gemm" if kind in PRODUCTS else "other"
 
 
 def calibration_of(device: Device) -> Calibration:
@@ -153,9 +173,13 @@ def fingerprint() -> bytes:
     return repr([(file.name, file.read_bytes()) for file in files]).encode()
 
 
-def _check_keys(name: str, found: Mapping[str, Any], wanted: Sequence[str]) -> None:
+def _check_table(name: str, found: Any, wanted: Sequence[str], low: float, high: float) -> None:
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{name} is no object")
     if set(found) != set(wanted):
         raise ValueError(f"{name} has {', '.join(sorted(found)) or 'nothing'} where {', '.join(wanted)} are needed")
+    for key, value in found.items():
+        _check(f"{name}.{key}", value, low, high)
 
 
 def _check(name: str, value: Any, low: float, high: float) -> None:

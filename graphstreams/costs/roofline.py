@@ -1,78 +1,69 @@
 """Predicts the times of kernels from bytes and FLOPs: a roofline with a floor, as sympy expressions in the dynamic sizes.
 
-The model is Williams, Waterman and Patterson's (CACM 2009): a kernel takes as long as the slower of moving its bytes and
-doing its arithmetic. At decode nearly all kernels are so small that latency decides. Each launch has a floor, and a kernel
-reaches its full rate only after a latency. The latency of a matrix product grows with its inner dimension, because one block
-goes through all of it, or a second kernel sums up the parts. A matrix product of few rows is bound by these and by its bytes,
-never by its FLOPs. The parameters are those of a calibration (`calibration.py`).
+The model is Williams, Waterman and Patterson's (CACM 2009): a launch takes as long as the slower of moving its bytes and
+doing its arithmetic, here with a part of the other, because the two overlap incompletely. At decode nearly all kernels are so
+small that latency decides. Each launch has a floor, and reaches its full rate only after a latency. That of a matrix product,
+a convolution or attention grows with its inner dimension, because one block goes through all of it, or a second kernel sums up
+the parts. A kernel of several launches takes the sum of their times. The parameters are those of a calibration
+(`calibration.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sympy
 
-from graphstreams.costs.calibration import Calibration, calibration_of, latency_of
+from graphstreams.costs.calibration import Calibration, calibration_of
+from graphstreams.costs.work import Work, works_of
 from graphstreams.ir.devices import Device
-from graphstreams.ir.kernels import Kernel, KernelGraph, value_of
+from graphstreams.ir.kernels import Kernel, KernelGraph
 
-# Bytes of an element of a matrix product's result, by the dtype of its operands, if they are not 2.
-_RESULT_BYTES = {"float64": 8, "float32": 4, "int8": 4}
-
-
-@dataclass(frozen=True)
-class Work:
-    """The work of a kernel, with the times of the data sheet. Numbers, or expressions in the dynamic sizes."""
-
-    kind: str
-    launches: int
-    megabytes: Any  # read and written
-    moving_us: Any  # us to move these at the data sheet's bandwidth
-    computing_us: Any  # us to compute at the data sheet's FLOP rate
-    inner: Any  # inner dimension of the matrix product, in thousands; 0 for other kernels
-    operations: tuple[str, ...]  # ATen operations
-    operation_megabytes: tuple[tuple[str, Any], ...] = ()  # of several launches, what those touch that run an operation
-
-    def at(self, sizes: Mapping[str, int]) -> Work:
-        """Return the work in numbers, for given dynamic sizes. Raises ValueError if one is missing."""
-        names = ("megabytes", "moving_us", "computing_us", "inner")
-        numbers: dict[str, Any] = {name: value_of(getattr(self, name), sizes) for name in names}
-        each = tuple((operation, value_of(size, sizes)) for operation, size in self.operation_megabytes)
-        return replace(self, **numbers, operation_megabytes=each)
-
-
-def work_of(kernel: Kernel, device: Device) -> Work:
-    """Return the work of `kernel`, with times by the data sheet of `device`."""
-    size = sum((access.bytes for access in (*kernel.reads, *kernel.writes)), sympy.S.Zero)
-    rate = next((rate for name, rate in device.flops.items() if kernel.dtype.startswith(name)), device.flops["float32"])
-    return Work(
-        kind=kernel.kind,
-        launches=max(1, len(kernel.launches)),
-        megabytes=size * 1e-6,
-        moving_us=size * (1e6 / device.bandwidth),
-        computing_us=kernel.flops * (1e6 / rate),
-        inner=_inner_dimension(kernel) / 1000,
-        operations=kernel.ops,
-        operation_megabytes=tuple((operation, size * 1e-6) for operation, size in kernel.operation_bytes),
-    )
+COPIES = 3  # that a convolution makes in another layout: of its image, its filters and its result
 
 
 def candidates(work: Work, calibration: Calibration) -> list[Any]:
-    """Return times in us, the longest of which the kernel takes. They are numbers or expressions, as `work` is."""
-    latency = calibration.latency[latency_of(work.kind)]
-    if work.inner != 0:
-        latency = latency + calibration.inner_us * work.inner
-    found = [calibration.floors[work.kind] * work.launches, latency + work.moving_us / calibration.bandwidth_share]
-    if work.computing_us != 0:
-        found.append(latency + work.computing_us / calibration.flops_share)
-    touched = dict(work.operation_megabytes)
-    for operation, (start, slope) in calibration.serial.items():
-        if operation in work.operations:
-            found.append(start + slope * touched.get(operation, work.megabytes))
+    """Return times of a launch in us, the longest of which it takes. They are numbers or expressions, as `work` is."""
+    latency = calibration.latency[work.role] * work.launches
+    latency += calibration.gather_us if work.gathers else 0.0
+    latency += COPIES * calibration.copy_us if work.rearranged else 0.0
+    terms = _terms(work, calibration)
+    rest = sum(terms)
+    found = [calibration.floors[work.kind] * work.launches]
+    found += [latency + (1 - calibration.overlap) * term + calibration.overlap * rest for term in terms]
+    if work.operator in calibration.serial:
+        start, slope = calibration.serial[work.operator]
+        found.append(start + slope * work.megabytes)
     return found
+
+
+def _terms(work: Work, calibration: Calibration) -> list[Any]:
+    """Return what a launch does, each in us: moving bytes, computing, and going through the inner dimension."""
+    share = calibration.bandwidth_share[work.role]
+    if work.role == "other":
+        return [work.moving_us / share]
+    moving = work.moving_us / share
+    if work.role == "float32" and work.streaming_us != 0:
+        # Without tensor cores each product of a batch reads its operands from the cache, also those that others share.
+        moving = work.streaming_us / calibration.cache_share + calibration.vectors_us * work.vectors
+    return [moving, work.computing_us / calibration.flops_share[work.role], _inner(work, calibration)]
+
+
+def _inner(work: Work, calibration: Calibration) -> Any:
+    """Return the us of going through the inner dimension, for each group of a convolution once."""
+    if work.role != "convolution":
+        return calibration.inner_us[work.role] * work.inner
+    if work.narrow:
+        return calibration.narrow_us * work.inner
+    if work.groups == 1:
+        return calibration.inner_us["convolution"] * work.inner
+    return calibration.grouped_us * work.inner * work.groups + calibration.latency["convolution"] * (work.groups - 1)
+
+
+def predicted(works: Iterable[Work], calibration: Calibration) -> float:
+    """Return the us of a kernel, the work of whose launches is given in numbers."""
+    return float(sum(max(candidates(work, calibration)) for work in works))
 
 
 class Roofline:
@@ -87,26 +78,18 @@ class Roofline:
 
     def expression(self, kernel: Kernel) -> sympy.Expr:
         """Return the kernel's time in us, an expression in the dynamic sizes."""
-        if kernel.kind == "none":
-            return sympy.S.Zero
         # Unevaluated, because sympy takes seconds to simplify the maxima of some hundred kernels.
-        return sympy.Max(*map(sympy.sympify, candidates(work_of(kernel, self.device), self.calibration)), evaluate=False)
+        each = [
+            sympy.Max(*map(sympy.sympify, candidates(work, self.calibration)), evaluate=False)
+            for work in works_of(kernel, self.device)
+        ]
+        return each[0] if len(each) == 1 else sympy.Add(*each, evaluate=False)
 
     def us(self, kernel: Kernel, sizes: Mapping[str, int] | None = None) -> float:
         """Return the kernel's time in us for given dynamic sizes. Raises ValueError if one is missing."""
-        if kernel.kind == "none":
-            return 0.0
         # From numbers: sympy's maxima take more than twice as long.
-        return float(max(candidates(work_of(kernel, self.device).at(sizes or {}), self.calibration)))
+        return predicted([work.at(sizes or {}) for work in works_of(kernel, self.device)], self.calibration)
 
     def price(self, graph: KernelGraph) -> list[float]:
         """Return the time of each kernel in us, at the graph's example sizes."""
         return [self.us(kernel, graph.sizes) for kernel in graph.kernels]
-
-
-def _inner_dimension(kernel: Kernel) -> sympy.Expr:
-    """Return K of a product of M x K and K x N, from its 2 M N K FLOPs and the bytes of its result."""
-    written = sum((access.bytes for access in kernel.writes), sympy.S.Zero)
-    if kernel.flops == 0 or written == 0:
-        return sympy.S.Zero
-    return kernel.flops * _RESULT_BYTES.get(kernel.dtype, 2) / (2 * written)

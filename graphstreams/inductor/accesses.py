@@ -20,6 +20,7 @@ from torch._inductor.virtualized import V
 
 from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
+from graphstreams.inductor.operands import operand_bytes
 from graphstreams.inductor.scheduler_nodes import leaves
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.declarations import Declarations
@@ -61,12 +62,13 @@ def accesses(
     reads: list[tuple[str, sympy.Expr]] = []
     writes: list[tuple[str, sympy.Expr]] = []
     for node in nodes:
+        taken = operand_bytes(node)
         for dep in data_reads(node):
             if dep.name not in made:
                 storage = storages.storage(dep.name)
                 # To keep an order only, Inductor lets a mutation read the whole buffer of which it changes a part.
                 only_order = isinstance(dep, StarDep) and storage in mutated
-                reads.append((storage, sympy.S.Zero if only_order else bytes_touched(dep)))
+                reads.append((storage, sympy.S.Zero if only_order else _less(bytes_touched(dep), taken.get(dep.name))))
         writes += [(storages.storage(dep.name), bytes_touched(dep)) for dep in node.read_writes.writes]
         writes += [(storages.storage(output.get_name()), sympy.S.Zero) for output in node.get_outputs()]
         writes += [(storage, sympy.S.Zero) for storage in (*semaphores(node), *resources(node, declared))]
@@ -92,8 +94,13 @@ def bytes_touched(dep: Any) -> sympy.Expr:
         return sympy.S.Zero  # an output without a layout, such as a mutation's
     touched = whole
     if isinstance(dep, MemoryDep):
-        touched = sympy.prod(dep.size) if dep.is_indirect() else sympy.sympify(dep.get_numel())
+        # The product of no sizes, as of a gather of one element, is an int of Python.
+        touched = sympy.sympify(sympy.prod(dep.size) if dep.is_indirect() else dep.get_numel())
     return (touched if hint(touched) < hint(whole) else whole) * item
+
+
+def _less(size: sympy.Expr, other: sympy.Expr | None) -> sympy.Expr:
+    return size if other is None or hint(size) <= hint(other) else other
 
 
 def hint(expression: sympy.Expr) -> float:

@@ -1,51 +1,22 @@
-"""Count what a kernel computes: its floating-point operations, the dtype of its arithmetic, its ATen operations.
+"""Tell in which dtype a kernel computes, and which ATen operations it runs.
 
-Read in torch 2.15.0: `_inductor/dependencies.py`.
+Read in torch 2.15.0: `_inductor/dependencies.py`, `backends/cuda/__init__.py`, `backends/cudnn/__init__.py`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-import sympy
 import torch
 from torch import fx
 from torch._inductor.virtualized import V
 
 from graphstreams.inductor.accesses import bytes_touched, data_reads, hint
-from graphstreams.inductor.scheduler_nodes import MATRIX_PRODUCTS
+from graphstreams.inductor.operator_arithmetic import CONVOLUTION
 
-
-def flops(nodes: Sequence[fx.Node]) -> sympy.Expr:
-    """Return the floating-point operations of the matrix products among FX nodes: 2 M N K each.
-
-    Other operations do not count, because memory bandwidth bounds them.
-    """
-    return sum((_product_flops(node) for node in nodes), sympy.S.Zero)
-
-
-def _product_flops(node: fx.Node) -> sympy.Expr:
-    if not isinstance(node.target, torch._ops.OpOverload) or node.target._opname not in MATRIX_PRODUCTS:
-        return sympy.S.Zero
-    left = next((a for a in node.all_input_nodes if _rank(a) >= 2), None)
-    result = node.meta.get("val")
-    if left is None or not isinstance(result, torch.Tensor):
-        return sympy.S.Zero
-    factors = node.args[1 if node.target._opname in ("addmm", "baddbmm") else 0]
-    inner = factors.meta["val"].shape[-1] if isinstance(factors, fx.Node) else left.meta["val"].shape[-1]
-    return 2 * math.prod((_expression(s) for s in result.shape), start=_expression(inner))
-
-
-def _rank(node: fx.Node) -> int:
-    value = node.meta.get("val")
-    return value.dim() if isinstance(value, torch.Tensor) else -1
-
-
-def _expression(size: Any) -> sympy.Expr:
-    return size.node.expr if isinstance(size, torch.SymInt) else sympy.Integer(int(size))
+TF32 = "tfloat32"  # float32 whose factors are rounded to 10 bits of mantissa
 
 
 def arithmetic_dtype(nodes: Sequence[Any]) -> str:
@@ -56,6 +27,16 @@ def arithmetic_dtype(nodes: Sequence[Any]) -> str:
     operands = [(hint(bytes_touched(dep)), dep.name) for node in nodes for dep in data_reads(node)]
     size, name = max(operands, key=itemgetter(0), default=(0.0, ""))
     return str(V.graph.get_dtype(name)).removeprefix("torch.") if size > 0 else ""
+
+
+def rounded(dtype: str, operator: str) -> str:
+    """Return the dtype in which an operator computes on operands of `dtype`: TF32 if torch's settings let it round float32.
+
+    By default they do for convolutions and not for matrix products.
+    """
+    cudnn: Any = torch.backends.cudnn
+    settings = cudnn.conv if operator == CONVOLUTION else torch.backends.cuda.matmul
+    return TF32 if dtype == "float32" and settings.fp32_precision == "tf32" else dtype
 
 
 def operations(nodes: Sequence[fx.Node]) -> tuple[str, ...]:

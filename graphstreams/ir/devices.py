@@ -2,7 +2,8 @@
 
 Sources: NVIDIA's data sheets of H200 (SXM), H100 (SXM), A100 80GB (SXM), HGX B200 and L40S; for numbers of SMs and L2 caches
 its white papers on Ampere, Hopper and Ada. Rates of matrix products are the dense ones, half of what a sheet gives with
-sparsity. float64 is the tensor cores' rate if they have one, float32 that of the vector units, because torch leaves TF32 off.
+sparsity. float64 is the tensor cores' rate if they have one, float32 that of the vector units. tfloat32 is the tensor cores'
+rate on float32 that is rounded to TF32, as torch does in convolutions, and in matrix products if it is told to.
 """
 
 from __future__ import annotations
@@ -25,26 +26,38 @@ class Device:
     l2: int = 50 * 2**20  # bytes
 
 
-_HOPPER = {  # sheets of H100 and H200: 67 and 67 TFLOP/s, with sparsity 1,979 in 16 bits and 3,958 in 8
+# Sheets of H100 and H200: 67 and 67 TFLOP/s, with sparsity 989 in TF32, 1,979 in 16 bits and 3,958 in 8.
+_HOPPER = {
     "float64": 67e12,
     "float32": 67e12,
+    "tfloat32": 494e12,
     "bfloat16": 989e12,
     "float16": 989e12,
     "float8": 1979e12,
     "int8": 1979e12,
 }
-_BLACKWELL = {  # sheet of HGX B200, of one of its GPUs: 37 and 75 TFLOP/s, with sparsity 4,500 in 16 bits and 9,000 in 8
+# Sheet of HGX B200, of one of its GPUs: 37 and 75 TFLOP/s, with sparsity 2,200 in TF32, 4,500 in 16 bits and 9,000 in 8.
+_BLACKWELL = {
     "float64": 37e12,
     "float32": 75e12,
+    "tfloat32": 1100e12,
     "bfloat16": 2250e12,
     "float16": 2250e12,
     "float8": 4500e12,
     "int8": 4500e12,
 }
 # Sheet of A100, whose rates without sparsity these are.
-_AMPERE = {"float64": 19.5e12, "float32": 19.5e12, "bfloat16": 312e12, "float16": 312e12, "int8": 624e12}
+_AMPERE = {"float64": 19.5e12, "float32": 19.5e12, "tfloat32": 156e12, "bfloat16": 312e12, "float16": 312e12, "int8": 624e12}
 # Sheet of L40S, the same; float64, which is not in it, is a 64th of float32 (white paper on Ada).
-_ADA = {"float64": 1.4e12, "float32": 91.6e12, "bfloat16": 362e12, "float16": 362e12, "float8": 733e12, "int8": 733e12}
+_ADA = {
+    "float64": 1.4e12,
+    "float32": 91.6e12,
+    "tfloat32": 183e12,
+    "bfloat16": 362e12,
+    "float16": 362e12,
+    "float8": 733e12,
+    "int8": 733e12,
+}
 
 DEVICES: dict[str, Device] = {
     "h200": Device("NVIDIA H200", (9, 0), 132, 4.8e12, _HOPPER, 141 * 10**9, l2=50 * 2**20),

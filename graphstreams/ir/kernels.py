@@ -43,6 +43,25 @@ def value_of(expression: sympy.Expr | float, sizes: Mapping[str, int]) -> float:
 
 
 @dataclass(frozen=True)
+class LaunchWork:
+    """What one launch of a kernel does, as far as its price depends on it. Numbers are expressions in the dynamic sizes."""
+
+    kind: str  # as that of a kernel
+    bytes: sympy.Expr  # read and written
+    launches: int = 1  # more than one if the code of one operator has several, which share the work
+    operator: str = ""  # the operator that it calls, such as "convolution"; empty if its code is generated
+    dtype: str = ""  # of its arithmetic: "bfloat16", or "tfloat32" of float32 that is rounded to TF32
+    flops: sympy.Expr = sympy.S.Zero
+    inner: sympy.Expr = sympy.S.Zero  # how many products each result of a matrix product or a convolution adds up
+    matrices: sympy.Expr = sympy.S.One  # of how many products it consists: the batch, or the groups of a convolution
+    streamed: sympy.Expr = sympy.S.Zero  # bytes of the operands of a batch, those that its products share once for each
+    vectors: sympy.Expr = sympy.S.Zero  # results of a batch of products of a matrix and a vector, if they are unaligned
+    gathers: bool = False  # whether what it reads depends on indices that it reads first
+    rearranged: bool = False  # whether a convolution's operands and result are copied into another layout
+    narrow: bool = False  # whether a convolution has too few channels to load several at a time
+
+
+@dataclass(frozen=True)
 class Kernel:
     """A unit of planning: almost always one launch.
 
@@ -59,9 +78,8 @@ class Kernel:
     writes: tuple[Access, ...] = ()
     flops: sympy.Expr = sympy.S.Zero
     dtype: str = ""  # of its arithmetic, such as "bfloat16"
-    ops: tuple[str, ...] = ()  # the ATen operations inside, for pricing those that bandwidth does not describe
-    # Of several launches, how many bytes those touch that run an operation, for each; empty: as many as the kernel.
-    operation_bytes: tuple[tuple[str, sympy.Expr], ...] = ()
+    ops: tuple[str, ...] = ()  # the ATen operations inside
+    work: tuple[LaunchWork, ...] = ()  # of each launch; empty if it is not known
     parameters: tuple[str, ...] = ()  # the module parameters and buffers that it reads
     exclusive: bool = False  # keeps its place against every other kernel
     exclusive_reason: str = ""  # why, if one of its nodes is the cause

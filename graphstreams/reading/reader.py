@@ -15,6 +15,7 @@ from torch import fx
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
 from graphstreams.inductor.concatenation_kinds import note_kinds
 from graphstreams.inductor.concatenations import divided, far_apart, pieces_of
+from graphstreams.inductor.launch_work import launch_work
 from graphstreams.inductor.lowering import (
     Lowered,
     copy_graph,
@@ -110,6 +111,7 @@ def _kernel(
     returned = {storages.storage(name) for name in lowered.graph.get_output_names()}
     allocated = {storages.storage(o.get_name()) for n in nodes for o in n.get_outputs() if _allocates_itself(o)}
     exclusive_reason = exclusivity.exclusive_reason(nodes, declared)
+    work = launch_work(nodes, storages)
     return Kernel(
         id=region.kernel,
         name=naming.source_name(region, origins, parameters),
@@ -118,10 +120,10 @@ def _kernel(
         launches=tuple(name for n in nodes for name in scheduler_nodes.launch_names(n)),
         reads=reads,
         writes=writes,
-        flops=arithmetic.flops(origins),
+        flops=sum((each.flops for each in work), sympy.S.Zero),
         dtype=arithmetic.arithmetic_dtype(nodes),
         ops=arithmetic.operations(origins),
-        operation_bytes=_operation_bytes(nodes, storages) if len(nodes) > 1 else (),
+        work=work,
         parameters=parameters,
         exclusive=bool(exclusive_reason) or not region.nodes,
         exclusive_reason=exclusive_reason,
@@ -129,17 +131,6 @@ def _kernel(
         undeclared=exclusivity.undeclared(nodes, declared) if region.nodes else "",
         allocates_output=not returned.isdisjoint(allocated),
     )
-
-
-def _operation_bytes(nodes: Sequence[Any], storages: AliasSets) -> tuple[tuple[str, sympy.Expr], ...]:
-    found: dict[str, sympy.Expr] = {}
-    for node in nodes:
-        size = sum((access.bytes for touched in accesses.accesses([node], storages) for access in touched), sympy.S.Zero)
-        operator = scheduler_nodes.operator_of(node)
-        names = arithmetic.operations(scheduler_nodes.origins(node)) if operator is None else (operator._opname,)
-        for name in names:
-            found[name] = found.get(name, sympy.S.Zero) + size
-    return tuple(sorted(found.items()))
 
 
 def _divided(

@@ -9,6 +9,7 @@ import torch
 from graphstreams.calibration.calibrate import calibrate, calibration_table
 from graphstreams.calibration.fit import BY_HAND
 from graphstreams.calibration.microbenchmarks import GROUPS, Operations
+from graphstreams.costs.work import ROLES, works_of
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.pipeline.explain import capture
@@ -34,6 +35,11 @@ def kernels_of(title: str) -> tuple[Operations, list[Kernel]]:
         ("large pointwise kernels and reductions", {"pointwise", "reduction"}),
         ("top-k", {"extern"}),
         ("sort and distances", {"extern"}),
+        ("matrix products in float32", {"gemm"}),
+        ("attention", {"extern"}),
+        ("convolutions", {"extern"}),
+        ("convolutions in one dimension", {"extern"}),
+        ("gathers", {"pointwise"}),
     ],
 )
 def test_each_operation_is_one_kernel_of_its_kind(title: str, kinds: set[str]) -> None:
@@ -41,6 +47,16 @@ def test_each_operation_is_one_kernel_of_its_kind(title: str, kinds: set[str]) -
     assert {kernel.kind for kernel in kernels} == kinds
     assert len(kernels) == len(module.calls)
     assert all(len(kernel.launches) == 1 and not kernel.exclusive for kernel in kernels)
+
+
+def test_what_the_roofline_tells_apart_is_measured() -> None:
+    work = [work for title in GROUPS for kernel in kernels_of(title)[1] for work in kernel.work]
+    assert {each.role for kernel in work for each in works_of(Kernel(0, "", kernel.kind, work=(kernel,)), DEVICES["h200"])} == {
+        *ROLES
+    }
+    for name in ("gathers", "rearranged", "narrow", "vectors", "streamed"):
+        assert {bool(getattr(each, name)) for each in work} == {True, False}, name
+    assert {int(each.matrices) for each in work if each.operator == "convolution"} == {1, 8, 16}
 
 
 def test_a_shared_tensor_is_one_input() -> None:
@@ -59,10 +75,11 @@ def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_has_each_kind_and_brackets_what_was_not_measured() -> None:
     _, kernels = kernels_of("top-k")
-    found = replace(BY_HAND, undecided=("floors.gemm", "flops_share"))
+    found = replace(BY_HAND, undecided=("floors.gemm", "flops_share.gemm"))
     text = calibration_table(found, [(kernel, {}, 22.0) for kernel in kernels], DEVICES["h200"])
-    rows = {line.split("  ")[0]: line for line in text.splitlines()}
-    assert re.search(r"gemm +0 +- +- +\(3\.40\) +2\.20", rows["gemm"])
-    assert re.search(r"extern +6 +0\.0% +[\d.]+% +2\.50 +1\.20", rows["extern"])
-    assert "3.84 TB/s" in text and "(1.000)" in rows["FLOP rate, share of the data sheet's"]
-    assert "22.0" in rows["topk"] and text.count("(") == 2
+    kinds, roles, numbers = text.split("\n\n")
+    assert re.search(r"^gemm +0 +- +- +\(3\.40\)$", kinds, re.MULTILINE)
+    assert re.search(r"^extern +6 +0\.0% +[\d.]+% +2\.50$", kinds, re.MULTILINE)
+    assert re.search(r"^gemm +2\.20 +0\.00 +0\.800: 3\.84 TB/s +\(1\.000\)$", roles, re.MULTILINE)
+    assert re.search(r"^other +1\.20 +- +0\.800: 3\.84 TB/s +-$", roles, re.MULTILINE)
+    assert re.search(r"^topk +22\.0 +us and 0\.00 us for each MB$", numbers, re.MULTILINE) and text.count("(") == 2

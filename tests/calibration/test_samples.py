@@ -8,9 +8,9 @@ import sympy
 
 from graphstreams.calibration.fit import BY_HAND
 from graphstreams.calibration.samples import Sample, as_dict, load, save
-from graphstreams.costs.roofline import work_of
+from graphstreams.costs.work import works_of
 from graphstreams.ir.devices import DEVICES
-from graphstreams.ir.kernels import Access, Kernel
+from graphstreams.ir.kernels import Access, Kernel, LaunchWork
 
 TOKENS = sympy.Symbol("s0", integer=True, positive=True)
 PRODUCT = Kernel(
@@ -53,7 +53,22 @@ def test_a_file_gives_back_the_same_work(tmp_path: Path) -> None:
     assert "kernels" not in told and len(json.loads(path.read_text())["kernels"]) == len(samples) == 2
     for (kernel, sizes, us), (read, none, again) in zip(SAMPLES, samples, strict=True):
         assert none == {} and again == round(us, 3)
-        assert work_of(read, DEVICES["h200"]).at({}) == work_of(kernel, DEVICES["h200"]).at(sizes)
+        now, then = works_of(read, DEVICES["h200"]), works_of(kernel, DEVICES["h200"])
+        assert [work.at({}) for work in now] == [work.at(sizes) for work in then]
+
+
+def test_the_work_of_each_launch_is_kept(tmp_path: Path) -> None:
+    work = (
+        LaunchWork("gemm", 64 * TOKENS, operator="bmm", dtype="float32", flops=2 * TOKENS, matrices=TOKENS),
+        LaunchWork("extern", sympy.Integer(8), operator="convolution", rearranged=True),
+    )
+    sample = (Kernel(0, "unit", "gemm", launches=("bmm", "convolution"), work=work), {"s0": 4}, 5.0)
+    assert as_dict(sample)["work"] == [
+        {"kind": "gemm", "bytes": 256, "operator": "bmm", "dtype": "float32", "flops": 8, "matrices": 4},
+        {"kind": "extern", "bytes": 8, "operator": "convolution", "rearranged": True},
+    ]
+    ((kernel, _, _),), _ = load(save([sample], BY_HAND, tmp_path / "kernels.json"))
+    assert [each.bytes for each in kernel.work] == [256, 8] and kernel.work[1] == work[1]
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no json", '{"kernels": []}', '{"kernels": [{"name": "q_b"}]}'])

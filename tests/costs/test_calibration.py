@@ -38,11 +38,13 @@ def test_the_cost_of_a_wait_in_an_older_file_is_ignored() -> None:
         ({"floors": {**BY_HAND.floors, "gemm": "3"}}, "floors.gemm is '3'"),
         ({"floors": {**BY_HAND.floors, "gemm": 0.1}}, "floors.gemm is 0.1; it has to be a number from 2.2"),
         ({"latency": {"gemm": 1.0}}, "latency has gemm"),
-        ({"latency": {"gemm": -1.0, "other": 1.0}}, "latency.gemm is -1.0"),
-        ({"bandwidth_share": 0}, "bandwidth_share is 0; it has to be a number from 0.01 to 1"),
-        ({"bandwidth_share": 80}, "bandwidth_share is 80"),
-        ({"flops_share": True}, "flops_share is True"),
-        ({"inner_us": None}, "inner_us is None"),
+        ({"latency": {**BY_HAND.latency, "gemm": -1.0}}, "latency.gemm is -1.0"),
+        ({"bandwidth_share": {**BY_HAND.bandwidth_share, "gemm": 0}}, "share.gemm is 0; it has to be a number from 0.01 to 1"),
+        ({"bandwidth_share": 0.8}, "bandwidth_share is no object"),
+        ({"flops_share": {**BY_HAND.flops_share, "gemm": True}}, "flops_share.gemm is True"),
+        ({"inner_us": {"gemm": 0.5}}, "inner_us has gemm where gemm, float32, convolution, attention are needed"),
+        ({"overlap": 80}, "overlap is 80"),
+        ({"copy_us": None}, "copy_us is None"),
         ({"kernels": float("nan")}, "kernels is nan"),
         ({"error": float("inf")}, "error is inf"),
         ({"serial": {"topk": [1.0]}}, "serial.topk is no pair"),
@@ -85,7 +87,7 @@ def test_a_device_that_the_package_has_none_of_gets_the_h200s() -> None:
     with pytest.raises(ValueError, match="no calibration of 'a100'"):
         shipped("a100")
     large = kernel("pointwise", 2**30)
-    bandwidth = shipped().bandwidth_share * DEVICES["a100"].bandwidth
+    bandwidth = shipped().bandwidth_share["other"] * DEVICES["a100"].bandwidth
     assert Roofline(DEVICES["a100"]).us(large) == pytest.approx(shipped().latency["other"] + 2**30 / bandwidth * 1e6)
 
 

@@ -234,6 +234,20 @@ def test_a_split_reduction_is_one_kernel_of_two_launches():
     assert bytes_of(kernel.reads) == [2**21 * 4]
 
 
+def test_the_bytes_of_a_gathered_number_are_an_expression():
+    """Sizes are asked for their symbols; an int of Python has none."""
+
+    class Gathered(nn.Module):
+        def forward(self, table, index):
+            return table[index] + 1
+
+    inputs = torch.empty(64, device="meta"), torch.empty(1, dtype=torch.int64, device="meta")
+    (outcome,) = capture(Gathered(), inputs, "h200", FREE_EVENTS)
+    (kernel,) = outcome.reading.kernels.kernels
+    assert all(isinstance(access.bytes, sympy.Expr) for access in (*kernel.reads, *kernel.writes))
+    assert bytes_of(kernel.reads) == [4, 8]
+
+
 class _TwoSums(torch.nn.Module):
     def forward(self, x, y, z):
         return x.sum(), y.sum(), z.relu()
@@ -375,14 +389,15 @@ class _Experts(nn.Module):
         return (y * weight[order][:, None]).sum(0)
 
 
-def test_the_bytes_of_each_operation_of_a_unit_are_told_apart() -> None:
+def test_the_work_of_each_launch_of_a_unit_is_told_apart() -> None:
     x = torch.empty(4, 256, dtype=torch.bfloat16, device="meta")
     inputs = x, torch.empty(4, dtype=torch.int64, device="meta"), torch.empty(4, dtype=torch.bfloat16, device="meta")
     (outcome,) = capture(_Experts(), inputs, "h200", FREE_EVENTS)
     assert outcome.reading is not None
     unit = next(kernel for kernel in outcome.reading.kernels.kernels if "sort" in kernel.ops)
-    size = {operation: float(count) for operation, count in unit.operation_bytes}
-    assert len(unit.launches) > 4 and unit.joined
-    assert size["sort"] < 1e4 < 2 * 16 * 256 * 512 * 2 <= size["_grouped_mm"]
-    others = [kernel for kernel in outcome.reading.kernels.kernels if len(kernel.launches) == 1]
-    assert all(kernel.operation_bytes == () for kernel in others)
+    assert len(unit.work) == len(unit.launches) > 4 and unit.joined
+    one = 256 * 512 * 2  # bytes of an expert's weight, of which four tokens read four
+    products = [work for work in unit.work if work.operator == "_grouped_mm"]
+    assert all(4 * one < work.bytes < 5 * one for work in products) and len(products) == 2
+    assert all(work.bytes < 1e4 for work in unit.work if work.operator != "_grouped_mm")
+    assert unit.flops == sum(work.flops for work in products) == 2 * 2 * 4 * 256 * 512

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import sympy
 
-from graphstreams.calibration.fit import BY_HAND, predicted
+from graphstreams.calibration.fit import BY_HAND
 from graphstreams.calibration.samples import Sample
-from graphstreams.costs.roofline import work_of
+from graphstreams.costs.roofline import predicted
+from graphstreams.costs.work import works_of
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Access, Kernel
 
@@ -15,10 +16,10 @@ H200 = DEVICES["h200"]
 PLANTED = replace(
     BY_HAND,
     floors={"gemm": 4.0, "template": 4.0, "reduction": 2.5, "pointwise": 1.1, "triton": 2.0, "extern": 3.5},
-    latency={"gemm": 3.0, "other": 0.9},
-    inner_us=0.8,
-    bandwidth_share=0.65,
-    flops_share=0.7,
+    latency={**BY_HAND.latency, "gemm": 3.0, "other": 0.9},
+    inner_us={**BY_HAND.inner_us, "gemm": 0.8},
+    bandwidth_share={**BY_HAND.bandwidth_share, "gemm": 0.65, "other": 0.7},
+    flops_share={**BY_HAND.flops_share, "gemm": 0.7},
     serial={**BY_HAND.serial, "topk": (30.0, 4.0)},
 )
 
@@ -47,6 +48,6 @@ def synthetic_samples(noise: float = 0.0, outliers: float = 0.0) -> list[Sample]
     chance = random.Random(0)
     samples: list[Sample] = []
     for each in kernels():
-        us = predicted(work_of(each, H200).at({}), PLANTED) * (1 + chance.uniform(-noise, noise))
+        us = predicted([work.at({}) for work in works_of(each, H200)], PLANTED) * (1 + chance.uniform(-noise, noise))
         samples.append((each, {}, 3 * us if chance.random() < outliers else us))
     return samples
