@@ -89,6 +89,11 @@ def unseen(found: Sequence[Model], run: Sequence[Sample]) -> dict[str, Calibrati
     return {group: fit([*run, *samples_of(m for m in found if m.group != group)], DEVICE) for group in groups}
 
 
+def fitted(found: Sequence[Model], run: Sequence[Sample], versions: Mapping[str, str]) -> Calibration:
+    """Return the fit to the run and to all models, with the date of their measurements: the calibration in the package."""
+    return fit([*run, *samples_of(found)], DEVICE, json.loads(MODELS.read_text(encoding="utf-8"))["date"], versions)
+
+
 def samples_of(found: Iterable[Model]) -> list[Sample]:
     """Return the samples of all models."""
     return [sample for model in found for sample in model.samples()]
@@ -111,7 +116,7 @@ def summary(found: Sequence[Model], fits: Mapping[str, Calibration], known: Cali
     lines = []
     for name, calibrations in (("unseen", fits), ("all", {group: known for group in fits})):
         errors = [abs(model.predicted(calibrations[model.group]) / model.us - 1) for model in found]
-        over = sum(error > 0.5 for error in errors)
+        over = f"{sum(error > 0.5 for error in errors)} of {len(errors)}"
         median, largest = statistics.median(errors), max(errors)
         lines.append(f"{name}: median error {median:.1%}, largest {largest:.1%}, over 50 %: {over} of {len(errors)}")
     return "\n".join(lines)
@@ -148,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     known = shipped()
     if arguments.out:
-        known = fit([*run, *samples_of(found)], DEVICE, json.loads(MODELS.read_text())["date"], told["versions"])
+        known = fitted(found, run, told["versions"])
         known.save(arguments.out)
     fits = unseen(found, run)
     form = "github" if arguments.markdown else "simple"

@@ -1,12 +1,12 @@
 """Compare predicted with measured times of the kernels of measured workloads, on one H200.
 
-    python benchmarks/roofline.py [FOLDER] [--run FILE] [--out FILE]
+    python benchmarks/roofline.py [FOLDER] [--run FILE]
 
 Without FOLDER the workloads are those of benchmarks/data/kernels_h200.json. The models compared are the numbers fitted by hand,
 the calibration in the package, numbers fitted to one half of the workloads and tried on kernels that only the other half has,
 and numbers fitted to a calibration run, whose kernels are in no workload. The run is the one of
-benchmarks/data/calibration_h200.json, or what `graphstreams bench --calibrate --kernels FILE` wrote. With `--out FILE` the
-fit to the run and the workloads together is written: the calibration in the package.
+benchmarks/data/calibration_h200.json, or what `graphstreams bench --calibrate --kernels FILE` wrote. The package's calibration
+is fitted to the run, these workloads and whole models; benchmarks/prices.py writes it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=DATA, help="measured workloads, one JSON file each")
     parser.add_argument("--kernels", action="store_true", help="print every kernel too")
     parser.add_argument("--run", type=Path, metavar="FILE", default=RUN, help="the kernels of a calibration run")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the fit to the run and all workloads")
     arguments = parser.parse_args(argv)
     try:
         run, told = load(arguments.run)
@@ -140,9 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         workloads = read(arguments.folder)["workloads"]
-        if arguments.out:
-            together = [*run, *samples_of(workloads)]
-            fit(together, DEVICE, told["date"], told["versions"]).save(arguments.out)
         if arguments.kernels:
             print(each_kernel(workloads), end="\n\n")
         print("|predicted / measured - 1|: median (90th percentile)\n")
