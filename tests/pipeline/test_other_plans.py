@@ -24,7 +24,7 @@ from graphstreams.pipeline import explain, run, streamed_body
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
 from graphstreams.pipeline.other_plans import avoiding, other_plans
-from graphstreams.pipeline.select_plan import Task
+from graphstreams.pipeline.select_plan import ModelledPlans, Prices, Task
 from graphstreams.pipeline.streamed_body import Proof, prove
 from graphstreams.testing.equal_on_cpu import equal_as_captured
 from graphstreams.verification.wrapper.read import verify
@@ -193,6 +193,17 @@ def no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accesses, "held_memory", lambda lowered: 0)
 
 
+@pytest.fixture
+def up_and_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a product take 3.5 us on the way up and 5.6 on the way down: what two streams hold at a time depends on it."""
+
+    def price(self: ModelledPlans, task: Task) -> Prices:
+        times = (3.5 if kernel.name.startswith("up") else 5.6 for kernel in task.reading.kernels.kernels)
+        return Prices(tuple(times), "by name")
+
+    monkeypatch.setattr(ModelledPlans, "price", price)
+
+
 def with_memory(module: nn.Module, share: float, **options: Any) -> GraphCompilation:
     inputs = (torch.randn(64, 64),)
     (outcome,) = capture(module, inputs, "h200", {**FREE_EVENTS, "max_extra_memory": share, **options})
@@ -215,7 +226,7 @@ def test_a_value_that_another_stream_holds_is_read_on_its_own_stream() -> None:
     assert equal_as_captured(module, (torch.randn(64, 64),), [bound]) == [True]
 
 
-@pytest.mark.usefixtures("no_floor")
+@pytest.mark.usefixtures("no_floor", "up_and_down")
 def test_half_as_many_streams_need_less_memory() -> None:
     """No arm reads what another has made, so that no kernel is named."""
     report = with_memory(Arms(), 2.5, streams=4).report
@@ -228,7 +239,7 @@ def test_half_as_many_streams_need_less_memory() -> None:
     assert used.startswith("tried next, half as many streams: 2 streams with a simulated gain of ")
 
 
-@pytest.mark.usefixtures("no_floor")
+@pytest.mark.usefixtures("no_floor", "up_and_down")
 def test_if_none_is_left_the_first_refusal_is_the_reports() -> None:
     report = with_memory(Arms(), 0.5, streams=4).report
     assert (report.verdict, report.stage) == ("serial", "verify")
@@ -325,6 +336,7 @@ def test_another_plan_that_fails_is_not_the_end(monkeypatch: pytest.MonkeyPatch)
     assert report.notes[1].endswith("; it is not used: RuntimeError: planted failure")
 
 
+@pytest.mark.usefixtures("up_and_down")
 def test_lost_fusions_are_avoided(monkeypatch: pytest.MonkeyPatch) -> None:
     """On more than two streams the code is said to have 50 launches more, which take longer than streams save."""
     compare = run.compare_bodies
