@@ -121,12 +121,12 @@ def _shapes(graph: KernelGraph, layers: Layers) -> list[Shape]:
 
 
 def note_on_layers(graph: KernelGraph, us: Sequence[float]) -> list[str]:
-    """Return how many layers of a graph have one plan, for the report's notes; empty if there are none."""
+    """Return how many layers of a graph are alike, for the report's notes; empty if none are."""
     layers = repeated_layers(graph, us)
     if layers is None:
         return []
     text = f"{layers.count} layers of {layers.length} kernels are alike, from {graph.kernels[layers.first].name!r} on"
-    return [f"{text}: the plan of one of them was searched, for all"]
+    return [f"{text}: a plan of one of them can serve all"]
 
 
 def part_of(graph: KernelGraph, kernels: range) -> KernelGraph:

@@ -125,5 +125,5 @@ def test_layers_alone_make_the_whole_graph() -> None:
 
 def test_the_report_tells_of_the_layers() -> None:
     (note,) = note_on_layers(*deep())
-    assert note == "40 layers of 6 kernels are alike, from 'norm 0' on: the plan of one of them was searched, for all"
+    assert note == "40 layers of 6 kernels are alike, from 'norm 0' on: a plan of one of them can serve all"
     assert note_on_layers(*deep(3)) == []
