@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from direct_side import Side, equal_bits, no_collection
+from loaded_code import forget_loaded_code
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from workers import serve
 
@@ -109,6 +110,7 @@ class Row:
         module, inputs = made(request["row"])
         values, told = inputs(0), {}
         for name in {"ours": ("serial", "ours", "again"), "serial": ("ours", "serial", "again")}[self._between]:
+            forget_loaded_code()
             if name == "ours" or (name == "again" and self._between == "serial"):
                 compiled, told = self._ours(module, values)
             else:

@@ -11,19 +11,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, cycle, permutations
 from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import torch
 
+from benchmarks.direct_side import no_collection
+from benchmarks.loaded_code import forget_loaded_code
 from benchmarks.workers import serve
 from benchmarks.zoo.case import Case
 from benchmarks.zoo.measured_plans import kernels_measured, plans_measured
 from benchmarks.zoo.state import State
 from graphstreams.autotuning.cuda_graph import clones
-from graphstreams.autotuning.timing import times_in_turns
+from graphstreams.autotuning.timing import device_us
 from graphstreams.benchmark.bits import difference, equal_bits
 from graphstreams.benchmark.results import largest_report, reports_in
 from graphstreams.benchmark.timing import DIRECT_REPEATS, REPEATS, samples_over_captures, summary
@@ -31,7 +33,7 @@ from graphstreams.benchmark.variants import CompiledVariant, ReplayableGraph, re
 from graphstreams.messages import with_type
 
 SETTINGS = {"deterministic": True}  # of Inductor, on both sides: without it bits differ from compile to compile
-ROUNDS, DIRECT_ROUNDS, BITS = 20, 40, 10
+ROUNDS, DIRECT_ROUNDS, BITS = 20, 60, 10
 REPORTED = ("verdict", "reason", "stage", "kernels_serial", "kernels_streamed", "streams", "measured", "differences", "notes")
 
 
@@ -80,9 +82,10 @@ class Measured:
         return torch.compile(function, backend="graphstreams", options=dict(options))
 
     def _variants(self, folder: str) -> list[CompiledVariant]:
-        """Return plain Inductor, this package and plain Inductor once more, captured."""
+        """Return plain Inductor, this package and plain Inductor once more, captured. Each has loaded code of its own."""
         found = []
         for options in (None, {"inductor": SETTINGS, "dump": folder}, None):
+            forget_loaded_code()
             self.state.restore()
             found.append(CompiledVariant(partial(self._call, self._compiled(options)), self._fresh(0)))
         return found
@@ -122,8 +125,18 @@ class Measured:
             return {name: each.replay for name, each in variants.items()}
 
         graph = samples_over_captures(captured, ROUNDS, REPEATS)
-        direct = times_in_turns([each.direct for each in variants.values()], DIRECT_ROUNDS, DIRECT_REPEATS)
-        return {"graph": _compared(graph), "direct": _compared(dict(zip(variants, direct, strict=True)))}
+        direct = times_in_any_order({name: each.direct for name, each in variants.items()})
+        return {"graph": _compared(graph), "direct": _compared(direct)}
+
+
+def times_in_any_order(calls: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+    """Return samples of the us of one direct call by name, one a round. Each round has another order of the calls."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    with no_collection():
+        for _, order in zip(range(DIRECT_ROUNDS), cycle(permutations(calls)), strict=False):
+            for name in order:
+                samples[name] += [device_us(calls[name], DIRECT_REPEATS) / DIRECT_REPEATS]
+    return samples
 
 
 def _compared(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:

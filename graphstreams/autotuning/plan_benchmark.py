@@ -15,7 +15,15 @@ import torch
 from graphstreams.autotuning.cuda_graph import CudaGraph
 from graphstreams.autotuning.measured_search import SCREENED, MeasuredCandidate, search_by_measuring
 from graphstreams.autotuning.replay import KernelReplayer
-from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, ROUNDS, means_within, medians_in_turns, repeats_within
+from graphstreams.autotuning.timing import (
+    DISCARDED,
+    LONG_ROUNDS,
+    ROUNDS,
+    host_us,
+    means_within,
+    medians_in_turns,
+    repeats_within,
+)
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
@@ -93,7 +101,7 @@ class PlanBenchmark:
         `source` is the wrapper with both bodies, in which every call runs the streamed one; `serial` is the graph as Inductor
         has lowered it. Both are timed as CUDA graphs, in turns with the serial graph of replayed kernels. Their times are
         scaled to that graph's time in `measurement`, because the GPU's clock may differ now. Both are also timed as the host
-        launches them.
+        launches them, and until a call of the first returns.
         """
 
         def caller(text: str) -> Callable[[], Any]:
@@ -109,10 +117,11 @@ class PlanBenchmark:
             (once,) = self.replayer.direct_times(functions[:1], 1, 1)
             repeats = repeats_within(SEARCH_SECONDS / 8, once, len(functions) * (LONG_ROUNDS + DISCARDED), 20)
             direct_us, direct_serial_us = self.replayer.direct_times(functions, LONG_ROUNDS, repeats)
+            (host,) = self.replayer.direct_times(functions[:1], LONG_ROUNDS, 1, host_us)  # more would fill the GPU's queue
         scale = measurement.serial_us / replayed_us
         return replace(
             measurement, compiled_us=streamed_us * scale, inductor_us=inductor_us * scale,
-            direct_us=direct_us, direct_serial_us=direct_serial_us,
+            direct_us=direct_us, direct_serial_us=direct_serial_us, direct_host_us=host,
         )  # fmt: skip
 
     def _screen(self, plans: Sequence[Plan]) -> int:

@@ -17,7 +17,7 @@ import torch
 from graphstreams.autotuning.cuda_graph import CudaGraph
 from graphstreams.autotuning.occupancy import Occupancy, blocks_of_graph
 from graphstreams.autotuning.recorded_launches import RecordedLaunch
-from graphstreams.autotuning.timing import intervals_in_replays, medians_in_turns, times_in_turns
+from graphstreams.autotuning.timing import device_us, intervals_in_replays, medians_in_turns, times_in_turns
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.plan import Plan
 from graphstreams.runtime.streams import acquire, capture_stream
@@ -110,14 +110,17 @@ class KernelReplayer:
         event_us = (sum(measured) - medians_in_turns([serial])[0]) / len(order)
         return {kernel: max(us - event_us, SHORTEST_US) for kernel, us in zip(order, measured, strict=True)}
 
-    def direct_times(self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[float]:
-        """Return the median time in us of one call of each function if the host launches its kernels.
+    def direct_times(
+        self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int,
+        us_of: Callable[[Callable[[], Any], int], float] = device_us,
+    ) -> list[float]:  # fmt: skip
+        """Return the median time in us of one call of each function if the host launches its kernels, by the clock `us_of`.
 
         What it takes to put inputs back is part of it, the same for each function.
         """
         calls = [partial(self._restored, function) for function in functions]
         with torch.cuda.stream(self._stream):
-            return [statistics.median(own) for own in times_in_turns(calls, rounds, repeats)]
+            return [statistics.median(own) for own in times_in_turns(calls, rounds, repeats, us_of)]
 
     def blocks(self, kernel: int) -> list[Occupancy]:
         """Return the thread blocks of each launch of a kernel; empty if the driver does not tell."""

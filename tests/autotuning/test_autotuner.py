@@ -200,13 +200,20 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
 
     monkeypatch.setattr(plan_benchmark, "load_call", load_call)
     clock(monkeypatch, lambda graph: {SERIAL: 12.0, "ours": 9.0, "Inductor's": 11.4}[graph])
-    code.direct = {"ours": 50.0, "Inductor's": 40.0}
+    code.direct, code.on_host = {"ours": 50.0, "Inductor's": 40.0}, {"ours": 30.0}
     serial = Lowered(SimpleNamespace(constants=constants), {}, "Inductor's")  # type: ignore[arg-type]
     measured = Measurement(10.0, 7.0, tried=3)
     current = make_autotuner(values={0: "x", 1: "y"})
     for _ in range(2):
         found = current.benchmark.time_generated_code("ours", serial, measured)
-        expected = replace(measured, compiled_us=7.5, inductor_us=pytest.approx(9.5), direct_us=50.0, direct_serial_us=40.0)
+        expected = replace(
+            measured,
+            compiled_us=7.5,
+            inductor_us=pytest.approx(9.5),
+            direct_us=50.0,
+            direct_serial_us=40.0,
+            direct_host_us=30.0,
+        )
         assert found == expected
         assert found.gain == pytest.approx(1 - 7.5 / 9.5)
         assert found.direct_gain == pytest.approx(-0.25)

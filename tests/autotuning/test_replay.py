@@ -60,9 +60,7 @@ def test_a_counter_is_put_back_before_the_kernels_are_repeated(monkeypatch: pyte
         counter.add_(1)
 
     monkeypatch.setattr(module, "medians_in_turns", lambda graphs: [1.0, 1.0 + 20 * 0.25, 9.0])
-    monkeypatch.setattr(
-        module, "times_in_turns", lambda calls, rounds, repeats: [[call() or 1.0 for _ in range(3)] for call in calls]
-    )
+    monkeypatch.setattr(module, "times_in_turns", lambda calls, *_: [[call() or 1.0 for _ in range(3)] for call in calls])
     replayer = KernelReplayer([[count]], lambda: counter.copy_(kept))
     graphs = [replayer.capture_serial([0]), replayer.capture_call(count)]
     for graph in graphs:

@@ -61,7 +61,7 @@ def test_the_gain_is_that_of_the_last_thing_measured(measurement: Measurement, g
 
 
 def test_the_file_has_every_number(tmp_path: Path) -> None:
-    report_of(replace(WHOLE, from_disk=True, direct_us=90.0, direct_serial_us=80.0)).save(tmp_path)
+    report_of(replace(WHOLE, from_disk=True, direct_us=90.0, direct_serial_us=80.0, direct_host_us=70.0)).save(tmp_path)
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["costs"] == "measured"
     assert data["measured"] == {
@@ -71,6 +71,7 @@ def test_the_file_has_every_number(tmp_path: Path) -> None:
         "inductor_us": 0.0,
         "direct_us": 90.0,
         "direct_serial_us": 80.0,
+        "direct_host_us": 70.0,
         "tried": 32,
         "from_disk": True,
         "plans": [[39.5, 40.0], [41.0, 44.25]],

@@ -13,6 +13,7 @@ from torch import fx
 from graphstreams.autotuning import autotuner, plan_benchmark, timing
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.occupancy import Occupancy
+from graphstreams.autotuning.timing import device_us
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.ir.plan import Plan
@@ -43,7 +44,7 @@ class KernelReplayer:
 
     def __init__(self, us: Mapping[int, float]) -> None:
         self.us, self.measured, self.asked = us, list[list[int]](), list[int]()
-        self.direct, self.launched = dict[Any, float](), list[list[Any]]()
+        self.direct, self.on_host, self.launched = dict[Any, float](), dict[Any, float](), list[list[Any]]()
 
     def capture_serial(self, order: Sequence[int]) -> Any:
         return SERIAL
@@ -54,9 +55,11 @@ class KernelReplayer:
     def capture_call(self, function: Callable[[], Any]) -> Any:
         return function()
 
-    def direct_times(self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int) -> list[float]:
+    def direct_times(
+        self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int, us_of: Any = device_us
+    ) -> list[float]:
         self.launched.append([function() for function in functions])
-        return [self.direct[result] for result in self.launched[-1]]
+        return [(self.direct if us_of is device_us else self.on_host)[result] for result in self.launched[-1]]
 
     def blocks(self, kernel: int) -> list[Occupancy]:
         self.asked.append(kernel)
@@ -74,6 +77,7 @@ class Code:
     replayers: list[KernelReplayer]
     us: Mapping[int, float]
     direct: Mapping[Any, float] = {}
+    on_host: Mapping[Any, float] = {}
     error: Exception | None = None
 
     def __init__(self, reading: Reading) -> None:
@@ -90,6 +94,7 @@ class Code:
             raise self.error
         self.replayers.append(KernelReplayer(self.us))
         self.replayers[-1].direct.update(self.direct)
+        self.replayers[-1].on_host.update(self.on_host)
         return self.replayers[-1]
 
 
