@@ -17,6 +17,7 @@ from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.autotuning.worker import WorkerClient
 from graphstreams.inductor.disk_cache import Store, cache_folder
+from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import Device
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
@@ -31,9 +32,14 @@ class Autotuner:
     What runs kernels raises Unmeasurable if that is not safe, or if an input is not known.
     """
 
-    def __init__(self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any]) -> None:
-        """`values` are real inputs of the graph by position. The graph is measured only if all its tensors are known."""
-        self._reading, self._options, self._values = reading, options, values
+    def __init__(
+        self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any], serial: Lowered | None = None
+    ) -> None:
+        """`values` are real inputs of the graph by position. The graph is measured only if all its tensors are known.
+
+        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe.
+        """
+        self._reading, self._options, self._values, self._serial = reading, options, values, serial
         self._store = Store(cache_folder(), setting(device))
         self._key = plan_key(reading, options)
         self._loaded: PlanBenchmark | None = None
@@ -105,7 +111,7 @@ class Autotuner:
 
     @cached_property
     def _code(self) -> CompiledSerialGraph:
-        return CompiledSerialGraph(self._reading)
+        return CompiledSerialGraph(self._reading, self._serial)
 
     @cached_property
     def _kernel_keys(self) -> list[str]:

@@ -18,6 +18,7 @@ from torch import fx
 from graphstreams.autotuning.cache_keys import launch_keys
 from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.autotuning.matmul_precision import precisions
+from graphstreams.autotuning.own_memory import repeatable_source
 from graphstreams.autotuning.recorded_launches import by_kernel, record_launches
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
@@ -39,11 +40,19 @@ MEMORY_SHARE = 0.25  # share of the device's free memory that buffers held for m
 class CompiledSerialGraph:
     """The code that Inductor generates for a graph if nothing in it may depend on the order of the kernels."""
 
-    def __init__(self, reading: Reading) -> None:
-        """Generate the code. Raises Unmeasurable if it has other launches than were read."""
+    def __init__(self, reading: Reading, serial: Lowered | None = None) -> None:
+        """Take the code from `serial`, the graph as Inductor has lowered it, or generate it if plans may not hold there.
+
+        Raises Unmeasurable if it has other launches than were read.
+        """
         self.reading = reading
-        # With these settings no buffer is overwritten in place, which would hold another value in another order.
-        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
+        source = repeatable_source(serial, reading) if serial is not None else ""
+        if serial is not None and source:
+            self.lowered = serial
+        else:
+            # With these settings no buffer is overwritten in place, which would hold another value in another order.
+            self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
+        self.source = source or self.lowered.source
         self.kernels = _launched_kernels(self.lowered, reading)
         self.lines = _launch_lines(self.lowered, len(self.kernels))
 
@@ -80,7 +89,7 @@ class CompiledSerialGraph:
         if len(constants) < len(self.lowered.graph.constants):
             raise Unmeasurable("the graph has constants that are no tensors")
         return {
-            "source": self.lowered.source,
+            "source": self.source,
             "lines": self.lines,
             "constants": constants,
             "kernels": len(self.reading.kernels.kernels),
@@ -101,7 +110,7 @@ class CompiledSerialGraph:
         updated = [argument for node, argument in pairs if self.reading.storages.get(node) in accumulating]
         restore = partial(torch._foreach_copy_, updated, clones(updated)) if updated else None
         with torch.no_grad():
-            launches = record_launches(self.lowered.source, self.lines, self.lowered.graph.constants, arguments)
+            launches = record_launches(self.source, self.lines, self.lowered.graph.constants, arguments)
         return KernelReplayer(by_kernel(launches, self.kernels, len(self.reading.kernels.kernels)), restore)
 
     def _inputs(self) -> Sequence[fx.Node]:

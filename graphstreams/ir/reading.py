@@ -46,6 +46,7 @@ class Reading:
     concatenations: frozenset[fx.Node] = frozenset()  # that launch nothing, and are in the region of each kernel that reads one
     divided: dict[str, frozenset[int]] = field(default_factory=dict)  # storages of concatenations: the kernels of their pieces
     owners: dict[str, int] = field(default_factory=dict)  # the kernel that makes each buffer
+    of_serial: bool = False  # read from the lowering of the serial code, whose launches are these
 
     @property
     def kernel_order(self) -> list[int]:

@@ -89,7 +89,7 @@ def run_stages(
         if texts:
             with progress.stage("report"):
                 progress.tell(graph_serial=graph.reading.module.print_readable(print_output=False))
-        choice, autotuner = _choose(progress, task, inputs, graph.tokens)
+        choice, autotuner = _choose(progress, task, inputs, graph)
         progress.note(*note_on_layers(graph.reading.kernels, progress.report.us))
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
 
@@ -166,13 +166,13 @@ def _read(
 
 
 def _choose(
-    progress: Progress, task: Task, inputs: Sequence[Any] | None, tokens: Tokens | None
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
 
     Return the choice, and the autotuner if it was measured.
     """
-    limit = task.options.max_tokens
+    limit, tokens = task.options.max_tokens, graph.tokens
     if tokens is not None and limit is not None and tokens.example > limit:
         progress.tell(us=tuple(Roofline(task.device).price(task.reading.kernels)), costs="roofline")
         return PlanChoice(None, rejected=f"there are {tokens.example} tokens, more than max_tokens={limit}"), None
@@ -180,7 +180,8 @@ def _choose(
         return _choose_by(progress, task, ModelledPlans()), None
     autotuner = None
     try:
-        autotuner = Autotuner(task.reading, task.device, task.options, inputs_by_position(task.reading.module, inputs))
+        values = inputs_by_position(task.reading.module, inputs)
+        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial)
         return _choose_by(progress, task, MeasuredPlans(autotuner)), autotuner
     except Exception as error:
         log.debug("measuring failed", exc_info=True)

@@ -7,6 +7,7 @@ computes it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sympy
@@ -63,7 +64,8 @@ def read(
         lowered = lower(module, settings=settings, stores_shared=True)
     check_nodes(lowered.nodes)
     with lowered.active():
-        return _read(module, lowered, name, input_names, declared)
+        found = _read(module, lowered, name, input_names, declared)
+    return replace(found, of_serial=serial is not None)
 
 
 def _read(module: fx.GraphModule, lowered: Lowered, name: str, input_names: Sequence[str], declared: Declarations) -> Reading:

@@ -80,7 +80,7 @@ class Code:
     on_host: Mapping[Any, float] = {}
     error: Exception | None = None
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, serial: Any = None) -> None:
         self.reading = reading
 
     def keys(self) -> list[str]:
