@@ -14,9 +14,10 @@ from graphstreams.inductor.scheduler_nodes import is_subgraph, joined_kernels, m
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
+from graphstreams.messages import listed
 from graphstreams.rewriting.agreement import disagreement, matching_outputs, undeclared_constants
 from graphstreams.rewriting.kernel_differences import kernel_differences
-from graphstreams.rewriting.lifetimes import holding_kernels
+from graphstreams.rewriting.lifetimes import HeldValue, largest_held
 from graphstreams.rewriting.two_bodies import Joined, join
 from graphstreams.rewriting.wrapper_source import Host, find_host
 from graphstreams.runtime.dispatch import Dispatch, cannot_settle
@@ -134,6 +135,17 @@ def check_memory(serial: int, streamed: int, max_extra_memory: float, reading: R
     """
     allowed = max(max_extra_memory * (serial + reading.held_memory), ALLOWED_MEMORY)
     if streamed - serial > allowed:
-        extra = (streamed - serial) / 2**20
-        text = f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed"
-        raise PlanRefused("serial", text, holding_kernels(reading, plan, streamed - serial - allowed))
+        held = largest_held(reading, plan, streamed - serial - allowed)
+        text = f"it needs {(streamed - serial) / 2**20:.0f} MiB more than serial{_held_text(held, reading.kernels)}"
+        text += f"; {allowed / 2**20:.0f} MiB are allowed"
+        raise PlanRefused("serial", text, frozenset().union(*(each.held_for for each in held)))
+
+
+def _held_text(held: Sequence[HeldValue], graph: KernelGraph) -> str:
+    """Return which values are held for which kernels, for the middle of a sentence; empty if none are."""
+
+    def told(each: HeldValue) -> str:
+        readers = listed([repr(graph.kernels[kernel].name) for kernel in sorted(each.held_for)])
+        return f"{each.bytes / 2**20:.1f} MiB of {graph.kernels[each.kernel].name!r}" + (f" for {readers}" if readers else "")
+
+    return f", because other streams hold {listed(list(map(told, held)))}" if held else ""
