@@ -13,11 +13,15 @@ from tabulate import tabulate
 from benchmarks.workers import one_line
 
 Record = Mapping[str, Any]
-HEADERS = ("case", "verdict", "launches", "predicted us", "gain", "dynamic size", "extra MiB", "graphs", "s", "bits", "reason, or notes")
+HEADERS = (
+    "case", "verdict", "launches", "predicted us", "gain", "dynamic size", "extra MiB", "graphs", "s", "bits",
+    "reason, or notes",
+)  # fmt: skip
 LEGEND = (
     "Launches: serial > on streams, of the largest graph. Predicted: modelled us of one stream > of the plan. Dynamic size: "
-    "the values of it that run on streams; beyond them the serial code runs. Extra: memory that streams need beside serial. Graphs: clean / all of the call. s: building the model and planning it. Bits: whether "
-    "the rewritten graph of the tiny size computes on the CPU what it computed before."
+    "the values of it that run on streams; beyond them the serial code runs. Extra: memory that streams need beside serial. "
+    "Graphs: clean / all of the call. s: building the model and planning it. Bits: whether the rewritten graph of the tiny "
+    "size computes on the CPU what it computed before; of a dynamic size also smaller and larger ones."
 )
 
 

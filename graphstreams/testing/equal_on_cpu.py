@@ -34,7 +34,8 @@ def equal_on_cpu(
 
 def equal_as_captured(module: torch.nn.Module, inputs: Sequence[Any], outcomes: Sequence[GraphCompilation]) -> list[bool]:
     """Return what `equal_on_cpu` does, for the graphs that `capture` has returned for the same module and inputs."""
-    recorded: list[list[Any]] = []  # of each graph, the inputs of its first call: a backend is given no numbers for dynamic sizes
+    # Of each graph, the inputs of its first call: when it is compiled, dynamic sizes are no numbers.
+    recorded: list[list[Any]] = []
 
     def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
         first: list[Any] = []

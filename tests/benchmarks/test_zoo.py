@@ -249,7 +249,7 @@ def test_inputs_of_another_size_are_cut_or_repeated_and_marked() -> None:
 def test_the_batch_of_a_dlrm_has_one_index_in_each_bag() -> None:
     case = CASES["dlrm-kaggle-dynamic-batch"]
     assert case.dynamic is not None
-    module, inputs = case.make(tiny=False)
+    _, inputs = case.make(tiny=False)
     for batch in (1, 9):
         _, offsets, *indices = case.dynamic.resized(inputs, batch)
         assert offsets.tolist() == [list(range(batch))] * 26 and all(own.shape == (batch,) for own in indices)

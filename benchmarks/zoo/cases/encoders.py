@@ -150,11 +150,15 @@ CASES = [
     *(Case(name, "transformers", partial(text_encoder, *own), quick=name == "bert") for name, own in TEXT_ENCODERS.items()),
     *(Case(name, "transformers", build, quick=name == "clip") for name, build in OTHERS.items()),
     Case(
-        "bert-dynamic-batch", "transformers", partial(text_encoder, *TEXT_ENCODERS["bert"]),
+        "bert-dynamic-batch",
+        "transformers",
+        partial(text_encoder, *TEXT_ENCODERS["bert"]),
         dynamic=Dynamic(((0, 0), (1, 0)), (3, 5)),
     ),
     Case(
-        "bert-dynamic-length", "transformers", partial(text_encoder, *TEXT_ENCODERS["bert"]),
+        "bert-dynamic-length",
+        "transformers",
+        partial(text_encoder, *TEXT_ENCODERS["bert"]),
         dynamic=Dynamic(((0, 1), (1, 1)), LENGTHS),
     ),
 ]
