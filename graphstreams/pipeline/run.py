@@ -211,8 +211,9 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
         if choice.rejected:
             raise StaySerial("serial", choice.rejected)
         return Dispatch()
-    smaller = smaller_sizes(task, tokens, us, choice) if choice.rejected else None
+    smaller, why_not = smaller_sizes(task, tokens, us, choice) if choice.rejected else (None, "")
     if choice.rejected and smaller is None:
+        progress.note(why_not)
         raise StaySerial("serial", choice.rejected)
     if smaller is not None:
         # This call, and others with as many tokens, will run the serial body.

@@ -61,7 +61,8 @@ def _sizes(gm: fx.GraphModule) -> list[torch.SymInt]:
 def test_a_planned_graph_has_the_guards_of_its_serial_code(name: str) -> None:
     plain, planned = (guards_of(MODELS[name], SIZES, options, marked=True) for options in (None, FREE))
     assert planned == plain
-    assert len(planned) == 1, "one graph is enough for all sizes"
+    # Of a text's length attention needs a mask whose rows begin at multiples of 16 bytes: one graph is for such lengths.
+    assert len(plain) == (2 if name == "bert, length" else 1)
 
 
 @pytest.mark.parametrize("limit", [None, 8])

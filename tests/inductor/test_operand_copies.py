@@ -91,6 +91,37 @@ def test_products_of_one_flattened_value_are_kernels_of_their_own(count: int, ex
     assert equal_as_captured(module, values, [found]) == [True]
 
 
+@pytest.mark.parametrize("dimension", [0, 1])
+@pytest.mark.parametrize("exponential", [False, True])
+def test_a_copy_of_a_dynamic_size_is_a_kernel_of_its_own_at_every_size(dimension: int, exponential: bool) -> None:
+    """Its strides are numbers that the host computes from the size."""
+    module = Flattened(2, exponential) if dimension else FirstFlattened(exponential)
+
+    def call(size: int) -> tuple[Tensor, ...]:
+        value = torch.randn(3, size, 8) if dimension else torch.randn(size, 5, 8)
+        torch._dynamo.mark_dynamic(value, dimension)
+        return (value,)
+
+    found = compiled(module, *call(6))
+    assert [len(kernel.launches) for kernel in products(found)] == [1, 1]
+    assert len(copies(found)) == 1
+    assert found.report.kernels_streamed <= found.report.kernels_serial
+    for size in (2, 6, 11):
+        assert equal_as_captured(module, call(size), [found]) == [True], size
+
+
+class FirstFlattened(Flattened):
+    """Products of such a value whose rows are the second dimension's, so that a row has the first one's size in it."""
+
+    def __init__(self, exponential: bool) -> None:
+        super().__init__(2, exponential)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        value = x.softmax(-1) if self.exponential else x * 2
+        rows = value.transpose(0, 1).flatten(0, 1)
+        return [rows[:, :8] @ weight[:8] for weight in self.weights]
+
+
 class Rewritten(nn.Module):
     """A product of a flattened state before it is written in place, and one after."""
 
