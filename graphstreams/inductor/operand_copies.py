@@ -100,7 +100,8 @@ def _expanded(node: fx.Node, sizes: tuple[sympy.Expr, ...], origin: fx.Node, num
 
 def _copies(lowered: Lowered) -> Iterator[OperandCopy]:
     """Yield the copies of operands that are read in one layout by their operator."""
-    numbers = SizeNodes(lowered.graph.module.graph)  # type: ignore[union-attr]
+    module: Any = lowered.graph.module
+    numbers = SizeNodes(module.graph)
     for kernel in lowered.graph.operations:
         node = _operator(kernel)
         if node is None or not isinstance(kernel, ir.ExternKernel):

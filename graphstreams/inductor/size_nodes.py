@@ -46,7 +46,7 @@ class SizeNodes:
         return isinstance(expression, sympy.Add | sympy.Mul) and all(map(self.can_tell, expression.args))
 
     def node(self, expression: sympy.Expr) -> Size:
-        """Return the number, or the node that computes it. New nodes stand behind the graph's inputs."""
+        """Return what computes an expression that `can_tell` is true of: a number or a node. New ones are behind the inputs."""
         if isinstance(expression, sympy.Integer):
             return int(expression)
         if expression not in self._known:

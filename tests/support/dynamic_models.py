@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ class Dlrm(nn.Module):
 
 
 def _layers(*sizes: int) -> nn.Sequential:
-    pairs = zip(sizes, sizes[1:], strict=False)
+    pairs = itertools.pairwise(sizes)
     return nn.Sequential(*(layer for one, other in pairs for layer in (nn.Linear(one, other), nn.ReLU())))
 
 
