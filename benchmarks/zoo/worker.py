@@ -88,7 +88,7 @@ def threshold_told(threshold: Threshold | None) -> dict[str, Any] | None:
     if threshold is None:
         return None
     limits = {"smallest": threshold.smallest, "largest": threshold.largest}
-    return {"size": threshold.symbol, **limits, "reason": threshold.reason}
+    return {"size": threshold.symbol, **limits, "reason": threshold.reason, "where": threshold.where}
 
 
 def graph_told(report: Report) -> dict[str, Any]:

@@ -43,6 +43,16 @@ def test_it_runs_on_streams_at_the_size_of_the_example(name: str) -> None:
     assert report.threshold is not None and report.threshold.largest != 0
 
 
+@arguments("bert, batch", "deepseek v3.2")
+def test_the_threshold_tells_which_size_of_which_input_it_is_of(name: str) -> None:
+    report = planned(name).report
+    assert report.threshold is not None
+    (symbol,) = re.findall(r"s\d+", report.threshold.symbol)
+    first = "x" if name == "bert, batch" else "positions"  # in the graph's order
+    assert report.threshold.where == f"{symbol} is size 0 of {first!r}"
+    assert f"({report.threshold.symbol}, where {symbol} is size 0 of {first!r}: " in str(report)
+
+
 def gain(found: GraphCompilation, rows: int) -> float:
     """Return the share of the serial time that the plan saves at a number of rows: every kernel priced at that number."""
     report, device = found.report, DEVICES["h200"]
