@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,10 @@ class Dynamic:
             kept = torch.arange(size) % inputs[place].shape[dimension]
             found[place] = inputs[place].index_select(dimension, kept)
         return self.marked(tuple(value.clone() for value in found))
+
+    def other_calls(self, inputs: Inputs) -> Iterator[Inputs]:
+        """Yield the inputs of calls of the other sizes."""
+        yield from (self.resized(inputs, size) for size in self.others)
 
     def _within(self, inputs: Inputs) -> list[tuple[int, int]]:
         return [mark for mark in self.marks if mark[0] < len(inputs)]

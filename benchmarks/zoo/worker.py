@@ -116,8 +116,8 @@ def bits(case: Case) -> str:
             if not any(each.module for each in compilations):
                 return f"not rewritten: {one_line(largest([each.report for each in compilations]).reason)}"
             results = equal_as_captured(module, inputs, compilations)
-            for size in case.dynamic.others if case.dynamic else ():
-                results += equal_as_captured(module, case.dynamic.resized(inputs, size), compilations)
+            for other in case.dynamic.other_calls(inputs) if case.dynamic else ():
+                results += equal_as_captured(module, other, compilations)
     except Exception as error:
         return f"failed: {with_type(error)}"
     return "equal" if all(results) else f"differs: {results.count(False)} of {len(results)} graphs"
