@@ -13,11 +13,15 @@ from tabulate import tabulate
 from benchmarks.workers import one_line
 
 Record = Mapping[str, Any]
-HEADERS = ("case", "verdict", "launches", "predicted us", "gain", "extra MiB", "graphs", "s", "bits", "reason, or notes")
+HEADERS = (
+    "case", "verdict", "launches", "predicted us", "gain", "dynamic size", "extra MiB", "graphs", "s", "bits",
+    "reason, or notes",
+)  # fmt: skip
 LEGEND = (
-    "Launches: serial > on streams, of the largest graph. Predicted: modelled us of one stream > of the plan. Extra: memory "
-    "that streams need beside serial. Graphs: clean / all of the call. s: building the model and planning it. Bits: whether "
-    "the rewritten graph of the tiny size computes on the CPU what it computed before."
+    "Launches: serial > on streams, of the largest graph. Predicted: modelled us of one stream > of the plan. Dynamic size: "
+    "the values of it that run on streams; beyond them the serial code runs. Extra: memory that streams need beside serial. "
+    "Graphs: clean / all of the call. s: building the model and planning it. Bits: whether the rewritten graph of the tiny "
+    "size computes on the CPU what it computed before; of a dynamic size also smaller and larger ones."
 )
 
 
@@ -63,12 +67,23 @@ def row(record: Record) -> list[str]:
         "{} > {}".format(*record["launches"]) if clean else str(record.get("launches", [""])[0]),
         f"{serial_us:.0f} > {streamed_us:.0f}" if serial_us else "",
         f"{serial_us / streamed_us:.3f}x" if serial_us and streamed_us else "",
+        threshold_text(record),
         f"{extra / 2**20:.1f}" if extra is not None else "",
         f"{sum(graph['verdict'] == 'clean' for graph in graphs)}/{len(graphs)}" if graphs else "",
         f"{sum(record['seconds'].values()):.0f}" if record.get("seconds") else "",
         _cell(record.get("bits", ""), 90),
         _cell(why(record), 200),
     ]
+
+
+def threshold_text(record: Record) -> str:
+    """Return for which values of its dynamic size a case is on streams; empty if none is dynamic."""
+    if not (found := record.get("threshold")):
+        return ""
+    size, smallest, largest = found["size"], found["smallest"], found["largest"]
+    if largest is None:
+        return f"{size} from {smallest}" if smallest else f"{size}: any"
+    return f"{size} {f'{smallest} to' if smallest else 'to'} {largest}"
 
 
 def why(record: Record) -> str:

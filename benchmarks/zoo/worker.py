@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.workers import one_line, serve
 from benchmarks.zoo.case import Case
 from graphstreams.errors import CannotPlan
+from graphstreams.ir.threshold import Threshold
 from graphstreams.messages import with_type
 from graphstreams.pipeline.explain import capture, largest
 from graphstreams.reports.report import Report
@@ -73,12 +74,21 @@ def told(reports: Sequence[Report]) -> dict[str, Any]:
         "launches": [report.kernels_serial, report.kernels_streamed],
         "streams": plan.streams if plan else 1,
         "predicted_us": [round(plan.serial_us, 1), round(plan.streamed_us, 1)] if plan else None,
+        "threshold": threshold_told(report.threshold),
         "extra_memory": report.memory_streamed - report.memory_serial if report.verdict == "clean" else None,
         "stages": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},
         "graphs": [graph_told(each) for each in reports],
         "holding": holding(report),
         "notes": [one_line(note, 300) for note in report.notes],
     }
+
+
+def threshold_told(threshold: Threshold | None) -> dict[str, Any] | None:
+    """Return for which values of a dynamic size the graph is on streams; beyond them its serial code runs."""
+    if threshold is None:
+        return None
+    limits = {"smallest": threshold.smallest, "largest": threshold.largest}
+    return {"size": threshold.symbol, **limits, "reason": threshold.reason, "where": threshold.where}
 
 
 def graph_told(report: Report) -> dict[str, Any]:
@@ -95,7 +105,10 @@ def holding(report: Report) -> list[str]:
 
 
 def bits(case: Case) -> str:
-    """Return whether the tiny size computes on the CPU what it computed before: "equal", or else why it can't be said."""
+    """Return whether the tiny size computes on the CPU what it computed before: "equal", or else why it can't be said.
+
+    If a size is dynamic, calls of other sizes are compared too, whichever body they would run.
+    """
     try:
         module, inputs = case.make(tiny=True)
         with sdpa_kernel(SDPBackend.MATH):  # the CPU has none of the GPU's fused kernels
@@ -103,6 +116,8 @@ def bits(case: Case) -> str:
             if not any(each.module for each in compilations):
                 return f"not rewritten: {one_line(largest([each.report for each in compilations]).reason)}"
             results = equal_as_captured(module, inputs, compilations)
+            for other in case.dynamic.other_calls(inputs) if case.dynamic else ():
+                results += equal_as_captured(module, other, compilations)
     except Exception as error:
         return f"failed: {with_type(error)}"
     return "equal" if all(results) else f"differs: {results.count(False)} of {len(results)} graphs"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,10 +31,13 @@ def token_count(module: fx.GraphModule) -> Any:
 
     The result is an int, or a SymInt whose comparison adds a guard to the graph.
     """
+    return next(_product_rows(module), None)
+
+
+def _product_rows(module: fx.GraphModule) -> Iterator[Any]:
     for node in module.graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload) and node.target._opname in ("mm", "addmm", "_scaled_mm"):
-            return node.meta["val"].shape[0]
-    return None
+            yield node.meta["val"].shape[0]
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,26 @@ class Tokens:
 
 
 def dynamic_tokens(module: fx.GraphModule) -> Tokens | None:
-    """Return the number of tokens of a graph, None if it is fixed or a call's inputs don't tell it. Adds no guard."""
-    count = token_count(module)
+    """Return the number of tokens of a graph, None if it is fixed or a call's inputs don't tell it. Adds no guard.
+
+    It is the first dynamic number of rows of a matrix product. If there is none, as in a network of convolutions, it is the
+    first dynamic size of an input.
+    """
+    inputs = [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
+    known = sizes_of(inputs)
+    sizes = (size for value in inputs if isinstance(value, torch.Tensor) for size in value.shape)
+    return next((found for size in (*_product_rows(module), *sizes) if (found := _as_tokens(size, known))), None)
+
+
+def _as_tokens(count: Any, known: Mapping[str, str]) -> Tokens | None:
+    """Return a size as a number of tokens, None if it is fixed or no polynomial in the sizes that inputs tell."""
     if not isinstance(count, torch.SymInt):
         return None
     size, example, shape_env = count.node.expr, count.node.hint, count.node.shape_env
     if example is None or shape_env is None or not size.free_symbols:
         return None
     try:
-        size_source(str(size), sizes_of([node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]))
+        size_source(str(size), known)
     except ValueError:
         return None
     bounds = shape_env.bound_sympy(size)

@@ -16,6 +16,8 @@ import torch
 from torch import fx
 from torch._inductor import config, ir
 
+from graphstreams.inductor.ir_values import without_boxes
+
 KIND = "graphstreams_concatenation"  # key in node.meta; its value is one of the two below
 STRIDES = "graphstreams_concatenation_strides"  # key in node.meta of one that was made from pieces; its value is a tuple
 ELEMENTWISE, IN_PIECES = "elementwise", "in pieces"
@@ -35,7 +37,7 @@ def note_kinds(values: Mapping[fx.Node, Any], elementwise: Collection[str] = ())
     for node, value in values.items():
         if node.target is _CAT and (kind := _kind(value)):
             node.meta[KIND] = kind
-            stored = _without_boxes(value)
+            stored = without_boxes(value)
             if kind == IN_PIECES and stored.get_name() in elementwise:
                 node.meta.update({KIND: ELEMENTWISE, STRIDES: tuple(stored.layout.stride)})
 
@@ -51,19 +53,13 @@ def store_as_noted(node: fx.Node, value: Any) -> None:
     """Store the IR value of a concatenation that was made from pieces as it was then stored; leave other values."""
     if node.target is _CAT and STRIDES in node.meta:  # a copy of a concatenation has its metadata
         value.realize()
-        _without_boxes(value).freeze_layout_with_exact_strides(node.meta[STRIDES])
+        without_boxes(value).freeze_layout_with_exact_strides(node.meta[STRIDES])
 
 
 def _kind(value: Any) -> str:
     """Return the kind of a concatenation that Inductor generates code for; empty for one that a library computes."""
-    value = _without_boxes(value)
+    value = without_boxes(value)
     if isinstance(value, ir.ConcatKernel):
         return IN_PIECES
     computed = value.data if isinstance(value, ir.ComputedBuffer) else value
     return ELEMENTWISE if isinstance(computed, ir.Pointwise) else ""
-
-
-def _without_boxes(value: Any) -> Any:
-    while isinstance(value, ir.MutableBox):
-        value = value.data
-    return value

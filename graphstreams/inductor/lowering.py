@@ -29,6 +29,7 @@ from torch.utils._ordered_set import OrderedSet
 
 from graphstreams.inductor.concatenation_kinds import as_noted, store_as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
+from graphstreams.inductor.ir_values import without_boxes
 from graphstreams.inductor.stored_operands import store_if_copied
 
 
@@ -215,9 +216,7 @@ def stored_strides(lowered: Lowered, node: fx.Node) -> tuple[int, ...]:
 
 def is_early_view(lowered: Lowered, node: fx.Node) -> bool:
     """Return whether the value is a view that Inductor took before its base was stored, so that readers go through it."""
-    value = lowered.values.get(node)
-    while isinstance(value, ir.MutableBox):
-        value = value.data
+    value = without_boxes(lowered.values.get(node))
     return isinstance(value, ir.BaseView) and not isinstance(value, ir.ReinterpretView)
 
 

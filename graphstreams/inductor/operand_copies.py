@@ -20,6 +20,7 @@ from torch._inductor.fx_passes import post_grad
 from torch.utils import _pytree as pytree
 
 from graphstreams.inductor.lowering import Lowered, storage_name
+from graphstreams.inductor.size_nodes import SizeNodes, expressions, value_of
 from graphstreams.inductor.stored_operands import note_operator
 from graphstreams.ir.alias_sets import AliasSets
 
@@ -34,8 +35,8 @@ class OperandCopy:
     operator: fx.Node
     operand: fx.Node
     copied: fx.Node  # the operand, or what it expands: not every size that is repeated is copied
-    sizes: tuple[int, ...]
-    strides: tuple[int, ...]
+    sizes: tuple[sympy.Expr, ...]
+    strides: tuple[sympy.Expr, ...]
 
 
 def copies_to_store(lowered: Lowered, storages: AliasSets) -> list[OperandCopy]:
@@ -57,43 +58,50 @@ def copies_to_store(lowered: Lowered, storages: AliasSets) -> list[OperandCopy]:
 def store_copies(gm: fx.GraphModule, copies: Iterable[OperandCopy]) -> None:
     """Give each copy a node of its own in `gm`. Operators that want the same layout of a value share its copy."""
     made: dict[tuple[Any, ...], fx.Node] = {}
+    numbers = SizeNodes(gm.graph)
     for copy in copies:
         key = copy.copied, copy.sizes, copy.strides
         if key not in made:
-            made[key] = _stored(copy)
+            made[key] = _stored(copy, numbers)
         note_operator(made[key], copy.operator)
-        copy.operator.replace_input_with(copy.operand, _expanded(made[key], copy.operand.meta["val"].shape, copy.operand))
+        sizes = expressions(copy.operand.meta["val"].shape)
+        copy.operator.replace_input_with(copy.operand, _expanded(made[key], sizes, copy.operand, numbers))
     if made:
         post_grad.stable_topological_sort(gm.graph)
         gm.recompile()
 
 
-def _stored(copy: OperandCopy) -> fx.Node:
+def _stored(copy: OperandCopy, numbers: SizeNodes) -> fx.Node:
     """Return a new node that stands for a copy.
 
     It is before the operator, where Inductor makes the copy: what reads the value earlier may decide the value's own layout.
     """
     origin = copy.copied if copy.copied.op == "call_function" else copy.operator
-    source = _expanded(copy.copied, copy.sizes, origin)
+    source = _expanded(copy.copied, copy.sizes, origin, numbers)
+    sizes, strides = map(numbers.node, copy.sizes), [numbers.node(stride) for stride in copy.strides]
     with copy.operator.graph.inserting_before(copy.operator):
-        node = copy.operator.graph.call_function(FORCE, (source, copy.strides))
-    node.meta = {**origin.meta, "val": source.meta["val"].as_strided(copy.sizes, copy.strides)}
+        node = copy.operator.graph.call_function(FORCE, (source, strides))
+    value = source.meta["val"].as_strided(list(map(value_of, sizes)), list(map(value_of, strides)))
+    node.meta = {**origin.meta, "val": value}
     return node
 
 
-def _expanded(node: fx.Node, sizes: Sequence[Any], origin: fx.Node) -> fx.Node:
+def _expanded(node: fx.Node, sizes: tuple[sympy.Expr, ...], origin: fx.Node, numbers: SizeNodes) -> fx.Node:
     """Return a node of these sizes, which repeats those of `node` that are one; `node` itself if there is nothing to repeat."""
     value = node.meta["val"]
-    if tuple(value.shape) == tuple(sizes):
+    if expressions(value.shape) == sizes:
         return node
+    given = list(map(numbers.node, sizes))
     with node.graph.inserting_after(node):
-        expanded = node.graph.call_function(EXPAND, (node, list(sizes)))
-    expanded.meta = {**origin.meta, "val": value.expand(sizes)}
+        expanded = node.graph.call_function(EXPAND, (node, given))
+    expanded.meta = {**origin.meta, "val": value.expand(list(map(value_of, given)))}
     return expanded
 
 
 def _copies(lowered: Lowered) -> Iterator[OperandCopy]:
     """Yield the copies of operands that are read in one layout by their operator."""
+    module: Any = lowered.graph.module
+    numbers = SizeNodes(module.graph)
     for kernel in lowered.graph.operations:
         node = _operator(kernel)
         if node is None or not isinstance(kernel, ir.ExternKernel):
@@ -104,11 +112,13 @@ def _copies(lowered: Lowered) -> Iterator[OperandCopy]:
             continue
         found: dict[fx.Node, set[OperandCopy | None]] = {}
         for operand, buffer in zip(operands, buffers, strict=True):
-            found.setdefault(operand, set()).add(_copy(node, operand, buffer, lowered))
+            found.setdefault(operand, set()).add(_copy(node, operand, buffer, lowered, numbers))
         yield from (copy for own in found.values() for copy in own if copy is not None and len(own) == 1)
 
 
-def _copy(operator: fx.Node, operand: fx.Node, buffer: Any, lowered: Lowered) -> OperandCopy | None:
+def _copy(
+    operator: fx.Node, operand: fx.Node, buffer: Any, lowered: Lowered, numbers: SizeNodes
+) -> OperandCopy | None:  # fmt: skip
     """Return the copy that an operator reads in place of an operand; None if it reads the value, or the copy can't be told."""
     copied = operand
     if isinstance(buffer, ir.ReinterpretView) and operand.target is EXPAND:
@@ -117,19 +127,18 @@ def _copy(operator: fx.Node, operand: fx.Node, buffer: Any, lowered: Lowered) ->
     if not isinstance(buffer, ir.ComputedBuffer) or storage_name(lowered.values[copied]) == buffer.get_name():
         return None
     layout: Any = buffer.layout
-    shapes = [*operand.meta["val"].shape, *copied.meta["val"].shape]
-    if not all(isinstance(number, int | sympy.Integer) for number in (*layout.size, *layout.stride, *shapes)):
-        return None  # a comparison of dynamic sizes would add a guard
-    sizes, strides = tuple(map(int, layout.size)), _without_gaps(layout.size, layout.stride)
+    sizes, strides = tuple(map(sympy.sympify, layout.size)), _without_gaps(layout.size, layout.stride, lowered)
+    own, repeated = expressions(operand.meta["val"].shape), expressions(copied.meta["val"].shape)
     # Of a convolution's input without a batch Inductor copies a view, which has other dimensions.
-    if not strides or not _repeats(copied, sizes) or not (sizes == tuple(operand.meta["val"].shape) or copied is not operand):
+    if not strides or not _repeats(repeated, sizes) or not (sizes == own or copied is not operand):
+        return None
+    if not all(map(numbers.can_tell, (*sizes, *strides, *own))):
         return None
     return OperandCopy(operator, operand, copied, sizes, strides)
 
 
-def _repeats(node: fx.Node, sizes: tuple[int, ...]) -> bool:
-    """Return whether sizes are those of a value, but for some that are one there."""
-    own = node.meta["val"].shape
+def _repeats(own: tuple[sympy.Expr, ...], sizes: tuple[sympy.Expr, ...]) -> bool:
+    """Return whether `sizes` are those of a value, but for some that are one there."""
     return len(own) == len(sizes) and all(a in (1, b) for a, b in zip(own, sizes, strict=True))
 
 
@@ -145,15 +154,23 @@ def _operator(kernel: Any) -> fx.Node | None:
     return found[0] if len(found) == 1 and not found[0].target._schema.is_mutable else None  # type: ignore[union-attr]
 
 
-def _without_gaps(size: Sequence[Any], stride: Sequence[Any]) -> tuple[int, ...]:
-    """Return the strides of a tensor that has no gaps, those of sizes of one as in its row-major order; empty for others."""
-    strides, sizes = list(map(int, stride)), list(map(int, size))
-    step = 1
-    for place in sorted(range(len(sizes)), key=lambda place: (strides[place] if sizes[place] > 1 else 0, -place)):
-        if sizes[place] > 1 and strides[place] != step:
+def _without_gaps(size: Sequence[Any], stride: Sequence[Any], lowered: Lowered) -> tuple[sympy.Expr, ...]:
+    """Return the strides of a tensor that has no gaps, those of sizes of one as in its row-major order; empty for others.
+
+    It is empty too if a dynamic size may be one: then no order of strides is known. No guard is added.
+    """
+    known = lowered.graph.sizevars
+    strides, sizes = list(map(sympy.sympify, stride)), list(map(sympy.sympify, size))
+    example = [known.optimization_hint(each, fallback=8192) for each in strides]
+    step = sympy.S.One
+    for place in sorted(range(len(sizes)), key=lambda place: (example[place] if sizes[place] != 1 else 0, -place)):
+        if sizes[place] == 1:
+            continue
+        if not known.statically_known_gt(sizes[place], 1) or not known.statically_known_equals(strides[place], step):
             return ()
         step *= sizes[place]
     for place in reversed(range(len(sizes))):
         if sizes[place] == 1:
-            strides[place] = max((strides[other] * sizes[other] for other in range(place + 1, len(sizes))), default=1)
+            behind = (strides[other] * sizes[other] for other in range(place + 1, len(sizes)))
+            strides[place] = max(behind, default=sympy.S.One, key=lambda each: known.optimization_hint(each, fallback=8192))
     return tuple(strides)

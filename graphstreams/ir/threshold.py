@@ -17,3 +17,4 @@ class Threshold:
     reason: str
     smallest: int = 0  # the first that runs on streams
     measured: tuple[tuple[int, float], ...] = ()  # (size, share of the serial time saved), by size
+    where: str = ""  # which sizes of the inputs make it, such as "s21 is size 0 of 'ids'"

@@ -35,7 +35,7 @@ from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, ho
 from graphstreams.pipeline.undeclared import cost_of_undeclared
 from graphstreams.planning.repeated_layers import note_on_layers
 from graphstreams.reading.eligibility import check_graph
-from graphstreams.reading.naming import inputs_by_position
+from graphstreams.reading.naming import inputs_by_position, sizes_named
 from graphstreams.reading.reader import read
 from graphstreams.reports.dump import readable_regions
 from graphstreams.rewriting.regions import rewrite
@@ -58,6 +58,7 @@ class ReadGraph:
     host: Host  # the function of the serial wrapper that launches the kernels
     tokens: Tokens | None  # if calls choose their number
     sizes: Mapping[str, str]  # the Python that reads each dynamic size from the list that `host` is called with
+    where: str  # which sizes of the inputs make the number of tokens
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,10 @@ def _read(
         if tokens is None:
             check_tokens(final, options)
         values = {node.name: node.meta.get("val") for node in final.graph.find_nodes(op="placeholder")}
-        return ReadGraph(reading, serial, host, tokens, sizes_of([values.get(n, n) for n in host.inputs]) if tokens else {})
+        if tokens is None:
+            return ReadGraph(reading, serial, host, None, {}, "")
+        sizes = sizes_of([values.get(name, name) for name in host.inputs])
+        return ReadGraph(reading, serial, host, tokens, sizes, sizes_named(final, tokens.size, input_names))
 
 
 def _choose(
@@ -212,8 +216,9 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
         if choice.rejected:
             raise StaySerial("serial", choice.rejected)
         return Dispatch()
-    smaller = smaller_sizes(task, tokens, us, choice) if choice.rejected else None
+    smaller, why_not = smaller_sizes(task, tokens, us, choice) if choice.rejected else (None, "")
     if choice.rejected and smaller is None:
+        progress.note(why_not)
         raise StaySerial("serial", choice.rejected)
     if smaller is not None:
         # This call, and others with as many tokens, will run the serial body.
@@ -223,7 +228,7 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
     with progress.stage("threshold"):
         threshold, notes = token_range(task, tokens, us, choice, smaller, autotuner.gain_at if autotuner else None)
         progress.note(*notes)
-        progress.tell(threshold=threshold)
+        progress.tell(threshold=replace(threshold, where=graph.where))
         return dispatch_by_tokens(threshold, graph.sizes)
 
 

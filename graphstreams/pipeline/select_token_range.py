@@ -17,17 +17,20 @@ from graphstreams.runtime.dispatch import Dispatch, size_source
 GainAt = Callable[[Plan, Mapping[str, int]], float]  # share of the serial time that a plan saves at other dynamic sizes
 
 
-def smaller_sizes(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice) -> SmallerSizes | None:
-    """Return a plan for calls with fewer tokens than the one that is compiled; None if none is known to gain.
+def smaller_sizes(
+    task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice
+) -> tuple[SmallerSizes | None, str]:  # fmt: skip
+    """Return a plan for calls with fewer tokens than the one that is compiled, and what to note if none is known to gain.
 
     `us` are the kernels' times in that call, `choice` its plan, which gains too little.
     """
     plan_at = partial(simulated_plan, device=task.device, options=task.options)
     try:
         costs = _costs_by_size(task, tokens, us, choice)
-        return plan_for_fewer(costs, task.options, listed_wait_us(task.options), plan_at)
-    except ValueError:  # how the times of the kernels grow is not known
-        return None
+        found = plan_for_fewer(costs, task.options, listed_wait_us(task.options), plan_at)
+    except ValueError as error:  # how the times of the kernels grow is not known
+        return None, f"no plan was made for fewer tokens than {tokens.example} ({tokens.size}): {error}"
+    return found, "" if found else f"nor would fewer tokens than {tokens.example} ({tokens.size}) gain enough"
 
 
 def token_range(

@@ -14,9 +14,10 @@ from graphstreams.inductor.scheduler_nodes import is_subgraph, joined_kernels, m
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
+from graphstreams.messages import listed
 from graphstreams.rewriting.agreement import disagreement, matching_outputs, undeclared_constants
 from graphstreams.rewriting.kernel_differences import kernel_differences
-from graphstreams.rewriting.lifetimes import holding_kernels
+from graphstreams.rewriting.lifetimes import HeldValue, largest_held
 from graphstreams.rewriting.two_bodies import Joined, join
 from graphstreams.rewriting.wrapper_source import Host, find_host
 from graphstreams.runtime.dispatch import Dispatch, cannot_settle
@@ -133,7 +134,22 @@ def check_memory(serial: int, streamed: int, max_extra_memory: float, reading: R
     `serial` and `streamed` are peaks of buffers. The limit is a share of all that the serial graph holds, weights included.
     """
     allowed = max(max_extra_memory * (serial + reading.held_memory), ALLOWED_MEMORY)
-    if streamed - serial > allowed:
-        extra = (streamed - serial) / 2**20
-        text = f"it needs {extra:.0f} MiB more than serial; {allowed / 2**20:.0f} MiB are allowed"
-        raise PlanRefused("serial", text, holding_kernels(reading, plan, streamed - serial - allowed))
+    too_much = streamed - serial - allowed
+    if too_much > 0:
+        held = largest_held(reading, plan, too_much)
+        text = f"it needs {(streamed - serial) / 2**20:.0f} MiB more than serial, because {_why_more(held, too_much, reading)}"
+        text += f"; {allowed / 2**20:.0f} MiB are allowed"
+        raise PlanRefused("serial", text, frozenset().union(*(each.held_for for each in held)))
+
+
+def _why_more(held: Sequence[HeldValue], too_much: float, reading: Reading) -> str:
+    """Return which values are held for which kernels, and if those don't make up for `too_much` bytes, that there are more."""
+    names = [kernel.name for kernel in reading.kernels.kernels]
+
+    def told(each: HeldValue) -> str:
+        readers = listed([repr(names[kernel]) for kernel in sorted(each.held_for)])
+        return f"{each.bytes / 2**20:.1f} MiB of {names[each.kernel]!r}" + (f" for {readers}" if readers else "")
+
+    parts = [f"other streams hold {listed(list(map(told, held)))}"] if held else []
+    parts += ["more is alive at once"] * (sum(each.bytes for each in held) < too_much)
+    return " and ".join(parts)

@@ -11,6 +11,7 @@ from torch import fx
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
 from graphstreams.inductor.stream_ops import is_stream_operation, stream_of
+from graphstreams.messages import listed
 
 
 def check_graph(module: fx.GraphModule) -> None:
@@ -26,8 +27,8 @@ def check_graph(module: fx.GraphModule) -> None:
             raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
         if node.target is torch.ops.higher_order.with_effects:
             raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
-        if node.meta.get("unbacked_bindings"):
-            raise Unsupported(f"{node.name!r} has a size that depends on data")
+        if made := node.meta.get("unbacked_bindings"):
+            raise Unsupported(_depends_on_data(node, list(map(str, made))))
         if is_host_value(node) and node.op == "call_function":
             _check_host_value(node)
 
@@ -46,6 +47,15 @@ def check_nodes(nodes: Sequence[Any]) -> None:
         if is_subgraph(node):
             # The settings on streams choose none. If there is one nevertheless, its kernels can't be placed one by one.
             raise Unsupported(f"Inductor runs a graph of several kernels for {_origin_names(node)}")
+
+
+def _depends_on_data(node: fx.Node, sizes: Sequence[str]) -> str:
+    """Return the reason for a graph with an operator that makes sizes, or numbers, which only the data tells."""
+    lines = [line.strip() for line in node.meta.get("stack_trace", "").splitlines() if line.strip(" ^~")]
+    place = f" in {lines[-1]!r}" if len(lines) > 1 else ""
+    text = f"{node.name!r} ({node.target}{place}) has a size that depends on data ({listed(sizes)})"
+    advice = "with torch._dynamo.graph_break() there, what comes before it and behind it is planned"
+    return f"{text}, for which the host waits, so that no CUDA graph can hold it; {advice}"
 
 
 def _operators_on(nodes: Sequence[Any], device: str) -> str:

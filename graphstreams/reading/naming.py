@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import sympy
 import torch
 from torch import fx
 
@@ -70,6 +71,18 @@ def _input_name(node: fx.Node, names: Sequence[str]) -> str:
         return _clean(names[index]) or names[index]
     users = [path for user in node.users if (path := _module_path(user))]
     return f"{users[0]}:{node.name}" if users else node.name
+
+
+def sizes_named(module: fx.GraphModule, size: sympy.Expr, input_names: Sequence[str]) -> str:
+    """Return which dimension of which input each dynamic size in an expression is; empty if no tensor has it."""
+    found: dict[str, str] = {}
+    for node in module.graph.find_nodes(op="placeholder"):
+        value = node.meta.get("val")
+        for dimension, own in enumerate(value.shape if isinstance(value, torch.Tensor) else ()):
+            if isinstance(own, torch.SymInt) and own.node.expr in size.free_symbols:
+                name = _input_name(node, input_names)
+                found.setdefault(str(own.node.expr), f"{own.node.expr} is size {dimension} of {name!r}")
+    return ", ".join(found[name] for name in sorted(found))
 
 
 def unique_names(kernels: Sequence[Kernel]) -> list[Kernel]:

@@ -57,7 +57,8 @@ def threshold_text(threshold: Threshold) -> str:
         for size, serial, streamed in threshold.curve
         if size in shown
     ]
-    return f"{which} ({threshold.symbol}: {threshold.reason})" + (f": {'; '.join(times)}" if times else "")
+    size = f"{threshold.symbol}, where {threshold.where}" if threshold.where else threshold.symbol
+    return f"{which} ({size}: {threshold.reason})" + (f": {'; '.join(times)}" if times else "")
 
 
 def _telling_sizes(threshold: Threshold) -> set[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import fx
@@ -52,8 +53,17 @@ def held_values(reading: Reading, plan: Plan) -> dict[int, list[fx.Node]]:
     return dict(held)
 
 
-def holding_kernels(reading: Reading, plan: Plan, wanted: float) -> frozenset[int]:
-    """Return the kernels for which other streams hold the largest values, until the values make up `wanted` bytes.
+@dataclass(frozen=True)
+class HeldValue:
+    """A value that a kernel makes and that stays alive until other streams are done with it. Kernels are ids."""
+
+    kernel: int
+    bytes: float  # at the example sizes
+    held_for: frozenset[int]  # kernels of other streams that touch it
+
+
+def largest_held(reading: Reading, plan: Plan, wanted: float) -> list[HeldValue]:
+    """Return the largest values that are held for other streams, largest first, until they make up `wanted` bytes.
 
     The graph's inputs, which the caller holds, do not count.
     """
@@ -67,14 +77,15 @@ def holding_kernels(reading: Reading, plan: Plan, wanted: float) -> frozenset[in
             if access.storage in held:
                 touched[access.storage].append(kernel.id)
                 size[access.storage] = max(size[access.storage], value_of(access.bytes, reading.kernels.sizes))
-    stream, found, total = plan.stream_of(), set[int](), 0.0
+    stream, found, total = plan.stream_of(), list[HeldValue](), 0.0
     for storage in sorted(touched, key=lambda name: (-size[name], name)):
         if total >= wanted:
             break
         first, *others = touched[storage]
-        found.update(kernel for kernel in others if stream[kernel] != stream[first])
+        held_for = frozenset(kernel for kernel in others if stream[kernel] != stream[first])
+        found.append(HeldValue(first, size[storage], held_for))
         total += size[storage]
-    return frozenset(found)
+    return found
 
 
 def _ends(plan: Plan, uses: Mapping[str, list[tuple[int, int]]]) -> dict[str, int]:

@@ -34,11 +34,19 @@ def equal_on_cpu(
 
 def equal_as_captured(module: torch.nn.Module, inputs: Sequence[Any], outcomes: Sequence[GraphCompilation]) -> list[bool]:
     """Return what `equal_on_cpu` does, for the graphs that `capture` has returned for the same module and inputs."""
-    recorded: list[Sequence[Any]] = []
+    # Of each graph, the inputs of its first call: when it is compiled, dynamic sizes are no numbers.
+    recorded: list[list[Any]] = []
 
     def record(gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
-        recorded.append(copy.deepcopy(list(example_inputs)))
-        return gm.forward
+        first: list[Any] = []
+        recorded.append(first)
+
+        def run(*values: Any) -> Any:
+            if not first:
+                first.extend(copy.deepcopy(list(values)))
+            return gm(*values)
+
+        return run
 
     # Copies, because a module may write its own buffers; made together, so that tensors that share memory still do.
     called, given = copy.deepcopy((module, list(inputs)))

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from benchmarks.zoo import __main__ as command
 from benchmarks.zoo import run, worker
-from benchmarks.zoo.case import Case
+from benchmarks.zoo.case import Case, Dynamic
 from benchmarks.zoo.cases import CASES
 from benchmarks.zoo.run import Way, last_line, line, planned, run_all, stored
 from benchmarks.zoo.table import document, fault, launches_lost, launches_saved, row, summary, table, write
+from graphstreams.testing.equal_on_cpu import equal_as_captured
 
 PROGRAM = """
 import os, sys, time
@@ -144,18 +145,18 @@ def test_fewer_launches_are_told_with_one_that_is_saved() -> None:
 
 
 def test_a_row_tells_gain_memory_and_graphs() -> None:
-    assert row(record()) == ["one", "clean", "3 > 3", "20 > 10", "2.000x", "1.0", "1/1", "3", "equal", ""]
+    assert row(record()) == ["one", "clean", "3 > 3", "20 > 10", "2.000x", "", "1.0", "1/1", "3", "equal", ""]
 
 
 def test_a_row_of_a_serial_case_tells_why_and_what_holds_the_order() -> None:
     cells = row(record(verdict="serial", reason="one | chain", holding=["a: a collective", "b: another"], extra_memory=None))
-    assert cells[2] == "3" and cells[5] == ""
+    assert cells[2] == "3" and cells[6] == ""
     assert cells[-1] == "one \\| chain; 2 kernels hold the order: a: a collective"
 
 
 def test_a_row_of_a_crash_has_what_is_known() -> None:
     bare = {"case": "one", "verdict": "crashed", "reason": "it fell", "stage": "process"}
-    assert row(bare) == ["one", "crashed", "", "", "", "", "", "", "", "it fell"]
+    assert row(bare) == ["one", "crashed", "", "", "", "", "", "", "", "", "it fell"]
     assert line(bare) == "one: crashed; it fell"
 
 
@@ -223,6 +224,50 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([torch.relu(self.first(x)), torch.sigmoid(self.second(x))], -1)
+
+
+@pytest.mark.parametrize(("limits", "text"), [
+    ((0, None), "s0: any"), ((8, None), "s0 from 8"), ((0, 64), "s0 to 64"), ((8, 64), "s0 8 to 64"), ((0, 0), "s0 to 0"),
+])  # fmt: skip
+def test_a_row_of_a_case_with_a_dynamic_size_tells_where_the_serial_code_takes_over(
+    limits: tuple[int, int | None], text: str
+) -> None:
+    smallest, largest = limits
+    threshold = {"size": "s0", "smallest": smallest, "largest": largest, "reason": "solved"}
+    assert row(record(threshold=threshold))[5] == text
+
+
+def test_inputs_of_another_size_are_cut_or_repeated_and_marked() -> None:
+    dynamic = Dynamic(((0, 1), (1, 0)), (2, 5))
+    inputs = torch.arange(6).view(2, 3), torch.arange(3), torch.arange(4)
+    one, other, same = dynamic.resized(inputs, 5)
+    assert one.tolist() == [[0, 1, 2, 0, 1], [3, 4, 5, 3, 4]] and other.tolist() == [0, 1, 2, 0, 1] and len(same) == 4
+    assert one._dynamo_dynamic_indices == {1} and other._dynamo_dynamic_indices == {0}  # type: ignore[attr-defined]
+    assert dynamic.resized(inputs, 2)[1].tolist() == [0, 1]
+
+
+def test_the_batch_of_a_dlrm_has_one_index_in_each_bag() -> None:
+    case = CASES["dlrm-kaggle-dynamic-batch"]
+    assert case.dynamic is not None
+    _, inputs = case.make(tiny=False)
+    for batch in (1, 9):
+        _, offsets, *indices = case.dynamic.resized(inputs, batch)
+        assert offsets.tolist() == [list(range(batch))] * 26 and all(own.shape == (batch,) for own in indices)
+
+
+def test_a_worker_plans_a_dynamic_size_and_compares_other_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[int] = []
+
+    def equal(module: Any, inputs: Any, compilations: Any) -> list[bool]:
+        compared.append(len(inputs[0]))
+        return equal_as_captured(module, inputs, compilations)
+
+    monkeypatch.setattr(worker, "equal_as_captured", equal)
+    monkeypatch.setitem(CASES, "dynamic", Case("dynamic", "torch", branches, dynamic=Dynamic(((0, 0),), (3, 70))))
+    found = worker.answer({"case": "dynamic"})
+    assert (found["verdict"], found["bits"], compared) == ("clean", "equal", [4, 3, 70])
+    assert found["threshold"]["size"].startswith("s") and found["threshold"]["largest"] != 0
+    json.dumps(found)
 
 
 def branches(tiny: bool) -> tuple[nn.Module, tuple[Tensor, ...]]:

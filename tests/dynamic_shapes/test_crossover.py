@@ -22,6 +22,7 @@ from graphstreams.dynamic_shapes.crossover import (
 )
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.kernels import Access, Kernel, KernelGraph
+from graphstreams.pipeline.explain import capture
 from graphstreams.planning import simulator
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.planning.paths import Timing, timed
@@ -58,6 +59,42 @@ def test_the_tokens_of_a_dynamic_graph():
     tokens = dynamic_tokens(captured("sized", dynamic=True).reading.module)
     assert tokens.size.is_Symbol and tokens.example == ROWS
     assert tokens.limits == (2, 2**16)
+
+
+class FixedFirst(torch.nn.Module):
+    """A product of one row, then one of as many as the call has, as a model of images has for its step and its tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.step, self.one, self.other = (torch.nn.Linear(64, 64) for _ in range(3))
+
+    def forward(self, step, x):
+        return self.one(x) + self.step(step), self.other(x)
+
+
+class Images(torch.nn.Module):
+    """Convolutions alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = (torch.nn.Conv2d(3, 8, 3) for _ in range(2))
+
+    def forward(self, x):
+        return self.one(x), self.other(x)
+
+
+@pytest.mark.parametrize(("module", "shapes", "count"), [
+    (FixedFirst, [(1, 64), (40, 64)], 40),
+    (Images, [(6, 3, 16, 16)], 6),
+])  # fmt: skip
+def test_a_size_is_found_behind_products_of_fixed_rows_and_without_any_product(module, shapes, count):
+    values = [torch.randn(shape) for shape in shapes]
+    torch._dynamo.mark_dynamic(values[-1], 0)
+    options = {"min_gain": 0.0, "event_us": 0.0, "costs": "roofline"}
+    (found,) = capture(module().requires_grad_(False), values, "h200", options)
+    tokens = dynamic_tokens(found.reading.module)
+    assert tokens.size.is_Symbol and tokens.example == count
+    assert found.report.threshold.symbol == str(tokens.size)
 
 
 def test_a_static_graph_has_no_dynamic_tokens():

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sympy
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import ScalingType, scaled_mm
 
 from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.inductor.compile import fresh_dynamo
 from graphstreams.inductor.lowering import copy_graph
-from graphstreams.inductor.operand_copies import FORCE, store_copies
+from graphstreams.inductor.operand_copies import FORCE, OperandCopy, store_copies
+from graphstreams.inductor.size_nodes import expressions
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
 from graphstreams.reading import reader
@@ -91,6 +94,35 @@ def test_products_of_one_flattened_value_are_kernels_of_their_own(count: int, ex
     assert equal_as_captured(module, values, [found]) == [True]
 
 
+@pytest.mark.parametrize("dimension", [0, 1])
+@pytest.mark.parametrize("exponential", [False, True])
+def test_products_of_one_flattened_value_of_dynamic_size(dimension: int, exponential: bool) -> None:
+    module = Flattened(2, exponential) if dimension else FirstFlattened(exponential)
+
+    def call(size: int) -> tuple[Tensor, ...]:
+        value = torch.randn(3, size, 8) if dimension else torch.randn(size, 5, 8)
+        torch._dynamo.mark_dynamic(value, dimension)
+        return (value,)
+
+    found = compiled(module, *call(6))
+    assert [len(kernel.launches) for kernel in products(found)] == [1, 1]
+    assert found.report.kernels_streamed <= found.report.kernels_serial
+    for size in (2, 6, 11):
+        assert equal_as_captured(module, call(size), [found]) == [True], size
+
+
+class FirstFlattened(Flattened):
+    """Products of such a value whose rows are the second dimension's, so that a row has the first one's size in it."""
+
+    def __init__(self, exponential: bool) -> None:
+        super().__init__(2, exponential)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        value = x.softmax(-1) if self.exponential else x * 2
+        rows = value.transpose(0, 1).flatten(0, 1)
+        return [rows[:, :8] @ weight[:8] for weight in self.weights]
+
+
 class Rewritten(nn.Module):
     """A product of a flattened state before it is written in place, and one after."""
 
@@ -144,6 +176,31 @@ def test_copies_change_no_result(written: bool, monkeypatch: pytest.MonkeyPatch)
     assert len(after.graph.find_nodes(op="call_function", target=FORCE)) > 0
     for one, other in zip(run_on_cpu(before, inputs[0]), run_on_cpu(after, inputs[0]), strict=True):
         torch.testing.assert_close(one, other)  # a CPU rounds a convolution by its layout
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_copies_of_a_dynamic_size_change_no_result_at_any_size(repeated: bool) -> None:
+    """Their sizes and strides are numbers that the host computes from the size."""
+
+    def product(x: Tensor, weight: Tensor) -> Tensor:
+        value = torch.ones(x.shape)[:, : 1 if repeated else 5].mul(2)
+        return torch.mm(value.expand(x.shape) if repeated else value, weight + x.sum())
+
+    gm = make_fx(product, tracing_mode="symbolic")(torch.randn(6, 5), torch.randn(5, 3))
+    (operator,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)
+    (value,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.mul.Tensor)
+    before, sizes = copy_graph(gm), expressions(operator.args[0].meta["val"].shape)
+    guards = list(value.meta["val"].shape[0].node.shape_env.guards)
+    by_column = sympy.S.One, sizes[0]
+    store_copies(gm, [OperandCopy(operator, operator.args[0], value, sizes, by_column)])
+    gm.graph.lint()
+    (forced,) = gm.graph.find_nodes(op="call_function", target=FORCE)
+    assert expressions(forced.meta["val"].stride()) == by_column
+    assert list(value.meta["val"].shape[0].node.shape_env.guards) == guards
+    for size in (2, 6, 11):
+        x, weight = torch.randn(size, 5), torch.randn(5, 3)
+        torch.testing.assert_close(fx.Interpreter(gm).run(x, weight), fx.Interpreter(before).run(x, weight))
+        assert fx.Interpreter(gm).run(x, weight).shape == (size, 3)
 
 
 class Masked(nn.Module):

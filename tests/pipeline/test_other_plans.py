@@ -221,7 +221,8 @@ def test_a_value_that_another_stream_holds_is_read_on_its_own_stream() -> None:
     assert streams_by_name(free) | {"other": 0} == streams_by_name(report)
     assert set(streams_by_name(report).values()) == {0, 1}
     refused, used = report.notes
-    assert refused.endswith("is not used: it needs 1 MiB more than serial; 1 MiB are allowed")
+    why = "other streams hold 1.0 MiB of 'up' for 'other'"
+    assert refused.endswith(f"is not used: it needs 1 MiB more than serial, because {why}; 1 MiB are allowed")
     assert used.startswith("tried next, 'other' moved to the stream of what comes before, or to the caller's: 2 streams")
     assert equal_as_captured(module, (torch.randn(64, 64),), [bound]) == [True]
 
@@ -243,7 +244,7 @@ def test_half_as_many_streams_need_less_memory() -> None:
 def test_if_none_is_left_the_first_refusal_is_the_reports() -> None:
     report = with_memory(Arms(), 0.5, streams=4).report
     assert (report.verdict, report.stage) == ("serial", "verify")
-    assert report.reason == "it needs 3 MiB more than serial; 1 MiB are allowed"
+    assert report.reason == "it needs 3 MiB more than serial, because more is alive at once; 1 MiB are allowed"
     assert report.plan is not None and report.plan.streams == 4
     refused, tried, end = report.notes
     assert refused.endswith(report.reason)

@@ -28,7 +28,7 @@ def test_a_plan_that_needs_more_memory_than_allowed_is_dropped(monkeypatch: pyte
     monkeypatch.setattr(streamed_body, "peak_memory", lambda lowered, _: peak_memory(lowered) + 5 * 2**20)
     report = planned("diamond").report
     assert (report.verdict, report.stage) == ("serial", "verify")
-    assert report.reason.endswith("MiB more than serial; 1 MiB are allowed")
+    assert report.reason.endswith(" for 'diamond.mul' and more is alive at once; 1 MiB are allowed")
 
 
 def test_a_share_of_the_serial_peak_is_allowed_where_it_is_more(monkeypatch: pytest.MonkeyPatch) -> None:

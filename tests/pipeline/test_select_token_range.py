@@ -9,7 +9,7 @@ from torch._inductor import config
 from graphstreams import Options
 from graphstreams.dynamic_shapes.crossover import dynamic_tokens
 from graphstreams.ir.devices import DEVICES
-from graphstreams.pipeline import run
+from graphstreams.pipeline import run, select_token_range
 from graphstreams.pipeline.explain import capture
 from graphstreams.pipeline.select_plan import PlanChoice, Task
 from graphstreams.pipeline.select_token_range import token_range
@@ -58,6 +58,21 @@ def test_an_example_with_too_many_tokens_is_planned_for_fewer():
     assert report.verdict == "clean", report.reason
     assert "planned for" in report.notes[0] and report.threshold.largest < rows
     assert report.plan.serial_us < whole.report.plan.serial_us
+
+
+def test_a_note_says_that_fewer_tokens_would_not_gain_either():
+    report = planned(min_gain=0.9)
+    assert (report.verdict, report.threshold) == ("serial", None)
+    assert re.fullmatch(rf"nor would fewer tokens than {ROWS} \(s\d+\) gain enough", report.notes[-1])
+
+
+def test_a_note_says_why_no_plan_for_fewer_tokens_was_made(monkeypatch):
+    def unknown(*arguments):
+        raise ValueError("no example value for the dynamic size 's9'")
+
+    monkeypatch.setattr(select_token_range, "plan_for_fewer", unknown)
+    note = planned(min_gain=0.9).notes[-1]
+    assert re.fullmatch(rf"no plan was made for fewer tokens than {ROWS} \(s\d+\): no example value .* 's9'", note)
 
 
 def test_where_every_size_is_predicted_to_gain_a_plausible_one_is_measured():

@@ -69,12 +69,18 @@ def test_the_report_has_the_text_and_the_curves(tmp_path):
         "largest": 300,
         "reason": "why",
         "measured": [],
+        "where": "",
         "curve": {
             "sizes": [2, 33, 34, 300, 301, 512],
             "serial_us": [10.0, 133.0, 134.0, 400.0, 401.0, 612.0],
             "streamed_us": [8.0, 100.0, 100.0, 300.0, 301.0, 512.2],
         },
     }
+
+
+def test_the_text_names_the_inputs_that_have_the_size():
+    each = replace(of(300), where="s0 is size 0 of 'ids'")
+    assert "(s0, where s0 is size 0 of 'ids': why)" in threshold_text(each)
 
 
 def test_a_static_graph_has_none(tmp_path):

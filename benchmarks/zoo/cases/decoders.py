@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.zoo.case import Case, Made
+from benchmarks.zoo.case import Case, Dynamic, Made
 
 Settings = dict[str, Any]
 FULL: Settings = {"vocab_size": 32000, "num_hidden_layers": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -148,8 +148,15 @@ def initialize(layer: Any, config: Any, filled: int) -> None:
 
 
 QUICK = ("llama-decode", "qwen2-moe-decode")
+TOKENS = Dynamic(((0, 1), (1, 1)), (9, 31))  # of a prompt, beside the 24 of the tiny size
 CASES = [
-    Case(name, "transformers", partial(build, decoder, prompt), meta=True, quick=name in QUICK)
-    for family, decoder in DECODERS.items()
-    for name, prompt in ((f"{family}-prefill", True), (f"{family}-decode", False))
-]
+    *(
+        Case(name, "transformers", partial(build, decoder, prompt), meta=True, quick=name in QUICK)
+        for family, decoder in DECODERS.items()
+        for name, prompt in ((f"{family}-prefill", True), (f"{family}-decode", False))
+    ),
+    Case(
+        "deepseek-v32-prefill-dynamic-tokens", "transformers", partial(build, DECODERS["deepseek-v32"], True), meta=True,
+        dynamic=TOKENS,
+    ),
+]  # fmt: skip

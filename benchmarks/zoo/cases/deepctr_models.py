@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.zoo.case import Case, Made
+from benchmarks.zoo.case import Case, Dynamic, Made
 
 LINEAR_TOO = ("DeepFM", "DCN", "DCNMix", "xDeepFM", "AutoInt", "WDL", "NFM", "FiBiNET")  # with columns of a linear part
 TASKS = ("MMOE", "PLE", "ESMM", "SharedBottom")
@@ -55,6 +55,9 @@ def build(name: str, tiny: bool) -> Made:
 
 
 CASES = [
-    Case(f"deepctr-{name.lower()}", "deepctr-torch", partial(build, name), quick=name == "MMOE")
-    for name in (*LINEAR_TOO, *TASKS, *HISTORIES)
+    *(
+        Case(f"deepctr-{name.lower()}", "deepctr-torch", partial(build, name), quick=name == "MMOE")
+        for name in (*LINEAR_TOO, *TASKS, *HISTORIES)
+    ),
+    Case("deepctr-mmoe-dynamic-batch", "deepctr-torch", partial(build, "MMOE"), dynamic=Dynamic(((0, 0),), (3, 40))),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.zoo.case import Case, Made, halves, in_halves
+from benchmarks.zoo.case import Case, Dynamic, Made, halves, in_halves
 
 
 class Step(nn.Module):
@@ -163,4 +163,8 @@ BUILDS: dict[str, Callable[[bool], Made]] = {
     "sd3": sd3, "flux": flux, "qwen-image": qwen_image, "pixart": pixart, "wan": wan, "unet2d": unet,
     "unet2d-condition": conditioned_unet, "vae-decoder": vae_decoder,
 }  # fmt: skip
-CASES = [Case(f"diffusers-{name}", "diffusers", build, quick=name == "pixart") for name, build in BUILDS.items()]
+CASES = [
+    *(Case(f"diffusers-{name}", "diffusers", build, quick=name == "pixart") for name, build in BUILDS.items()),
+    # The tokens of the image, and their places.
+    Case("diffusers-flux-dynamic-tokens", "diffusers", flux, dynamic=Dynamic(((0, 1), (4, 0)), (6, 35))),
+]

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from benchmarks.zoo.case import Case, Made
+from benchmarks.zoo.case import Case, Dynamic, Inputs, Made
 
 DENSE, TABLES = 13, 26  # features of Criteo's data
 # name -> layers below, with the size of an embedding as the last, and layers above, without the first
@@ -61,4 +61,16 @@ def build(name: str, tiny: bool) -> Made:
     return DLRM(rows, tables, below, above), (torch.randn(batch, DENSE), offsets, *indices)
 
 
-CASES = [Case(f"dlrm-{name}-few-rows", "torch", partial(build, name)) for name in SIZES]
+def resized(inputs: Inputs, batch: int) -> Inputs:
+    """Return a batch of another size, with one index in each bag."""
+    dense, offsets, *indices = inputs
+    kept = torch.arange(batch) % len(dense)
+    return dense[kept], torch.arange(batch).expand(len(offsets), -1).contiguous(), *(own[kept] for own in indices)
+
+
+# Every input has a row, or a bag, for each sample: with fewer marks the model itself fixes the batch.
+BATCH = Dynamic(((0, 0), (1, 1), *((2 + table, 0) for table in range(TABLES))), (3, 9), resized)
+CASES = [
+    *(Case(f"dlrm-{name}-few-rows", "torch", partial(build, name)) for name in SIZES),
+    Case("dlrm-kaggle-dynamic-batch", "torch", partial(build, "kaggle"), dynamic=BATCH),
+]

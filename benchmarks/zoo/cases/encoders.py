@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.zoo.case import Case, Made, halves
+from benchmarks.zoo.case import Case, Dynamic, Made, halves
 
 TEXT: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2,
@@ -145,7 +145,20 @@ OTHERS: dict[str, Callable[[bool], Made]] = {
     "wav2vec2": wav2vec2,
     "rt-detr": detr,
 }
+LENGTHS = (7, 40)  # beside the 24 of a tiny text
 CASES = [
     *(Case(name, "transformers", partial(text_encoder, *own), quick=name == "bert") for name, own in TEXT_ENCODERS.items()),
     *(Case(name, "transformers", build, quick=name == "clip") for name, build in OTHERS.items()),
+    Case(
+        "bert-dynamic-batch",
+        "transformers",
+        partial(text_encoder, *TEXT_ENCODERS["bert"]),
+        dynamic=Dynamic(((0, 0), (1, 0)), (3, 5)),
+    ),
+    Case(
+        "bert-dynamic-length",
+        "transformers",
+        partial(text_encoder, *TEXT_ENCODERS["bert"]),
+        dynamic=Dynamic(((0, 1), (1, 1)), LENGTHS),
+    ),
 ]
