@@ -30,6 +30,7 @@ from graphstreams.benchmark.run import release
 from graphstreams.benchmark.timing import REPEATS, samples_over_captures, summary
 from graphstreams.benchmark.variants import OURS, SERIAL, CompiledVariant, WorkloadRun
 
+DEVICE = "cuda"
 HAND = "by hand"  # what the names of these variants begin with
 STEPS = 4  # tokens of a decode loop whose bits are compared
 CHAINED = 20  # all-reduces in the graph that times one
@@ -118,8 +119,8 @@ def measure(name: str, case: Case, ranks: Ranks, measures: Measures, say: Callab
 def _measure_variants(
     run: WorkloadRun, case: Case, ranks: Ranks, measures: Measures, say: Callable[[str], None]
 ) -> float | None:
-    decoder = build(case.config, "cuda", rank=ranks.rank, group=ranks.group)
-    inputs = partial(example_inputs, case.config, "cuda", steps=ROOM if case.loop else 1)
+    decoder = build(case.config, DEVICE, rank=ranks.rank, group=ranks.group)
+    inputs = partial(example_inputs, case.config, DEVICE, steps=ROOM if case.loop else 1)
     values = inputs(0)
     for name, compile_variant in _compilers(decoder, measures).items():
         with run.record(name) as record, tempfile.TemporaryDirectory() as dump:
@@ -210,7 +211,7 @@ def _time_of_all_reduce(case: Case, ranks: Ranks, measures: Measures) -> float |
     if ranks.group is None:
         return None
     first = case.config.first
-    values = [torch.zeros(first.tokens, first.hidden, dtype=first.dtype, device="cuda")]
+    values = [torch.zeros(first.tokens, first.hidden, dtype=first.dtype, device=DEVICE)]
 
     def chain(x: Tensor) -> Tensor:
         for _ in range(CHAINED):
