@@ -1,7 +1,7 @@
 """Measure a decoder on all ranks at once: serial Inductor, graphstreams, streams by hand. `deepseek_model.py` is the command.
 
 All ranks do the same in the same order, because a collective waits for every rank: compile and capture each variant, compare
-bits, replay in turns. What has failed on one rank is dropped on all.
+bits, replay in turns. What has failed on one rank is dropped on all, unless others already wait for it in a collective.
 """
 
 from __future__ import annotations

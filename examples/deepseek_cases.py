@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import deepseek_v32 as v32
+import torch
 from deepseek_decoder import Config
+from deepseek_experts import ExpertsConfig
 
 WHOLE = {"V3.2": 61, "V4-Flash": 43}  # layers of the whole models
 
@@ -34,8 +36,11 @@ class Case:
         kinds = "" if isinstance(first, v32.Config) else " " + "+".join(each.kind.upper() for each in self.config.attention)  # type: ignore[union-attr]
         parts = [f"{self.model}{kinds}", f"{self.layers} layer" + "s" * (self.layers > 1)]
         parts += [f"{self.config.dense_layers} of them dense"] * (self.config.dense_layers > 0)
-        parts += [f"TP {first.tp} shapes", f"[{first.tokens}]", "FP8" if getattr(first, "fp8", False) else "bf16"]
-        parts += ["batched experts"] * (self.config.experts.products == "batched")
+        dtype = {torch.bfloat16: "bf16"}.get(first.dtype, str(first.dtype).removeprefix("torch."))
+        parts += [f"TP {first.tp} shapes", f"[{first.tokens}]", "FP8" if getattr(first, "fp8", False) else dtype]
+        experts = self.config.experts
+        parts += [f"{experts.experts} experts"] * (experts.experts != ExpertsConfig.experts)
+        parts += ["batched experts"] * (experts.products == "batched")
         return ", ".join([*parts, *["decode loop"] * self.loop])
 
 

@@ -113,11 +113,11 @@ class DecoderLayer(nn.Module):
         operand: Callable[[Tensor], Operand] = _unchanged
         if isinstance(attention, v32.Config):
             self.attention = v32.SparseAttention(attention)
-            linear, operand = partial(v32.linear, attention), partial(v32.operand, attention)
+            linear, operand = partial(v32.linear, attention), partial(_operand, attention)
         else:
             self.attention = v4.Attention(attention)
         self.attention_residual, self.mlp_residual = (self._residual(config) for _ in range(2))
-        self.attention_norm, self.mlp_norm = (RMSNorm(hidden, eps=EPSILON, dtype=dtype) for _ in range(2))
+        self.attention_norm, self.mlp_norm = (Norm(hidden, eps=EPSILON, dtype=dtype) for _ in range(2))
         limit, experts = config.experts.limit, config.experts
         if layer < config.dense_layers:
             self.mlp: nn.Module = GatedMLP(hidden, config.dense_intermediate // tp, limit, linear, operand)
@@ -158,8 +158,35 @@ class DecoderLayer(nn.Module):
         return all_reduce(x, self.group)
 
 
+class Norm(RMSNorm):
+    """The same norm, written out.
+
+    Inductor of torch 2.15 lowers `rms_norm` as one operator. If several kernels read its result, each computes it anew from its
+    factor, for which then no value of the graph stands, and all of them would be one unit of a plan.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        factor = (wide.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
+        return (wide * factor * self.weight.float()).to(x.dtype)
+
+
 def _unchanged(x: Tensor) -> Tensor:
     return x
+
+
+def _operand(config: v32.Config, x: Tensor) -> Operand:
+    """Return what products take of an activation, as `v32.operand` does, with its rows of zeros selected and not padded.
+
+    Inductor of torch 2.15 makes a concatenation of a padded value that others read too. Its rows of zeros are a kernel, which
+    it fuses with any other, and so all between that one and the value would be one unit of a plan.
+    """
+    if not config.fp8 or config.fp8_scales != "block":
+        return v32.operand(config, x)
+    tokens = x.shape[0]
+    row = torch.arange(tokens + -tokens % v32.ROWS, device=x.device)
+    filled = torch.where((row < tokens).unsqueeze(-1), x[row.clamp(max=tokens - 1)], 0.0)
+    return v32.BlockFloat8Linear.operand(filled)._replace(tokens=tokens)
 
 
 class Decoder(nn.Module):
@@ -171,11 +198,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config, layer, group) for layer in range(len(config.attention)))
         first = config.first
         self.collapse: Collapse | None = None
-        self.norm: RMSNorm | None = None
+        self.norm: Norm | None = None
         if config.head and config.copies > 1:
             self.collapse = Collapse(first.hidden, config.copies)
         if config.head:
-            self.norm = RMSNorm(first.hidden, eps=EPSILON, dtype=first.dtype)
+            self.norm = Norm(first.hidden, eps=EPSILON, dtype=first.dtype)
 
     def forward(self, hidden: Tensor, positions: Tensor, *caches: Tensor) -> Tensor:
         """Return the hidden state after the last layer, for one new token of each of T sequences.

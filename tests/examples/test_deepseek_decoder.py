@@ -217,3 +217,13 @@ def test_fp8_stays_close_to_bfloat16() -> None:
 def test_config_rejects(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(tiny("v32"), **changes)
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 6])
+def test_an_operand_has_the_rows_that_padding_gives(tokens: int) -> None:
+    config = v32.Config(fp8=True)
+    x = torch.randn(tokens, 256, dtype=torch.bfloat16, generator=torch.Generator().manual_seed(0))
+    expected, found = v32.operand(config, x), example._operand(config, x)
+    assert found.tokens == expected.tokens == tokens
+    assert torch.equal(found.values.view(torch.uint8), expected.values.view(torch.uint8))
+    assert torch.equal(found.scale, expected.scale) and found.scale.stride() == expected.scale.stride()

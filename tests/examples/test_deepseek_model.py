@@ -220,7 +220,7 @@ def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str]) -
 def test_the_command_line_plans_rank_0_of_two(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     example.main(["--tiny", "--tp", "2", "--dump", str(tmp_path)])
     out = capsys.readouterr().out
-    assert "V3.2, 1 layer, TP 2 shapes, [3], bf16, rank 0 of 2" in out
+    assert "V3.2, 1 layer, TP 2 shapes, [3], bf16, 8 experts, rank 0 of 2" in out
     assert "planned for" in out
     assert "all_reduce" in out
     assert not torch.distributed.is_initialized()
@@ -231,18 +231,28 @@ def test_the_command_line_puts_a_case_together() -> None:
     case = arguments.found["own"]
     assert [each.kind for each in case.config.attention] == ["csa", "hca", "csa"]
     assert case.config.experts.experts == 16 and case.config.head and case.loop
-    assert case.title == "V4-Flash CSA+HCA+CSA, 3 layers, TP 8 shapes, [1], bf16, decode loop"
+    assert case.title == "V4-Flash CSA+HCA+CSA, 3 layers, TP 8 shapes, [1], bf16, 16 experts, decode loop"
 
 
 def test_defaults_and_names_are_cases() -> None:
     assert list(example.parse_args(["--bench"]).found) == DEFAULT
     assert list(example.parse_args([]).found) == DEFAULT[:1]
     assert example.parse_args(["--cases", "v32-32-fp8"]).found == {"v32-32-fp8": CASES["v32-32-fp8"]}
+    (fewer,) = example.parse_args(["--cases", "v32-32", "--experts", "64", "--products", "batched"]).found.values()
+    assert fewer.config.experts == replace(CASES["v32-32"].config.experts, experts=64, products="batched")
 
 
 @pytest.mark.parametrize(
     "argv",
-    [["--cases", "none"], ["--model", "v4", "--fp8"], ["--tp", "3"], ["--set", "deterministic"], ["--rounds", "1"]],
+    [
+        ["--cases", "none"],
+        ["--cases", "v32-1", "--loop"],
+        ["--experts", "3"],
+        ["--model", "v4", "--fp8"],
+        ["--tp", "3"],
+        ["--set", "deterministic"],
+        ["--rounds", "1"],
+    ],
 )
 def test_arguments_that_do_not_fit_are_refused(argv: list[str]) -> None:
     with pytest.raises(SystemExit):
