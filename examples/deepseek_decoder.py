@@ -161,13 +161,13 @@ class DecoderLayer(nn.Module):
 class Norm(RMSNorm):
     """The same norm, written out.
 
-    Inductor of torch 2.15 lowers `rms_norm` as one operator. If several kernels read its result, each computes it anew from its
-    factor, for which then no value of the graph stands, and all of them would be one unit of a plan.
+    If several kernels of Inductor's read a norm, each computes it anew from the sum of squares. Of `rms_norm` and of a mean, of
+    which Inductor keeps the sum, no value of the graph stands for it, and all of these kernels would be one unit of a plan.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.float()
-        factor = (wide.square().mean(dim=-1, keepdim=True) + EPSILON).rsqrt()
+        factor = (wide.square().sum(dim=-1, keepdim=True) / x.shape[-1] + EPSILON).rsqrt()
         return (wide * factor * self.weight.float()).to(x.dtype)
 
 

@@ -84,8 +84,9 @@ class Collapse(nn.Module):
 def projected(copies: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the product of a token's copies with `weight`, and the mean square of each copy: fp32 `[T, rows]`, `[T, n]`."""
     wide = copies.float()
-    # A mean over all copies at once would be two kernels, with a buffer between them for which no value of the graph stands.
-    return nn.functional.linear(wide.flatten(1), weight), wide.square().mean(dim=-1)
+    # Of a mean Inductor keeps the sum, and over all copies at once it would sum in two kernels: for neither buffer a value of
+    # the graph would stand.
+    return nn.functional.linear(wide.flatten(1), weight), wide.square().sum(dim=-1) / wide.shape[-1]
 
 
 def collapsed(copies: Tensor, weights: Tensor) -> Tensor:

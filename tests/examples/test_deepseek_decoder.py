@@ -18,6 +18,8 @@ from hand_streams import PHASES
 from torch import Tensor
 
 from graphstreams.autotuning.cuda_graph import clones
+from graphstreams.pipeline.explain import capture
+from graphstreams.testing.equal_on_cpu import equal_as_captured
 from tests.examples.test_deepseek_experts import mlp
 from tests.examples.test_deepseek_experts import naive as naive_experts
 from tests.examples.test_deepseek_v32 import naive as naive_attention
@@ -227,3 +229,13 @@ def test_an_operand_has_the_rows_that_padding_gives(tokens: int) -> None:
     assert found.tokens == expected.tokens == tokens
     assert torch.equal(found.values.view(torch.uint8), expected.values.view(torch.uint8))
     assert torch.equal(found.scale, expected.scale) and found.scale.stride() == expected.scale.stride()
+
+
+def test_a_rewritten_layer_is_clean_and_has_the_bits_of_the_serial_one() -> None:
+    config = example.Config.tiny("v32", layers=1)
+    decoder, inputs = example.build(config, "cpu"), example.example_inputs(config, "cpu")
+    (outcome,) = capture(decoder, inputs, "h200", {"min_gain": 0.0})
+    assert outcome.report.verdict == "clean", outcome.report.reason
+    assert outcome.report.plan.streams > 1
+    assert outcome.report.kernels_streamed == outcome.report.kernels_serial, outcome.report.differences
+    assert equal_as_captured(decoder, inputs, [outcome]) == [True]
