@@ -7,8 +7,9 @@ is summed over the process group by a functional all-reduce; without a group eac
 Left out are the embedding and the vocabulary, the layers for the prediction of further tokens, V4's routing of the first three
 layers by token ids, and what the attention examples leave out. With fp8 the products of V3.2's attention, shared expert and
 dense MLP are fp8 as in `deepseek_v32.py`; routed experts stay in bf16, because `torch._scaled_grouped_mm` has no scales for
-blocks (torch 2.15.0, `_meta_registrations.py`, `_meta_grouped_mm_common`: float32 scales are one a row). The shared expert is
-split over the ranks as in engines; the public inference code of V4 has all of it on each.
+blocks of 128 (torch 2.15.0, `_meta_registrations.py`, `_meta_grouped_mm_common`: float32 scales are one a row). So an FP8 layer
+reads twice the bytes for its experts that an engine's does. V4 is bf16 only. The shared expert is split over the ranks as in
+engines; the public inference code of V4 has all of it on each.
 """
 
 from __future__ import annotations

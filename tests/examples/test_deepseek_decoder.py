@@ -15,6 +15,7 @@ import torch
 from deepseek_residual import HyperConnections
 from hand_decoder import FirstHalf, HandDecoder, SecondHalf
 from hand_streams import PHASES
+from process_group import fake_ranks
 from torch import Tensor
 
 from graphstreams.autotuning.cuda_graph import clones
@@ -167,6 +168,25 @@ def test_halves_by_hand_are_one_graph_each() -> None:
     traced = [torch.compile(half, backend="aot_eager", fullgraph=True) for half in (first, second)]
     found = traced[1](traced[0]((hidden,), positions, *clones(caches))[0])[0]
     assert torch.equal(decoder.finish(found), decoder(hidden, positions, *caches))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here streams would be real, on a module that is not")
+def test_halves_by_hand_sum_over_the_process_group() -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    with fake_ranks(2) as ranks:
+        decoder = example.build(tiny("v32", layers=1, tp=2), "cpu", group=ranks.group)
+        hidden, positions, *caches = example.example_inputs(decoder.config, "cpu")
+        first, second = FirstHalf(decoder.layers[0], PHASES["both"]), SecondHalf(decoder.layers[0], sums=False)
+        traced = [torch.compile(half, backend=keep, fullgraph=True) for half in (first, second)]
+        traced[1](traced[0]((hidden,), positions, *caches)[0])
+    called = [[str(node.target) for node in graph.graph.nodes if "all_reduce" in str(node.target)] for graph in graphs]
+    assert list(map(len, called)) == [1, 1], called
+    assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.parametrize("model", MODELS)

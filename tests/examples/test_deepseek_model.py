@@ -163,7 +163,7 @@ def test_ranks_agree_on_failures_bits_and_times(on_cpu: Any, tmp_path: Path) -> 
     # After serial, and after graphstreams: serial's record, graphstreams'.
     TwoRanks.failing[:] = [None, None, None, None, None, "RuntimeError: elsewhere"]
     sound, result = benched(tmp_path, Case(TINY), ranks=ranks)
-    assert not sound
+    assert not sound  # graphstreams had other bits
     (row,) = result["rows"]
     assert row["rivals"]["by hand: both"]["failed"] == "on rank 1: RuntimeError: elsewhere"
     assert row["rivals"]["serial"]["graph"]["median"] == 107.0
@@ -268,3 +268,20 @@ def test_titles_tell_cases_apart() -> None:
     cases = [*CASES.values(), Case(replace(Config.v32(), experts=replace(Config.v32().experts, products="batched")))]
     assert len({case.title for case in cases}) == len(cases)
     assert build(CASES["v32-1"].config, "meta").config.first.tp == 8
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_streams_by_hand_may_round_otherwise_or_fail(on_cpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rounding(decoder: Any, *_: Any) -> Any:
+        return lambda *values: decoder(*values) * 1.001
+
+    monkeypatch.setattr(bench_decoder, "by_hand", rounding)
+    sound, result = benched(tmp_path, Case(TINY))
+    assert sound and result["rows"][0]["rivals"]["by hand: both"]["wrong"] == 2
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("no streams here")
+
+    monkeypatch.setattr(bench_decoder, "by_hand", failing)
+    sound, result = benched(tmp_path, Case(TINY))
+    assert sound and result["rows"][0]["rivals"]["by hand: both"]["failed"] == "RuntimeError: no streams here"
