@@ -179,7 +179,8 @@ class BlockFloat8Linear(Linear):
         return self.weight.float() * scale[: self.weight.shape[0]]
 
 
-def _linear(config: Config, in_features: int, out_features: int) -> Linear:
+def linear(config: Config, in_features: int, out_features: int) -> Linear:
+    """Return a product in the config's dtype, or in fp8 with its kind of scales."""
     if not config.fp8:
         return Linear(in_features, out_features, config.dtype)
     return (BlockFloat8Linear if config.fp8_scales == "block" else Float8Linear)(in_features, out_features)
@@ -227,12 +228,12 @@ class Indexer(nn.Module):
         self.config = config
         if config.fp8:
             # The checkpoint keeps weights_proj in bfloat16, so it cannot share an fp8 GEMM with wk.
-            self.wk = _linear(config, config.hidden, config.index_dim)
+            self.wk = linear(config, config.hidden, config.index_dim)
             self.weights_proj = Linear(config.hidden, config.index_heads, config.dtype)
         else:
-            self.wk_weights_proj = _linear(config, config.hidden, config.index_dim + config.index_heads)
+            self.wk_weights_proj = linear(config, config.hidden, config.index_dim + config.index_heads)
         self.k_norm = nn.LayerNorm(config.index_dim, eps=EPSILON, dtype=torch.float32)
-        self.wq_b = _linear(config, config.q_lora, config.index_heads * config.index_dim)
+        self.wq_b = linear(config, config.q_lora, config.index_heads * config.index_dim)
 
     def forward(
         self, hidden: Tensor, shared: Operand, q_c: Operand, positions: Tensor, cos_sin: Tensor, index_cache: Tensor
@@ -277,14 +278,14 @@ class SparseAttention(nn.Module):
         super().__init__()
         self.config = config
         heads = config.heads // config.tp
-        self.fused_qkv_a_proj = _linear(config, config.hidden, config.q_lora + config.kv_lora + config.rope)
+        self.fused_qkv_a_proj = linear(config, config.hidden, config.q_lora + config.kv_lora + config.rope)
         self.q_a_layernorm = RMSNorm(config.q_lora, eps=EPSILON, dtype=config.dtype)
         self.kv_a_layernorm = RMSNorm(config.kv_lora, eps=EPSILON, dtype=config.dtype)
-        self.q_b_proj = _linear(config, config.q_lora, heads * (config.nope + config.rope))
+        self.q_b_proj = linear(config, config.q_lora, heads * (config.nope + config.rope))
         self.w_uk = _frozen(heads, config.nope, config.kv_lora, dtype=config.dtype)
         self.w_uv = _frozen(heads, config.kv_lora, config.v_dim, dtype=config.dtype)
         self.indexer = Indexer(config)
-        self.o_proj = _linear(config, heads * config.v_dim, config.hidden)
+        self.o_proj = linear(config, heads * config.v_dim, config.hidden)
         self.register_buffer("cos_sin", rope_table(config.context, config.rope), persistent=False)
 
     def forward(

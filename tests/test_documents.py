@@ -19,7 +19,8 @@ from graphstreams.reports.report import FILES, Report
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "graphstreams"
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")])
+FOLDERS_OF_DOCUMENTS = ("docs", "benchmarks", "examples")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(path for name in FOLDERS_OF_DOCUMENTS for path in (ROOT / name).rglob("*.md"))])
 LIVING = [path for path in DOCUMENTS if path.parent.parent != RESULTS]  # a result names files and commands of its day
 FOLDERS = {path.name for path in (*ROOT.iterdir(), *PACKAGE.iterdir()) if path.is_dir() and not path.name.startswith(".")}
 GONE = {"benchmarks/host_cost.py", "graphstreams.bench.compare"}  # told as history in the changelog

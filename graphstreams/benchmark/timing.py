@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from graphstreams.autotuning.timing import host_us, times_in_turns
+from graphstreams.autotuning.timing import device_us, host_us, times_in_turns
 from graphstreams.benchmark.variants import WorkloadRun
 
 REPEATS, DIRECT_REPEATS = 20, 5  # calls in a sample
@@ -52,16 +52,20 @@ def captures_in(rounds: int) -> int:
 
 
 def samples_over_captures(
-    capture: Callable[[bool], Mapping[str, Callable[[], None]]], rounds: int, repeats: int
+    capture: Callable[[bool], Mapping[str, Callable[[], None]]],
+    rounds: int,
+    repeats: int,
+    us_of: Callable[[Callable[[], Any], int], float] = device_us,
 ) -> Mapping[str, list[float]]:
     """Return samples of the us of one replay by name, one a round, for each capture in its part of the rounds.
 
     `capture` returns what replays each graph, by name. From the second call on its argument is True: it captures again.
+    `us_of` is the clock, as for `times_in_turns`.
     """
     captures, samples = captures_in(rounds), defaultdict[str, list[float]](list)
     for number in range(captures):
         replays = capture(number > 0)
-        timed = times_in_turns(list(replays.values()), len(range(number, rounds, captures)), repeats)
+        timed = times_in_turns(list(replays.values()), len(range(number, rounds, captures)), repeats, us_of)
         for name, own in zip(replays, timed, strict=True):
             samples[name] += own
     return samples

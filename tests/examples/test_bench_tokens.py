@@ -228,7 +228,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Compiler:
     monkeypatch.setattr(bench, "Config", functools.partial(deepseek_v32.Config.tiny, dtype=torch.float32))
     monkeypatch.setattr(bench, "CompiledVariant", CpuVariant)
     monkeypatch.setattr(bench, "environment", lambda: dict.fromkeys(bench_environment(), "?"))
-    timed_by(monkeypatch, lambda functions, rounds, repeats: [[30.0] * rounds, [20.0] * rounds])
+    timed_by(monkeypatch, lambda functions, rounds, repeats, *_: [[30.0] * rounds, [20.0] * rounds])
     monkeypatch.setattr(torch, "compile", made)
     return made
 
@@ -323,7 +323,7 @@ def test_both_sides_are_timed_on_the_same_first_inputs(
 ) -> None:
     seen = []
 
-    def timed(functions: Sequence[Any], rounds: int, repeats: int) -> list[list[float]]:
+    def timed(functions: Sequence[Any], rounds: int, repeats: int, *_: Any) -> list[list[float]]:
         seen.append((repeats, [function.__self__.inputs[0] for function in functions]))
         return [[1.0] * rounds for _ in functions]
 
