@@ -23,6 +23,11 @@ FIXED: dict[str, Any] = {
     "graph_partition": False,
     "allow_buffer_reuse": False,
     "inplace_buffers": False,
+    # They move collectives and waits, for which every rank has to keep one order. The serial code has the order that they leave.
+    "aten_distributed_optimizations.enable_simple_overlap": False,
+    "reorder_for_compute_comm_overlap": False,
+    # While a graph is lowered, it makes all ranks agree. A rank that lowers the graph once more would wait for the others.
+    "distributed_max_autotune_gemm": False,
 }
 
 
@@ -84,7 +89,8 @@ _UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
 def stream_settings() -> dict[str, Any]:
     """Return the settings with which a graph is read and its streamed body generated."""
     # A setting that this torch doesn't have can't be set.
-    return {**{name: off.value for name, off in _OFF.items() if _value(name) is not _UNKNOWN}, **FIXED}
+    settings = {**{name: off.value for name, off in _OFF.items()}, **FIXED}
+    return {name: value for name, value in settings.items() if _value(name) is not _UNKNOWN}
 
 
 def under_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:

@@ -86,15 +86,17 @@ class Kernel:
     joined: str = ""  # why its launches are one unit, if there are several
     undeclared: str = ""  # the operator of another library that makes it exclusive, because nothing is declared of it
     allocates_output: bool = False  # its operator allocates what the graph returns
+    collective: str = ""  # "start" if it starts a collective, "wait" if it waits for one
 
     @property
     def on_caller(self) -> bool:
         """Whether it has to run on the caller's stream.
 
         What the graph returns must come from the memory of that stream. Whenever it is dropped, the next to get the block there
-        is ordered behind all that was enqueued before; on an aux stream that holds at its fork only.
+        is ordered behind all that was enqueued before; on an aux stream that holds at its fork only. Collectives and waits are
+        there on every rank, so that they come in one order whatever each rank's plan is.
         """
-        return self.exclusive or self.allocates_output
+        return self.exclusive or self.allocates_output or bool(self.collective)
 
 
 @dataclass(frozen=True)

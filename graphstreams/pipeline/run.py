@@ -17,6 +17,7 @@ from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
+from graphstreams.inductor.collectives import collectives_of
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.settings import notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
@@ -28,7 +29,7 @@ from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
-from graphstreams.pipeline.preconditions import check_collectives, check_tokens, final_graph, notes_on_kernels, unusable
+from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
 from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
@@ -37,6 +38,7 @@ from graphstreams.planning.repeated_layers import note_on_layers
 from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position
 from graphstreams.reading.reader import read
+from graphstreams.reading.stored_values import storages_of
 from graphstreams.reports.dump import readable_regions
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
@@ -148,9 +150,10 @@ def _read(
             serial = lower(gm, generate_code=True)
         final = final_graph(gm, finished=True)
         unchanged = serial if final is gm else None
-        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators, unchanged)
+        with serial.active():
+            order = collectives_of(serial, storages_of(serial)).order
+        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators, unchanged, order)
         progress.keep(reading=reading)
-        check_collectives(reading)
         progress.note(*notes_on_kernels(reading))
         with serial.active():
             launches = conformance.launch_count(serial)

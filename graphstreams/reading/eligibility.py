@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from graphstreams.errors import Unsupported
+from graphstreams.inductor.collective_operators import is_wait, unknown_communication
 from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
 from graphstreams.inductor.stream_ops import is_stream_operation, stream_of
 
@@ -42,6 +43,8 @@ def check_nodes(nodes: Sequence[Any]) -> None:
         raise Unsupported(f"it also computes on {others[0]!r}{_operators_on(nodes, others[0])}")
     if len(devices) > 1:
         raise Unsupported("it uses several CUDA devices")
+    if reason := unknown_communication(nodes):
+        raise Unsupported(f"it holds a collective that is not known: {reason}")
     for node in nodes:
         if is_subgraph(node):
             # The settings on streams choose none. If there is one nevertheless, its kernels can't be placed one by one.
@@ -69,7 +72,7 @@ def mutates(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
     if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.is_mutable
+        return node.target._schema.is_mutable or is_wait(node)
     return node.target is torch.ops.higher_order.triton_kernel_wrapper_mutation
 
 

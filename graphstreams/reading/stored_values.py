@@ -11,6 +11,7 @@ from torch import fx
 
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.accesses import data_reads
+from graphstreams.inductor.collective_operators import role
 from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.lowering import Lowered, storage_name
 from graphstreams.inductor.scheduler_nodes import origins
@@ -91,6 +92,11 @@ def _copies_itself(node: fx.Node, lowered: Lowered) -> bool:
 
 def storages_of(lowered: Lowered) -> AliasSets:
     """Return which buffers of a lowered graph share memory."""
-    outputs = [output for node in lowered.nodes for output in node.get_outputs()]
-    pairs = [(name, each.get_name()) for each in outputs for name in (*each.get_aliases(), *each.get_mutations())]
+    pairs = []
+    for node in lowered.nodes:
+        # A collective in place has no memory by itself, and counts as an alias of all that it is given.
+        collective = bool(role(node))
+        for output in node.get_outputs():
+            names = (*(() if collective else output.get_aliases()), *output.get_mutations())
+            pairs += [(name, output.get_name()) for name in names]
     return AliasSets(lowered.graph.graph_inputs, pairs)
