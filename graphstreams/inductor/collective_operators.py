@@ -35,6 +35,11 @@ _IN_PLACE = {  # empty if this torch was built without distributed
 _WAIT_OPERATORS = {getattr(_OPERATORS, name).default for name in WAITS if hasattr(_OPERATORS, name)}
 
 
+def is_collective(node: fx.Node) -> bool:
+    """Return whether a node starts a collective or waits for one."""
+    return getattr(node.target, "namespace", "") == NAMESPACE
+
+
 def is_wait(node: fx.Node) -> bool:
     """Return whether a node waits for a collective, and so changes its argument, which the schema does not tell."""
     return node.target in _WAIT_OPERATORS

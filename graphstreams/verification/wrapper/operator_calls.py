@@ -130,6 +130,9 @@ def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Cal
 def _result(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value], taken: tuple[int, ...]) -> Value:
     if returned.kind == "number":
         return ConstantValue()
+    listed = given.get(returned.argument)
+    if returned.kind == "list" and isinstance(listed, GroupValue):  # the list that it was given, changed in place
+        return machine.heap.sequence(list(listed.items))
     if returned.kind == "list":
         places = (*taken, -1)
         return machine.heap.sequence([_tensor(machine, returned, given) for _ in places], places)
