@@ -13,12 +13,18 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import sympy
+import torch
+from torch._inductor import ir
+from torch._inductor.utils import get_dtype_size
+
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.accesses import data_reads
 from graphstreams.inductor.collective_operators import role
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import operator_of
 from graphstreams.ir.alias_sets import AliasSets
+
 
 @dataclass(frozen=True)
 class Collectives:
@@ -42,6 +48,29 @@ class Collectives:
         if sorted(map(repr, order)) != sorted(map(repr, position)):
             raise Unsupported("the collectives of the serial code are not those that were read")
         return [(position[one], position[other]) for one, other in zip(order, order[1:], strict=False)]
+
+
+def group_of(node: Any) -> str:
+    """Return the name of the process group that a collective runs in, which is its last text beside tensors."""
+    constants = (*node.node.constant_args, *node.node.kwargs.values())
+    return next((value for value in reversed(constants) if isinstance(value, str)), "")
+
+
+def ranks_of(node: Any) -> int:
+    """Return how many ranks take part in a collective; 2, the fewest, if its process group is not known here."""
+    try:
+        return int(torch.distributed.distributed_c10d._get_group_size_by_name(group_of(node)))  # type: ignore[arg-type]
+    except (AttributeError, RuntimeError, ValueError):
+        return 2
+
+
+def message_bytes(node: Any) -> sympy.Expr:
+    """Return the bytes of a collective's message: all that it gathers, or else what it is given."""
+    name = operator_of(node)._opname  # type: ignore[union-attr]
+    given = [each for each in node.node.inputs if isinstance(each, ir.IRNode)]
+    given = given[:1] if name.endswith("_out") else given
+    sizes = (sympy.prod(each.get_size()) * get_dtype_size(each.get_dtype()) for each in given)
+    return sympy.sympify(sum(sizes, sympy.S.Zero)) * (ranks_of(node) if name.startswith("all_gather") else 1)
 
 
 def collectives_of(lowered: Lowered, storages: AliasSets) -> Collectives:

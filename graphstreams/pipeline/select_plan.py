@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import fsum
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
@@ -22,6 +21,7 @@ from graphstreams.pipeline.what_holds import longest_path_us, what_holds
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.modelled_plan import plan_space, simulated_layers, simulated_plan
 from graphstreams.planning.neighborhood import HIGH_PRIORITY
+from graphstreams.planning.paths import serial_us
 from graphstreams.planning.policies import search_on_simulator
 from graphstreams.planning.repeated_layers import Layers, part_of, repeated_layers
 from graphstreams.planning.synchronization import check_plan
@@ -183,7 +183,7 @@ def check_gain(
 
 def path_too_long(graph: KernelGraph, us: Sequence[float], options: Options) -> str:
     """Return why no plan can gain enough, because side by side no kernel gets faster; empty if one can."""
-    serial, longest = fsum(us), longest_path_us(graph, us)
+    serial, longest = serial_us(graph, us), longest_path_us(graph, us)
     if longest <= (1 - options.min_gain) * serial:
         return ""
     share = 1 - longest / serial if serial else 0.0

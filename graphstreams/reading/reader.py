@@ -13,7 +13,7 @@ import sympy
 from torch import fx
 
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
-from graphstreams.inductor.collectives import Collectives, collectives_of
+from graphstreams.inductor.collectives import Collectives, collectives_of, group_of
 from graphstreams.inductor.concatenation_kinds import note_kinds
 from graphstreams.inductor.concatenations import divided, far_apart, pieces_of
 from graphstreams.inductor.launch_work import launch_work
@@ -120,11 +120,13 @@ def _kernel(
     returned = {storages.storage(name) for name in lowered.graph.get_output_names()}
     allocated = {storages.storage(o.get_name()) for n in nodes for o in n.get_outputs() if _allocates_itself(o)}
     exclusive_reason = exclusivity.exclusive_reason(nodes, declared)
+    collective = _role(region, members, collectives)
+    starts = [lowered.nodes[member] for member in members if collectives.roles.get(member) == "start"]
     work = launch_work(nodes, storages)
     return Kernel(
         id=region.kernel,
         name=naming.source_name(region, origins, parameters),
-        kind=scheduler_nodes.kind(nodes),
+        kind={"start": "collective", "wait": "wait"}.get(collective, "") or scheduler_nodes.kind(nodes),
         nodes=tuple(n.name for n in region.targets),
         launches=tuple(name for n in nodes for name in scheduler_nodes.launch_names(n)),
         reads=reads,
@@ -139,7 +141,8 @@ def _kernel(
         joined=joined or scheduler_nodes.why_several(nodes),
         undeclared=exclusivity.undeclared(nodes, declared) if region.nodes else "",
         allocates_output=not returned.isdisjoint(allocated),
-        collective=_role(region, members, collectives),
+        collective=collective,
+        group=group_of(starts[0]) if starts else "",
     )
 
 

@@ -44,7 +44,9 @@ def _difference(streamed: StartStep | FinishStep | None, serial: StartStep | Fin
     there = f"the serial code has {_words(serial)} in its place" if serial is not None else "the serial code has no more"
     if streamed is None:
         there = f"it has no call of a collective where the serial code has {_words(serial)}"
-    return Race(COLLECTIVE_ORDER, site, site, f"{there}, so a rank on streams and a serial one may wait for each other for ever")
+    return Race(
+        COLLECTIVE_ORDER, site, site, f"{there}, so a rank on streams and a serial one may wait for each other for ever"
+    )
 
 
 def _words(step: StartStep | FinishStep | None) -> str:
@@ -57,4 +59,3 @@ def _words(step: StartStep | FinishStep | None) -> str:
 
 def _site(step: LaunchStep) -> AccessSite:
     return AccessSite(step.line, step.name, step.stream, "", "is called")
-
