@@ -1,9 +1,9 @@
 """Predicts how long a collective runs: the better of NCCL's two ring protocols for small and for large messages.
 
-The form and the latencies are those of NCCL's own model (`tuning.cc`, as torch 2.15.0 has them in `_inductor/comm_analysis.py`):
-a start, a latency for each step of the ring, and the bytes that each rank sends over its link. Assumed, and not measured here, are
-that all ranks are in one node, that NCCL reaches LINK_SHARE of the data sheet's rate of one direction, and half of that with the
-protocol for small messages, which sends a flag with every word.
+The form and the latencies are those of NCCL's own model (`tuning.cc`, as torch 2.15.0 has them in
+`_inductor/comm_analysis.py`): a start, a latency for each step of the ring, and the bytes that each rank sends over its link.
+Assumed, and not measured here, are that all ranks are in one node, that NCCL reaches LINK_SHARE of the data sheet's rate of one
+direction, and half of that with the protocol for small messages, which sends a flag with every word.
 """
 
 from __future__ import annotations

@@ -35,7 +35,10 @@ class GainCurves:
         self, times: KernelCostCurves, plan: Plan, simulate: SimulateAt, slowdown: float = 1.0,
         serial_us: Callable[[Sequence[float]], float] = fsum,
     ) -> None:  # fmt: skip
-        """`serial_us` is the time of the serial graph, from that of each kernel. `slowdown` is how much longer than predicted, beside the serial graph, the plan took when it was measured."""
+        """`slowdown` is how much longer than predicted, beside the serial graph, the plan took when it was measured.
+
+        `serial_us` returns the time of the serial graph from that of each kernel.
+        """
         self._times, self._assignment, self._simulate, self._slowdown = times, assignment_of(plan), simulate, slowdown
         self._serial_us, self._known = serial_us, dict[int, Point]()
 

@@ -1,8 +1,8 @@
 """Find the collectives of a lowered graph, their waits, and what they touch in between.
 
-A collective runs from its start to its wait on a stream of its process group. Inductor models that for the two buffers that it
-looks at: the wait counts as a write of the output, and as a read of the first input, or of the one at the output's place. Here a
-wait reads all that its collective reads, because only then is the collective done with it.
+A collective runs from its start to its wait on a stream of its process group. Inductor models that for two buffers: the wait
+counts as a write of the output, and as a read of the first input, or of the one at the output's place. Here a wait reads all that
+its collective reads, because only then is the collective done with it.
 All functions are called inside `V.set_graph_handler` of the graph. Read in torch 2.15.0: `_inductor/ir.py` (_CollectiveKernel,
 _WaitKernel), `_inductor/comms.py` (decide_global_ordering_of_comms, simple_overlap).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import sympy
@@ -20,7 +21,7 @@ from torch._inductor.utils import get_dtype_size
 
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.accesses import data_reads
-from graphstreams.inductor.collective_operators import role
+from graphstreams.inductor.collective_operators import role, unknown_communication
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import operator_of
 from graphstreams.ir.alias_sets import AliasSets
@@ -47,7 +48,7 @@ class Collectives:
         position = {label: position for position, label in self.labels.items()}
         if sorted(map(repr, order)) != sorted(map(repr, position)):
             raise Unsupported("the collectives of the serial code are not those that were read")
-        return [(position[one], position[other]) for one, other in zip(order, order[1:], strict=False)]
+        return [(position[one], position[other]) for one, other in pairwise(order)]
 
 
 def group_of(node: Any) -> str:
@@ -76,9 +77,11 @@ def message_bytes(node: Any) -> sympy.Expr:
 def collectives_of(lowered: Lowered, storages: AliasSets) -> Collectives:
     """Return the collectives of a lowered graph.
 
-    Raises Unsupported if one is not waited for in the graph, if a wait is for none of the graph, or if one starts on memory that
-    another still writes.
+    Raises Unsupported if one is not waited for in the graph, if a wait is for none of the graph, if one starts on memory that
+    another still writes, or if something else reaches other ranks.
     """
+    if reason := unknown_communication(lowered.nodes):
+        raise Unsupported(reason)
     roles: dict[int, str] = {}
     labels: dict[int, Hashable] = {}
     reads: dict[int, frozenset[str]] = {}

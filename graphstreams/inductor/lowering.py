@@ -83,10 +83,22 @@ def _last_passes(gm: fx.GraphModule) -> None:
     post_grad.stable_topological_sort(gm.graph)
     post_grad.move_constructors_to_gpu(gm.graph)
     updater.incremental_update()
+    _deduplicate_waits(gm)
     reinplace.reinplace_inplaceable_ops(updater, gm.graph)
     post_grad.fix_auto_functionalized_dtype_views(gm.graph)
     post_grad.decompose_triton_kernel_wrapper_functional(gm.graph)
     post_grad.decompose_auto_functionalized(gm.graph)
+
+
+def _deduplicate_waits(gm: fx.GraphModule) -> None:
+    """Keep the first of several waits for one collective, as Inductor does in every graph; 2.14 does not."""
+    operator = getattr(torch.ops._c10d_functional, "wait_tensor", None)
+    waits = gm.graph.find_nodes(op="call_function", target=operator.default, sort=False) if operator is not None else []
+    if waits:
+        from torch._inductor.fx_passes import bucketing  # imports torch.distributed, which a torch may be without
+
+        if (deduplicate := getattr(bucketing, "deduplicate_wait_tensors", None)) is not None:
+            deduplicate(gm.graph, waits)
 
 
 class _Recorder(GraphLowering):

@@ -3,8 +3,8 @@
 Sources: NVIDIA's data sheets of H200 (SXM), H100 (SXM), A100 80GB (SXM), HGX B200 and L40S; for numbers of SMs and L2 caches
 its white papers on Ampere, Hopper and Ada. Rates of matrix products are the dense ones, half of what a sheet gives with
 sparsity. float64 is the tensor cores' rate if they have one, float32 that of the vector units. tfloat32 is the tensor cores'
-rate on float32 that is rounded to TF32, as torch does in convolutions, and in matrix products if it is told to. A link is NVLink,
-of whose rate in both directions half is meant, or PCI Express 4.0 with 16 lanes.
+rate on float32 that is rounded to TF32, as torch does in convolutions, and in matrix products if it is told to. A link is
+NVLink, of whose rate in both directions half is meant, or PCI Express 4.0 with 16 lanes.
 """
 
 from __future__ import annotations

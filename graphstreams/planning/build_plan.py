@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Placement, Plan
 from graphstreams.planning.paths import (

@@ -9,9 +9,9 @@ import torch
 from torch import fx
 
 from graphstreams.errors import Unsupported
-from graphstreams.inductor.collective_operators import is_wait, unknown_communication
+from graphstreams.inductor.collective_operators import is_wait
 from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
-from graphstreams.inductor.stream_ops import is_stream_operation, stream_of
+from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, stream_of
 
 
 def check_graph(module: fx.GraphModule) -> None:
@@ -24,6 +24,9 @@ def check_graph(module: fx.GraphModule) -> None:
         if stream_of(node) is not None or is_stream_operation(node):
             raise Unsupported("the model places work on streams itself")
         if node.op == "get_attr" and isinstance(modules.get(str(node.target)), fx.GraphModule):
+            if any(user.target is control_deps for user in node.users):
+                cause = "as Inductor's aten_distributed_optimizations.enable_overlap_scheduling does"
+                raise Unsupported(f"another pass keeps an order in it by control_deps ({node.target}), {cause}")
             raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
         if node.target is torch.ops.higher_order.with_effects:
             raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
@@ -43,8 +46,6 @@ def check_nodes(nodes: Sequence[Any]) -> None:
         raise Unsupported(f"it also computes on {others[0]!r}{_operators_on(nodes, others[0])}")
     if len(devices) > 1:
         raise Unsupported("it uses several CUDA devices")
-    if reason := unknown_communication(nodes):
-        raise Unsupported(f"it holds a collective that is not known: {reason}")
     for node in nodes:
         if is_subgraph(node):
             # The settings on streams choose none. If there is one nevertheless, its kernels can't be placed one by one.

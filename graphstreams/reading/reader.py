@@ -12,6 +12,7 @@ from typing import Any
 import sympy
 from torch import fx
 
+from graphstreams.errors import Unsupported
 from graphstreams.inductor import accesses, arithmetic, exclusivity, scheduler_nodes
 from graphstreams.inductor.collectives import Collectives, collectives_of, group_of
 from graphstreams.inductor.concatenation_kinds import note_kinds
@@ -28,7 +29,6 @@ from graphstreams.inductor.lowering import (
 )
 from graphstreams.inductor.operand_copies import copies_to_store, store_copies
 from graphstreams.inductor.serial_values import with_values
-from graphstreams.errors import Unsupported
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.declarations import Declarations
 from graphstreams.ir.kernels import Kernel, KernelGraph

@@ -73,8 +73,8 @@ def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:
     found: dict[fx.Node, list[int]] = {n: [] for n in lowered.values if mutates(n)}
     for position, node in enumerate(lowered.nodes):
         collective, own = bool(role(node)), origins(node)
-        # The origins of an operator include those of its operands; the last one is its own. What a collective in place is given is
-        # stored for it, and so has it among its origins too.
+        # The origins of an operator include those of its operands; the last one is its own. What a collective in place is
+        # given is stored for it, and so has it among its origins too.
         for origin in own[-1:] if collective else own:
             if origin in found and is_collective(origin) == collective:
                 found[origin].append(position)
