@@ -62,9 +62,9 @@ class Autotuner:
         Collectives and waits, which are left out when the others are timed, have the time of the cost model.
         """
         kernels = self._reading.kernels.kernels
-        found = [self._store.get(f"kernel {key}") if key else 0.0 for key in self._kernel_keys]
-        for kernel in (kernel for kernel in kernels if kernel.collective):
-            found[kernel.id] = self._model.us(kernel, self._reading.kernels.sizes)
+        found: list[object] = [self._store.get(f"kernel {key}") if key else 0.0 for key in self._kernel_keys]
+        for collective in (kernel for kernel in kernels if kernel.collective):
+            found[collective.id] = self._model.us(collective, self._reading.kernels.sizes)
         if not all(isinstance(us, float) for us in found):
             for kernel, us in self.benchmark.replayer.kernel_times(self._order).items():
                 if not isinstance(found[kernel], float):
@@ -76,8 +76,8 @@ class Autotuner:
         """Return, for each launch of each kernel, its thread blocks, and how many the GPU holds at once; as far as known."""
         found: dict[int, list[tuple[int, int]]] = {}
         for kernel, key in enumerate(self._kernel_keys):
-            known = not key or self._reading.kernels.kernels[kernel].collective
-            cached = [] if known else self._store.get(f"blocks {key}")
+            none = not key or self._reading.kernels.kernels[kernel].collective
+            cached = [] if none else self._store.get(f"blocks {key}")
             if not isinstance(cached, list):
                 cached = [(blocks.count, blocks.at_once) for blocks in self.benchmark.replayer.blocks(kernel)]
                 self._store.put(f"blocks {key}", cached)

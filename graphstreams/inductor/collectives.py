@@ -1,8 +1,8 @@
 """Find the collectives of a lowered graph, their waits, and what they touch in between.
 
 A collective runs from its start to its wait on a stream of its process group. Inductor models that for two buffers: the wait
-counts as a write of the output, and as a read of the first input, or of the one at the output's place. Here a wait reads all that
-its collective reads, because only then is the collective done with it.
+counts as a write of the output, and as a read of the first input, or of the one at the output's place. Here a wait reads all
+that its collective reads, because only then is the collective done with it.
 All functions are called inside `V.set_graph_handler` of the graph. Read in torch 2.15.0: `_inductor/ir.py` (_CollectiveKernel,
 _WaitKernel), `_inductor/comms.py` (decide_global_ordering_of_comms, simple_overlap).
 """

@@ -50,8 +50,8 @@ log = logging.getLogger("graphstreams")
 
 DIRECT_GAIN = 0.02  # share of the serial time that streams have to save in direct calls to run there: noise is below it
 COLLECTIVES_LEFT_OUT = (
-    "it holds collectives, each of which takes all ranks: its other kernels were timed without them, their times and the plan are "
-    "modelled, and neither the plan nor the serial code was run"
+    "it holds collectives, each of which takes all ranks: its other kernels were timed without them, the times of collectives "
+    "and the plan are modelled, and neither the plan nor the serial code was run"
 )
 SLOWER = 1.03  # times what its kernels took in a replay, from which on a note says that the generated code is slower
 

@@ -27,6 +27,7 @@ MUTATION, STEPS = "they carry out one mutation", "they are steps of one operator
 UNNAMED = "no value of the graph stands for what one passes to the next"
 PIECES = "they write the pieces of one buffer"
 NOWHERE = -1
+NO_COLLECTIVES = Collectives()
 CIRCLE = "by what they read and write none of them could come first"
 
 
@@ -66,7 +67,7 @@ def acyclic_partition(
 
 def kernel_partition(
     lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = (), divided: Collection[int] = (),
-    collectives: Collectives = Collectives(), order: Sequence[Hashable] = (),
+    collectives: Collectives = NO_COLLECTIVES, order: Sequence[Hashable] = (),
 ) -> Partition:  # fmt: skip
     """Return the groups of scheduler nodes that become one kernel each.
 

@@ -22,8 +22,8 @@ class StorageUse:
 def dependences(kernels: Sequence[StorageUse]) -> tuple[Edge, ...]:
     """Return every direct dependence, in program order: one edge for each pair of kernels, storage and kind.
 
-    An exclusive kernel is ordered after every kernel before it and before every kernel after it. Starts of collectives and waits
-    for them are ordered after one another.
+    An exclusive kernel is ordered after every kernel before it and before every kernel after it. Starts of collectives and
+    waits for them are ordered after one another.
     """
     edges: dict[tuple[int, int, EdgeKind, str], None] = {}
     last = _LastAccesses()
