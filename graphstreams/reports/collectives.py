@@ -33,7 +33,7 @@ def overlaps(plan: Plan, graph: KernelGraph) -> list[Overlap]:
         if graph.kernels[place.kernel].collective == "start":
             start, end = place.start_us, place.end_us
             beside = [other for other in working if other.start_us < end and other.end_us > start]
-            covered = _union(((max(o.start_us, start), min(o.end_us, end)) for o in beside))
+            covered = _union((max(o.start_us, start), min(o.end_us, end)) for o in beside)
             found.append(Overlap(place.name, end - start, tuple(o.name for o in beside), max(0.0, end - start - covered)))
     return found
 

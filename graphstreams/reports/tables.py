@@ -10,6 +10,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.ir.threshold import Threshold
 
+ROUNDING = 1e-9  # of sums taken in another order
 _HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
 
 
@@ -34,7 +35,7 @@ def summary(plan: Plan) -> str:
     """Return what the plan is predicted to gain, in two lines, with times in us."""
     faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
     waits = sum(len(event.waits) for event in plan.events)
-    serial = "in the serial code's order" if plan.streams == 1 else "on one"
+    serial = "in the serial code's order" if plan.streams == 1 and faster > 1 + ROUNDING else "on one"
     return (
         f"predicted: {us_text(plan.streamed_us)} us on {_counted(plan.streams, 'stream')}, "
         f"{us_text(plan.serial_us)} us {serial}; speed-up {faster:.2f}\n"
