@@ -112,7 +112,13 @@ def collectives_of(lowered: Lowered, storages: AliasSets) -> Collectives:
 
 
 def _written(node: Any, storages: AliasSets) -> list[str]:
-    """Return the storages that a collective writes, or that a wait is for, in order and without repeats."""
+    """Return the storages that a collective writes, or that a wait is for, in order and without repeats.
+
+    Inductor says of a collective with `out` that it writes its input too, which it does not.
+    """
     made = [output.get_name() for output in getattr(node.node, "outputs", ()) or ()]
     changed = [name for output in node.get_outputs() for name in output.get_mutations()]
-    return list(dict.fromkeys(storages.storage(name) for name in (*made, *changed)))
+    found = dict.fromkeys(storages.storage(name) for name in (*made, *changed))
+    if operator_of(node)._opname.endswith("_out"):  # type: ignore[union-attr]
+        found.pop(storages.storage(node.node.inputs[0].get_name()), None)
+    return list(found)

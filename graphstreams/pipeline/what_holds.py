@@ -32,6 +32,9 @@ def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
     successors = graph.successors()
     path = critical_path(successors, bottom_levels(successors, us, graph.background()))
     share = longest_path_us(graph, us) / serial
+    if share >= CHAIN and any(us[kernel] for kernel in set(range(len(us))).difference(path)):
+        text = "what its longest path leaves runs beside a collective in the serial code already, the longest of the path"
+        return f"{text} {_longest(graph, us, path)}" + _exclusive(graph, us, share)
     if share >= CHAIN:
         text = f"its {len(graph.kernels)} kernels form one chain, the longest of them {_longest(graph, us, path)}"
         return text + _exclusive(graph, us, share)

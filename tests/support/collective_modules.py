@@ -34,17 +34,19 @@ def linear(width: int, features: int | None = None) -> nn.Linear:
 
 
 class TwoSums(nn.Module):
-    """A reduced product beside another one, and a second reduction behind both."""
+    """A reduced product beside another one, a second reduction behind both, and products that depend on none of it."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, others: int = 5) -> None:
         super().__init__()
         self.a, self.b, self.c = (linear(width) for _ in range(3))
+        self.others = nn.ModuleList(linear(width) for _ in range(others))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         reduced = FUNCTIONAL.all_reduce(self.a(x), "sum", GROUP)
         beside = torch.tanh(self.b(x))
         first = wait(reduced) + beside
-        return wait(FUNCTIONAL.all_reduce(self.c(first), "sum", GROUP)), first * 2
+        apart = [torch.sigmoid(other(x)) for other in self.others]
+        return wait(FUNCTIONAL.all_reduce(self.c(first), "sum", GROUP)), first * 2, *apart
 
 
 class EveryKind(nn.Module):
@@ -72,17 +74,17 @@ class EveryKind(nn.Module):
 
 
 class InPlace(nn.Module):
-    """Collectives that write what they are given: a value, and an input of the graph."""
+    """Collectives that write what they are given: a value, which Inductor finds out, and what goes into an input."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.a, self.b = linear(width), linear(width)
+        self.a, self.b, self.c = (linear(width) for _ in range(3))
 
-    def forward(self, x: Tensor, cache: Tensor) -> Tensor:
-        value = FUNCTIONAL.all_reduce_(self.a(x), "sum", GROUP)
-        beside = self.b(x)
-        FUNCTIONAL.broadcast_(cache, 0, GROUP)
-        return wait(value) + beside + wait(cache)
+    def forward(self, x: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        value = FUNCTIONAL.all_reduce(self.a(x), "sum", GROUP)
+        sent = wait(FUNCTIONAL.broadcast(cache, 0, GROUP))
+        cache.copy_(sent * 2)
+        return wait(value) + self.b(cache), self.c(x) + self.c(x * 2).relu()
 
 
 class DecoderLayer(nn.Module):
