@@ -16,7 +16,7 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch._inductor import config, ir
+from torch._inductor import config, config_comms, ir
 from torch._inductor.debug import DebugContext
 from torch._inductor.fx_passes import post_grad, reinplace
 from torch._inductor.fx_utils import FakeTensorUpdater
@@ -29,6 +29,7 @@ from torch.utils._ordered_set import OrderedSet
 
 from graphstreams.inductor.concatenation_kinds import as_noted, store_as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
+from graphstreams.inductor.settings import settings_alone
 from graphstreams.inductor.stored_operands import store_if_copied
 
 
@@ -196,7 +197,12 @@ def _scoped(settings: dict[str, Any]) -> Iterator[None]:
     counters = torch._dynamo.utils.counters["inductor"]
     before = counters.copy()
     # Debug dumps and tables belong to the graph that Inductor compiles, not to copies of it.
-    with config.patch({**settings, "trace.enabled": False, "enabled_metric_tables": ""}), V.set_debug_handler(DebugContext()):
+    quiet = {**settings, "trace.enabled": False, "enabled_metric_tables": "", **settings_alone()}
+    # Nor may a copy wait for other ranks, which may not lower one.
+    estimates = config_comms.patch(  # type: ignore[attr-defined]
+        {"runtime_estimations_align_across_all_distributed_ranks": False}
+    )
+    with config.patch(quiet), estimates, V.set_debug_handler(DebugContext()):
         yield
     counters.clear()
     counters.update(before)

@@ -26,9 +26,9 @@ FIXED: dict[str, Any] = {
     # They move collectives and waits, for which every rank keeps one order. The serial code has the order that they leave.
     "aten_distributed_optimizations.enable_simple_overlap": False,
     "reorder_for_compute_comm_overlap": False,
-    # While a graph is lowered, it makes all ranks agree. A rank that lowers the graph once more would wait for others.
-    "distributed_max_autotune_gemm": False,
 }
+# While a graph is lowered it makes all ranks agree. A rank that lowers the graph once more would wait for others.
+_AGREEING = ("distributed_max_autotune_gemm",)
 
 
 # Of these, those that are on in the serial code move collectives and waits in its scheduler.
@@ -106,6 +106,11 @@ def stream_settings() -> dict[str, Any]:
     # A setting that this torch doesn't have can't be set.
     settings = {**{name: off.value for name, off in _OFF.items()}, **FIXED}
     return {name: value for name, value in settings.items() if _value(name) is not _UNKNOWN}
+
+
+def settings_alone() -> dict[str, Any]:
+    """Return the settings with which lowering a graph asks no other rank."""
+    return {name: False for name in _AGREEING if _value(name) is not _UNKNOWN}
 
 
 def under_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:

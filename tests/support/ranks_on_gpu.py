@@ -103,10 +103,8 @@ class _Captured:
 
 
 def _compiled(module: torch.nn.Module, folder: Path, streams: int, **options: Any) -> Call:
-    torch._dynamo.reset()
-    function = torch.compile(
-        module, backend="graphstreams", options={**OPTIONS, "streams": streams, "dump": str(folder), **options}
-    )
+    given = {**OPTIONS, "streams": streams, "dump": str(folder), **options}
+    function = torch.compile(module, backend="graphstreams", options=given)
     function(torch.zeros(ROWS, WIDTH, device="cuda", dtype=torch.bfloat16))
     return function
 

@@ -202,7 +202,7 @@ return (buf3, buf4, )"""
 
 
 def test_a_wait_for_one_of_two_tensors_that_may_be_one_is_refused() -> None:
-    """The aligned copy is another tensor, or the same: whether the collective on the one is awaited by way of the other is open."""
+    """An aligned copy is another tensor, or the same: whether the collective on the one is awaited by the other is open."""
     body = changed(SERIAL, (WAIT, "buf8 = copy_if_misaligned(buf0)\n" + WAIT.replace("buf0", "buf8")))
     with pytest.raises(UnreadableWrapper, match="may be another tensor than the one that a collective writes"):
         verify(one_body(body))
