@@ -32,6 +32,7 @@ _IN_PLACE = {  # empty if this torch was built without distributed
     for name in ("all_reduce", "all_reduce_coalesced", "broadcast")
     if hasattr(_OPERATORS, f"{name}_")
 }
+_REDUCE = _IN_PLACE.get(_OPERATORS.all_reduce.default) if _IN_PLACE else None
 _WAIT_OPERATORS = {getattr(_OPERATORS, name).default for name in WAITS if hasattr(_OPERATORS, name)}
 
 
@@ -46,7 +47,12 @@ def is_wait(node: fx.Node) -> bool:
 
 
 def is_copied(node: fx.Node) -> bool:
-    """Return whether a node is a collective for which Inductor copies the input, and which then runs in place."""
+    """Return whether a node is a collective for which Inductor copies the input, and which then runs in place on the copy.
+
+    It does so for collectives out of place, and for a reduction in place of what is not contiguous.
+    """
+    if node.target is _REDUCE:
+        return not node.args[0].meta["val"].is_contiguous()  # type: ignore[union-attr]
     return node.target in _IN_PLACE
 
 
@@ -61,15 +67,16 @@ def start_in_place(gm: fx.GraphModule) -> None:
         several = isinstance(node.args[0], list | tuple)
         with gm.graph.inserting_before(node):
             copies = [_copied(gm.graph, value, node) for value in (node.args[0] if several else [node.args[0]])]
-        node.target = _IN_PLACE[node.target]
+        node.target = _IN_PLACE.get(node.target, node.target)
         node.args = (copies if several else copies[0], *node.args[1:])
     gm.recompile()
 
 
 def _copied(graph: fx.Graph, value: fx.Node, collective: fx.Node) -> fx.Node:
-    copy = graph.call_function(torch.ops.aten.clone.default, (value,))
+    contiguous = {"memory_format": torch.contiguous_format}
+    copy = graph.call_function(torch.ops.aten.clone.default, (value,), contiguous)
     # With the collective's own metadata, by which Inductor names the kernel of the copy.
-    copy.meta = {**collective.meta, "val": value.meta["val"]}
+    copy.meta = {**collective.meta, "val": value.meta["val"].clone(**contiguous)}
     return copy
 
 

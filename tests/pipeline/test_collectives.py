@@ -30,6 +30,7 @@ from tests.support.collective_modules import (
     DecoderLayer,
     EveryKind,
     InPlace,
+    OfViews,
     TwoSums,
     fake_ranks,
     linear,
@@ -80,6 +81,7 @@ def calls(compilation: GraphCompilation) -> list[list[Any]]:
 CASES: dict[str, Callable[[], GraphCompilation]] = {
     "two sums": lambda: captured(TwoSums(), torch.empty(8, 64)),
     "every kind": lambda: captured(EveryKind(), torch.empty(8, 64)),
+    "of views": lambda: captured(OfViews(), torch.empty(8, 64)),
     "in place": lambda: captured(InPlace(), torch.empty(8, 64), torch.empty(8, 64)),
     "experts in a batch": lambda: layer(False),
     "experts in groups": lambda: layer(True),

@@ -87,6 +87,23 @@ class InPlace(nn.Module):
         return wait(value) + self.b(cache), self.c(x) + self.c(x * 2).relu()
 
 
+class OfViews(nn.Module):
+    """Collectives of views: a transposed value and a slice, which Inductor copies, and two in place on one value."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.d = (linear(width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        transposed = wait(FUNCTIONAL.all_reduce(self.a(x).t(), "sum", GROUP))
+        c, d = self.c(x), self.d(x)
+        part = wait(FUNCTIONAL.all_reduce(c[:, 8:40], "max", GROUP))
+        gathered = wait(FUNCTIONAL.all_gather_into_tensor(c.t(), 2, GROUP))
+        once = wait(FUNCTIONAL.all_reduce(d.view(x.shape[0] * 2, -1), "sum", GROUP))
+        twice = wait(FUNCTIONAL.all_reduce(once.view(d.shape), "sum", GROUP))
+        return transposed * 2, self.b(x).relu(), part + 1, c * 2, gathered, twice + 1
+
+
 class DecoderLayer(nn.Module):
     """A decoder layer of one rank: attention without its cache, and routed experts beside a shared one.
 

@@ -14,20 +14,21 @@ from graphstreams.benchmark.bits import equal_bits
 from graphstreams.inductor.compile import fresh_dynamo
 from graphstreams.pipeline.explain import capture
 from graphstreams.testing.cpu_execution import run_on_cpu
-from tests.support.collective_modules import SMALL, DecoderLayer, EveryKind, InPlace, TwoSums
+from tests.support.collective_modules import SMALL, DecoderLayer, EveryKind, InPlace, OfViews, TwoSums
 
 Made = tuple[nn.Module, list[Tensor]]
 CASES: dict[str, Callable[[], Made]] = {
     "two sums": lambda: (TwoSums(), [torch.randn(8, 64)]),
     "every kind": lambda: (EveryKind(), [torch.randn(8, 64)]),
     "in place": lambda: (InPlace(), [torch.randn(8, 64), torch.randn(8, 64)]),
+    "of views": lambda: (OfViews(), [torch.randn(8, 64)]),
     "decoder layer": lambda: (DecoderLayer(64, 32), [torch.randn(8, 64)]),
 }
 STREAMS = (2, 4)  # of each rank
 
 
 def main(case: str, rank: int, store: str, results: Any) -> None:
-    """Put into `results` whether a rank's graph computes on its plan what it computes serially.
+    """Put into `results` whether a rank computes on its plan what its graph computes serially, and nearly what the module does.
 
     The other rank has another plan. In a second round the first rank runs serially and the second one its plan.
     """
@@ -43,6 +44,9 @@ def main(case: str, rank: int, store: str, results: Any) -> None:
     serial = run_on_cpu(found.reading.module, given)
     streamed = run_on_cpu(found.module, given)
     mixed = run_on_cpu(found.reading.module if rank == 0 else found.module, given)
+    with torch.no_grad():
+        eager = module(*copy.deepcopy(inputs))
+    torch.testing.assert_close([*serial[0]], [*eager] if isinstance(eager, tuple) else [eager], rtol=1e-4, atol=1e-4)
     same = all(equal_bits(one, two) for other in (streamed, mixed) for one, two in zip(serial, other, strict=True))
     results.put((rank, "equal" if same else "different"))
     dist.destroy_process_group()
