@@ -51,6 +51,8 @@ def is_copied(node: fx.Node) -> bool:
 
     It does so for collectives out of place, and for a reduction in place of what is not contiguous.
     """
+    if not node.args:
+        return False
     if node.target is _REDUCE:
         return not node.args[0].meta["val"].is_contiguous()  # type: ignore[union-attr]
     return node.target in _IN_PLACE
@@ -73,7 +75,7 @@ def start_in_place(gm: fx.GraphModule) -> None:
 
 
 def _copied(graph: fx.Graph, value: fx.Node, collective: fx.Node) -> fx.Node:
-    contiguous = {"memory_format": torch.contiguous_format}
+    contiguous: dict[str, Any] = {"memory_format": torch.contiguous_format}
     copy = graph.call_function(torch.ops.aten.clone.default, (value,), contiguous)
     # With the collective's own metadata, by which Inductor names the kernel of the copy.
     copy.meta = {**collective.meta, "val": value.meta["val"].clone(**contiguous)}

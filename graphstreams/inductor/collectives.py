@@ -25,6 +25,9 @@ from graphstreams.inductor.collective_operators import role, unknown_communicati
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import operator_of
 from graphstreams.ir.alias_sets import AliasSets
+from graphstreams.ir.kernels import KernelGraph
+
+ASSUMED_RANKS = 2
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,25 @@ def group_of(node: Any) -> str:
     return next((value for value in reversed(constants) if isinstance(value, str)), "")
 
 
-def ranks_of(node: Any) -> int:
-    """Return how many ranks take part in a collective; 2, the fewest, if its process group is not known here."""
+def group_size(name: str) -> int | None:
+    """Return how many ranks a process group has; None if this process does not know it."""
     try:
-        return int(torch.distributed.distributed_c10d._get_group_size_by_name(group_of(node)))  # type: ignore[arg-type]
+        return int(torch.distributed.distributed_c10d._get_group_size_by_name(name))  # type: ignore[arg-type]
     except (AttributeError, RuntimeError, ValueError):
-        return 2
+        return None
+
+
+def ranks_of(node: Any) -> int:
+    """Return how many ranks take part in a collective; ASSUMED_RANKS if its process group is not known here."""
+    return group_size(group_of(node)) or ASSUMED_RANKS
+
+
+def notes_on_groups(graph: KernelGraph) -> list[str]:
+    """Return of which process groups of a graph's collectives the size is assumed, for the report's notes."""
+    groups = sorted({kernel.group for kernel in graph.kernels if kernel.collective == "start"})
+    unknown = [repr(name) for name in groups if group_size(name) is None]
+    text = f"collectives of {', '.join(unknown)} are priced for {ASSUMED_RANKS} ranks: this process has no such process group"
+    return [text] if unknown else []
 
 
 def message_bytes(node: Any) -> sympy.Expr:

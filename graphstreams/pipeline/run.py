@@ -17,7 +17,7 @@ from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
-from graphstreams.inductor.collectives import collectives_of
+from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
@@ -168,7 +168,7 @@ def _read(
         host = host_of(serial)
         progress.note(*notes_on_settings())
         if kernels.has_collectives():
-            progress.note(*notes_on_collectives(explained))
+            progress.note(*notes_on_collectives(explained), *notes_on_groups(kernels))
         tokens = dynamic_tokens(final)
         if tokens is None:
             check_tokens(final, options)

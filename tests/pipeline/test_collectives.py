@@ -212,6 +212,13 @@ def test_settings_that_move_or_join_collectives_are_named() -> None:
     assert any("enable_simple_overlap" in note and "off on streams" in note for note in notes)
 
 
+def test_a_process_group_that_is_not_known_is_said_to_be_assumed() -> None:
+    (found,) = capture(TwoSums(), [torch.empty(8, 64)], "h200", SMALL)
+    text = "collectives of '0' are priced for 2 ranks: this process has no such process group"
+    assert text in found.report.notes
+    assert text not in captured(TwoSums(), torch.empty(8, 64)).report.notes
+
+
 def test_without_a_process_group_there_is_no_rank() -> None:
     assert (current_rank(), folder_of_rank(), on_rank("0_inference")) == (None, ".", "0_inference")
     with fake_ranks(4):
