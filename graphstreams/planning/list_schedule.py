@@ -53,7 +53,8 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     below 1, `event_us` negative or not finite, or `us` not one finite non-negative time for each kernel.
     """
     candidates, predecessors = list_schedules(graph, us, streams, event_us), graph.predecessors()
-    timings = [timed(candidate, predecessors, us, event_us, graph.background()) for candidate in candidates]
+    background = graph.background()
+    timings = [timed(candidate, predecessors, us, event_us, background) for candidate in candidates]
     shortest = min(round(timing.makespan, 9) for timing in timings)
     tied = [pair for pair in zip(candidates, timings, strict=True) if round(pair[1].makespan, 9) == shortest]
     # Of equals the one with the fewest events, then with the fewest streams.

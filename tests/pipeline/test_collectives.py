@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch._inductor import config
 
-from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.what_holds import what_holds
 from graphstreams.reports.report import Report
 from graphstreams.runtime.ranks import current_rank, folder_of_rank, on_rank
 from graphstreams.verification.trace import CALLER, FinishStep, StartStep
@@ -168,6 +169,43 @@ def test_the_report_says_what_runs_beside_a_collective() -> None:
     assert "b" in first["beside"] and first["idle_us"] < first["us"]
     assert second["idle_us"] <= second["us"]
     assert any("collectives have the order of the serial code" in note for note in report.notes)
+
+
+class Behind(nn.Module):
+    """A product that the serial code runs behind the wait for a collective, on which it does not depend."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.a, self.b = linear(width), linear(width)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        reduced = wait(FUNCTIONAL.all_reduce(self.a(x), "sum", GROUP)) * 2
+        return reduced, self.b(x)
+
+
+def test_another_order_on_one_stream_may_be_the_gain() -> None:
+    """Inductor's own pass, which would move the wait, is off here."""
+    with config.patch({"aten_distributed_optimizations.enable_simple_overlap": False, "reorder_for_peak_memory": False}):
+        found = captured(Behind(2048).bfloat16(), torch.empty(8, 2048, dtype=torch.bfloat16), streams=2, event_us=1.0)
+    plan, report = found.report.plan, found.report
+    assert report.verdict == "clean" and plan is not None, report.reason
+    assert plan.streams == 1 and plan.streamed_us < 0.9 * plan.serial_us
+    assert "us in the serial code's order" in str(report) and "stream1" not in report.wrapper
+    names = [place.name for place in plan.placements]
+    assert names.index("all_reduce") < names.index("b") < names.index("wait_tensor")
+
+
+def test_what_the_serial_code_hides_already_is_said_to_be_hidden() -> None:
+    kernels = (
+        Kernel(0, "a", "gemm"),
+        Kernel(1, "sum", "collective", collective="start"),
+        Kernel(2, "b", "gemm"),
+        Kernel(3, "wait", "wait", collective="wait"),
+    )
+    graph = KernelGraph("g", kernels, (Edge(0, 1, EdgeKind.RAW), Edge(1, 3, EdgeKind.RAW)))
+    text = what_holds(graph, (5.0, 10.0, 6.0, 0.0), 0.02)
+    assert text.startswith("what its longest path leaves runs beside a collective in the serial code already")
+    assert "'sum' (66.7%)" in text  # 10 of 15 us
 
 
 class Bad(nn.Module):
