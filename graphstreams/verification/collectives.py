@@ -2,8 +2,8 @@
 
 Each rank runs either body, and in each its own plan. No rank waits for another for ever if all start the collectives of a group
 in one order, and if nothing on one rank comes before a start that needs a later collective. So both bodies have the calls of
-collectives on the caller's stream, in the same order, with the same arguments beside tensors. What is compared is what the text
-says, by the numbers of the starts: no plan is asked.
+collectives on the caller's stream, in the same order, with the same arguments beside tensors, and with tensors of the same
+sizes as far as the text tells these. What is compared is what the text says, by the numbers of the starts: no plan is asked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def misplaced_collectives(streamed: Trace, serial: Trace) -> list[Race]:
         if step.stream != CALLER
     ]
     for one, other in zip_longest(_calls(streamed), _calls(serial)):
-        if one is None or other is None or _call(one) != _call(other):
+        if one is None or other is None or _call(one) != _call(other) or _sizes_differ(one, other):
             races.append(_difference(one, other))
             break
     return races
@@ -37,6 +37,19 @@ def _calls(trace: Trace) -> Iterator[StartStep | FinishStep]:
 
 def _call(step: StartStep | FinishStep) -> Call:
     return step.name, step.arguments if isinstance(step, StartStep) else step.collectives
+
+
+def _sizes_differ(one: StartStep | FinishStep, other: StartStep | FinishStep) -> bool:
+    """Return whether two collectives are known to be given tensors of other sizes."""
+    if not (isinstance(one, StartStep) and isinstance(other, StartStep)):
+        return False
+    if len(one.sizes) != len(other.sizes):
+        return True
+    return any(
+        len(first) != len(second) or any(None not in pair and len(set(pair)) > 1 for pair in zip(first, second, strict=True))
+        for first, second in zip(one.sizes, other.sizes, strict=True)
+        if first is not None and second is not None
+    )
 
 
 def _difference(streamed: StartStep | FinishStep | None, serial: StartStep | FinishStep | None) -> Race:
@@ -54,7 +67,11 @@ def _words(step: StartStep | FinishStep | None) -> str:
         which = ", ".join(str(number + 1) for number in step.collectives) or "none"
         return f"a wait for collective {which} (line {step.line})"
     assert step is not None
-    return f"{step.name} with {step.arguments} (line {step.line})"
+    return f"{step.name} of {', '.join(map(_size_text, step.sizes))} with {step.arguments} (line {step.line})"
+
+
+def _size_text(sizes: tuple[int | None, ...] | None) -> str:
+    return "x".join("?" if size is None else str(size) for size in sizes) if sizes else "a tensor"
 
 
 def _site(step: LaunchStep) -> AccessSite:

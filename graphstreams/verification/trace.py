@@ -43,11 +43,13 @@ class LaunchStep(Step):
 class StartStep(LaunchStep):
     """The start of a collective: a launch on a stream of its own, behind all that `stream` has been given so far.
 
-    `collective` is its number, from 0 in the order of the host, `arguments` what it is given beside tensors.
+    `collective` is its number, from 0 in the order of the host, `arguments` what it is given beside tensors, and `sizes` are
+    those of its tensors, each None if the source does not tell.
     """
 
     collective: int = 0
     arguments: tuple[object, ...] = ()
+    sizes: tuple[tuple[int | None, ...] | None, ...] = ()
 
     @property
     def runs_on(self) -> int:

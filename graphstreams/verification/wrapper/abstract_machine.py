@@ -197,7 +197,8 @@ class AbstractMachine:
         does not take its scratch memory from the allocator. `arguments` are what it is given beside tensors.
         """
         collective = _Collective(next(self._collective_numbers), (*reads, *writes))
-        self._emit(StartStep(self.stream, self.line, name, _keys(reads), _keys(writes), (), collective.number, arguments))
+        number, sizes = collective.number, tuple(tensor.sizes for tensor in tensors_of(*reads))
+        self._emit(StartStep(self.stream, self.line, name, _keys(reads), _keys(writes), (), number, arguments, sizes))
         for value in collective.held:
             self.heap.hold(value)
         for tensor in tensors_of(*writes):

@@ -39,6 +39,8 @@ def verify(source: str) -> list[Race]:
     - Memory comes from torch's caching allocator.
     - Inputs are in memory of the caller's stream and ready on it. One that is written shares no memory with another. One that
       the wrapper takes for a size, and nowhere for a tensor, is a number.
+    - A collective runs until the first wait for one of its tensors, by any view of it, and its process group keeps its tensors
+      until then.
     - Operators read, write and return what their schema says, except for those that `operator_schemas` lists.
     - A library product writes the elements of its `out=` and no others, if `out` has the product's sizes.
     - The caller uses the outputs on its own stream, or orders other streams after it.

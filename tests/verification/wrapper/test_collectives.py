@@ -251,6 +251,20 @@ def test_collectives_in_another_order_than_the_serial_codes_are_refused(changes:
     assert said in str(races[0]) and "wait for each other for ever" in str(races[0])
 
 
+def test_two_collectives_that_take_each_others_tensors_are_refused_if_the_sizes_tell() -> None:
+    """Each body computes the same; a rank with the other one would reduce 64 rows with 32."""
+    part = "reinterpret_tensor(buf1, (32, 64), (64, 1), 0)"
+    first, second = START, START.replace("buf0", part)
+    waits = WAIT + WAIT.replace("buf0", "buf1")
+
+    def body(source: str, one: str, other: str) -> str:
+        return changed(source, (START, ""), (WAIT, ""), (GATHER, f"{one}{other}{waits}{GATHER}"))
+
+    assert verify(two_bodies(body(STREAMED, first, second), body(SERIAL, first, second))) == []
+    (race,) = verify(two_bodies(body(STREAMED, second, first), body(SERIAL, first, second)))
+    assert race.kind == COLLECTIVE_ORDER and "all_reduce_.default of 64x64 with" in str(race)
+
+
 def test_a_body_that_leaves_a_collective_out_is_refused() -> None:
     less = changed(STREAMED, (GATHER, f"buf2 = {EMPTY}"), ("torch.ops._c10d_functional.wait_tensor.default(buf2)\n", ""))
     (race,) = verify(two_bodies(less))
