@@ -27,6 +27,7 @@ from graphstreams.rewriting.placed_streams import placed_streams, serial_code
 from graphstreams.rewriting.two_bodies import add_lines
 from graphstreams.runtime import verdicts
 from graphstreams.runtime.allocator import unsupported_allocator
+from graphstreams.runtime.ranks import folder_of_rank, on_rank
 from graphstreams.verification.wrapper.read import UnreadableWrapper, verify
 
 log = logging.getLogger("graphstreams")
@@ -105,18 +106,19 @@ class StreamPass(PostGradPass):
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
+        name = on_rank(report.name)
         if self.options.dump is not None:
             try:
-                report.save(Path(self.options.dump) / report.name)
+                report.save(Path(self.options.dump) / folder_of_rank() / report.name)
             except (OSError, ValueError) as error:
-                log.warning("%s: its report is not written: %s", report.name, error)
+                log.warning("%s: its report is not written: %s", name, error)
         if report.verdict == "clean":
-            log.info("%s: %s", report.name, report)
+            log.info("%s: %s", name, report)
             if not report.direct and not replays_cuda_graphs():
                 gain = report.as_verdict().speedup
-                log.warning("%s: %.2fx in a CUDA graph, serial without one: %s", report.name, gain, CAPTURE_IT)
+                log.warning("%s: %.2fx in a CUDA graph, serial without one: %s", name, gain, CAPTURE_IT)
             return
-        text = str(report.as_verdict())
+        text = on_rank(str(report.as_verdict()))
         if self.options.strict:
             raise GraphstreamsError(text)
         log.warning(text)

@@ -16,6 +16,7 @@ from graphstreams.autotuning.cache_keys import plan_key, setting
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.autotuning.worker import WorkerClient
+from graphstreams.costs.roofline import Roofline
 from graphstreams.inductor.disk_cache import Store, cache_folder
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.devices import Device
@@ -39,7 +40,8 @@ class Autotuner:
 
         `serial` is the graph as Inductor has lowered it, whose code is used where that is safe.
         """
-        self._reading, self._options, self._values, self._serial = reading, options, values, serial
+        self._reading, self._options, self._values = reading, options, values
+        self._serial, self._model = serial, Roofline(device)
         self._store = Store(cache_folder(), setting(device))
         self._key = plan_key(reading, options)
         self._loaded: PlanBenchmark | None = None
@@ -62,10 +64,16 @@ class Autotuner:
         self._store.put(f"plan {self._key}", {"us": list(us), "plan": plan.dumps(), "measurement": asdict(measurement)})
 
     def times(self) -> list[float]:
-        """Return the time of each kernel in us in its place in the serial graph. Kernels that the cache has are not run."""
-        found = [self._store.get(f"kernel {key}") if key else 0.0 for key in self._kernel_keys]
+        """Return the time of each kernel in us in its place in the serial graph. Kernels that the cache has are not run.
+
+        Collectives and waits, which are left out when the others are timed, have the time of the cost model.
+        """
+        kernels = self._reading.kernels.kernels
+        found: list[object] = [self._store.get(f"kernel {key}") if key else 0.0 for key in self._kernel_keys]
+        for collective in (kernel for kernel in kernels if kernel.collective):
+            found[collective.id] = self._model.us(collective, self._reading.kernels.sizes)
         if not all(isinstance(us, float) for us in found):
-            for kernel, us in self.benchmark.replayer.kernel_times(self._reading.kernel_order).items():
+            for kernel, us in self.benchmark.replayer.kernel_times(self._order).items():
                 if not isinstance(found[kernel], float):
                     found[kernel] = us
                     self._store.put(f"kernel {self._kernel_keys[kernel]}", us)
@@ -75,7 +83,8 @@ class Autotuner:
         """Return, for each launch of each kernel, its thread blocks, and how many the GPU holds at once; as far as known."""
         found: dict[int, list[tuple[int, int]]] = {}
         for kernel, key in enumerate(self._kernel_keys):
-            cached = self._store.get(f"blocks {key}") if key else []
+            none = not key or self._reading.kernels.kernels[kernel].collective
+            cached = [] if none else self._store.get(f"blocks {key}")
             if not isinstance(cached, list):
                 cached = [(blocks.count, blocks.at_once) for blocks in self.benchmark.replayer.blocks(kernel)]
                 self._store.put(f"blocks {key}", cached)
@@ -124,5 +133,10 @@ class Autotuner:
             with unset_fake_temporarily():
                 arguments = self._code.arguments(self._values)
                 replayer = self._code.replayer(arguments)
-            self._loaded = PlanBenchmark(replayer, arguments, self._reading.kernel_order, self._options)
+            self._loaded = PlanBenchmark(replayer, arguments, self._order, self._options)
         return self._loaded
+
+    @property
+    def _order(self) -> list[int]:
+        """The kernels that can be run, in serial order: no rank may run a collective by itself."""
+        return [kernel for kernel in self._reading.kernel_order if not self._reading.kernels.kernels[kernel].collective]

@@ -8,23 +8,26 @@ long as the launches are held. Read in torch 2.15.0: `_inductor/codegen/wrapper.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
+
+from graphstreams.autotuning.left_out import zeros_for
 
 RecordedLaunch = Callable[[], Any]
 Item = TypeVar("Item")
 
-_RECORD = "_graphstreams_record"
+_RECORD, _ZEROS = "_graphstreams_record", "_graphstreams_zeros"
 
 
 def record_launches(
-    source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any]
+    source: str, lines: Sequence[int], constants: Mapping[str, Any], arguments: Sequence[Any], left_out: Collection[int] = ()
 ) -> list[RecordedLaunch]:
     """Run the wrapper `source` once and return the launches on its `lines`, in that order.
 
     `constants` are the tensors that Inductor puts into the module, `arguments` those of its `call`. Inputs that the graph
-    mutates are mutated now, and again by each call of a launch that does so. Raises ValueError if a line holds no launch.
+    mutates are mutated now, and again by each call of a launch that does so. On lines that are `left_out` nothing is launched,
+    now or later, and what an operator there gives is full of zeros. Raises ValueError if a line holds no launch.
     """
     launches: list[RecordedLaunch] = []
 
@@ -33,7 +36,7 @@ def record_launches(
         return launch()
 
     tree = ast.parse(source)
-    found = _Recorder(set(lines))
+    found = _Recorder(set(lines), left_out)
     for statement in ast.walk(tree):
         if isinstance(statement, ast.FunctionDef) and statement.name == "call":
             found.function(statement)
@@ -42,10 +45,10 @@ def record_launches(
     module = ModuleType("graphstreams_serial_wrapper")
     exec(compile(ast.fix_missing_locations(tree), "<serial wrapper>", "exec"), module.__dict__)
     vars(module).update(constants)
-    vars(module)[_RECORD] = record
+    vars(module).update({_RECORD: record, _ZEROS: zeros_for})
     module.call(list(arguments))
     # The launches refer to the module. If it referred to them, their buffers would stay until the next garbage collection.
-    del vars(module)[_RECORD]
+    del vars(module)[_RECORD], vars(module)[_ZEROS]
     if len(launches) != len(lines):
         raise ValueError(f"the wrapper made {len(launches)} launches, {len(lines)} were expected")
     return launches
@@ -62,8 +65,8 @@ def by_kernel(of_launches: Sequence[Item], kernel_of_launch: Sequence[int], kern
 class _Recorder(ast.NodeTransformer):
     """A pass that rewrites the body of a wrapper's `call`."""
 
-    def __init__(self, lines: set[int]) -> None:
-        self._lines = lines
+    def __init__(self, lines: set[int], left_out: Collection[int]) -> None:
+        self._lines, self._left_out = lines, left_out
         self.seen: set[int] = set()
         self._raw_streams: dict[str, ast.expr] = {}
         self._locals: set[str] = set()
@@ -85,7 +88,14 @@ class _Recorder(ast.NodeTransformer):
     def visit_Expr(self, node: ast.Expr | ast.Assign) -> ast.stmt:
         if node.lineno in self._lines and isinstance(node.value, ast.Call):
             self.seen.add(node.lineno)
-            node.value = ast.Call(ast.Name(_RECORD, ast.Load()), [self._bound(node.value)], [])
+            launch = self._bound(node.value)
+            if node.lineno in self._left_out:
+                launch = ast.Lambda(ast.arguments([], [], None, [], [], None, []), ast.Constant(None))
+            recorded: ast.expr = ast.Call(ast.Name(_RECORD, ast.Load()), [launch], [])
+            if node.lineno in self._left_out and isinstance(node, ast.Assign):
+                call = ast.Call(ast.Name(_ZEROS, ast.Load()), [node.value.func, *node.value.args], node.value.keywords)
+                recorded = ast.BoolOp(ast.Or(), [recorded, call])  # a launch that is left out gives nothing
+            node.value = recorded
         return node
 
     def _bound(self, call: ast.Call) -> ast.Lambda:

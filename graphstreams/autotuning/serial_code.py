@@ -30,7 +30,7 @@ from graphstreams.inductor.settings import stream_settings
 from graphstreams.ir.kernels import EdgeKind
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
-from graphstreams.verification.trace import PREPARATIONS, LaunchStep
+from graphstreams.verification.trace import PREPARATIONS, FinishStep, LaunchStep, StartStep
 from graphstreams.verification.wrapper.read import read_wrapper
 
 NOWHERE = -1  # the number of no kernel
@@ -54,7 +54,9 @@ class CompiledSerialGraph:
             self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
         self.source = source or self.lowered.source
         self.kernels = _launched_kernels(self.lowered, reading)
-        self.lines = _launch_lines(self.lowered, len(self.kernels))
+        launches = _launch_steps(self.lowered, len(self.kernels))
+        self.lines = [launch.line for launch in launches]
+        self.collectives = [launch.line for launch in launches if isinstance(launch, StartStep | FinishStep)]
 
     def keys(self) -> list[str]:
         """Return what decides the time of each kernel, by kernel id."""
@@ -85,6 +87,8 @@ class CompiledSerialGraph:
 
     def job(self, plan: Plan) -> dict[str, Any]:
         """Return what `worker.py` needs to time `plan`. Raises Unmeasurable if another process cannot have it."""
+        if self.collectives:
+            raise Unmeasurable("it holds a collective, which takes all ranks")
         constants = {name: value for name, value in self.lowered.graph.constants.items() if isinstance(value, torch.Tensor)}
         if len(constants) < len(self.lowered.graph.constants):
             raise Unmeasurable("the graph has constants that are no tensors")
@@ -103,14 +107,15 @@ class CompiledSerialGraph:
     def replayer(self, arguments: Sequence[Any]) -> KernelReplayer:
         """Compile the code, run it once on `arguments`, and return what it launched.
 
-        Inputs that the graph updates from their own value are put back before each replay.
+        Inputs that the graph updates from their own value are put back before each replay. Collectives and waits, which take
+        all ranks, are left out of the run and of every replay.
         """
         accumulating = accumulating_inputs(self.reading)
         pairs = zip(self._inputs(), arguments, strict=True)
         updated = [argument for node, argument in pairs if self.reading.storages.get(node) in accumulating]
         restore = partial(torch._foreach_copy_, updated, clones(updated)) if updated else None
         with torch.no_grad():
-            launches = record_launches(self.source, self.lines, self.lowered.graph.constants, arguments)
+            launches = record_launches(self.source, self.lines, self.lowered.graph.constants, arguments, self.collectives)
         return KernelReplayer(by_kernel(launches, self.kernels, len(self.reading.kernels.kernels)), restore)
 
     def _inputs(self) -> Sequence[fx.Node]:
@@ -136,12 +141,12 @@ def _launched_kernels(lowered: Lowered, reading: Reading) -> list[int]:
     return found
 
 
-def _launch_lines(lowered: Lowered, launches: int) -> list[int]:
+def _launch_steps(lowered: Lowered, launches: int) -> list[LaunchStep]:
     steps = read_wrapper(lowered.source).steps
-    lines = [step.line for step in steps if isinstance(step, LaunchStep) and step.name not in PREPARATIONS]
-    if len(lines) != launches:
-        raise Unmeasurable(f"the serial code has {len(lines)} launches where {launches} were read")
-    return lines
+    found = [step for step in steps if isinstance(step, LaunchStep) and step.name not in PREPARATIONS]
+    if len(found) != launches:
+        raise Unmeasurable(f"the serial code has {len(found)} launches where {launches} were read")
+    return found
 
 
 def _described(value: Any) -> str:

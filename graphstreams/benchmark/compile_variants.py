@@ -98,7 +98,7 @@ def plan_of(graph: KernelGraph, assignment: Assignment, us: Sequence[float]) -> 
     start = [0.0] * len(us)
     for place, kernel in enumerate(assignment.order):
         start[kernel] = float(place)
-    makespan = timed(assignment, graph.predecessors(), us, 0.0).makespan
+    makespan = timed(assignment, graph.predecessors(), us, 0.0, graph.background()).makespan
     timing = Timing(start, [at + 1 for at in start], makespan)
     return assemble(graph, assignment, timing, us, 1 + max(assignment.stream, default=0), 0.0)
 

@@ -95,7 +95,8 @@ def footprints(
 
 
 def _footprint(kernel: Kernel, us: float, device: Device, blocks: Blocks, value: Callable[[sympy.Expr], float]) -> Footprint:
-    if kernel.kind == "none" or us <= 0:
+    # A collective runs in few blocks, and mostly waits for other ranks.
+    if kernel.kind in ("none", "collective", "wait") or us <= 0:
         return Footprint()
     read, written = [value(access.bytes) for access in kernel.reads], [value(access.bytes) for access in kernel.writes]
     launches = len(blocks) or max(1, len(kernel.launches))

@@ -5,7 +5,7 @@ doing its arithmetic, here with a part of the other, because the two overlap inc
 small that latency decides. Each launch has a floor, and reaches its full rate only after a latency. That of a matrix product,
 a convolution or attention grows with its inner dimension, because one block goes through all of it, or a second kernel sums up
 the parts. A kernel of several launches takes the sum of their times. The parameters are those of a calibration
-(`calibration.py`).
+(`calibration.py`). Collectives have a model of their own (`collectives.py`), and waits take no time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import sympy
 
 from graphstreams.costs.calibration import Calibration, calibration_of
+from graphstreams.costs.collectives import collective_us
 from graphstreams.costs.work import Work, works_of
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import Kernel, KernelGraph
@@ -25,6 +26,8 @@ COPIES = 3  # that a convolution makes in another layout: of its image, its filt
 
 def candidates(work: Work, calibration: Calibration) -> list[Any]:
     """Return times of a launch in us, the longest of which it takes. They are numbers or expressions, as `work` is."""
+    if work.kind == "collective":
+        return [collective_us(work.moving_us, work.steps)]
     latency = calibration.latency[work.role] * work.launches
     latency += calibration.gather_us if work.gathers else 0.0
     latency += COPIES * calibration.copy_us if work.rearranged else 0.0

@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy
 
+from graphstreams.costs.collectives import sent_share, steps
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import Kernel, LaunchWork, value_of
 
@@ -40,6 +41,7 @@ class Work:
     gathers: bool = False
     rearranged: bool = False
     narrow: bool = False
+    steps: int = 0  # of a collective
 
     def at(self, sizes: Mapping[str, int]) -> Work:
         """Return the work in numbers, for given dynamic sizes. Raises ValueError if one is missing."""
@@ -50,10 +52,14 @@ class Work:
 
 def works_of(kernel: Kernel, device: Device) -> list[Work]:
     """Return the work of each launch of `kernel`, with times by the data sheet of `device`; none if it launches nothing."""
-    return [] if kernel.kind == "none" else [_work(each, device) for each in kernel.work or (_whole(kernel),)]
+    return [] if kernel.kind in ("none", "wait") else [_work(each, device) for each in kernel.work or (_whole(kernel),)]
 
 
 def _work(launch: LaunchWork, device: Device) -> Work:
+    if launch.kind == "collective":
+        sent = launch.bytes * sent_share(launch.operator, launch.ranks)
+        count = steps(launch.operator, launch.ranks)
+        return Work("collective", "other", launch.operator, 1, sent * 1e-6, sent * (1e6 / device.link), 0, 0, steps=count)
     role = _role(launch)
     rate = next((rate for name, rate in device.flops.items() if launch.dtype.startswith(name)), device.flops["float32"])
     second = 1e6 / device.bandwidth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import sympy
@@ -19,7 +20,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
 from graphstreams.options import Options
 from graphstreams.planning.list_schedule import plan_kernels
-from graphstreams.planning.paths import Assignment, Timing
+from graphstreams.planning.paths import Assignment, Timing, serial_us
 from graphstreams.planning.simulator import simulator
 from graphstreams.runtime.dispatch import size_source, sizes_of
 
@@ -94,7 +95,7 @@ class CostsBySize:
 
     def curves(self, plan: Plan) -> GainCurves:
         """Return the serial and the streamed time over the number of tokens."""
-        return GainCurves(self.times, plan, self.simulate, self.slowdown)
+        return GainCurves(self.times, plan, self.simulate, self.slowdown, partial(serial_us, self.kernels))
 
     def corrected(self, plan: Plan, measured_gain: float | None) -> CostsBySize:
         """Return the costs with the slowdown at which a plan for the example gains what was measured."""

@@ -31,16 +31,23 @@ ROUNDING = 1e-9  # of sums taken in another order
 class GainCurves:
     """Predicted serial and streamed us of one plan over a size."""
 
-    def __init__(self, times: KernelCostCurves, plan: Plan, simulate: SimulateAt, slowdown: float = 1.0) -> None:
-        """`slowdown` is how much longer than predicted, beside the serial graph, the plan took when it was measured."""
+    def __init__(
+        self, times: KernelCostCurves, plan: Plan, simulate: SimulateAt, slowdown: float = 1.0,
+        serial_us: Callable[[Sequence[float]], float] = fsum,
+    ) -> None:  # fmt: skip
+        """`slowdown` is how much longer than predicted, beside the serial graph, the plan took when it was measured.
+
+        `serial_us` returns the time of the serial graph from that of each kernel.
+        """
         self._times, self._assignment, self._simulate, self._slowdown = times, assignment_of(plan), simulate, slowdown
-        self._known: dict[int, Point] = {}
+        self._serial_us, self._known = serial_us, dict[int, Point]()
 
     def at(self, size: int) -> Point:
         """Return the size with both times. Raises ValueError if a kernel has none."""
         if size not in self._known:
             us = self._times.at(size)
-            self._known[size] = size, fsum(us), self._simulate(self._assignment, us, size).makespan * self._slowdown
+            streamed = self._simulate(self._assignment, us, size).makespan * self._slowdown
+            self._known[size] = size, self._serial_us(us), streamed
         return self._known[size]
 
     def gains(self, size: int, min_gain: float) -> bool:

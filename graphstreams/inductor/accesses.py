@@ -50,16 +50,18 @@ def semaphores(node: Any) -> tuple[str, ...]:
 
 
 def accesses(
-    nodes: Sequence[Any], storages: AliasSets, declared: Declarations = (), parts: Collection[str] = ()
-) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+    nodes: Sequence[Any], storages: AliasSets, declared: Declarations = (), parts: Collection[str] = (),
+    ordered: Collection[str] = (),
+) -> tuple[tuple[Access, ...], tuple[Access, ...]]:  # fmt: skip
     """Return the storages that scheduler nodes together read and write. What they make themselves does not count as read.
 
     `declared` is what is known of operators of other libraries, whose resources count as written. `parts` are buffers that are
-    parts of a storage, with no byte in common, each written by an operator that touches no other byte.
+    parts of a storage, with no byte in common, each written by an operator that touches no other byte. `ordered` are storages
+    that count as read, of which nothing is moved.
     """
     made = {buffer for node in nodes for buffer in node.get_buffer_names()}
     mutated = {storages.storage(name) for node in nodes for output in node.get_outputs() for name in output.get_mutations()}
-    reads: list[tuple[str, sympy.Expr]] = []
+    reads = [(storage, sympy.S.Zero) for storage in sorted(ordered)]
     writes: list[tuple[str, sympy.Expr]] = []
     for node in nodes:
         taken = operand_bytes(node)

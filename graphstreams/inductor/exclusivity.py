@@ -17,6 +17,7 @@ from torch._inductor import ir
 from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.inductor.collective_operators import role
 from graphstreams.inductor.scheduler_nodes import leaves, operator_of, user_kernel_name
 from graphstreams.ir.declarations import Declarations, resources_of
 from graphstreams.verification.triton.pointer_analysis import kernel_accesses
@@ -40,8 +41,7 @@ from torch._inductor.runtime.triton_helpers import libdevice, math as tl_math
 def exclusive_reason(nodes: Sequence[Any], declared: Declarations = ()) -> str:
     """Return why what scheduler nodes launch keeps its place against every other launch; empty if it need not.
 
-    It has to if what else it touches is not known: for a collective, a custom operator that is not declared, a random number
-    generator.
+    It has to if what else it touches is not known: for a custom operator that is not declared, a random number generator.
     """
     return next(filter(None, (_exclusive_reason(leaf, declared) for node in nodes for leaf in leaves(node))), "")
 
@@ -69,7 +69,8 @@ def _exclusive_reason(leaf: Any, declared: Declarations) -> str:
     if isinstance(leaf.node, ir.UserDefinedTritonKernel):
         return _triton_reason(leaf.node)
     operator = operator_of(leaf)
-    if operator is None:
+    # What a collective and a wait touch is known; that they keep their order is for `dependences`.
+    if operator is None or role(leaf):
         return ""
     name = _foreign(leaf)
     if operator.namespace not in _TRUSTED and (not name or resources_of(name, declared) is None):

@@ -14,6 +14,8 @@ from torch._inductor.dependencies import MemoryDep
 from graphstreams.inductor import operands, scheduler_nodes
 from graphstreams.inductor.accesses import accesses, data_reads, hint
 from graphstreams.inductor.arithmetic import arithmetic_dtype, rounded
+from graphstreams.inductor.collective_operators import role
+from graphstreams.inductor.collectives import message_bytes, ranks_of
 from graphstreams.inductor.operator_arithmetic import BATCHED, CONVOLUTION, Arithmetic, arithmetic_of, operator_name, total
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.kernels import LaunchWork
@@ -27,6 +29,8 @@ def launch_work(nodes: Sequence[Any], storages: AliasSets) -> tuple[LaunchWork, 
 
 
 def _work(node: Any, storages: AliasSets) -> LaunchWork:
+    if role(node):
+        return _communication(node)
     operator = operands.operator(node)
     arithmetic = _arithmetic(node, operator)
     size = sum((access.bytes for touched in accesses([node], storages) for access in touched), sympy.S.Zero)
@@ -46,6 +50,14 @@ def _work(node: Any, storages: AliasSets) -> LaunchWork:
         rearranged=operator == CONVOLUTION and operands.rearranged(node),
         narrow=operator == CONVOLUTION and hint(arithmetic.channels) < VECTOR,
     )
+
+
+def _communication(node: Any) -> LaunchWork:
+    """Return the work of a collective, or of a wait, which by itself does nothing."""
+    if role(node) == "wait":
+        return LaunchWork("wait", sympy.S.Zero)
+    operator = operands.operator(node)
+    return LaunchWork("collective", message_bytes(node), operator=operator, ranks=ranks_of(node))
 
 
 def _arithmetic(node: Any, operator: str) -> Arithmetic:

@@ -16,7 +16,7 @@ from typing import Any
 import sympy
 import torch
 from torch import fx
-from torch._inductor import config, ir
+from torch._inductor import config, config_comms, ir
 from torch._inductor.debug import DebugContext
 from torch._inductor.fx_passes import post_grad, reinplace
 from torch._inductor.fx_utils import FakeTensorUpdater
@@ -30,6 +30,7 @@ from torch.utils._ordered_set import OrderedSet
 from graphstreams.inductor.concatenation_kinds import as_noted, store_as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
 from graphstreams.inductor.ir_values import without_boxes
+from graphstreams.inductor.settings import settings_alone
 from graphstreams.inductor.stored_operands import store_if_copied
 
 
@@ -84,10 +85,22 @@ def _last_passes(gm: fx.GraphModule) -> None:
     post_grad.stable_topological_sort(gm.graph)
     post_grad.move_constructors_to_gpu(gm.graph)
     updater.incremental_update()
+    _deduplicate_waits(gm)
     reinplace.reinplace_inplaceable_ops(updater, gm.graph)
     post_grad.fix_auto_functionalized_dtype_views(gm.graph)
     post_grad.decompose_triton_kernel_wrapper_functional(gm.graph)
     post_grad.decompose_auto_functionalized(gm.graph)
+
+
+def _deduplicate_waits(gm: fx.GraphModule) -> None:
+    """Keep the first of several waits for one collective, as Inductor does in every graph; 2.14 does not."""
+    operator = getattr(torch.ops._c10d_functional, "wait_tensor", None)
+    waits = gm.graph.find_nodes(op="call_function", target=operator.default, sort=False) if operator is not None else []
+    if waits:
+        from torch._inductor.fx_passes import bucketing  # imports torch.distributed, which a torch may be without
+
+        if (deduplicate := getattr(bucketing, "deduplicate_wait_tensors", None)) is not None:
+            deduplicate(gm.graph, waits)
 
 
 class _Recorder(GraphLowering):
@@ -185,7 +198,12 @@ def _scoped(settings: dict[str, Any]) -> Iterator[None]:
     counters = torch._dynamo.utils.counters["inductor"]
     before = counters.copy()
     # Debug dumps and tables belong to the graph that Inductor compiles, not to copies of it.
-    with config.patch({**settings, "trace.enabled": False, "enabled_metric_tables": ""}), V.set_debug_handler(DebugContext()):
+    quiet = {**settings, "trace.enabled": False, "enabled_metric_tables": "", **settings_alone()}
+    # Nor may a copy wait for other ranks, which may not lower one.
+    estimates = config_comms.patch(  # type: ignore[attr-defined]
+        {"runtime_estimations_align_across_all_distributed_ranks": False}
+    )
+    with config.patch(quiet), estimates, V.set_debug_handler(DebugContext()):
         yield
     counters.clear()
     counters.update(before)

@@ -23,7 +23,27 @@ FIXED: dict[str, Any] = {
     "graph_partition": False,
     "allow_buffer_reuse": False,
     "inplace_buffers": False,
+    # They move collectives and waits, for which every rank keeps one order. The serial code has the order that they leave.
+    "aten_distributed_optimizations.enable_simple_overlap": False,
+    "reorder_for_compute_comm_overlap": False,
 }
+# While a graph is lowered it makes all ranks agree. A rank that lowers the graph once more would wait for others.
+_AGREEING = ("distributed_max_autotune_gemm",)
+
+
+# Of these, those that are on in the serial code move collectives and waits in its scheduler.
+_MOVING = (
+    "aten_distributed_optimizations.enable_simple_overlap",
+    "reorder_for_compute_comm_overlap",
+    "reorder_for_peak_memory",
+)
+# They join, split, replace or move collectives in the graph, ahead of its lowering, so what is planned is what they leave.
+_CHANGING = (
+    "_micro_pipeline_tp", "_fuse_ddp_communication", "dedup_reduce_scatters", "bucket_reduce_scatters_fx",
+    "bucket_all_reduces_fx", "bucket_all_gathers_fx", "aten_distributed_optimizations.allow_comms_decompositions",
+    "aten_distributed_optimizations.enable_overlap_scheduling",
+    "aten_distributed_optimizations.enable_low_contention_collectives",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,13 @@ _UNUSABLE: dict[str, tuple[tuple[Any, ...], str]] = {
 def stream_settings() -> dict[str, Any]:
     """Return the settings with which a graph is read and its streamed body generated."""
     # A setting that this torch doesn't have can't be set.
-    return {**{name: off.value for name, off in _OFF.items() if _value(name) is not _UNKNOWN}, **FIXED}
+    settings = {**{name: off.value for name, off in _OFF.items()}, **FIXED}
+    return {name: value for name, value in settings.items() if _value(name) is not _UNKNOWN}
+
+
+def settings_alone() -> dict[str, Any]:
+    """Return the settings with which lowering a graph asks no other rank."""
+    return {name: False for name in _AGREEING if _value(name) is not _UNKNOWN}
 
 
 def under_settings(settings: Mapping[str, Any]) -> AbstractContextManager[Any]:
@@ -107,6 +133,22 @@ def notes_on_settings() -> list[str]:
         notes.append(f"off on streams, on in the serial code: {listed}{bits}")
     if config.coordinate_descent_tuning:
         notes.append("coordinate_descent_tuning (part of max-autotune) turns matrix products of one row into multiply and sum")
+    return notes
+
+
+def notes_on_collectives(explained: bool) -> list[str]:
+    """Return what Inductor's settings do to the collectives of a graph, for the report's notes.
+
+    If it is `explained`, Inductor's own passes of that kind have not run.
+    """
+    moving = [name for name in _MOVING if _value(name) not in _NONE]
+    changing = [name for name in _CHANGING if _value(name) not in (*_NONE, "none")]
+    notes = []
+    if moving:
+        listed = ", ".join(moving)
+        notes.append(f"collectives have the order of the serial code, in which {listed} may have moved them; off on streams")
+    if changing and explained:
+        notes.append(f"not run here, though on: {', '.join(changing)}; a compiled graph may have other collectives")
     return notes
 
 

@@ -3,7 +3,8 @@
 Sources: NVIDIA's data sheets of H200 (SXM), H100 (SXM), A100 80GB (SXM), HGX B200 and L40S; for numbers of SMs and L2 caches
 its white papers on Ampere, Hopper and Ada. Rates of matrix products are the dense ones, half of what a sheet gives with
 sparsity. float64 is the tensor cores' rate if they have one, float32 that of the vector units. tfloat32 is the tensor cores'
-rate on float32 that is rounded to TF32, as torch does in convolutions, and in matrix products if it is told to.
+rate on float32 that is rounded to TF32, as torch does in convolutions, and in matrix products if it is told to. A link is
+NVLink, of whose rate in both directions half is meant, or PCI Express 4.0 with 16 lanes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class Device:
     memory: int  # bytes
     launch_us: float = 1.5  # the shortest time between two kernels of one stream inside a CUDA graph
     l2: int = 50 * 2**20  # bytes
+    link: float = 32e9  # bytes/s to the other GPUs of the node, in one direction
 
 
 # Sheets of H100 and H200: 67 and 67 TFLOP/s, with sparsity 989 in TF32, 1,979 in 16 bits and 3,958 in 8.
@@ -60,11 +62,11 @@ _ADA = {
 }
 
 DEVICES: dict[str, Device] = {
-    "h200": Device("NVIDIA H200", (9, 0), 132, 4.8e12, _HOPPER, 141 * 10**9, l2=50 * 2**20),
-    "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 3.35e12, _HOPPER, 80 * 10**9, l2=50 * 2**20),
-    "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 2.039e12, _AMPERE, 80 * 10**9, l2=40 * 2**20),
+    "h200": Device("NVIDIA H200", (9, 0), 132, 4.8e12, _HOPPER, 141 * 10**9, l2=50 * 2**20, link=450e9),
+    "h100": Device("NVIDIA H100 80GB HBM3", (9, 0), 132, 3.35e12, _HOPPER, 80 * 10**9, l2=50 * 2**20, link=450e9),
+    "a100": Device("NVIDIA A100-SXM4-80GB", (8, 0), 108, 2.039e12, _AMPERE, 80 * 10**9, l2=40 * 2**20, link=300e9),
     # Earlier sheets said 8 TB/s. SMs, L2 and 7,680 bits at 3,996 MHz are its driver's words (pytorch/ao, pull request 4002).
-    "b200": Device("NVIDIA B200", (10, 0), 148, 7.7e12, _BLACKWELL, 180 * 10**9, l2=126 * 2**20),
+    "b200": Device("NVIDIA B200", (10, 0), 148, 7.7e12, _BLACKWELL, 180 * 10**9, l2=126 * 2**20, link=900e9),
     "l40s": Device("NVIDIA L40S", (8, 9), 142, 0.864e12, _ADA, 48 * 10**9, l2=96 * 2**20),
 }
 
@@ -98,6 +100,7 @@ def device_at_hand() -> Device:
         flops={dtype: rate * scale for dtype, rate in nearest.flops.items()},
         memory=properties.total_memory,
         l2=getattr(properties, "L2_cache_size", nearest.l2),
+        link=nearest.link,
     )
 
 

@@ -5,7 +5,7 @@ There is no torch here, because planning, pricing and reporting work on these ty
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -59,6 +59,7 @@ class LaunchWork:
     gathers: bool = False  # whether what it reads depends on indices that it reads first
     rearranged: bool = False  # whether a convolution's operands and result are copied into another layout
     narrow: bool = False  # whether a convolution has too few channels to load several at a time
+    ranks: int = 1  # that take part in a collective, whose bytes are those of the message
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Kernel:
 
     id: int  # its position in the serial graph's program order
     name: str  # the module it comes from, such as "indexer.wq_b", made unique
-    kind: str  # "gemm", "pointwise", "reduction", "template", "extern" or "profile"
+    kind: str  # "gemm", "pointwise", "reduction", "template", "extern", "collective", "wait" or "profile"
     nodes: tuple[str, ...] = ()  # names of the FX nodes whose values it realizes, in program order
     launches: tuple[str, ...] = ()  # what the serial wrapper launches for it, in order
     reads: tuple[Access, ...] = ()
@@ -86,15 +87,18 @@ class Kernel:
     joined: str = ""  # why its launches are one unit, if there are several
     undeclared: str = ""  # the operator of another library that makes it exclusive, because nothing is declared of it
     allocates_output: bool = False  # its operator allocates what the graph returns
+    collective: str = ""  # "start" if it starts a collective, "wait" if it waits for one
+    group: str = ""  # name of the process group on whose stream the collective runs
 
     @property
     def on_caller(self) -> bool:
         """Whether it has to run on the caller's stream.
 
         What the graph returns must come from the memory of that stream. Whenever it is dropped, the next to get the block there
-        is ordered behind all that was enqueued before; on an aux stream that holds at its fork only.
+        is ordered behind all that was enqueued before; on an aux stream that holds at its fork only. Collectives and waits are
+        there on every rank, so that they come in one order whatever each rank's plan is.
         """
-        return self.exclusive or self.allocates_output
+        return self.exclusive or self.allocates_output or bool(self.collective)
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,23 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Background:
+    """The kernels that leave their stream at once and run on another one: collectives, of which those of a group take turns.
+
+    What only has to come after the start of one, whether it has ended or not, is `issued` after it.
+    """
+
+    groups: Mapping[int, str] = field(default_factory=dict)  # kernel id -> process group
+    issued: Mapping[int, frozenset[int]] = field(default_factory=dict)  # kernel id -> kernels that come after its start
+
+    def awaited(self, kernel: int, predecessors: Sequence[int]) -> Sequence[int]:
+        """Return the predecessors of a kernel of which it needs the end."""
+        if not self.groups:
+            return predecessors
+        return [before for before in predecessors if kernel not in self.issued.get(before, ())]
+
+
+@dataclass(frozen=True)
 class KernelGraph:
     """The kernels of one graph in program order (kernels[i].id == i), and every dependence between them."""
 
@@ -115,6 +136,22 @@ class KernelGraph:
     kernels: tuple[Kernel, ...]
     edges: tuple[Edge, ...]
     sizes: dict[str, int] = field(default_factory=dict)  # example values of the dynamic sizes
+
+    def has_collectives(self) -> bool:
+        """Return whether a kernel starts a collective, which takes all ranks to run."""
+        return any(kernel.collective for kernel in self.kernels)
+
+    def background(self) -> Background:
+        """Return what of the graph runs beside its own stream."""
+        groups = {kernel.id: kernel.group for kernel in self.kernels if kernel.collective == "start"}
+        issued: dict[int, set[int]] = {start: set() for start in groups}
+        for edge in self.edges if groups else ():
+            if edge.before in groups and edge.kind is EdgeKind.ORDER:
+                issued[edge.before].add(edge.after)
+        for edge in self.edges if groups else ():
+            if edge.before in groups and edge.kind is not EdgeKind.ORDER:
+                issued[edge.before].discard(edge.after)
+        return Background(groups, {start: frozenset(after) for start, after in issued.items()})
 
     def predecessors(self) -> list[list[int]]:
         """Return the kernel ids that each kernel directly depends on, ascending, without repeats."""

@@ -24,6 +24,7 @@ from graphstreams.planning.modelled_plan import plan_space
 from graphstreams.planning.neighborhood import signature, without_gaps
 from graphstreams.planning.paths import Assignment
 from graphstreams.planning.policies import search_on_simulator
+from graphstreams.runtime.ranks import on_rank
 
 log = logging.getLogger("graphstreams")
 
@@ -64,7 +65,7 @@ def run_with_other_plans(
             progress.note(f"{text}; it passed every check, and is what runs")
             if refused.races:
                 why = "the code for the first plan had a race, so another plan runs; please report it"
-                log.warning("%s: %s: %s", start.name, why, refused.races[0])
+                log.warning("%s: %s: %s", on_rank(start.name), why, refused.races[0])
             return
     told.append("no other plan is left, so the graph runs serially")
     progress.keep(report=replace(refused, notes=(*refused.notes, *told), seconds=progress.report.seconds))

@@ -6,6 +6,7 @@ from torch import fx
 
 from graphstreams.dynamic_shapes.crossover import token_count
 from graphstreams.errors import StaySerial
+from graphstreams.inductor.collective_operators import is_copied, start_in_place
 from graphstreams.inductor.convolutions import has_biases, peel_biases
 from graphstreams.inductor.lowering import copy_graph, finish_post_grad_passes
 from graphstreams.inductor.settings import unusable_setting
@@ -28,12 +29,13 @@ def final_graph(gm: fx.GraphModule, finished: bool = False) -> fx.GraphModule:
 
     It is finished if Inductor's last passes have run on it.
     """
-    if finished and not has_biases(gm):
+    if finished and not has_biases(gm) and not any(map(is_copied, gm.graph.nodes)):
         return gm
     module = copy_graph(gm)
     if not finished:
         finish_post_grad_passes(module)
     peel_biases(module)
+    start_in_place(module)
     return module
 
 
@@ -43,14 +45,6 @@ def notes_on_kernels(reading: Reading) -> list[str]:
     kept = [f"{k.name!r} keeps its place: {k.exclusive_reason}" for k in kernels if k.kind == "triton" and k.exclusive_reason]
     several = [k for k in kernels if len(k.launches) > 1 and k.joined]
     return kept + [f"{k.name!r} is a unit of {len(k.launches)} launches: {k.joined}" for k in several]
-
-
-def check_collectives(reading: Reading) -> None:
-    """Raise StaySerial if a kernel is a collective."""
-    for kernel in reading.kernels.kernels:
-        if found := [launch for launch in kernel.launches if "_c10d_functional" in launch]:
-            # Of several ranks each would need the same plan, and NCCL's kernels spin beside ours.
-            raise StaySerial("serial", f"it holds a collective ({found[0]}): such graphs are not put on streams yet")
 
 
 def check_tokens(gm: fx.GraphModule, options: Options) -> None:

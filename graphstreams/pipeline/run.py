@@ -17,8 +17,9 @@ from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
+from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
-from graphstreams.inductor.settings import notes_on_settings, stream_settings
+from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
@@ -28,8 +29,8 @@ from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
-from graphstreams.pipeline.preconditions import check_collectives, check_tokens, final_graph, notes_on_kernels, unusable
-from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
+from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
+from graphstreams.pipeline.select_plan import MeasuredKernels, MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
@@ -37,15 +38,21 @@ from graphstreams.planning.repeated_layers import note_on_layers
 from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position, sizes_named
 from graphstreams.reading.reader import read
+from graphstreams.reading.stored_values import storages_of
 from graphstreams.reports.dump import readable_regions
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
 from graphstreams.runtime.dispatch import Dispatch, sizes_of
+from graphstreams.runtime.ranks import on_rank
 
 log = logging.getLogger("graphstreams")
 
 DIRECT_GAIN = 0.02  # share of the serial time that streams have to save in direct calls to run there: noise is below it
+COLLECTIVES_LEFT_OUT = (
+    "it holds collectives, each of which takes all ranks: its other kernels were timed without them, the times of collectives "
+    "and the plan are modelled, and neither the plan nor the serial code was run"
+)
 SLOWER = 1.03  # times what its kernels took in a replay, from which on a note says that the generated code is slower
 
 
@@ -142,6 +149,7 @@ def _read(
     with progress.stage("read"):
         if reason := unusable(device):
             raise StaySerial("serial", reason)
+        explained = serial is None
         if serial is None:
             check_graph(gm)
             gm = copy_graph(gm)
@@ -149,9 +157,10 @@ def _read(
             serial = lower(gm, generate_code=True)
         final = final_graph(gm, finished=True)
         unchanged = serial if final is gm else None
-        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators, unchanged)
+        with serial.active():
+            order = collectives_of(serial, storages_of(serial)).order
+        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators, unchanged, order)
         progress.keep(reading=reading)
-        check_collectives(reading)
         progress.note(*notes_on_kernels(reading))
         with serial.active():
             launches = conformance.launch_count(serial)
@@ -159,6 +168,8 @@ def _read(
         progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source)
         host = host_of(serial)
         progress.note(*notes_on_settings())
+        if kernels.has_collectives():
+            progress.note(*notes_on_collectives(explained), *notes_on_groups(kernels))
         tokens = dynamic_tokens(final)
         if tokens is None:
             check_tokens(final, options)
@@ -174,7 +185,7 @@ def _choose(
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
 
-    Return the choice, and the autotuner if it was measured.
+    Return the choice, and the autotuner if it was measured. Of a graph with collectives only the other kernels are.
     """
     limit, tokens = task.options.max_tokens, graph.tokens
     if tokens is not None and limit is not None and tokens.example > limit:
@@ -186,7 +197,12 @@ def _choose(
     try:
         values = inputs_by_position(task.reading.module, inputs)
         autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial)
-        return _choose_by(progress, task, MeasuredPlans(autotuner)), autotuner
+        if not task.reading.kernels.has_collectives():
+            return _choose_by(progress, task, MeasuredPlans(autotuner)), autotuner
+        choice = _choose_by(progress, task, MeasuredKernels(autotuner))
+        progress.note(COLLECTIVES_LEFT_OUT)
+        autotuner.close()
+        return choice, None
     except Exception as error:
         log.debug("measuring failed", exc_info=True)
         if autotuner is not None:
@@ -194,12 +210,13 @@ def _choose(
         reason = str(error) if isinstance(error, Unmeasurable) else with_type(error)
         progress.note(f"kernels were not measured: {reason}")
         if task.options.costs == "measured":
-            log.warning("%s: kernels were not measured, their times are modelled: %s", progress.report.name, reason)
+            name = on_rank(progress.report.name)
+            log.warning("%s: kernels were not measured, their times are modelled: %s", name, reason)
         progress.tell(us=(), plan=None, measurement=None)
     return _choose_by(progress, task, ModelledPlans()), None
 
 
-def _choose_by(progress: Progress, task: Task, source: ModelledPlans | MeasuredPlans) -> PlanChoice:
+def _choose_by(progress: Progress, task: Task, source: ModelledPlans | MeasuredPlans | MeasuredKernels) -> PlanChoice:
     with progress.stage("price"):
         prices = source.price(task)
     progress.tell(us=prices.us, costs=prices.source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import fsum
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
@@ -22,10 +21,12 @@ from graphstreams.pipeline.what_holds import longest_path_us, what_holds
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.modelled_plan import plan_space, simulated_layers, simulated_plan
 from graphstreams.planning.neighborhood import HIGH_PRIORITY
+from graphstreams.planning.paths import serial_us
 from graphstreams.planning.policies import search_on_simulator
 from graphstreams.planning.repeated_layers import Layers, part_of, repeated_layers
 from graphstreams.planning.synchronization import check_plan
 
+ROUNDING = 1e-9  # of sums taken in another order
 TWO_PLANS = 2_000  # kernels of a graph up to which there is a plan for modelled times beside that for measured ones
 
 
@@ -125,6 +126,31 @@ class MeasuredPlans:
         return benchmark.search(space, first) if options.search else benchmark.fastest(first)
 
 
+@dataclass(frozen=True)
+class MeasuredKernels:
+    """Times that are measured on the GPU at hand, but for those of collectives, and plans from the simulator.
+
+    For graphs with collectives: each takes all ranks, so neither a plan nor the serial code is run here.
+    """
+
+    autotuner: Autotuner
+
+    def price(self, task: Task) -> Prices:
+        """Return the time of each kernel, measured without the collectives, and of each collective by the cost model.
+
+        Raises Unmeasurable if the kernels can't be run by themselves.
+        """
+        return Prices(tuple(self.autotuner.times()), "measured, but for collectives")
+
+    def choose(self, task: Task, prices: Prices) -> PlanChoice:
+        """Return the plan that is fastest on the simulator."""
+        if reason := path_too_long(task.reading.kernels, prices.us, task.options):
+            return PlanChoice(None, rejected=reason)
+        blocks = self.autotuner.blocks()
+        plan = simulated_plan(task.reading.kernels, prices.us, task.device, task.options, blocks)
+        return checked_choice(task, prices.us, plan)
+
+
 def checked_choice(task: Task, us: Sequence[float], plan: Plan, measurement: Measurement | None = None) -> PlanChoice:
     """Return the choice of a plan, with why it gains too little, if so. Raises ValueError if it does not order its kernels.
 
@@ -149,7 +175,8 @@ def gain_too_small(
     `lost_fusions` is how many launches more than the serial code the plan's code has, without those that the serial code joins
     into one (combo kernels); those save it at most `joined_us` us. With a measurement neither counts.
     """
-    if plan.streams == 1:
+    # On one stream only another order beside collectives can be faster.
+    if plan.streams == 1 and plan.streamed_us >= (1 - ROUNDING) * plan.serial_us:
         return "the option streams is 1" if options.streams == 1 else "no placement on several streams is faster"
     needed = f"less than min_gain={options.min_gain:.1%}"
     if measurement is not None:
@@ -183,7 +210,7 @@ def check_gain(
 
 def path_too_long(graph: KernelGraph, us: Sequence[float], options: Options) -> str:
     """Return why no plan can gain enough, because side by side no kernel gets faster; empty if one can."""
-    serial, longest = fsum(us), longest_path_us(graph, us)
+    serial, longest = serial_us(graph, us), longest_path_us(graph, us)
     if longest <= (1 - options.min_gain) * serial:
         return ""
     share = 1 - longest / serial if serial else 0.0

@@ -21,6 +21,7 @@ from graphstreams.rewriting.lifetimes import HeldValue, largest_held
 from graphstreams.rewriting.two_bodies import Joined, join
 from graphstreams.rewriting.wrapper_source import Host, find_host
 from graphstreams.runtime.dispatch import Dispatch, cannot_settle
+from graphstreams.verification.collectives import misplaced_collectives
 from graphstreams.verification.races import racing_kernels
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import launch_order, read_bodies
@@ -103,6 +104,7 @@ def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof
     planned, in_wrapper = conformance.planned_steps(plan, reading.kernels), conformance.without_names(launch_order(on_streams))
     difference = conformance.first_difference(planned, named) or conformance.first_difference(unnamed, in_wrapper)
     races, elsewhere = find_races(on_streams), [race for body in others for race in find_races(body)]
+    races += [race for serial in others for race in misplaced_collectives(on_streams, serial)]
     racing = frozenset[int]() if elsewhere else racing_kernels(races, on_streams, launched)
     kernels = racing | conformance.differing_kernels(planned, named)
     return Proof(tuple(map(str, (*races, *elsewhere))), difference, kernels, bool(elsewhere))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import fsum
 
 from graphstreams.ir.kernels import EdgeKind, Kernel, KernelGraph
 from graphstreams.messages import listed
-from graphstreams.planning.paths import bottom_levels, critical_path
+from graphstreams.planning.paths import bottom_levels, critical_path, serial_us
 
 CHAIN = 1 - 1e-9  # of the serial time: a path that takes as much leaves no kernel beside it
 
 
 def longest_path_us(graph: KernelGraph, us: Sequence[float]) -> float:
     """Return the us of the longest path of kernels, each of which takes `us`: no plan is shorter."""
-    return max(bottom_levels(graph.successors(), us), default=0.0)
+    return max(bottom_levels(graph.successors(), us, graph.background()), default=0.0)
 
 
 def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
@@ -27,12 +26,15 @@ def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
         return "it has no kernels"
     if len(graph.kernels) == 1:
         return _alone(graph.kernels[0])
-    serial = fsum(us)
+    serial = serial_us(graph, us)
     if not serial:
         return ""
     successors = graph.successors()
-    path = critical_path(successors, bottom_levels(successors, us))
-    share = fsum(us[kernel] for kernel in path) / serial
+    path = critical_path(successors, bottom_levels(successors, us, graph.background()))
+    share = longest_path_us(graph, us) / serial
+    if share >= CHAIN and any(us[kernel] for kernel in set(range(len(us))).difference(path)):
+        text = "what its longest path leaves runs beside a collective in the serial code already, the longest of the path"
+        return f"{text} {_longest(graph, us, path)}" + _exclusive(graph, us, share)
     if share >= CHAIN:
         text = f"its {len(graph.kernels)} kernels form one chain, the longest of them {_longest(graph, us, path)}"
         return text + _exclusive(graph, us, share)
@@ -53,7 +55,7 @@ def _alone(kernel: Kernel) -> str:
 
 def _longest(graph: KernelGraph, us: Sequence[float], kernels: Iterable[int], most: int = 3) -> str:
     """Return the names of the longest of some kernels, each with its share of the serial time, and how many more there are."""
-    ordered, serial = sorted(kernels, key=lambda kernel: -us[kernel]), fsum(us)
+    ordered, serial = sorted(kernels, key=lambda kernel: -us[kernel]), serial_us(graph, us)
     return listed([f"{graph.kernels[kernel].name!r} ({us[kernel] / serial:.1%})" for kernel in ordered], most)
 
 
@@ -63,7 +65,7 @@ def _exclusive(graph: KernelGraph, us: Sequence[float], share: float) -> str:
     if not names:
         return ""
     free = replace(graph, edges=tuple(edge for edge in graph.edges if edge.kind is not EdgeKind.ORDER))
-    without = longest_path_us(free, us) / fsum(us)
+    without = longest_path_us(free, us) / serial_us(graph, us)
     if without >= share * CHAIN:
         return ""
     verb = "keep their places" if len(names) > 1 else "keeps its place"

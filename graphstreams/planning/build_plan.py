@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
 
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Placement, Plan
-from graphstreams.planning.paths import Assignment, Timing, bottom_levels, critical_path, enqueue_order
+from graphstreams.planning.paths import (
+    Assignment,
+    Timing,
+    bottom_levels,
+    critical_path,
+    enqueue_order,
+    occupied_us,
+    serial_us,
+)
 from graphstreams.planning.synchronization import place_events
 
 
@@ -26,20 +33,20 @@ def assemble(
     `us` has the us of each kernel, `streams` is how many a plan might have used: the lower bound is for that number.
     """
     successors = graph.successors()
-    remaining = bottom_levels(successors, us)
+    remaining = bottom_levels(successors, us, graph.background())
     order = enqueue_order(assignment, timing.start, graph.predecessors())
     stream = assignment.stream
-    serial, longest = fsum(us), max(remaining, default=0.0)
+    occupied, longest = occupied_us(graph, us), max(remaining, default=0.0)
     return Plan(
         name=graph.name,
         streams=assignment.streams,
         placements=tuple(Placement(k, graph.kernels[k].name, stream[k], timing.start[k], timing.end[k]) for k in order),
         events=place_events(graph, order, dict(enumerate(stream))),
-        serial_us=serial,
+        serial_us=serial_us(graph, us),
         streamed_us=timing.makespan,
         # Event costs stay out of the bound, because a plan that has all on one stream pays none.
         # The minimum is there because sums taken in another order are rounded otherwise.
-        lower_bound_us=min(max(longest, serial / streams), timing.makespan),
+        lower_bound_us=min(max(longest, occupied / streams), timing.makespan),
         critical_path_us=longest,
         critical_path=critical_path(successors, remaining),
         event_us=event_us,

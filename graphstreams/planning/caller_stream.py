@@ -17,7 +17,7 @@ def critical_path_on_caller(space: SearchSpace, given: Assignment) -> Assignment
     """
     if space.bound or not given.stream:
         return given
-    path = critical_path(space.successors, bottom_levels(space.successors, space.us))
+    path = critical_path(space.successors, bottom_levels(space.successors, space.us, space.background))
     return path_on_caller(given, path, space.us)
 
 

@@ -33,7 +33,8 @@ class _Problem:
         self.us, self.event_us = us, event_us
         self.on_caller = frozenset(kernel.id for kernel in graph.kernels if kernel.on_caller)
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
-        self.remaining = bottom_levels(self.successors, us)
+        self.background = graph.background()
+        self.remaining = bottom_levels(self.successors, us, self.background)
         self.path = critical_path(self.successors, self.remaining)
 
 
@@ -52,7 +53,8 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
     below 1, `event_us` negative or not finite, or `us` not one finite non-negative time for each kernel.
     """
     candidates, predecessors = list_schedules(graph, us, streams, event_us), graph.predecessors()
-    timings = [timed(candidate, predecessors, us, event_us) for candidate in candidates]
+    background = graph.background()
+    timings = [timed(candidate, predecessors, us, event_us, background) for candidate in candidates]
     shortest = min(round(timing.makespan, 9) for timing in timings)
     tied = [pair for pair in zip(candidates, timings, strict=True) if round(pair[1].makespan, 9) == shortest]
     # Of equals the one with the fewest events, then with the fewest streams.
@@ -133,6 +135,7 @@ class _Dispatch:
         self._later = [(0.0, kernel) for kernel, missing in enumerate(self._missing) if not missing]
         self._free = [0.0] + [problem.event_us] * (rule.streams - 1)
         self._end = [0.0] * len(problem.us)
+        self._done: dict[str, float] = {}  # process group -> when its stream has ended what it has so far
         self.stream = [0] * len(problem.us)
         self.order: list[int] = []
 
@@ -148,7 +151,8 @@ class _Dispatch:
 
     def place(self, kernel: int) -> None:
         """Put `kernel` on the stream on which it starts earliest."""
-        predecessors = self._problem.predecessors[kernel]
+        background = self._problem.background
+        predecessors = background.awaited(kernel, self._problem.predecessors[kernel])
         last = max(predecessors, key=self._end.__getitem__, default=0)
         home = self.stream[last] if self._rule.follow and predecessors else 0
         streams = range(1 if kernel in self._pinned else self._rule.streams)
@@ -156,11 +160,15 @@ class _Dispatch:
         start, _, stream = min((starts[s], s != home, s) for s in streams)
         self.stream[kernel] = stream
         self._end[kernel] = self._free[stream] = start + self._problem.us[kernel]
+        if kernel in background.groups:
+            self._free[stream], group = start, background.groups[kernel]
+            self._end[kernel] = self._done[group] = max(start, self._done.get(group, 0.0)) + self._problem.us[kernel]
         self.order.append(kernel)
         for successor in self._problem.successors[kernel]:
             self._missing[successor] -= 1
             if not self._missing[successor]:
-                ready = max(self._end[p] for p in self._problem.predecessors[successor])
+                awaited = background.awaited(successor, self._problem.predecessors[successor])
+                ready = max((self._end[p] for p in awaited), default=0.0)
                 heappush(self._later, (ready, successor))
 
     def _starts(self, predecessors: Sequence[int], streams: Sequence[int]) -> list[float]:

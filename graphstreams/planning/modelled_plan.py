@@ -21,9 +21,14 @@ from graphstreams.planning.simulator import EVENT_US, simulator
 LISTED_WAIT_US = 1.0
 
 
-def simulated_plan(graph: KernelGraph, us: Sequence[float], device: Device, options: Options) -> Plan:
-    """Return the best plan on the simulator for kernels that take `us` us on `device`, each by itself."""
-    space = plan_space(graph, us, device, options)
+def simulated_plan(
+    graph: KernelGraph, us: Sequence[float], device: Device, options: Options, blocks: Mapping[int, Blocks] | None = None
+) -> Plan:
+    """Return the best plan on the simulator for kernels that take `us` us on `device`, each by itself.
+
+    `blocks` are as `plan_space` takes them.
+    """
+    space = plan_space(graph, us, device, options, blocks)
     plan, layers = search_on_simulator(space), repeated_layers(graph, us)
     if layers is None:
         return plan

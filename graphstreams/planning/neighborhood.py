@@ -42,7 +42,8 @@ class SearchSpace:
         self.graph, self.us, self.streams, self.event_us = graph, us, streams, event_us
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
         self.free = [kernel.id for kernel in graph.kernels if not kernel.on_caller]
-        self.simulate = simulate or (lambda assignment: timed(assignment, self.predecessors, us, event_us))
+        self.background = graph.background()
+        self.simulate = simulate or (lambda given: timed(given, self.predecessors, us, event_us, self.background))
         self._plan_event_us = event_us if simulated_event_us is None else simulated_event_us
         self.initial = distinct(list_schedules(graph, us, streams, event_us))
 

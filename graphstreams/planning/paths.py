@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 
 import networkx as nx
 
+from graphstreams.ir.kernels import Background, KernelGraph
 
-def bottom_levels(successors: Sequence[Sequence[int]], us: Sequence[float]) -> list[float]:
+NO_BACKGROUND = Background()
+
+
+def bottom_levels(
+    successors: Sequence[Sequence[int]], us: Sequence[float], background: Background = NO_BACKGROUND
+) -> list[float]:
     """Return the us from the start of each kernel to the end of the graph along the longest path, itself included.
+
+    A path does not count a kernel of the `background` that it only has to start.
 
     The "static level" of Adam, Chandy and Dickson, "A comparison of list schedules for parallel processing
     systems", CACM 17(12), 1974.
@@ -20,7 +29,25 @@ def bottom_levels(successors: Sequence[Sequence[int]], us: Sequence[float]) -> l
     remaining = [0.0] * len(us)
     for kernel in reversed(range(len(us))):
         remaining[kernel] = us[kernel] + max((remaining[s] for s in successors[kernel]), default=0.0)
+        if issued := background.issued.get(kernel):
+            behind_its_end = max((remaining[s] for s in successors[kernel] if s not in issued), default=0.0)
+            remaining[kernel] = max(us[kernel] + behind_its_end, *(remaining[s] for s in issued))
     return remaining
+
+
+def serial_us(graph: KernelGraph, us: Sequence[float]) -> float:
+    """Return the us of a graph on one stream, in program order: the sum of all kernels, but for what runs in the background."""
+    background = graph.background()
+    if not background.groups:
+        return fsum(us)
+    kernels = range(len(us))
+    return timed(Assignment(kernels, [0] * len(us)), graph.predecessors(), us, 0.0, background).makespan
+
+
+def occupied_us(graph: KernelGraph, us: Sequence[float]) -> float:
+    """Return the us of the kernels that hold their stream while they run, summed."""
+    groups = graph.background().groups
+    return fsum(time for kernel, time in enumerate(us) if kernel not in groups)
 
 
 def critical_path(successors: Sequence[Sequence[int]], remaining: Sequence[float]) -> tuple[int, ...]:
@@ -83,18 +110,26 @@ def inputs_ready(
     return max((end[p] + (event_us if stream_of[p] != stream else 0.0) for p in predecessors), default=0.0)
 
 
-def timed(assignment: Assignment, predecessors: Sequence[Sequence[int]], us: Sequence[float], event_us: float) -> Timing:
+def timed(
+    assignment: Assignment, predecessors: Sequence[Sequence[int]], us: Sequence[float], event_us: float,
+    background: Background = NO_BACKGROUND,
+) -> Timing:  # fmt: skip
     """Return the longest paths through the edges and the order of the streams, without contention.
 
     The fork is at 0 us; each wait, fork and join included, adds `event_us` us.
     """
+    done: dict[str, float] = {}  # process group -> when its stream has ended what it has so far
     start, end = [0.0] * len(us), [0.0] * len(us)
     free = {0: 0.0}
     for kernel in assignment.order:
         stream = assignment.stream[kernel]
-        inputs = inputs_ready(predecessors[kernel], stream, assignment.stream, end, event_us)
+        awaited = background.awaited(kernel, predecessors[kernel])
+        inputs = inputs_ready(awaited, stream, assignment.stream, end, event_us)
         start[kernel] = max(free.get(stream, event_us), inputs)
         end[kernel] = free[stream] = start[kernel] + us[kernel]
+        if kernel in background.groups:
+            free[stream], group = start[kernel], background.groups[kernel]
+            end[kernel] = done[group] = max(start[kernel], done.get(group, 0.0)) + us[kernel]
     makespan = max(free.pop(0), max(free.values(), default=-event_us) + event_us)
     return Timing(start, end, makespan)
 

@@ -16,8 +16,8 @@ import sympy
 
 from graphstreams.costs.footprint import Blocks, Footprint, Phase, footprints
 from graphstreams.ir.devices import Device
-from graphstreams.ir.kernels import KernelGraph
-from graphstreams.planning.paths import Assignment, Simulate, Timing
+from graphstreams.ir.kernels import Background, KernelGraph
+from graphstreams.planning.paths import NO_BACKGROUND, Assignment, Simulate, Timing
 
 # Fitted on one H200 to measured plans of 22 graphs, 2026-11-30: benchmarks/data/plans/README.md.
 EVENT_US = 0.2  # what a wait across streams adds; the 1 us that `timed` is best with stands for some of the contention
@@ -44,8 +44,8 @@ def simulator(
     `footprints` takes them. Raises ValueError if the value of a dynamic size is missing.
     """
     predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks, value)
-    wait_us = EVENT_US if event_us is None else event_us
-    return lambda assignment: simulate(assignment, predecessors, us, taken, wait_us, fork_us=0.0)
+    wait_us, background = EVENT_US if event_us is None else event_us, graph.background()
+    return lambda assignment: simulate(assignment, predecessors, us, taken, wait_us, 0.0, background)
 
 
 def simulate(
@@ -55,15 +55,18 @@ def simulate(
     footprints: Sequence[Footprint],
     event_us: float = EVENT_US,
     fork_us: float | None = None,
+    background: Background = NO_BACKGROUND,
 ) -> Timing:
     """Return when each kernel starts and ends, with contention. The fork is at 0 us, a wait across streams adds `event_us` us.
 
     `us` has the us of each kernel alone, `footprints` what each takes from the GPU, both by kernel id. The first kernel of an
     aux stream may start after `fork_us` us, by default `event_us`; in a CUDA graph it is 0, because there the first kernels of
     all streams wait for nothing. No kernel ends before `timed` says, with the default `fork_us`. With empty footprints the
-    result is that of `timed`, exactly.
+    result is that of `timed`, exactly. What is in the `background` takes nothing either: a collective runs in few blocks, and
+    mostly waits for other ranks.
     """
-    return _Simulation(assignment, predecessors, us, footprints, event_us, event_us if fork_us is None else fork_us).run()
+    fork = event_us if fork_us is None else fork_us
+    return _Simulation(assignment, predecessors, us, footprints, event_us, fork, background).run()
 
 
 class _Simulation:
@@ -77,9 +80,12 @@ class _Simulation:
         footprints: Sequence[Footprint],
         event_us: float,
         fork_us: float,
+        background: Background,
     ) -> None:
         count = len(us)
-        self._stream_of, self._predecessors, self._event_us = assignment.stream, predecessors, event_us
+        self._stream_of, self._event_us, self._groups = assignment.stream, event_us, background.groups
+        self._predecessors = [background.awaited(kernel, before) for kernel, before in enumerate(predecessors)]
+        self._done: dict[str, float] = {}  # process group -> when its stream has ended what it has so far
         self._us, self._footprints, self._urgent = us, footprints, assignment.priority < 0
         self._queues: dict[int, list[int]] = {}
         for kernel in reversed(assignment.order):
@@ -130,6 +136,12 @@ class _Simulation:
         heappush(self._waiting, (start, kernel))
 
     def _begin(self, kernel: int, now: float) -> None:
+        if kernel in self._groups:
+            group = self._groups[kernel]
+            self._start[kernel] = now
+            self._done[group] = max(now, self._done.get(group, 0.0)) + self._us[kernel]
+            self._leave(kernel, now, self._done[group])
+            return
         self._start[kernel], self._phases[kernel] = now, self._footprints[kernel].phases(self._us[kernel])
         self._advance(kernel, now)
 
@@ -146,8 +158,12 @@ class _Simulation:
             self._left[kernel], self._since[kernel], self._rate[kernel] = us, now, 1.0
             self._until[kernel] = now + us
             return
+        self._leave(kernel, now, now)
+
+    def _leave(self, kernel: int, now: float, end: float) -> None:
+        """Take `kernel`, which ends at `end`, from its stream."""
         stream = self._stream_of[kernel]
-        self._end[kernel] = self._free[stream] = now
+        self._end[kernel], self._free[stream] = end, now
         self._queues[stream].pop()
         self._release(stream)
         for other in self._held_up.pop(kernel, ()):

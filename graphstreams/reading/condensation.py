@@ -5,13 +5,14 @@ No two groups depend on each other in a circle.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import networkx as nx
 
 from graphstreams.inductor.accesses import semaphores
+from graphstreams.inductor.collectives import Collectives
 from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
@@ -26,6 +27,7 @@ MUTATION, STEPS = "they carry out one mutation", "they are steps of one operator
 UNNAMED = "no value of the graph stands for what one passes to the next"
 PIECES = "they write the pieces of one buffer"
 NOWHERE = -1
+NO_COLLECTIVES = Collectives()
 CIRCLE = "by what they read and write none of them could come first"
 
 
@@ -64,12 +66,14 @@ def acyclic_partition(
 
 
 def kernel_partition(
-    lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = (), divided: Collection[int] = ()
-) -> Partition:
+    lowered: Lowered, values: StoredValues, storages: AliasSets, declared: Declarations = (), divided: Collection[int] = (),
+    collectives: Collectives = NO_COLLECTIVES, order: Sequence[Hashable] = (),
+) -> Partition:  # fmt: skip
     """Return the groups of scheduler nodes that become one kernel each.
 
     Nodes stay together if no FX value stands for a buffer between them, or if they carry out one mutation. What writes the
-    pieces of a concatenation does, unless it is `divided`. A concatenation that nobody owns is in no group.
+    pieces of a concatenation does, unless it is `divided`. A concatenation that nobody owns is in no group. Groups of
+    collectives stand in the `order` of their labels.
     """
     readers: dict[str, list[int]] = {}
     for position, names in enumerate(values.reads):
@@ -90,10 +94,12 @@ def kernel_partition(
     pieces = {name for position in divided for name in pieces_of(lowered.nodes[position])}
     nobodys = {position for position in divided if values.owner.keys().isdisjoint(lowered.nodes[position].get_buffer_names())}
     touched = [
-        _storage_use(node, names, storages, declared, pieces) if position not in nobodys else StorageUse((), ())
+        _storage_use(node, names, storages, declared, pieces, collectives.reads.get(position, frozenset()))
+        if position not in nobodys
+        else StorageUse((), ())
         for position, (node, names) in enumerate(zip(lowered.nodes, values.reads, strict=True))
     ]
-    links = [(edge.before, edge.after) for edge in dependences(touched)]
+    links = [*((edge.before, edge.after) for edge in dependences(touched)), *collectives.pairs(order)]
     return acyclic_partition(len(lowered.nodes), must_merge, links, nobodys)
 
 
@@ -107,9 +113,10 @@ def _with_pieces(position: int, node: Any, values: StoredValues, readers: dict[s
 
 
 def _storage_use(
-    node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations, pieces: Collection[str]
-) -> StorageUse:
-    reads = {storages.storage(name) for name in names}
+    node: Any, names: Iterable[str], storages: AliasSets, declared: Declarations, pieces: Collection[str],
+    until_then: Collection[str],
+) -> StorageUse:  # fmt: skip
+    reads = {storages.storage(name) for name in names}.union(until_then)
     writes = {storages.storage(name) for name in node.get_buffer_names() if name not in pieces}
     parts = sorted((storages.storage(name), name) for name in node.get_buffer_names() if name in pieces)
     written = tuple(sorted(writes.union(semaphores(node), resources(node, declared))))

@@ -15,17 +15,20 @@ class StorageUse:
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     exclusive: bool = False  # whether it keeps its place against every other kernel
+    collective: bool = False  # whether it starts a collective or waits for one
     parts: tuple[tuple[str, str], ...] = ()  # storages of which it writes one part only, no two of which overlap, and that part
 
 
 def dependences(kernels: Sequence[StorageUse]) -> tuple[Edge, ...]:
     """Return every direct dependence, in program order: one edge for each pair of kernels, storage and kind.
 
-    An exclusive kernel is ordered after every kernel before it and before every kernel after it.
+    An exclusive kernel is ordered after every kernel before it and before every kernel after it. Starts of collectives and
+    waits for them are ordered after one another.
     """
     edges: dict[tuple[int, int, EdgeKind, str], None] = {}
     last = _LastAccesses()
     barrier: int | None = None
+    collective: int | None = None
     for position, kernel in enumerate(kernels):
         for before, kind, storage in last.conflicts(kernel):
             edges[before, position, kind, storage] = None
@@ -35,6 +38,10 @@ def dependences(kernels: Sequence[StorageUse]) -> tuple[Edge, ...]:
             barrier = position
         elif barrier is not None:
             edges[barrier, position, EdgeKind.ORDER, ""] = None
+        if kernel.collective:
+            if collective is not None:
+                edges[collective, position, EdgeKind.ORDER, ""] = None
+            collective = position
         last.add(position, kernel)
     return tuple(Edge(*key) for key in edges)
 

@@ -9,8 +9,9 @@ import torch
 from torch import fx
 
 from graphstreams.errors import Unsupported
+from graphstreams.inductor.collective_operators import is_wait
 from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
-from graphstreams.inductor.stream_ops import is_stream_operation, stream_of
+from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, stream_of
 from graphstreams.messages import listed
 
 
@@ -24,6 +25,9 @@ def check_graph(module: fx.GraphModule) -> None:
         if stream_of(node) is not None or is_stream_operation(node):
             raise Unsupported("the model places work on streams itself")
         if node.op == "get_attr" and isinstance(modules.get(str(node.target)), fx.GraphModule):
+            if any(user.target is control_deps for user in node.users):
+                cause = "as Inductor's aten_distributed_optimizations.enable_overlap_scheduling does"
+                raise Unsupported(f"another pass keeps an order in it by control_deps ({node.target}), {cause}")
             raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
         if node.target is torch.ops.higher_order.with_effects:
             raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
@@ -79,7 +83,7 @@ def mutates(node: fx.Node) -> bool:
     if node.op != "call_function":
         return False
     if isinstance(node.target, torch._ops.OpOverload):
-        return node.target._schema.is_mutable
+        return node.target._schema.is_mutable or is_wait(node)
     return node.target is torch.ops.higher_order.triton_kernel_wrapper_mutation
 
 

@@ -11,6 +11,7 @@ from torch import fx
 
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.accesses import data_reads
+from graphstreams.inductor.collective_operators import is_collective, role
 from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.lowering import Lowered, storage_name
 from graphstreams.inductor.scheduler_nodes import origins
@@ -71,8 +72,11 @@ def without_owner(values: StoredValues, concatenations: Iterable[Any], lowered: 
 def _mutators(lowered: Lowered) -> dict[fx.Node, list[int]]:
     found: dict[fx.Node, list[int]] = {n: [] for n in lowered.values if mutates(n)}
     for position, node in enumerate(lowered.nodes):
-        for origin in origins(node):
-            if origin in found:
+        collective, own = bool(role(node)), origins(node)
+        # The origins of an operator include those of its operands; the last one is its own. What a collective in place is
+        # given is stored for it, and so has it among its origins too.
+        for origin in own[-1:] if collective else own:
+            if origin in found and is_collective(origin) == collective:
                 found[origin].append(position)
     for node in [n for n, positions in found.items() if not positions]:
         if not _copies_itself(node, lowered):
@@ -91,6 +95,11 @@ def _copies_itself(node: fx.Node, lowered: Lowered) -> bool:
 
 def storages_of(lowered: Lowered) -> AliasSets:
     """Return which buffers of a lowered graph share memory."""
-    outputs = [output for node in lowered.nodes for output in node.get_outputs()]
-    pairs = [(name, each.get_name()) for each in outputs for name in (*each.get_aliases(), *each.get_mutations())]
+    pairs = []
+    for node in lowered.nodes:
+        # A collective in place has no memory by itself, and counts as an alias of all that it is given.
+        collective = bool(role(node))
+        for output in node.get_outputs():
+            names = (*(() if collective else output.get_aliases()), *output.get_mutations())
+            pairs += [(name, output.get_name()) for name in names]
     return AliasSets(lowered.graph.graph_inputs, pairs)

@@ -16,6 +16,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
+from graphstreams.reports.collectives import Overlap, overlaps
 from graphstreams.reports.tables import plan_table, summary, threshold_text
 from graphstreams.reports.timeline import timeline
 from graphstreams.runtime.verdicts import Verdict
@@ -71,6 +72,7 @@ class Report:
             "streams": self.plan.streams if self.plan else 1,
             "costs": self.costs,
             "predicted_us": self._predicted(),
+            "collectives": [asdict(each) for each in self._overlaps()],
             "measured": asdict(self.measurement) if self.measurement else None,
             "threshold": self._threshold(),
             "notes": list(self.notes),
@@ -90,7 +92,7 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
         if self.plan and self.kernels:
-            lines += ["", plan_table(self.plan, self.kernels), summary(self.plan)]
+            lines += ["", plan_table(self.plan, self.kernels), summary(self.plan), *map(str, self._overlaps())]
         if self.kernels_serial:
             where = ""
             if self.verdict == "clean":
@@ -116,6 +118,9 @@ class Report:
             return None
         values = {"serial": plan.serial_us, "streamed": plan.streamed_us, "lower_bound": plan.lower_bound_us}
         return {name: round(us, 3) for name, us in values.items()}
+
+    def _overlaps(self) -> list[Overlap]:
+        return overlaps(self.plan, self.kernels) if self.plan and self.kernels else []
 
     def _threshold(self) -> dict[str, Any] | None:
         if self.threshold is None:
@@ -143,7 +148,8 @@ def _table(report: Report) -> str:
     if not report.plan or not report.kernels:
         return ""
     threshold = f"\n{threshold_text(report.threshold)}\n" if report.threshold else ""
-    return f"{plan_table(report.plan, report.kernels)}\n\n{summary(report.plan)}\n{threshold}"
+    collectives = "".join(f"{each}\n" for each in overlaps(report.plan, report.kernels))
+    return f"{plan_table(report.plan, report.kernels)}\n\n{summary(report.plan)}\n{collectives}{threshold}"
 
 
 FILES: Mapping[str, Callable[[Report], str]] = {  # an empty text makes no file

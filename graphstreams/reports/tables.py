@@ -10,6 +10,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.ir.threshold import Threshold
 
+ROUNDING = 1e-9  # of sums taken in another order
 _HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
 
 
@@ -34,9 +35,10 @@ def summary(plan: Plan) -> str:
     """Return what the plan is predicted to gain, in two lines, with times in us."""
     faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
     waits = sum(len(event.waits) for event in plan.events)
+    serial = "in the serial code's order" if plan.streams == 1 and faster > 1 + ROUNDING else "on one"
     return (
         f"predicted: {us_text(plan.streamed_us)} us on {_counted(plan.streams, 'stream')}, "
-        f"{us_text(plan.serial_us)} us on one; speed-up {faster:.2f}\n"
+        f"{us_text(plan.serial_us)} us {serial}; speed-up {faster:.2f}\n"
         f"lower bound {us_text(plan.lower_bound_us)} us, critical path {us_text(plan.critical_path_us)} us; "
         f"{_counted(len(plan.events), 'event')}, {_counted(waits, 'wait')} of {us_text(plan.event_us)} us each"
     )

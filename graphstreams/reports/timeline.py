@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any
 
 from graphstreams.ir.kernels import Kernel, KernelGraph
@@ -13,6 +12,7 @@ from graphstreams.reports.tables import waited_for
 _Record = dict[str, Any]
 
 _STREAMED, _SERIAL = 1, 2  # process ids
+_COLLECTIVES = 1000  # the row of what runs on streams of process groups
 _LEAST_US = 0.001  # the resolution of Perfetto
 
 
@@ -23,9 +23,14 @@ def timeline(plan: Plan, graph: KernelGraph) -> dict[str, Any]:
     """
     waits = waited_for(plan, graph)
     streams = sorted({0} | {p.stream for p in plan.placements})
+    collectives = {_COLLECTIVES: "collectives"} if graph.has_collectives() else {}
     records = [
-        *_named(_STREAMED, "streamed (predicted)", {s: f"stream {s}" + " (the caller's)" * (s == 0) for s in streams}),
-        *_named(_SERIAL, "serial (predicted)", {0: "one stream"}),
+        *_named(
+            _STREAMED,
+            "streamed (predicted)",
+            {s: f"stream {s}" + " (the caller's)" * (s == 0) for s in streams} | collectives,
+        ),
+        *_named(_SERIAL, "serial (predicted)", {0: "one stream"} | collectives),
         *_streamed(plan, graph, waits),
         *_serial(plan, graph),
         *_arrows(plan),
@@ -44,16 +49,24 @@ def _named(process: int, name: str, rows: Mapping[int, str]) -> Iterator[_Record
 def _streamed(plan: Plan, graph: KernelGraph, waits: Mapping[int, Sequence[str]]) -> Iterator[_Record]:
     for p in plan.placements:
         args = _args(graph.kernels[p.kernel]) | {"waits": list(waits.get(p.kernel, ()))}
-        yield _slice(_STREAMED, p.stream, p.name, p.start_us, p.end_us, args)
+        row = _COLLECTIVES if graph.kernels[p.kernel].collective == "start" else p.stream
+        yield _slice(_STREAMED, row, p.name, p.start_us, p.end_us, args)
     if JOIN in waits:
         yield _slice(_STREAMED, 0, "join", plan.streamed_us, plan.streamed_us, {"waits": list(waits[JOIN])})
 
 
 def _serial(plan: Plan, graph: KernelGraph) -> Iterator[_Record]:
-    in_order = sorted(plan.placements, key=lambda p: p.kernel)
-    ends = list(accumulate((p.end_us - p.start_us for p in in_order), initial=0.0))
-    for p, start, end in zip(in_order, ends, ends[1:], strict=False):
-        yield _slice(_SERIAL, 0, p.name, start, end, _args(graph.kernels[p.kernel]))
+    background, predecessors = graph.background(), graph.predecessors()
+    now, done = 0.0, dict[int, float]()  # kernel id of a collective -> its end
+    for p in sorted(plan.placements, key=lambda p: p.kernel):
+        awaited = background.awaited(p.kernel, predecessors[p.kernel]) if done else ()
+        start = max([now, *(done[before] for before in awaited if before in done)])
+        end, row = start + (p.end_us - p.start_us), 0
+        if p.kernel in background.groups:
+            done[p.kernel], now, row = end, start, _COLLECTIVES
+        else:
+            now = end
+        yield _slice(_SERIAL, row, p.name, start, end, _args(graph.kernels[p.kernel]))
 
 
 def _args(kernel: Kernel) -> _Record:

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from graphstreams.runtime.ranks import on_rank
+
 log = logging.getLogger("graphstreams")
 
 IMPORT = "from graphstreams.runtime.verdicts import announce as _announce"
@@ -64,7 +66,7 @@ def announce(text: str) -> None:
     if text in _told.compiled:
         return
     verdict = Verdict(**json.loads(text))
-    log.log(logging.INFO if verdict.verdict == "clean" else logging.WARNING, "%s (from a cache)", verdict)
+    log.log(logging.INFO if verdict.verdict == "clean" else logging.WARNING, "%s (from a cache)", on_rank(str(verdict)))
     if _told.loaded is not None:
         _told.loaded.append(verdict)
 

@@ -15,6 +15,7 @@ UNFORKED = "not forked"
 UNJOINED = "not joined"
 UNRECORDED = "event never recorded"
 OUTPUT_ON_AUX = "output in an aux stream's memory"
+COLLECTIVE_ORDER = "collectives in another order than the serial code's"
 
 _VERBS = {"read": "reads", "write": "writes", "free": "frees", "allocate": "allocates"}
 

@@ -40,6 +40,31 @@ class LaunchStep(Step):
 
 
 @dataclass(frozen=True)
+class StartStep(LaunchStep):
+    """The start of a collective: a launch on a stream of its own, behind all that `stream` has been given so far.
+
+    `collective` is its number, from 0 in the order of the host, `arguments` what it is given beside tensors, and `sizes` are
+    those of its tensors, each None if the source does not tell.
+    """
+
+    collective: int = 0
+    arguments: tuple[object, ...] = ()
+    sizes: tuple[tuple[int | None, ...] | None, ...] = ()
+
+    @property
+    def runs_on(self) -> int:
+        """The stream that the collective runs on."""
+        return COLLECTIVES + self.collective
+
+
+@dataclass(frozen=True)
+class FinishStep(LaunchStep):
+    """A wait of `stream` for the ends of collectives, by their numbers. There are none if all were waited for before."""
+
+    collectives: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class RecordStep(Step):
     """An event that stands for all that `stream` has been given so far. A second record replaces the first."""
 

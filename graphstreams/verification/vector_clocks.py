@@ -39,11 +39,14 @@ from graphstreams.verification.races import (
 )
 from graphstreams.verification.trace import (
     CALLER,
+    COLLECTIVES,
     HOST,
     AllocateStep,
+    FinishStep,
     FreeStep,
     LaunchStep,
     RecordStep,
+    StartStep,
     Step,
     SynchronizeStep,
     Trace,
@@ -140,18 +143,22 @@ class _Walk:
 
     @do.register
     def _(self, step: LaunchStep) -> None:
-        clock = self._clock(step.stream)
-        launch = AccessSite(step.line, step.name, step.stream, "", "runs")
-        self._check_fork(launch, clock, "the inputs may not be ready")
-        clock[step.stream] = time = clock[step.stream] + 1
-        parts = dict(step.parts)
-        for action, storages in (("read", step.reads), ("write", step.writes)):
-            for storage in storages:
-                access = AccessSite(step.line, step.name, step.stream, storage, action)
-                self._access(_Epoch(access, time), clock, parts.get(storage))
-        self._last[step.stream] = _Epoch(launch, time)
+        self._launch(step, step.stream)
         if step.stream == HOST:
             self._after_host()
+
+    @do.register
+    def _(self, step: StartStep) -> None:
+        clock = self._clock(step.runs_on)
+        clock |= self._clock(step.stream)
+        self._launch(step, step.runs_on)
+
+    @do.register
+    def _(self, step: FinishStep) -> None:
+        clock = self._clock(step.stream)
+        for number in step.collectives:
+            clock |= self._clock(COLLECTIVES + number)
+        self._launch(step, step.stream)
 
     @do.register
     def _(self, step: RecordStep) -> None:
@@ -216,6 +223,19 @@ class _Walk:
                     "in a later call, while the caller's stream still reads it"
                 )
                 self.races.append(Race(OUTPUT_ON_AUX, history.allocation, end, missing))
+
+    def _launch(self, step: LaunchStep, stream: int) -> None:
+        """Check what a launch on `stream` touches, and remember it."""
+        clock = self._clock(stream)
+        launch = AccessSite(step.line, step.name, stream, "", "runs")
+        self._check_fork(launch, clock, "the inputs may not be ready")
+        clock[stream] = time = clock[stream] + 1
+        parts = dict(step.parts)
+        for action, storages in (("read", step.reads), ("write", step.writes)):
+            for storage in storages:
+                access = AccessSite(step.line, step.name, stream, storage, action)
+                self._access(_Epoch(access, time), clock, parts.get(storage))
+        self._last[stream] = _Epoch(launch, time)
 
     def _access(self, epoch: _Epoch, clock: Clock, part: Elements | None) -> None:
         """Check a read or a write of a launch against what went before, and remember it. Without a part it is of all."""

@@ -17,6 +17,13 @@ def touched(reads="", writes="", exclusive=False):
     return StorageUse(tuple(reads), tuple(writes), exclusive)
 
 
+def test_collectives_come_one_after_another_and_nothing_else_does():
+    collective = StorageUse((), (), collective=True)
+    assert edges(collective, touched(writes="a"), collective, touched(reads="a"), collective) == {
+        (0, 2, "order", ""), (2, 4, "order", ""), (1, 3, "RAW", "a"),
+    }  # fmt: skip
+
+
 def test_no_kernels_no_edges():
     assert dependences([]) == ()
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torch import fx
+import torch
+from torch import fx, nn
 
+from graphstreams.errors import Unsupported
+from graphstreams.inductor.collectives import collectives_of
 from graphstreams.inductor.lowering import copy_graph, lower
 from graphstreams.inductor.serial_values import with_values
 from graphstreams.inductor.settings import stream_settings, under_settings
 from graphstreams.ir.reading import Reading
+from graphstreams.pipeline.explain import capture
 from graphstreams.reading.reader import read
+from graphstreams.reading.stored_values import storages_of
+from tests.support.collective_modules import SMALL, InPlace, TwoSums, fake_ranks
 from tests.support.random_graphs import random_reading
 from tests.support.sample_modules import STREAMABLE, as_on_h200, reading_of
 
-IN_GRAPH_ORDER = {"reorder_for_peak_memory": False}
+REDUCE = "_c10d_functional.all_reduce_.default"
+IN_GRAPH_ORDER = {"reorder_for_peak_memory": False, "aten_distributed_optimizations.enable_simple_overlap": False}
 
 
 def both_ways(gm: fx.GraphModule, lowered_again: bool = False) -> tuple[Reading, Reading]:
@@ -52,6 +59,34 @@ def test_random_graphs_are_read_the_same(seed: int) -> None:
         pytest.skip("a graph without kernels")
     again, serial = both_ways(reading.module)
     assert told(serial) == told(again)
+
+
+@pytest.mark.parametrize("module", [TwoSums, InPlace])
+def test_collectives_are_read_the_same(module: type[nn.Module]) -> None:
+    """Of a collective whose input Inductor copies, the graph is changed first, so its serial lowering is not read."""
+    with fake_ranks():
+        (found,) = capture(module(), [torch.empty(8, 64)] * (1 + (module is InPlace)), "h200", SMALL)
+        assert found.reading is not None
+        again, serial = both_ways(found.reading.module)
+    assert told(serial) == told(again)
+    assert sorted(kernel.collective for kernel in serial.kernels.kernels if kernel.collective) == ["start"] * 2 + ["wait"] * 2
+
+
+def test_the_order_of_collectives_is_the_one_that_is_given() -> None:
+    """Serial code may wait later than another lowering of the same graph does."""
+    with fake_ranks():
+        (found,) = capture(TwoSums(), [torch.empty(8, 64)], "h200", SMALL)
+        assert found.reading is not None
+        gm = found.reading.module
+        with as_on_h200(gm), under_settings(IN_GRAPH_ORDER):
+            lowered = lower(gm, settings=stream_settings())
+            with lowered.active():
+                order = collectives_of(lowered, storages_of(lowered)).order
+            assert order == ((0, REDUCE), ((0, 0),), (1, REDUCE), ((1, 0),))
+            same = read(copy_graph(gm), settings=stream_settings(), order=order)
+            assert told(same) == told(read(copy_graph(gm), settings=stream_settings()))
+            with pytest.raises(Unsupported, match="are not those that were read"):
+                read(copy_graph(gm), settings=stream_settings(), order=order[:-1])
 
 
 def test_with_a_setting_that_is_off_on_streams_the_serial_lowering_is_not_read() -> None:

@@ -12,7 +12,17 @@ from typing import Any
 import networkx as nx
 
 from graphstreams.verification import vector_clocks as hb
-from graphstreams.verification.trace import CALLER, AllocateStep, FreeStep, LaunchStep, RecordStep, Trace, WaitStep
+from graphstreams.verification.trace import (
+    CALLER,
+    AllocateStep,
+    FinishStep,
+    FreeStep,
+    LaunchStep,
+    RecordStep,
+    StartStep,
+    Trace,
+    WaitStep,
+)
 
 
 def places(elements: Any) -> set[int]:
@@ -30,6 +40,8 @@ def _meet(one: LaunchStep, two: LaunchStep, storage: str) -> bool:
 class Reachability:
     """Program order per stream, and from each record to the waits that it serves; a free takes no place on a stream.
 
+    A collective comes after what its stream has before its start, and before what waits for it; its stream goes on without it.
+
     For traces without host synchronisation, and in which no storage is used before its allocation or after its free.
     """
 
@@ -43,13 +55,19 @@ class Reachability:
         graph.add_nodes_from([*range(len(self.steps)), "start", "end"])
         last: dict[int, object] = {CALLER: "start"}
         records: dict[str, int] = {}
+        collectives: dict[int, int] = {}
         self._unrecorded = False
         for i, step in enumerate(self.steps):
             if isinstance(step, FreeStep):
                 continue
             if step.stream in last:
                 graph.add_edge(last[step.stream], i)
+            if isinstance(step, StartStep):
+                collectives[step.collective] = i
+                continue
             last[step.stream] = i
+            if isinstance(step, FinishStep):
+                graph.add_edges_from((collectives[number], i) for number in step.collectives)
             if isinstance(step, RecordStep):
                 records[step.event] = i
             elif isinstance(step, WaitStep):

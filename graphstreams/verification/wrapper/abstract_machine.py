@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from graphstreams.errors import UnreadableWrapper
@@ -14,9 +14,11 @@ from graphstreams.verification.trace import (
     COLLECTIVES,
     HOST,
     AllocateStep,
+    FinishStep,
     FreeStep,
     LaunchStep,
     RecordStep,
+    StartStep,
     Step,
     SynchronizeStep,
     Trace,
@@ -31,9 +33,18 @@ from graphstreams.verification.wrapper.abstract_values import (
     Value,
     sizes_in,
     storages_of,
+    tensors_of,
 )
 
 _MAX_STEPS = 5_000_000
+
+
+@dataclass(eq=False)
+class _Collective:
+    """A collective that runs, and what its process group holds."""
+
+    number: int
+    held: tuple[Value, ...]
 
 
 class AbstractMachine:
@@ -50,8 +61,8 @@ class AbstractMachine:
         self._indexed = {0: CALLER}  # Dynamo's index of a user object; 0 is the stream that was current
         self._device: object = None
         self._private_events = itertools.count(1)
-        self._collectives: dict[Storage, list[tuple[int, tuple[Value, ...]]]] = {}
-        self._collective_streams = itertools.count(COLLECTIVES)
+        self._collectives: dict[tuple[Storage, ...], list[_Collective]] = {}  # by the memory that may be the tensor's
+        self._collective_numbers = itertools.count()
 
     def unsupported(self, construct: str) -> UnreadableWrapper:
         """Return the error to raise at the line that is being read."""
@@ -177,29 +188,39 @@ class AbstractMachine:
         self.record(event, stream)
         self.synchronize(event)
 
-    def start_collective(self, name: str, reads: tuple[Value, ...], writes: tuple[Value, ...]) -> None:
+    def start_collective(
+        self, name: str, reads: tuple[Value, ...], writes: tuple[Value, ...], arguments: tuple[object, ...]
+    ) -> None:
         """Start a collective on a stream of its process group, behind the current stream.
 
         Its group keeps its tensors alive until a stream waits for it (torch 2.15.0, `ProcessGroupNCCL`, `TensorShelf`). NCCL
-        does not take its scratch memory from the allocator.
+        does not take its scratch memory from the allocator. `arguments` are what it is given beside tensors.
         """
-        stream = next(self._collective_streams)
-        self.order(self.stream, stream)
-        self.launch(name, reads, writes, stream=stream)
-        held = (*reads, *writes)
-        for value in held:
+        collective = _Collective(next(self._collective_numbers), (*reads, *writes))
+        number, sizes = collective.number, tuple(tensor.sizes for tensor in tensors_of(*reads))
+        self._emit(StartStep(self.stream, self.line, name, _keys(reads), _keys(writes), (), number, arguments, sizes))
+        for value in collective.held:
             self.heap.hold(value)
-        for storage in storages_of(*writes):
-            self._collectives.setdefault(storage, []).append((stream, held))
-            held = ()
+        for tensor in tensors_of(*writes):
+            self._collectives.setdefault(tensor.all, []).append(collective)
 
-    def finish_collective(self, value: Value) -> None:
-        """Make the current stream wait for the collectives that write `value`."""
-        for storage in storages_of(value):
-            for stream, held in self._collectives.pop(storage, ()):
-                self.order(stream, self.stream)
-                for item in held:
-                    self.heap.drop(item)
+    def finish_collective(self, name: str, value: Value) -> None:
+        """Make the current stream wait for the collectives that write the tensors in `value`, which need not be held any more.
+
+        All tensors of one collective share its end, so the first wait for one of them lets go of all.
+        """
+        finished: list[_Collective] = []
+        for tensor in tensors_of(value):
+            # If it is a tensor or a copy of it, it is known of the same tensor only what was written by way of it.
+            if any(tensor.all != other and set(tensor.all) & set(other) for other in self._collectives):
+                raise self.unsupported(f"{name} of what may be another tensor than the one that a collective writes")
+            finished += self._collectives.pop(tensor.all, [])
+        numbers = tuple(sorted({collective.number for collective in finished}))
+        self._emit(FinishStep(self.stream, self.line, name, collectives=numbers))
+        for collective in finished:
+            held, collective.held = collective.held, ()
+            for item in held:
+                self.heap.drop(item)
 
     def trace(self) -> Trace:
         """Return what has been read, with storages called by the names that owned them."""

@@ -211,13 +211,19 @@ class Heap:
             self._on_free(counted, False)
 
 
-def storages_of(*values: Value) -> Iterator[Storage]:
-    """Yield every storage in the values and in their items."""
+def tensors_of(*values: Value) -> Iterator[TensorValue]:
+    """Yield every tensor in the values and in their items."""
     for value in values:
         if isinstance(value, SequenceValue | GroupValue):
-            yield from storages_of(*value.items)
+            yield from tensors_of(*value.items)
         elif isinstance(value, TensorValue):
-            yield from value.all
+            yield value
+
+
+def storages_of(*values: Value) -> Iterator[Storage]:
+    """Yield every storage in the values and in their items."""
+    for tensor in tensors_of(*values):
+        yield from tensor.all
 
 
 def holds_tensors(*values: Value) -> bool:
@@ -238,6 +244,17 @@ def sizes_in(*values: Value) -> Iterator[str]:
             yield from sizes_in(*value.items)
         elif isinstance(value, ConstantValue) and value.name:
             yield value.name
+
+
+def constants_of(*values: Value) -> tuple[object, ...]:
+    """Return what the source spells out among the values, with their lists as tuples and what is no constant left out."""
+    found: list[object] = []
+    for value in values:
+        if isinstance(value, ConstantValue):
+            found.append(value.name or value.value)
+        elif isinstance(value, GroupValue):
+            found.append(constants_of(*value.items))
+    return tuple(found)
 
 
 def computed(*values: Value) -> ConstantValue:

@@ -12,8 +12,10 @@ from graphstreams.verification.wrapper.abstract_values import (
     AnyStreamValue,
     Call,
     ConstantValue,
+    GroupValue,
     TensorValue,
     Value,
+    constants_of,
     holds_tensors,
     use,
 )
@@ -30,6 +32,7 @@ _COLLECTIVES = {
     "all_gather_into_tensor_out", "all_gather_into_tensor_coalesced", "reduce_scatter_tensor", "reduce_scatter_tensor_out",
     "reduce_scatter_tensor_coalesced", "all_to_all_single", "broadcast", "broadcast_",
 }  # fmt: skip
+_WAITS = {"wait_tensor", "wait_tensors"}
 
 
 def refuse_streams(machine: AbstractMachine, what: str, *values: Value) -> None:
@@ -78,9 +81,8 @@ def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchem
     given = _bind(machine, path, schema, call)
     use(*call.values)
     collective = path.startswith("_c10d_functional.")
-    if collective and path.split(".")[1] == "wait_tensor":
-        machine.finish_collective(call.arguments[0])
-        return call.arguments[0]
+    if collective and path.split(".")[1] in _WAITS:
+        return _wait(machine, name, given, call)
     if collective and path.split(".")[1] not in _COLLECTIVES:
         raise machine.unsupported(f"a call of {path}, whose effects are not known")
     written = tuple(value for argument, value in given.items() if argument in schema.written)
@@ -91,12 +93,21 @@ def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchem
     made = zip(results, schema.returns, strict=True)
     fresh = tuple(_without_argument(result) for result, returned in made if returned.copied or not returned.argument)
     if collective:
-        machine.start_collective(name, call.values, (*written, *fresh))
+        machine.start_collective(name, call.values, (*written, *fresh), constants_of(*call.values))
     else:
         machine.run(name, call.values, [*written, *fresh])
     if not results:
         return NOTHING
     return results[0] if len(results) == 1 else machine.heap.sequence(results)
+
+
+def _wait(machine: AbstractMachine, name: str, given: Mapping[str, Value], call: Call) -> Value:
+    """Wait for the collectives that write a tensor, or a list of tensors, and return it."""
+    if len(given) != 1 or not holds_tensors(*given.values()):
+        raise machine.unsupported(f"{name} of what is not a tensor or a list of tensors")
+    (awaited,) = given.values()
+    machine.finish_collective(name, awaited)
+    return machine.heap.sequence(list(awaited.items)) if isinstance(awaited, GroupValue) else awaited
 
 
 def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Call) -> dict[str, Value]:
@@ -119,6 +130,9 @@ def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Cal
 def _result(machine: AbstractMachine, returned: Returned, given: Mapping[str, Value], taken: tuple[int, ...]) -> Value:
     if returned.kind == "number":
         return ConstantValue()
+    listed = given.get(returned.argument)
+    if returned.kind == "list" and isinstance(listed, GroupValue):  # the list that it was given, changed in place
+        return machine.heap.sequence(list(listed.items))
     if returned.kind == "list":
         places = (*taken, -1)
         return machine.heap.sequence([_tensor(machine, returned, given) for _ in places], places)

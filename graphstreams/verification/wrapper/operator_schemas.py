@@ -150,8 +150,9 @@ def _returned(value: Any, aliases: dict[str, str], in_lists: list[str]) -> Retur
         raise UnknownOperatorError(f"it gives a {kind}")
     if value.alias_info is None:
         return Returned(kind)
-    # Of a list the schema says on the argument, not on the return, that they share memory.
-    shared = in_lists if kind == "list" else sorted({aliases[label] for label in value.alias_info.before_set})
+    named = sorted({aliases[label] for label in value.alias_info.before_set})
+    # Of a list of views the schema says on the argument, not on the return, that they share memory.
+    shared = in_lists if kind == "list" and not value.alias_info.is_write else named
     if len(shared) != 1:
         raise UnknownOperatorError("what it gives shares memory with its arguments in ways that its schema does not tell")
     return Returned(kind, shared[0])

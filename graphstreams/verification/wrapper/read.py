@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.verification.collectives import misplaced_collectives
 from graphstreams.verification.trace import Trace, launch_order
 from graphstreams.verification.vector_clocks import Race, find_races
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
@@ -29,6 +30,8 @@ def verify(source: str) -> list[Race]:
     - No memory is given to anything else while a launch may still use it.
     - Streams wait for the caller's stream before they do anything, and the caller's stream waits for all of them at the end.
     - What the call returns is in memory of the caller's stream.
+    - If the wrapper has two bodies, both call collectives on the caller's stream in one order, with the same arguments beside
+      tensors.
     A handler of errors, if the wrapper has one, joins all aux streams with the caller's stream and raises the error again.
 
     It assumes:
@@ -36,6 +39,8 @@ def verify(source: str) -> list[Race]:
     - Memory comes from torch's caching allocator.
     - Inputs are in memory of the caller's stream and ready on it. One that is written shares no memory with another. One that
       the wrapper takes for a size, and nowhere for a tensor, is a number.
+    - A collective runs until the first wait for one of its tensors, by any view of it, and its process group keeps its tensors
+      until then.
     - Operators read, write and return what their schema says, except for those that `operator_schemas` lists.
     - A library product writes the elements of its `out=` and no others, if `out` has the product's sizes.
     - The caller uses the outputs on its own stream, or orders other streams after it.
@@ -44,7 +49,9 @@ def verify(source: str) -> list[Race]:
 
     Raises UnreadableWrapper, with the line and the construct, if the source holds anything whose effect is not known.
     """
-    return [race for trace in read_bodies(source) for race in find_races(trace)]
+    first, *others = read_bodies(source)
+    races = [race for trace in (first, *others) for race in find_races(trace)]
+    return [*races, *(race for serial in others for race in misplaced_collectives(first, serial))]
 
 
 def read_wrapper(source: str) -> Trace:
