@@ -23,6 +23,7 @@ from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
 from graphstreams.inductor import scheduler_nodes
+from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.exclusivity import RESOURCE
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
@@ -43,7 +44,8 @@ class CompiledSerialGraph:
         """Generate the code. Raises Unmeasurable if it has other launches than were read."""
         self.reading = reading
         # With these settings no buffer is overwritten in place, which would hold another value in another order.
-        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
+        settings = {**stream_settings(), **settings_for(reading.module)}
+        self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=settings, stores_shared=True)
         self.kernels = _launched_kernels(self.lowered, reading)
         launches = _launch_steps(self.lowered, len(self.kernels))
         self.lines = [launch.line for launch in launches]
