@@ -24,6 +24,7 @@ from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.synthetic_inputs import Layout, concrete
 from graphstreams.errors import Unmeasurable
 from graphstreams.inductor import scheduler_nodes
+from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.exclusivity import RESOURCE
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
@@ -51,7 +52,8 @@ class CompiledSerialGraph:
             self.lowered = serial
         else:
             # With these settings no buffer is overwritten in place, which would hold another value in another order.
-            self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=stream_settings(), stores_shared=True)
+            settings = {**stream_settings(), **settings_for(reading.module)}
+            self.lowered = lower(copy_graph(reading.module), generate_code=True, settings=settings, stores_shared=True)
         self.source = source or self.lowered.source
         self.kernels = _launched_kernels(self.lowered, reading)
         launches = _launch_steps(self.lowered, len(self.kernels))

@@ -16,6 +16,7 @@ import torch
 from graphstreams.benchmark import tables
 from graphstreams.benchmark.timing import REPEATS, captures_in
 from graphstreams.benchmark.variants import OURS
+from graphstreams.runtime.ranks import folder_of_rank
 
 SETTINGS = {"deterministic": "with Inductor's setting `deterministic`", "default": "with Inductor's own settings"}
 
@@ -43,8 +44,9 @@ _HOST_LEGEND = (
 
 
 def reports_in(directory: Path) -> dict[Path, dict[str, Any]]:
-    """Return the report of each graph that graphstreams dumped into `directory`, by the graph's folder."""
-    return {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*/report.json"))}
+    """Return the report of each graph that this process, or this rank, dumped into `directory`, by the graph's folder."""
+    found = sorted((directory / folder_of_rank()).glob("*/report.json"))
+    return {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in found}
 
 
 def largest_report(directory: Path) -> tuple[Path, dict[str, Any]]:

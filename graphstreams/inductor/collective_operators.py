@@ -14,6 +14,7 @@ from torch import fx
 from torch._inductor import ir
 
 from graphstreams.inductor.scheduler_nodes import leaves, operator_of
+from graphstreams.inductor.settings import collective_settings
 
 NAMESPACE = "_c10d_functional"
 STARTS = frozenset({
@@ -39,6 +40,11 @@ _WAIT_OPERATORS = {getattr(_OPERATORS, name).default for name in WAITS if hasatt
 def is_collective(node: fx.Node) -> bool:
     """Return whether a node starts a collective or waits for one."""
     return getattr(node.target, "namespace", "") == NAMESPACE
+
+
+def settings_for(gm: fx.GraphModule) -> dict[str, Any]:
+    """Return the settings that lower a graph beside those of `stream_settings`, because of its collectives."""
+    return collective_settings() if any(map(is_collective, gm.graph.nodes)) else {}
 
 
 def is_wait(node: fx.Node) -> bool:

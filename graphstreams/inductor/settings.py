@@ -23,7 +23,9 @@ FIXED: dict[str, Any] = {
     "graph_partition": False,
     "allow_buffer_reuse": False,
     "inplace_buffers": False,
-    # They move collectives and waits, for which every rank keeps one order. The serial code has the order that they leave.
+}
+# In the scheduler they move collectives and waits, for which every rank keeps one order: that which they leave in serial code.
+_FIXED_WITH_COLLECTIVES: dict[str, Any] = {
     "aten_distributed_optimizations.enable_simple_overlap": False,
     "reorder_for_compute_comm_overlap": False,
 }
@@ -31,12 +33,8 @@ FIXED: dict[str, Any] = {
 _AGREEING = ("distributed_max_autotune_gemm",)
 
 
-# Of these, those that are on in the serial code move collectives and waits in its scheduler.
-_MOVING = (
-    "aten_distributed_optimizations.enable_simple_overlap",
-    "reorder_for_compute_comm_overlap",
-    "reorder_for_peak_memory",
-)
+# So may the last one, which is off in every graph.
+_MOVING = (*_FIXED_WITH_COLLECTIVES, "reorder_for_peak_memory")
 # They join, split, replace or move collectives in the graph, ahead of its lowering, so what is planned is what they leave.
 _CHANGING = (
     "_micro_pipeline_tp", "_fuse_ddp_communication", "dedup_reduce_scatters", "bucket_reduce_scatters_fx",
@@ -106,6 +104,11 @@ def stream_settings() -> dict[str, Any]:
     # A setting that this torch doesn't have can't be set.
     settings = {**{name: off.value for name, off in _OFF.items()}, **FIXED}
     return {name: value for name, value in settings.items() if _value(name) is not _UNKNOWN}
+
+
+def collective_settings() -> dict[str, Any]:
+    """Return the settings that a graph with collectives has beside those of `stream_settings`."""
+    return {name: value for name, value in _FIXED_WITH_COLLECTIVES.items() if _value(name) is not _UNKNOWN}
 
 
 def settings_alone() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import fx
 from torch._inductor import config
 
 from graphstreams.inductor import scheduling, wrapper_registry
+from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
 from graphstreams.inductor.settings import stream_settings
 
@@ -25,7 +26,7 @@ def streamed_code(module: fx.GraphModule, constants: Mapping[str, torch.Tensor] 
     def order_fused(nodes: list[Any]) -> list[Any]:
         return scheduling.order_by_stream(before(nodes) if before is not None else nodes)
 
-    settings = {**stream_settings(), "_post_fusion_custom_pass": order_fused}
+    settings = {**stream_settings(), **settings_for(module), "_post_fusion_custom_pass": order_fused}
     return lower(
         copy_graph(module), generate_code=True, settings=settings, stores_shared=True, constants=constants,
         scheduler=scheduling.RegionScheduler,

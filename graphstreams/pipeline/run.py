@@ -17,6 +17,7 @@ from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
 from graphstreams.inductor import conformance
+from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, stream_settings
@@ -159,7 +160,8 @@ def _read(
         unchanged = serial if final is gm else None
         with serial.active():
             order = collectives_of(serial, storages_of(serial)).order
-        reading = read(final, progress.report.name, input_names, stream_settings(), options.operators, unchanged, order)
+        settings = {**stream_settings(), **settings_for(final)}
+        reading = read(final, progress.report.name, input_names, settings, options.operators, unchanged, order)
         progress.keep(reading=reading)
         progress.note(*notes_on_kernels(reading))
         with serial.active():

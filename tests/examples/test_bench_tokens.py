@@ -16,6 +16,7 @@ import torch
 
 from graphstreams.benchmark import timing
 from graphstreams.benchmark.results import largest_report
+from graphstreams.runtime import ranks
 from tests.support.benchmark_on_cpu import CpuVariant
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="here everything is replaced that needs a GPU")
@@ -180,6 +181,14 @@ def test_the_report_on_the_largest_graph_counts(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps({"kernels_serial": kernels}))
     assert largest_report(tmp_path) == (tmp_path / "1_b", {"kernels_serial": 30})
+
+
+def test_the_report_of_a_rank_is_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "current_rank", lambda: 1)
+    for rank in range(2):
+        (tmp_path / f"rank{rank}" / "0_a").mkdir(parents=True)
+        (tmp_path / f"rank{rank}" / "0_a" / "report.json").write_text(json.dumps({"kernels_serial": rank}))
+    assert largest_report(tmp_path) == (tmp_path / "rank1" / "0_a", {"kernels_serial": 1})
 
 
 compile_graph = torch.compile  # torch's own

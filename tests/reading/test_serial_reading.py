@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from graphstreams.errors import Unsupported
+from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of
 from graphstreams.inductor.lowering import copy_graph, lower
 from graphstreams.inductor.serial_values import with_values
@@ -28,7 +29,7 @@ IN_GRAPH_ORDER = {"reorder_for_peak_memory": False, "aten_distributed_optimizati
 def both_ways(gm: fx.GraphModule, lowered_again: bool = False) -> tuple[Reading, Reading]:
     """Return what is read of a graph lowered once more, and of its serial lowering, which may have to be done again too."""
     with as_on_h200(gm), under_settings(IN_GRAPH_ORDER):
-        again = read(copy_graph(gm), settings=stream_settings())
+        again = read(copy_graph(gm), settings={**stream_settings(), **settings_for(gm)})
         serial = lower(gm, generate_code=True)
         assert (with_values(serial) is None) == lowered_again
         return again, read(gm, settings=stream_settings(), serial=serial)
