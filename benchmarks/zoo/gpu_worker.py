@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.direct_side import no_collection
-from benchmarks.loaded_code import forget_loaded_code
+from benchmarks.loaded_code import NotCached, forget_loaded_code
 from benchmarks.workers import serve
 from benchmarks.zoo.case import Case
 from benchmarks.zoo.measured_plans import kernels_measured, plans_measured
@@ -78,7 +78,7 @@ class Measured:
         """Return the module compiled by plain Inductor, or with options of this package."""
         function = own_function(self.module)
         if options is None:
-            return torch.compile(function, options=dict(SETTINGS))
+            return torch.compile(function, options={**SETTINGS, "post_grad_custom_post_pass": NotCached()})
         return torch.compile(function, backend="graphstreams", options=dict(options))
 
     def _variants(self, folder: str) -> list[CompiledVariant]:
