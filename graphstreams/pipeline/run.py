@@ -99,7 +99,7 @@ def run_stages(
             with progress.stage("report"):
                 progress.tell(graph_serial=graph.reading.module.print_readable(print_output=False))
         choice, autotuner = _choose(progress, task, inputs, graph)
-        progress.note(*note_on_layers(graph.reading.kernels, progress.report.us))
+        progress.note(*note_on_layers(graph.reading.kernels))
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
 
         def go_on(choice: PlanChoice) -> None:

@@ -95,7 +95,7 @@ class MeasuredPlans:
         return checked_choice(task, prices.us, plan, measurement)
 
     def _search(self, task: Task, us: Sequence[float]) -> tuple[Plan, Measurement]:
-        layers = repeated_layers(task.reading.kernels, us)
+        layers = repeated_layers(task.reading.kernels)
         part = self.autotuner.benchmark.part(layers.kernels(layers.count // 2)) if layers and task.options.search else None
         return self._search_layer(task, us, layers, part) if layers and part else self._search_graph(task, us)
 

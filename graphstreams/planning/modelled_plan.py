@@ -29,7 +29,7 @@ def simulated_plan(
     `blocks` are as `plan_space` takes them.
     """
     space = plan_space(graph, us, device, options, blocks)
-    plan, layers = search_on_simulator(space), repeated_layers(graph, us)
+    plan, layers = search_on_simulator(space), repeated_layers(graph)
     if layers is None:
         return plan
     return min(space.plan(simulated_layers(graph, us, device, options, layers)), plan, key=lambda each: each.streamed_us)
