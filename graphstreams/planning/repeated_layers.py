@@ -2,8 +2,8 @@
 
 A search tries as many plans of sixty layers as of one, so of each layer it tries next to none. Alike are runs of kernels, one
 behind another in program order, that launch the same for as much work and depend on each other in the same way. Times do not
-count: measured ones, of which a few are far off, made six layers of 184 kernels out of sixty-one of 23. What a layer shares with
-the next one is not searched: a plan of a layer keeps to its kernels.
+count: measured ones, of which a few are far off, made six layers of 184 kernels out of sixty-one of 23. What a layer shares
+with the next one is not searched: a plan of a layer keeps to its kernels.
 """
 
 from __future__ import annotations
