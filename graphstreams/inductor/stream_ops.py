@@ -2,7 +2,8 @@
 
 `control_deps(dependencies, subgraph, *values)` makes Inductor run the subgraph after its dependencies. No subgraph returns a
 value, because Inductor would take that for a mutation of the value. What comes after a wait is kept there by `scheduling`. Read
-in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering).
+in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lowering.py` (control_deps_op_lowering),
+`fx/_lazy_graph_module.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch._inductor.fx_passes.control_dependencies import control_deps
+from torch.fx._lazy_graph_module import _LazyGraphModule
 
 from graphstreams.inductor.stored_strides import STORE
 
@@ -88,7 +90,7 @@ def _append(
     number = itertools.count(2)
     while hasattr(module, attribute):
         attribute = f"{base}_{next(number)}"
-    setattr(module, attribute, fx.GraphModule(torch.nn.Module(), inner))
+    setattr(module, attribute, _LazyGraphModule(torch.nn.Module(), inner))  # whose code nobody asks for
     arguments: Any = (tuple(dependencies), module.graph.get_attr(attribute), *values)
     node = module.graph.create_node("call_function", control_deps, arguments, name=attribute.removeprefix("graphstreams_"))
     node.meta["val"] = None
