@@ -74,7 +74,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         predicted = {"serial": made.serial_us, "streamed": made.streamed_us, "lower_bound": made.lower_bound_us}
         print(json.dumps({"predicted_us": predicted, **json.loads(made.dumps())}, indent=1))
         return 0
-    print(f"{graph.name}\n\n{plan_table(made, graph)}\n\n{summary(made)}")
+    print(f"{graph.name}\n\n{plan_table(made, graph, us)}\n\n{summary(made)}")
     return 0
 
 
