@@ -86,19 +86,22 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
     if other_places:
         reasons.append(f"no gain: {_named(relations, other_places)} could, and the fastest plan that was found has other times")
     if late:
-        reasons.append(f"{_named(relations, late)} need what is not ready before it ends")
+        reasons.append(f"{_named(relations, late)} {'needs' if len(late) == 1 else 'need'} what is not ready before it ends")
     if not reasons:
-        reasons.append(f"all that could, {_named(relations, sorted(beside))}, takes less time than it does")
+        reasons.append(f"all that could, {_named(relations, sorted(beside))}, {'takes' if len(beside) == 1 else 'take'} less time than it does")
     return [*reasons, *order]
 
 
 def _held_by_order(relations: Relations, kernel: int) -> list[str]:
-    held = relations.held_by_order(kernel)
-    if not held:
-        return []
-    kept = relations.names(each.id for each in relations.graph.kernels if each.exclusive)
-    cause = f" that {listed([repr(name) for name in kept])} keep" if kept else ""
-    return [f"{_named(relations, held)} could but for the order{cause}"]
+    held, kernels = relations.held_by_order(kernel), relations.graph.kernels
+    fixed = [other for other in held if kernels[other].exclusive]
+    others = [other for other in held if not kernels[other].exclusive]
+    reasons = []
+    if fixed:
+        reasons.append(f"{_named(relations, fixed)} {'keep' if len(fixed) > 1 else 'keeps'} every other kernel before or after")
+    if others:
+        reasons.append(f"{_named(relations, others)} could but for that order")
+    return reasons
 
 
 def _named(relations: Relations, kernels: list[int]) -> str:

@@ -42,8 +42,9 @@
         box: box,
         name: name,
         own: make("rect", fixed, boxes),
-        pale: make("rect", Object.assign({ "fill-opacity": 0.45 }, fixed), boxes),
+        pale: box.end_us - box.start_us > box.alone_us ? make("rect", Object.assign({ class: "pale" }, fixed), boxes) : null,
         frame: make("rect", { y: top(number), height: HEIGHT, class: "frame", tabindex: 0 }, boxes),
+        shown: true,
         text: make("text", { y: top(number) + 18, class: "name" }, boxes),
       };
       if (box.critical) item.frame.setAttribute("style", "stroke:" + colors.critical + ";stroke-width:2");
@@ -66,7 +67,7 @@
     });
   });
 
-  make("rect", { x: 0, y: 0, width: LEFT - 6, height: height, class: "labels" }, labels);
+  make("rect", { x: 0, y: TOP - 6, width: LEFT - 3, height: height, class: "labels" }, labels);
   plan.lanes.forEach((lane, number) => {
     const end = lane.boxes.reduce((latest, box) => Math.max(latest, box.end_us), 0);
     make("text", { x: 6, y: top(number) + 18 }, labels, lane.kind === "serial" ? lane.name + " " + us(end) + " us" : lane.name);
@@ -91,11 +92,19 @@
     }
     drawn.forEach((item) => {
       const start = x(item.box.start_us), end = x(item.box.end_us);
+      const shown = item.box.end_us >= range.from && item.box.start_us <= range.to;
+      if (shown !== item.shown) {
+        item.shown = shown;
+        [item.own, item.pale, item.frame, item.text].forEach((part) => { if (part) part.style.display = shown ? "" : "none"; });
+      }
+      if (!shown) return;
       const own = Math.min(end, x(item.box.start_us + item.box.alone_us));
       item.own.setAttribute("x", start);
       item.own.setAttribute("width", Math.max(0, own - start));
-      item.pale.setAttribute("x", own);
-      item.pale.setAttribute("width", Math.max(0, end - own));
+      if (item.pale) {
+        item.pale.setAttribute("x", own);
+        item.pale.setAttribute("width", Math.max(0, end - own));
+      }
       item.frame.setAttribute("x", start);
       item.frame.setAttribute("width", Math.max(0, end - start));
       const from = Math.max(start, LEFT), letters = Math.floor((end - from - 6) / LETTER);
@@ -119,7 +128,15 @@
   function move(from, span) {
     range.from = Math.max(0, Math.min(from, (plan.end_us || 1) - span));
     range.to = range.from + span;
-    place();
+    later();
+  }
+
+  // A wheel turns faster than a screen is drawn.
+  let waiting = false;
+  function later() {
+    if (waiting) return;
+    waiting = true;
+    window.requestAnimationFrame(() => { waiting = false; place(); });
   }
 
   function fact(list, name, value, className) {
@@ -174,9 +191,9 @@
   const order = plan.cards.slice().sort((one, other) => one.start_us - other.start_us || one.kernel - other.kernel);
   order.forEach((kernel) => {
     const row = html("tr", body);
-    html("td", row, kernel.name);
+    html("td", row, kernel.name, kernel.critical ? "critical" : "");
     [String(kernel.stream), us(kernel.start_us), us(kernel.end_us), us(kernel.end_us - kernel.start_us), us(kernel.alone_us)]
-      .forEach((text) => html("td", row, text));
+      .forEach((text) => html("td", row, text, "number"));
     html("td", row, kernel.waits.join(", "));
     html("td", row, kernel.beside.map((each) => each[0]).join(", "));
     row.addEventListener("click", () => keep(kernel.kernel));
