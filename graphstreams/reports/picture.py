@@ -65,8 +65,8 @@ class Card:
     launches: tuple[str, ...]
     parameters: tuple[str, ...]
     ops: tuple[str, ...]
-    bytes_read: float | None  # None if a dynamic size is not known
-    bytes_written: float | None
+    bytes_read: int | None  # None if a dynamic size is not known
+    bytes_written: int | None
     beside: tuple[tuple[str, float], ...]  # names, and us that both run
     waits: tuple[str, ...]  # events, as in the table
     needs: tuple[str, ...]  # dependences, such as "wq_b (RAW buf3)"
@@ -185,9 +185,9 @@ def needed_by(graph: KernelGraph) -> list[tuple[str, ...]]:
     ]
 
 
-def bytes_of(accesses: Sequence[Access], sizes: Mapping[str, int]) -> float | None:
+def bytes_of(accesses: Sequence[Access], sizes: Mapping[str, int]) -> int | None:
     """Return how many bytes accesses touch at the example sizes; None if a dynamic size has none."""
     try:
-        return sum(value_of(access.bytes, sizes) for access in accesses)
+        return round(sum(value_of(access.bytes, sizes) for access in accesses))
     except ValueError:
         return None
