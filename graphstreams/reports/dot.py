@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from graphstreams.ir.kernels import EdgeKind, KernelGraph
 from graphstreams.ir.plan import Plan
@@ -17,7 +18,7 @@ def kernels_dot(graph: KernelGraph, us: Sequence[float], plan: Plan | None = Non
     """
     streams = plan.stream_of() if plan else {}
     path = plan.critical_path if plan else ()
-    critical, steps = frozenset(path), frozenset(zip(path, path[1:], strict=False))
+    critical, steps = frozenset(path), frozenset(pairwise(path))
     lines = [f"digraph {_quoted(graph.name)} {{", '  node [shape=box, style=filled, fontname="Helvetica"];']
     for kernel in graph.kernels:
         told = [kernel.name, f"{us_text(us[kernel.id])} us alone" if kernel.id < len(us) else ""]

@@ -30,8 +30,8 @@ def readable(
     current, headed = None, set[int]()
     for kernel, comments, line in _statements(text, owners):
         if kernel is not None and kernel != current and kernel in headings:
-            shown = [f"---- {headings[kernel][0].partition(':')[0].strip('= ')}, continued"] if kernel in headed else headings[kernel]
-            lines += ["", *(f"{_INDENT}# {each}" for each in shown)]
+            again = f"---- {headings[kernel][0].removeprefix('==== ')}, continued"
+            lines += ["", *(f"{_INDENT}# {each}" for each in ([again] if kernel in headed else headings[kernel]))]
             comments = comments[1:] if comments and not comments[0] else comments
             headed.add(kernel)
             current = kernel

@@ -135,15 +135,13 @@ def _arrows(related: Relations, lanes: Sequence[Lane]) -> Iterable[Arrow]:
     for event in related.plan.events:
         source = (callers, 0.0) if event.after == FORK else (lane_of[event.after], places[event.after].end_us)
         for wait in event.waits:
-            target = (
-                (callers, related.plan.streamed_us) if wait.kernel == JOIN else (lane_of[wait.kernel], places[wait.kernel].start_us)
-            )
+            target = (callers, related.plan.streamed_us)
+            if wait.kernel != JOIN:
+                target = (lane_of[wait.kernel], places[wait.kernel].start_us)
             yield Arrow(event.id, event.after, wait.kernel, source[0], target[0], source[1], target[1])
 
 
-def _cards(
-    related: Relations, us: Sequence[float], code: Mapping[int, str], wrapper: Mapping[int, str]
-) -> tuple[Card, ...]:
+def _cards(related: Relations, us: Sequence[float], code: Mapping[int, str], wrapper: Mapping[int, str]) -> tuple[Card, ...]:
     graph, waits = related.graph, waited_for(related.plan, related.graph)
     critical = frozenset(related.plan.critical_path)
     needs = needed_by(graph)
@@ -180,9 +178,7 @@ def needed_by(graph: KernelGraph) -> list[tuple[str, ...]]:
     found: list[dict[int, list[str]]] = [{} for _ in graph.kernels]
     for edge in graph.edges:
         found[edge.after].setdefault(edge.before, []).append(f"{edge.kind.value} {edge.storage}".rstrip())
-    return [
-        tuple(f"{graph.kernels[before].name} ({', '.join(why)})" for before, why in sorted(own.items())) for own in found
-    ]
+    return [tuple(f"{graph.kernels[before].name} ({', '.join(why)})" for before, why in sorted(own.items())) for own in found]
 
 
 def bytes_of(accesses: Sequence[Access], sizes: Mapping[str, int]) -> int | None:

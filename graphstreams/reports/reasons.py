@@ -86,9 +86,10 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
     if other_places:
         reasons.append(f"no gain: {_named(relations, other_places)} could, and the fastest plan that was found has other times")
     if late:
-        reasons.append(f"{_named(relations, late)} {'needs' if len(late) == 1 else 'need'} what is not ready before it ends")
+        reasons.append(f"{_named(relations, late)} {_verb('need', late)} what is not ready before it ends")
     if not reasons:
-        reasons.append(f"all that could, {_named(relations, sorted(beside))}, {'takes' if len(beside) == 1 else 'take'} less time than it does")
+        could = sorted(beside)
+        reasons.append(f"all that could, {_named(relations, could)}, {_verb('take', could)} less time than it does")
     return [*reasons, *order]
 
 
@@ -98,10 +99,14 @@ def _held_by_order(relations: Relations, kernel: int) -> list[str]:
     others = [other for other in held if not kernels[other].exclusive]
     reasons = []
     if fixed:
-        reasons.append(f"{_named(relations, fixed)} {'keep' if len(fixed) > 1 else 'keeps'} every other kernel before or after")
+        reasons.append(f"{_named(relations, fixed)} {_verb('keep', fixed)} every other kernel before or after")
     if others:
         reasons.append(f"{_named(relations, others)} could but for that order")
     return reasons
+
+
+def _verb(verb: str, subjects: list[int]) -> str:
+    return f"{verb}s" if len(subjects) == 1 else verb
 
 
 def _named(relations: Relations, kernels: list[int]) -> str:

@@ -13,6 +13,9 @@ WIDTH, LEFT, RIGHT = 1500, 160, 12  # px
 _TOP, _PITCH, _HEIGHT = 60, 40, 28  # px: of the first lane, from lane to lane, of a box
 _LETTER = 6.3  # px: mean width of a letter of 11 px
 _PALE = 0.45  # opacity
+_LEGEND = (
+    "red: critical path; pale part: slowed by kernels beside it; line to a dot: wait for an event; color: stream of the plan"
+)
 
 
 def plan_svg(picture: Picture, title: str) -> str:
@@ -34,8 +37,7 @@ def plan_svg(picture: Picture, title: str) -> str:
         for box in lane.boxes:
             lines += _box(box, names[box.kernel], y, scale)
     lines += _arrows(picture, scale)
-    legend = "red: critical path; pale part: slowed by kernels beside it; arrow: waits for an event; color: the stream of the plan"
-    lines.append(f'<text x="6" y="{height - 10}">{legend}</text>')
+    lines.append(f'<text x="6" y="{height - 10}">{_LEGEND}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
@@ -75,7 +77,7 @@ def _box(box: Box, name: str, y: int, scale: float) -> Iterator[str]:
     stroke = f'stroke="{CRITICAL}" stroke-width="2"' if box.critical else 'stroke="#555" stroke-width="0.7"'
     told = f"{name}: {us_text(box.end_us - box.start_us)} us, alone {us_text(box.alone_us)} us"
     color = stream_color(box.stream)
-    yield f'<g><title>{_text(told)}</title>'
+    yield f"<g><title>{_text(told)}</title>"
     yield f'<rect x="{x:.2f}" y="{y}" width="{own:.2f}" height="{_HEIGHT}" fill="{color}"/>'
     if width > own:
         pale = f'fill="{color}" fill-opacity="{_PALE}"'
@@ -91,7 +93,8 @@ def _arrows(picture: Picture, scale: float) -> Iterator[str]:
     for arrow in picture.arrows:
         x1, x2 = LEFT + arrow.start_us * scale, LEFT + arrow.end_us * scale
         y1, y2 = edges(arrow.source_lane, arrow.target_lane)
-        yield f'<line x1="{x1:.2f}" y1="{y1}" x2="{x2:.2f}" y2="{y2}" stroke="#222"/><circle cx="{x2:.2f}" cy="{y2}" r="3" fill="#222"/>'
+        yield f'<line x1="{x1:.2f}" y1="{y1}" x2="{x2:.2f}" y2="{y2}" stroke="#222"/>'
+        yield f'<circle cx="{x2:.2f}" cy="{y2}" r="3" fill="#222"/>'
 
 
 def edges(source: int, target: int) -> Sequence[int]:
@@ -105,5 +108,3 @@ def edges(source: int, target: int) -> Sequence[int]:
 def _text(text: str) -> str:
     """Return text that XML allows, escaped."""
     return escape("".join(letter if letter.isprintable() else " " for letter in text))
-
-

@@ -65,8 +65,8 @@ def picture_of(report: Report) -> Picture | None:
 
 def html_text(report: Report) -> str:
     """Return the page of a report, which also says why there is no plan."""
-    text = "\n".join(filter(None, (summary(report.plan) if report.plan else "", *report.notes, *report.races, *report.differences)))
-    return page(headline(report), text, picture_of(report))
+    lines = [summary(report.plan)] if report.plan else []
+    return page(headline(report), "\n".join([*lines, *report.notes, *report.races, *report.differences]), picture_of(report))
 
 
 def svg_text(report: Report) -> str:

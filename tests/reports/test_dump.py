@@ -50,7 +50,7 @@ class GraphModule(torch.nn.Module):
 
         third = second[0];  second = None
 
-        # ---- a, continued
+        # ---- a: stream 0, continued
         # File: m.py:3 in forward, code: c = h(a)
         fourth: "f32[4]" = torch.ops.aten.relu.default(first)
         return (fourth,)

@@ -12,8 +12,8 @@ from graphstreams.verification.wrapper.read import verify
 from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 FILES = {
-    "graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json", "report.html",
-    "plan.svg", "kernels.dot",
+    "graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json",
+    "report.html", "plan.svg", "kernels.dot",
 }  # fmt: skip
 
 

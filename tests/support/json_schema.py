@@ -9,8 +9,8 @@ _TYPES = {
     "object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float), "null": type(None),
 }  # fmt: skip
 _KNOWN = {
-    "$schema", "title", "description", "type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf",
-    "minimum",
+    "$schema", "title", "description", "type", "properties", "required", "additionalProperties", "items", "enum", "const",
+    "anyOf", "minimum",
 }  # fmt: skip
 
 
@@ -33,6 +33,10 @@ def _faults(schema: dict[str, Any], value: Any, place: str) -> Iterator[str]:
         return
     if "minimum" in schema and value < schema["minimum"]:
         yield f"{place}: {value} is less than {schema['minimum']}"
+    yield from _inside(schema, value, place)
+
+
+def _inside(schema: dict[str, Any], value: Any, place: str) -> Iterator[str]:
     if isinstance(value, list):
         for number, each in enumerate(value):
             yield from faults(schema.get("items", {}), each, f"{place}[{number}]")
