@@ -1,4 +1,7 @@
-"""Write a graph as readable FX code, each region headed by its kernel, stream, times and what it waits for."""
+"""Write a graph as readable FX code, each region headed by its kernel, stream, times and what it waits for.
+
+The code is what `fx.GraphModule.print_readable` writes. Read in torch 2.15.0: `fx/graph.py`.
+"""
 
 from __future__ import annotations
 

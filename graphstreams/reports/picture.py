@@ -159,7 +159,7 @@ def _cards(related: Relations, us: Sequence[float], code: Mapping[int, str], wra
             ops=kernel.ops,
             bytes_read=bytes_of(kernel.reads, graph.sizes),
             bytes_written=bytes_of(kernel.writes, graph.sizes),
-            beside=tuple((graph.kernels[other].name, span.us) for other, span in related.beside(kernel.id)),
+            beside=tuple((graph.kernels[other].name, span.us) for other, span in related.beside[kernel.id]),
             waits=tuple(waits.get(kernel.id, ())),
             needs=needs[kernel.id],
             why_here=why_here(related, kernel.id),

@@ -20,7 +20,7 @@ def why_not_beside(relations: Relations, kernel: int) -> str:
     """Return why nothing runs beside a kernel; empty if something does for nearly all of its time, or it takes none."""
     own = relations.places[kernel]
     taken = own.end_us - own.start_us
-    alone = taken - union_us(span for _, span in relations.beside(kernel))
+    alone = taken - union_us(span for _, span in relations.beside[kernel])
     if alone <= TELLING * taken:
         return ""
     beside = "Nothing runs beside it" if alone >= taken * (1 - 1e-9) else f"For {us_text(alone)} us nothing runs beside it"
@@ -80,7 +80,7 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
         return [f"{_named(relations, free)} could, but no plan on more streams was found to gain", *order]
     end = relations.places[kernel].end_us
     late = [other for other in free if relations.ready_us(other) >= end]
-    beside = {other for other, _ in relations.beside(kernel)}
+    beside = {other for other, _ in relations.beside[kernel]}
     other_places = [other for other in free if other not in late and other not in beside]
     reasons = []
     if other_places:

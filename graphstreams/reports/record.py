@@ -37,7 +37,7 @@ def regions(plan: Plan, graph: KernelGraph, us: Sequence[float]) -> list[dict[st
             "exclusive_reason": kernel.exclusive_reason,
             "joined": kernel.joined,
             "waits": waits.get(kernel.id, []),
-            "beside": [graph.kernels[other].name for other, _ in related.beside(kernel.id)],
+            "beside": [graph.kernels[other].name for other, _ in related.beside[kernel.id]],
             "why_here": why_here(related, kernel.id),
             "why_not_beside": why_not_beside(related, kernel.id),
         })  # fmt: skip

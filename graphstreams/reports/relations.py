@@ -32,6 +32,7 @@ class Relations:
     places: Sequence[Placement]
     awaited: Sequence[Sequence[int]]  # kernels whose end each needs
     on_stream_before: Sequence[int | None]  # the kernel right before it on its stream, without collectives that run elsewhere
+    beside: Sequence[Sequence[tuple[int, Span]]]  # the kernels that run while each does, and when, by start
     related: Sequence[int]  # bit k: kernel k has to come before it or after it
     related_by_storage: Sequence[int]  # the same, without edges that only keep an order
 
@@ -50,15 +51,6 @@ class Relations:
     def held_by_order(self, kernel: int) -> list[int]:
         """Return the kernels that come before or after `kernel` for the sake of an order alone, ascending."""
         return [other for other in self._others(kernel, self.related_by_storage) if self.related[kernel] >> other & 1]
-
-    def beside(self, kernel: int) -> list[tuple[int, Span]]:
-        """Return the kernels that run while `kernel` does, and when, in the plan's order."""
-        own, found = self.places[kernel], []
-        for place in self.plan.placements:
-            start, end = max(own.start_us, place.start_us), min(own.end_us, place.end_us)
-            if place.kernel != kernel and start < end:
-                found.append((place.kernel, Span(start, end)))
-        return found
 
     def _others(self, kernel: int, related: Sequence[int]) -> list[int]:
         return [other for other in range(len(self.places)) if other != kernel and not related[kernel] >> other & 1]
@@ -81,6 +73,7 @@ def relations(plan: Plan, graph: KernelGraph) -> Relations:
         places=[placed[kernel.id] for kernel in graph.kernels],
         awaited=[background.awaited(kernel, own) for kernel, own in enumerate(predecessors)],
         on_stream_before=before,
+        beside=_beside(plan.placements),
         related=_related(len(graph.kernels), [(edge.before, edge.after) for edge in graph.edges]),
         related_by_storage=_related(len(graph.kernels), by_storage),
     )
@@ -105,6 +98,20 @@ def union_us(spans: Iterable[Span]) -> float:
         covered += max(0.0, span.end_us - max(span.start_us, until))
         until = max(until, span.end_us)
     return covered
+
+
+def _beside(placements: Sequence[Placement]) -> list[list[tuple[int, Span]]]:
+    """Return, by kernel id, the kernels that run while each does, by start, and when both do."""
+    found: list[list[tuple[int, Span]]] = [[] for _ in placements]
+    running: list[Placement] = []
+    for place in sorted(placements, key=lambda place: (place.start_us, place.kernel)):
+        running = [other for other in running if other.end_us > place.start_us]
+        for other in running if place.end_us > place.start_us else ():
+            both = Span(place.start_us, min(place.end_us, other.end_us))
+            found[place.kernel].append((other.kernel, both))
+            found[other.kernel].append((place.kernel, both))
+        running.append(place)
+    return found
 
 
 def _related(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:

@@ -97,3 +97,13 @@ def test_spans_are_counted_once() -> None:
 
 def test_serial_spans_follow_each_other_in_program_order() -> None:
     assert [(span.start_us, span.end_us) for span in serial_spans(GRAPH, US)][:3] == [(0.0, 2.0), (2.0, 4.0), (4.0, 9.0)]
+
+
+def test_kernels_run_beside_each_other_while_both_take_time() -> None:
+    """a and b share 1 us. c takes no time, and d begins when b ends."""
+    places = [Placement(0, "a", 0, 0.0, 3.0), Placement(1, "b", 1, 2.0, 5.0), Placement(2, "c", 0, 4.0, 4.0)]
+    related = relations(*_independent(*places))
+    assert related.beside[:2] == [[(1, Span(2.0, 3.0))], [(0, Span(2.0, 3.0))]]
+    assert related.beside[2] == []
+    touching = relations(*_independent(places[0], Placement(1, "b", 1, 3.0, 5.0)))
+    assert touching.beside == [[], []]
