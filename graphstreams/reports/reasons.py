@@ -84,7 +84,7 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
     other_places = [other for other in free if other not in late and other not in beside]
     reasons = []
     if other_places:
-        reasons.append(f"no gain: {_named(relations, other_places)} could, and the fastest plan that was found has other times")
+        reasons.append(f"the best plan that was found has {_named(relations, other_places)}, which could, at another time (no gain)")
     if late:
         reasons.append(f"{_named(relations, late)} {_verb('need', late)} what is not ready before it ends")
     if not reasons:

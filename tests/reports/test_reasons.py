@@ -60,7 +60,7 @@ def _independent(*places: Placement, edges: tuple[Edge, ...] = (), streams: int 
 
 def test_what_could_run_beside_but_does_not_is_no_gain() -> None:
     related = relations(*_independent(Placement(0, "a", 0, 0.0, 3.0), Placement(1, "b", 0, 3.0, 6.0)))
-    assert "no gain: 'b' could, and the fastest plan that was found has other times" in why_not_beside(related, 0)
+    assert "the best plan that was found has 'b', which could, at another time (no gain)" in why_not_beside(related, 0)
     assert why_here(related, 1) == "It needs no other kernel; its stream is free at 3.0 us, when 'a' ends."
 
 

@@ -5,7 +5,7 @@
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const plan = read("data"), colors = read("colors");
   const view = document.getElementById("view"), card = document.getElementById("card");
-  const color = (stream) => colors.streams[stream % colors.streams.length];
+  const color = (stream) => colors[stream % colors.length];
   const us = (value) => (value >= 1 || value === 0 ? value.toFixed(1) : value.toFixed(2));
   const range = { from: 0, to: plan.end_us || 1 };
   let width = 1000, kept = null;
@@ -47,7 +47,7 @@
         shown: true,
         text: make("text", { y: top(number) + 18, class: "name" }, boxes),
       };
-      if (box.critical) item.frame.setAttribute("style", "stroke:" + colors.critical + ";stroke-width:2");
+      item.frame.classList.toggle("critical", box.critical);
       make("title", {}, item.frame, name + ": " + us(box.end_us - box.start_us) + " us, alone " + us(box.alone_us) + " us");
       item.frame.addEventListener("mouseenter", () => { if (kept === null) show(box.kernel); });
       item.frame.addEventListener("click", () => { if (!moved) keep(box.kernel); });
