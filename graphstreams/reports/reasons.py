@@ -84,12 +84,13 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
     other_places = [other for other in free if other not in late and other not in beside]
     reasons = []
     if other_places:
-        reasons.append(f"the best plan that was found has {_named(relations, other_places)}, which could, at another time (no gain)")
+        could = _named(relations, other_places)
+        reasons.append(f"the best plan that was found has {could}, which could, at another time (no gain)")
     if late:
         reasons.append(f"{_named(relations, late)} {_verb('need', late)} what is not ready before it ends")
     if not reasons:
-        could = sorted(beside)
-        reasons.append(f"all that could, {_named(relations, could)}, {_verb('take', could)} less time than it does")
+        others = sorted(beside)
+        reasons.append(f"all that could, {_named(relations, others)}, {_verb('take', others)} less time than it does")
     return [*reasons, *order]
 
 
