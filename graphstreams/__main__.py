@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,13 +75,14 @@ def _plan(arguments: argparse.Namespace) -> int:
         predicted = {"serial": made.serial_us, "streamed": made.streamed_us, "lower_bound": made.lower_bound_us}
         print(json.dumps({"predicted_us": predicted, **json.loads(made.dumps())}, indent=1))
         return 0
-    print(f"{graph.name}\n\n{plan_table(made, graph)}\n\n{summary(made)}")
+    print(f"{graph.name}\n\n{plan_table(made, graph, us)}\n\n{summary(made)}")
     return 0
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.command_line.guards import guarded, held_back
     from graphstreams.command_line.importer import module_and_inputs
+    from graphstreams.command_line.opening import open_page
     from graphstreams.costs.profile import load_profile
     from graphstreams.errors import CannotPlan
     from graphstreams.files import make_folder
@@ -94,6 +96,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         load_profile(options.profile)
     if arguments.dump:
         make_folder(arguments.dump)
+    elif arguments.open:
+        arguments.dump = Path(tempfile.mkdtemp(prefix="graphstreams-"))
     module, inputs = module_and_inputs(arguments.function)
     try:
         with held_back():
@@ -110,6 +114,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         if arguments.dump:
             folder = arguments.dump / report.name if len(reports) > 1 else arguments.dump
             print(f"report: {report.save(folder)}")
+            if arguments.open:
+                open_page(folder / "report.html")
     return 2 if arguments.strict and any(report.verdict != "clean" for report in reports) else 0
 
 

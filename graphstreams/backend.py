@@ -19,9 +19,11 @@ from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator, replays_cuda_graphs
 from graphstreams.ir.declarations import all_declared
+from graphstreams.messages import with_type
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import check_graph
+from graphstreams.reports.folder import folder_for
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
 from graphstreams.rewriting.two_bodies import add_lines
@@ -109,9 +111,10 @@ class StreamPass(PostGradPass):
         name = on_rank(report.name)
         if self.options.dump is not None:
             try:
-                report.save(Path(self.options.dump) / folder_of_rank() / report.name)
-            except (OSError, ValueError) as error:
-                log.warning("%s: its report is not written: %s", name, error)
+                report.save(folder_for(Path(self.options.dump) / folder_of_rank() / report.name))
+            except Exception as error:  # a report is not worth a compile
+                log.debug("the report of %s failed", name, exc_info=True)
+                log.warning("%s: its report is not written: %s", name, with_type(error))
         if report.verdict == "clean":
             log.info("%s: %s", name, report)
             if not report.direct and not replays_cuda_graphs():

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +16,8 @@ from graphstreams import GraphstreamsError, Options, StreamPass
 from graphstreams.backend import _with_verdict
 from graphstreams.inductor import conformance, wrapper_lines
 from graphstreams.pipeline.explain import capture
-from graphstreams.reports.report import Report
+from graphstreams.reports.folder import MARK
+from graphstreams.reports.report import FILES, Report
 from graphstreams.verification.wrapper.read import verify
 from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
@@ -111,6 +114,25 @@ def test_a_dump_that_cannot_be_written_is_a_warning(tmp_path, caplog):
     (told,) = [message for message in warnings_of(caplog) if "its report is not written" in message]
     assert str(file) in told
     assert file.read_text() == ""
+
+
+def test_a_dump_that_fails_is_a_warning(tmp_path, caplog, monkeypatch):
+    def broken(report):
+        raise RecursionError("too deep")
+
+    monkeypatch.setitem(FILES, "report.html", broken)
+    assert_right(compiled(options={"dump": str(tmp_path)}))
+    (told,) = [message for message in warnings_of(caplog) if "its report is not written" in message]
+    assert told.endswith("RecursionError: too deep")
+
+
+def test_a_dump_into_the_folder_of_another_process_has_its_own(tmp_path):
+    """The parent of this process runs, and has written a report of the same name."""
+    done = StreamPass({"dump": str(tmp_path)})._done
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / MARK).write_text(f"{socket.gethostname()} {os.getppid()}")
+    done(Report("g", "serial", "why", "plan"))
+    assert [path.parent.name for path in tmp_path.rglob("report.json")] == [f"g.process{os.getpid()}"]
 
 
 def test_training_stays_serial_and_right(caplog):

@@ -4,6 +4,8 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+import webbrowser
 from dataclasses import replace
 
 import pytest
@@ -93,6 +95,19 @@ def test_explain_a_function_of_a_file(capsys, example, tmp_path):
     assert status == 0
     assert ": clean" in out and "wk" in out and "wq" in out
     assert json.loads((tmp_path / "dump" / "report.json").read_text())["verdict"] == "clean"
+
+
+def test_explain_opens_the_page_of_a_report(capsys, example, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: bool(opened.append(address)) or len(opened) == 1)
+    name = f"{example}:make_serial"
+    run(capsys, "explain", name, "--target", "h200", "--out", tmp_path / "dump", "--open")
+    assert opened == [(tmp_path / "dump" / "report.html").resolve().as_uri()]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = run(capsys, "explain", name, "--target", "h200", "--open")[1]
+    (folder,) = tmp_path.glob("graphstreams-*")
+    assert opened[1] == (folder / "report.html").resolve().as_uri()
+    assert f"no browser was found; open {folder / 'report.html'}" in out
 
 
 def test_explain_strictly_exits_with_2_where_the_graph_stays_serial(capsys, example):

@@ -21,7 +21,10 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("function", metavar="MODULE:FUNCTION", help="a function that returns (module, example inputs)")
     explain.add_argument("--target", help="the GPU to plan for, such as h200; default: the one at hand")
     explain.add_argument("--streams", type=int, help=_STREAMS)
-    explain.add_argument("--dump", type=Path, metavar="DIR", help="write the report's files there")
+    explain.add_argument("--dump", "--out", type=Path, metavar="DIR", help="write the report's files there")
+    explain.add_argument(
+        "--open", action="store_true", help="open report.html in a browser; without --dump in a temporary folder"
+    )
     explain.add_argument("--strict", action="store_true", help="exit with 2 if the graph would run serially")
     verify = commands.add_parser("verify", help="look for races in the source of an Inductor wrapper")
     verify.add_argument("wrapper", type=Path)

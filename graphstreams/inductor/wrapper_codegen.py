@@ -134,4 +134,4 @@ class StreamWrapperCodegen(wrapper.PythonWrapperCodegen):
         if line is None:
             super().generate_fallback_kernel(node)
         elif line:
-            self.writeline(line)
+            self.writeline(wrapper_lines.commented(line, node, self._info))

@@ -6,7 +6,7 @@ Read in torch 2.15.0: `_inductor/codegen/wrapper.py` (EnterDeviceContextManagerL
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ class RewriteInfo:
     events: int
     priority: int = 0  # CUDA priority of the aux streams
     aligned: tuple[str, ...] = ()  # inputs that are copied, ahead of the fork, if they are misaligned
+    # What the wrapper says of records and waits, by event, and the stream that waits, or None for the record.
+    comments: Mapping[tuple[int, int | None], str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -80,6 +82,14 @@ def stream_operation_line(node: Any) -> str | None:
         # Its stream has waited for all that touches the tensor. All that remains is that Inductor frees the tensor later.
         return ""
     return None
+
+
+def commented(line: str, node: Any, info: RewriteInfo) -> str:
+    """Return the line of a stream operation with what the plan says of it. The proof reads no comments."""
+    event, stream = node.constant_args[:2]
+    waits = node.op_overload is torch.ops.streams.wait_event.default
+    comment = info.comments.get((event, stream if waits else None), "")
+    return f"{line}  # {comment}" if comment else line
 
 
 def allocations_first(lines: list[Any], names: Collection[str]) -> list[Any]:

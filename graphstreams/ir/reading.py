@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import fx
@@ -17,6 +18,16 @@ class Region:
     nodes: tuple[fx.Node, ...]  # in graph order
     inputs: tuple[fx.Node, ...]  # of other kernels, or of the graph
     targets: tuple[fx.Node, ...]  # nodes that other kernels or the graph's outputs use
+
+
+def owners(regions: Sequence[Region]) -> dict[str, int]:
+    """Return the kernel of each node that a region holds. A node in several is of the one that realizes it, or the first."""
+    found: dict[str, int] = {}
+    for region in regions:
+        for node in region.nodes:
+            found.setdefault(node.name, region.kernel)
+    found.update({node.name: region.kernel for region in regions for node in region.targets})
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ from graphstreams.inductor import conformance
 from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
-from graphstreams.ir.reading import Reading
+from graphstreams.ir.reading import Reading, owners
 from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
@@ -37,10 +38,9 @@ from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, ho
 from graphstreams.pipeline.undeclared import cost_of_undeclared
 from graphstreams.planning.repeated_layers import note_on_layers
 from graphstreams.reading.eligibility import check_graph
-from graphstreams.reading.naming import inputs_by_position, sizes_named
+from graphstreams.reading.naming import inputs_by_position, named_inputs, sizes_named
 from graphstreams.reading.reader import read
 from graphstreams.reading.stored_values import storages_of
-from graphstreams.reports.dump import readable_regions
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
@@ -97,7 +97,8 @@ def run_stages(
         progress.tell(device=task.device.name)
         if texts:
             with progress.stage("report"):
-                progress.tell(graph_serial=graph.reading.module.print_readable(print_output=False))
+                text = graph.reading.module.print_readable(print_output=False)
+                progress.tell(graph_serial=text, owners_serial=owners(graph.reading.regions))
         choice, autotuner = _choose(progress, task, inputs, graph)
         progress.note(*note_on_layers(graph.reading.kernels))
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
@@ -169,6 +170,7 @@ def _read(
         kernels, memory = reading.kernels, reading.peak_memory
         progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source)
         host = host_of(serial)
+        progress.tell(inputs=named_inputs(reading.module, input_names))
         progress.note(*notes_on_settings())
         if kernels.has_collectives():
             progress.note(*notes_on_collectives(explained), *notes_on_groups(kernels))
@@ -261,7 +263,8 @@ def _rewrite(progress: Progress, task: Task, graph: ReadGraph, texts: bool) -> L
         progress.keep(module=module)
     if texts:
         with progress.stage("report"):
-            progress.tell(graph_streams=readable_regions(module, reading.kernels, plan))
+            own = {node.name: node.meta[KERNEL] for node in module.graph.nodes if KERNEL in node.meta}
+            progress.tell(graph_streams=module.print_readable(print_output=False), owners_streams=own)
     with progress.stage("lower"):
         return streamed_code(module, graph.serial.graph.constants)
 
@@ -296,7 +299,7 @@ def _prove(progress: Progress, task: Task, joined: Joined, streamed: Lowered) ->
     with progress.stage("verify"):
         progress.tell(wrapper=joined.source)
         proof = prove(joined.source, streamed, task.reading, plan)
-        progress.tell(order_kept=not proof.out_of_order, races=proof.races)
+        progress.tell(order_kept=not proof.out_of_order, races=proof.races, launch_lines=proof.lines)
         if proof.serial_races:
             raise StaySerial("refused", proof.failure)
         if proof.failure:

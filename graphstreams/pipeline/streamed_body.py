@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from graphstreams.errors import CannotJoin, PlanRefused, StaySerial
 from graphstreams.inductor import conformance
@@ -22,7 +22,7 @@ from graphstreams.rewriting.two_bodies import Joined, join
 from graphstreams.rewriting.wrapper_source import Host, find_host
 from graphstreams.runtime.dispatch import Dispatch, cannot_settle
 from graphstreams.verification.collectives import misplaced_collectives
-from graphstreams.verification.races import racing_kernels
+from graphstreams.verification.races import lines_of_kernels, racing_kernels
 from graphstreams.verification.vector_clocks import find_races
 from graphstreams.verification.wrapper.read import launch_order, read_bodies
 
@@ -50,6 +50,7 @@ class Proof:
     out_of_order: str = ""  # where the streamed body leaves the plan's order
     kernels: frozenset[int] = frozenset()  # those that races of the streamed body, or the step out of order, are about
     serial_races: bool = False  # whether the serial body has races, which no plan changes
+    lines: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # that launch each kernel on streams
 
     @property
     def failure(self) -> str:
@@ -107,7 +108,8 @@ def prove(source: str, streamed: Lowered, reading: Reading, plan: Plan) -> Proof
     races += [race for serial in others for race in misplaced_collectives(on_streams, serial)]
     racing = frozenset[int]() if elsewhere else racing_kernels(races, on_streams, launched)
     kernels = racing | conformance.differing_kernels(planned, named)
-    return Proof(tuple(map(str, (*races, *elsewhere))), difference, kernels, bool(elsewhere))
+    lines = lines_of_kernels(on_streams, launched)
+    return Proof(tuple(map(str, (*races, *elsewhere))), difference, kernels, bool(elsewhere), lines)
 
 
 def compare_bodies(serial: Lowered, streamed: Lowered, kernels: KernelGraph, us: Sequence[float], launches: int) -> Differences:

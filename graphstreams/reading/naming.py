@@ -65,6 +65,11 @@ def parameters(region: Region, input_names: Sequence[str]) -> tuple[str, ...]:
     return tuple(_input_name(node, input_names) for node in region.inputs if node.op in ("placeholder", "get_attr"))
 
 
+def named_inputs(module: fx.GraphModule, input_names: Sequence[str]) -> dict[str, str]:
+    """Return what the source calls each input of a graph, as in `parameters`; by the name of its node."""
+    return {node.name: _input_name(node, input_names) for node in module.graph.find_nodes(op="placeholder")}
+
+
 def _input_name(node: fx.Node, names: Sequence[str]) -> str:
     index = getattr(node.meta.get("desc"), "idx", None)
     if index is not None and index < len(names):

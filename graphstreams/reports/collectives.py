@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.messages import listed
+from graphstreams.reports.relations import Span, union_us
 from graphstreams.reports.tables import us_text
 
 
@@ -33,15 +33,6 @@ def overlaps(plan: Plan, graph: KernelGraph) -> list[Overlap]:
         if graph.kernels[place.kernel].collective == "start":
             start, end = place.start_us, place.end_us
             beside = [other for other in working if other.start_us < end and other.end_us > start]
-            covered = _union((max(o.start_us, start), min(o.end_us, end)) for o in beside)
+            covered = union_us(Span(max(o.start_us, start), min(o.end_us, end)) for o in beside)
             found.append(Overlap(place.name, end - start, tuple(o.name for o in beside), max(0.0, end - start - covered)))
     return found
-
-
-def _union(intervals: Iterable[tuple[float, float]]) -> float:
-    """Return how much intervals cover together."""
-    covered, until = 0.0, float("-inf")
-    for start, end in sorted(intervals):
-        covered += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return covered

@@ -1,6 +1,6 @@
 """Report on one graph: what was read, planned, rewritten and proved, and why; and the files that tell it.
 
-A new file is a function, in a module of its own, and a line in FILES.
+A new file is a function in `texts`, and a line in FILES.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.threshold import Threshold
+from graphstreams.reports import record, texts
 from graphstreams.reports.collectives import Overlap, overlaps
 from graphstreams.reports.tables import plan_table, summary, threshold_text
-from graphstreams.reports.timeline import timeline
 from graphstreams.runtime.verdicts import Verdict
 
 
@@ -36,7 +36,11 @@ class Report:
     plan: Plan | None = None
     graph_serial: str = ""  # readable FX code before and after
     graph_streams: str = ""
+    owners_serial: Mapping[str, int] = field(default_factory=dict)  # nodes of either graph -> the kernel of their region
+    owners_streams: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)  # of the graph -> what the source calls them
     wrapper: str = ""  # the code that runs, with both bodies; if the graph was refused, the code that was
+    launch_lines: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # kernel -> lines of the wrapper on streams
     kernels_serial: int = 0  # launches
     kernels_streamed: int = 0
     own_kernels: int = 0  # Triton kernels that only the streamed body launches
@@ -53,8 +57,10 @@ class Report:
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what `report.json` holds."""
+        """Return what `report.json` holds; `docs/report.schema.json` describes it."""
+        shown = texts.planned(self)
         return {
+            "version": record.VERSION,
             "name": self.name,
             "verdict": self.verdict,
             "reason": self.reason,
@@ -77,13 +83,21 @@ class Report:
             "threshold": self._threshold(),
             "notes": list(self.notes),
             "seconds": {stage: round(s, 4) for stage, s in self.seconds.items()},
-            "regions": self._regions(),
+            "inputs": dict(self.inputs),
+            "critical_path": list(self.plan.critical_path) if self.plan else [],
+            "regions": record.regions(shown.plan, shown.graph, shown.us) if shown else [],
+            "edges": record.edges(self.kernels) if self.kernels else [],
         }
 
     def save(self, directory: str | Path) -> Path:
-        """Write each file of the report that has a text into `directory`, which is made if it is missing, and return it."""
+        """Write each file of the report that has a text into `directory`, which is made if it is missing, and return it.
+
+        Files that an earlier report has left there are removed first, others stay.
+        """
         path = Path(directory)
         path.mkdir(parents=True, exist_ok=True)
+        for name in FILES:
+            (path / name).unlink(missing_ok=True)
         for name, text_of in FILES.items():
             if text := text_of(self):
                 (path / name).write_text(text, encoding="utf-8")
@@ -91,8 +105,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
-        if self.plan and self.kernels:
-            lines += ["", plan_table(self.plan, self.kernels), summary(self.plan), *map(str, self._overlaps())]
+        if shown := texts.planned(self):
+            table = plan_table(shown.plan, shown.graph, shown.us)
+            lines += ["", table, summary(shown.plan), *map(str, self._overlaps())]
         if self.kernels_serial:
             where = ""
             if self.verdict == "clean":
@@ -117,6 +132,7 @@ class Report:
         if (plan := self.plan) is None:
             return None
         values = {"serial": plan.serial_us, "streamed": plan.streamed_us, "lower_bound": plan.lower_bound_us}
+        values["critical_path"] = plan.critical_path_us
         return {name: round(us, 3) for name, us in values.items()}
 
     def _overlaps(self) -> list[Overlap]:
@@ -130,36 +146,16 @@ class Report:
         rounded = {"serial_us": [round(us, 3) for us in serial], "streamed_us": [round(us, 3) for us in streamed]}
         return {**data, "curve": {"sizes": sizes, **rounded}}
 
-    def _regions(self) -> list[dict[str, Any]]:
-        if self.plan is None or self.kernels is None:
-            return []
-        regions = []
-        for place in self.plan.placements:
-            kernel = self.kernels.kernels[place.kernel]
-            regions.append({
-                "name": kernel.name, "kernel": kernel.id, "stream": place.stream, "start_us": round(place.start_us, 3),
-                "end_us": round(place.end_us, 3), "kind": kernel.kind, "launches": list(kernel.launches),
-                "parameters": list(kernel.parameters), "nodes": list(kernel.nodes), "exclusive": kernel.exclusive,
-            })  # fmt: skip
-        return regions
-
-
-def _table(report: Report) -> str:
-    if not report.plan or not report.kernels:
-        return ""
-    threshold = f"\n{threshold_text(report.threshold)}\n" if report.threshold else ""
-    collectives = "".join(f"{each}\n" for each in overlaps(report.plan, report.kernels))
-    return f"{plan_table(report.plan, report.kernels)}\n\n{summary(report.plan)}\n{collectives}{threshold}"
-
 
 FILES: Mapping[str, Callable[[Report], str]] = {  # an empty text makes no file
     "report.json": lambda report: json.dumps(report.as_dict(), indent=1) + "\n",
-    "graph_serial.py": attrgetter("graph_serial"),
-    "graph_streams.py": attrgetter("graph_streams"),
+    "graph_serial.py": texts.serial_text,
+    "graph_streams.py": texts.streams_text,
     "wrapper.py": attrgetter("wrapper"),
     "plan.json": lambda report: report.plan.dumps() + "\n" if report.plan and report.kernels else "",
-    "table.txt": _table,
-    "timeline.json": lambda report: (
-        json.dumps(timeline(report.plan, report.kernels)) + "\n" if report.plan and report.kernels else ""
-    ),
+    "table.txt": texts.table_text,
+    "timeline.json": texts.timeline_text,
+    "report.html": texts.html_text,
+    "plan.svg": texts.svg_text,
+    "kernels.dot": texts.dot_text,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from tabulate import tabulate
 
@@ -11,23 +12,27 @@ from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.ir.threshold import Threshold
 
 ROUNDING = 1e-9  # of sums taken in another order
-_HEADERS = ("kernel", "stream", "start", "end", "us", "waits for")
+_HEADERS = ("kernel", "stream", "start", "end", "us", "alone", "waits for")
 
 
-def plan_table(plan: Plan, graph: KernelGraph) -> str:
+def plan_table(plan: Plan, graph: KernelGraph, us: Sequence[float]) -> str:
     """Return a table of the kernels in the order in which the host enqueues them, with times in us from the start of the graph.
 
-    The last column names the kernels whose events a kernel waits for, each with its stream, and "fork" for what
-    the caller's stream did before. Raises IndexError if an event of `plan` follows a kernel unknown to `graph`.
+    `us` has the us of each kernel alone, by id: the column "alone" stands beside "us", its time in the plan. The last column
+    names the kernels whose events a kernel waits for, each with its stream, and "fork" for what the caller's stream did before.
+    Raises IndexError if `plan` has, or an event of it follows, a kernel that is unknown to `graph` or has no time.
     """
     waits = waited_for(plan, graph)
     rows = [
-        (p.name, p.stream, us_text(p.start_us), us_text(p.end_us), us_text(p.end_us - p.start_us), ", ".join(waits[p.kernel]))
+        (
+            p.name, p.stream, us_text(p.start_us), us_text(p.end_us), us_text(p.end_us - p.start_us), us_text(us[p.kernel]),
+            ", ".join(waits[p.kernel]),
+        )
         for p in plan.placements
-    ]
+    ]  # fmt: skip
     if JOIN in waits:
-        rows.append(("join", 0, us_text(plan.streamed_us), us_text(plan.streamed_us), "", ", ".join(waits[JOIN])))
-    align = ("left", "right", "right", "right", "right", "left")
+        rows.append(("join", 0, us_text(plan.streamed_us), us_text(plan.streamed_us), "", "", ", ".join(waits[JOIN])))
+    align = ("left", "right", "right", "right", "right", "right", "left")
     return tabulate(rows, headers=_HEADERS, colalign=align if rows else None, disable_numparse=True)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
+from graphstreams.reports.relations import serial_spans
 from graphstreams.reports.tables import waited_for
 
 _Record = dict[str, Any]
@@ -16,10 +17,11 @@ _COLLECTIVES = 1000  # the row of what runs on streams of process groups
 _LEAST_US = 0.001  # the resolution of Perfetto
 
 
-def timeline(plan: Plan, graph: KernelGraph) -> dict[str, Any]:
+def timeline(plan: Plan, graph: KernelGraph, us: Sequence[float]) -> dict[str, Any]:
     """Return the trace of two processes: the plan with a row for each stream and an arrow for each wait, and one stream.
 
-    `json.dump` writes the result. Raises IndexError if `plan` names a kernel unknown to `graph`.
+    `us` has the us of each kernel alone, by id: the second process shows these, and ends at the plan's `serial_us`. `json.dump`
+    writes the result. Raises IndexError if `plan` names a kernel that is unknown to `graph` or has no time.
     """
     waits = waited_for(plan, graph)
     streams = sorted({0} | {p.stream for p in plan.placements})
@@ -31,8 +33,8 @@ def timeline(plan: Plan, graph: KernelGraph) -> dict[str, Any]:
             {s: f"stream {s}" + " (the caller's)" * (s == 0) for s in streams} | collectives,
         ),
         *_named(_SERIAL, "serial (predicted)", {0: "one stream"} | collectives),
-        *_streamed(plan, graph, waits),
-        *_serial(plan, graph),
+        *_streamed(plan, graph, us, waits),
+        *_serial(graph, us),
         *_arrows(plan),
     ]
     return {"displayTimeUnit": "ns", "otherData": {"graph": plan.name}, "traceEvents": records}
@@ -46,31 +48,26 @@ def _named(process: int, name: str, rows: Mapping[int, str]) -> Iterator[_Record
         yield _record("M", process, row, "thread_sort_index", args={"sort_index": row})
 
 
-def _streamed(plan: Plan, graph: KernelGraph, waits: Mapping[int, Sequence[str]]) -> Iterator[_Record]:
+def _streamed(plan: Plan, graph: KernelGraph, us: Sequence[float], waits: Mapping[int, Sequence[str]]) -> Iterator[_Record]:
     for p in plan.placements:
-        args = _args(graph.kernels[p.kernel]) | {"waits": list(waits.get(p.kernel, ()))}
+        args = _args(graph.kernels[p.kernel], us) | {"waits": list(waits.get(p.kernel, ()))}
         row = _COLLECTIVES if graph.kernels[p.kernel].collective == "start" else p.stream
         yield _slice(_STREAMED, row, p.name, p.start_us, p.end_us, args)
     if JOIN in waits:
         yield _slice(_STREAMED, 0, "join", plan.streamed_us, plan.streamed_us, {"waits": list(waits[JOIN])})
 
 
-def _serial(plan: Plan, graph: KernelGraph) -> Iterator[_Record]:
-    background, predecessors = graph.background(), graph.predecessors()
-    now, done = 0.0, dict[int, float]()  # kernel id of a collective -> its end
-    for p in sorted(plan.placements, key=lambda p: p.kernel):
-        awaited = background.awaited(p.kernel, predecessors[p.kernel]) if done else ()
-        start = max([now, *(done[before] for before in awaited if before in done)])
-        end, row = start + (p.end_us - p.start_us), 0
-        if p.kernel in background.groups:
-            done[p.kernel], now, row = end, start, _COLLECTIVES
-        else:
-            now = end
-        yield _slice(_SERIAL, row, p.name, start, end, _args(graph.kernels[p.kernel]))
+def _serial(graph: KernelGraph, us: Sequence[float]) -> Iterator[_Record]:
+    for kernel, span in zip(graph.kernels, serial_spans(graph, us), strict=True):
+        row = _COLLECTIVES if kernel.collective == "start" else 0
+        yield _slice(_SERIAL, row, kernel.name, span.start_us, span.end_us, _args(kernel, us))
 
 
-def _args(kernel: Kernel) -> _Record:
-    return {"kernel": kernel.id, "launches": list(kernel.launches), "parameters": list(kernel.parameters)}
+def _args(kernel: Kernel, us: Sequence[float]) -> _Record:
+    alone = round(us[kernel.id], 6)
+    return {
+        "kernel": kernel.id, "alone_us": alone, "launches": list(kernel.launches), "parameters": list(kernel.parameters),
+    }  # fmt: skip
 
 
 def _slice(process: int, row: int, name: str, start: float, end: float, args: _Record) -> _Record:

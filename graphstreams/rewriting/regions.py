@@ -20,6 +20,7 @@ from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.plan import JOIN, Plan
 from graphstreams.ir.reading import Reading, Region
 from graphstreams.reading.eligibility import mutates
+from graphstreams.rewriting.event_comments import event_comments
 from graphstreams.rewriting.lifetimes import held_values
 
 
@@ -31,7 +32,9 @@ def rewrite(reading: Reading, plan: Plan) -> fx.GraphModule:
     if sorted(p.kernel for p in plan.placements) != list(range(len(reading.regions))):
         raise RewriteError("the plan is for other kernels than the graph has")
     builder = _Builder(reading, plan)
-    builder.module.meta[REWRITTEN] = RewriteInfo(len(plan.events), plan.priority)
+    builder.module.meta[REWRITTEN] = RewriteInfo(
+        len(plan.events), plan.priority, comments=event_comments(plan, reading.kernels)
+    )
     for step, number, stream in plan.steps():
         if step == "record":
             builder.record(number, stream)

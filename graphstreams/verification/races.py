@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphstreams.verification.trace import PREPARATIONS, LaunchStep, Trace, stream_name
@@ -70,15 +70,29 @@ def racing_kernels(races: Sequence[Race], trace: Trace, launched: Mapping[int, S
     """
     by_line: dict[int, frozenset[int]] = {}
     writers: dict[str, frozenset[int]] = {}
-    left = {stream: iter(kernels) for stream, kernels in launched.items()}
-    for step in trace.steps:
-        if isinstance(step, LaunchStep) and step.name not in PREPARATIONS:
-            kernels = next(left.get(step.stream, iter(())), frozenset())
-            by_line[step.line] = by_line.get(step.line, frozenset()) | kernels
-            writers.update({storage: writers.get(storage, frozenset()) | kernels for storage in step.writes})
+    for step, kernels in _launches(trace, launched):
+        by_line[step.line] = by_line.get(step.line, frozenset()) | kernels
+        writers.update({storage: writers.get(storage, frozenset()) | kernels for storage in step.writes})
     found: set[int] = set()
     for race in races:
         sites = (race.first, race.second)
         launches = [by_line.get(site.line) for site in sites if site.kernel] or [writers.get(site.storage) for site in sites]
         found.update(kernel for kernels in launches for kernel in kernels or ())
     return frozenset(found)
+
+
+def lines_of_kernels(trace: Trace, launched: Mapping[int, Sequence[frozenset[int]]]) -> dict[int, tuple[int, ...]]:
+    """Return the lines of the wrapper that launch each kernel, ascending. `launched` is as in `racing_kernels`."""
+    found: dict[int, set[int]] = {}
+    for step, kernels in _launches(trace, launched):
+        for kernel in kernels:
+            found.setdefault(kernel, set()).add(step.line)
+    return {kernel: tuple(sorted(lines)) for kernel, lines in found.items()}
+
+
+def _launches(trace: Trace, launched: Mapping[int, Sequence[frozenset[int]]]) -> Iterator[tuple[LaunchStep, frozenset[int]]]:
+    """Yield each launch of a trace with the kernels that it computes."""
+    left = {stream: iter(kernels) for stream, kernels in launched.items()}
+    for step in trace.steps:
+        if isinstance(step, LaunchStep) and step.name not in PREPARATIONS:
+            yield step, next(left.get(step.stream, iter(())), frozenset())

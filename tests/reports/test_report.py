@@ -11,7 +11,10 @@ from graphstreams.pipeline.explain import capture, explain
 from graphstreams.verification.wrapper.read import verify
 from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
-FILES = {"graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json"}
+FILES = {
+    "graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json",
+    "report.html", "plan.svg", "kernels.dot",
+}  # fmt: skip
 
 
 class _Indexer(torch.nn.Module):
@@ -92,7 +95,8 @@ def test_each_region_of_the_graph_has_a_heading(saved):
     text = (saved / "graph_streams.py").read_text()
     plan = Plan.loads((saved / "plan.json").read_text())
     for place in plan.placements:
-        assert f"==== {place.name}: stream {place.stream}, {place.end_us - place.start_us:.1f} us" in text
+        taken, alone = place.end_us - place.start_us, report().us[place.kernel]
+        assert f"==== {place.name}: stream {place.stream}, {taken:.1f} us in the plan, {alone:.1f} us alone" in text
     assert text.count("# ====") == len(plan.placements)
     assert "reads indexer.wk.weight" in text
 
@@ -106,10 +110,31 @@ def test_headings_name_what_a_kernel_waits_for(saved):
     assert "waits for fork" in text
 
 
-def test_the_serial_graph_has_no_headings_and_no_streams(saved):
-    text = (saved / "graph_serial.py").read_text()
-    assert "def forward" in text
-    assert "====" not in text and "record_event" not in text
+def test_the_serial_graph_has_the_same_headings_and_no_streams(saved):
+    serial, streams = ((saved / name).read_text() for name in ("graph_serial.py", "graph_streams.py"))
+    heads = [line for line in serial.splitlines() if "# ====" in line]
+    assert sorted(heads) == sorted(line for line in streams.splitlines() if "# ====" in line)
+    assert len(heads) == len(report().kernels.kernels)
+    assert "def forward" in serial and "record_event" not in serial
+
+
+def test_graphs_begin_with_the_verdict_and_name_their_inputs(saved):
+    for name in ("graph_serial.py", "graph_streams.py"):
+        lines = (saved / name).read_text().splitlines()
+        assert lines[0].startswith(f"# {report().name}: clean. Predicted ")
+        inputs = [line for line in lines if line.startswith("        # arg")]
+        assert "        # arg0_1: indexer.wk.weight" in inputs or any("indexer.wk.weight" in line for line in inputs)
+        assert not any("No stacktrace found" in line or "Annotation" in line for line in lines)
+
+
+def test_the_wrapper_says_what_events_are_for(saved):
+    plan, text = report().plan, (saved / "wrapper.py").read_text()
+    names = {place.kernel: place.name for place in plan.placements}
+    records = [line for line in text.splitlines() if ".record(" in line]
+    assert len(records) == len(plan.events)
+    for event in plan.events:
+        (line,) = (line for line in records if line.strip().startswith(f"event{event.id}."))
+        assert f"# behind {names.get(event.after, 'what the caller')}" in line
 
 
 def test_the_wrapper_is_the_one_that_was_proved(saved):
@@ -143,7 +168,7 @@ def test_a_graph_that_stays_serial_has_its_reason_and_no_empty_files(tmp_path):
     serial = captured("only_views").report
     written = {path.name for path in serial.save(tmp_path).iterdir()}
     assert "report.json" in written
-    assert written.isdisjoint(FILES - {"report.json", "graph_serial.py"})
+    assert written.isdisjoint(FILES - {"report.json", "graph_serial.py", "report.html"})
     data = parsed(tmp_path)
     assert (data["verdict"], data["predicted_us"], data["regions"], data["streams"]) == ("serial", None, [], 1)
     assert data["reason"] in str(serial)

@@ -55,7 +55,7 @@ def test_the_text(threshold, text):
 
 def report(threshold):
     graph = KernelGraph("g", (Kernel(0, "a", "gemm"), Kernel(1, "b", "gemm")), ())
-    return Report("g", "clean", kernels=graph, plan=plan_kernels(graph, [4.0, 3.0], 2), threshold=threshold)
+    return Report("g", "clean", kernels=graph, us=(4.0, 3.0), plan=plan_kernels(graph, [4.0, 3.0], 2), threshold=threshold)
 
 
 def test_the_report_has_the_text_and_the_curves(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from graphstreams.costs.profile import load_profile
 from graphstreams.ir.kernels import Kernel, KernelGraph
-from graphstreams.ir.plan import FORK
+from graphstreams.ir.plan import FORK, Placement, Plan
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.reports.timeline import timeline
 from tests.support.paths import DSV32
@@ -17,7 +17,7 @@ from tests.support.paths import DSV32
 def case(request):
     graph, us = load_profile(DSV32)
     plan = plan_kernels(graph, us, streams=request.param, event_us=0.5)
-    return graph, us, plan, timeline(plan, graph)["traceEvents"]
+    return graph, us, plan, timeline(plan, graph, us)["traceEvents"]
 
 
 def slices(records, process):
@@ -25,8 +25,8 @@ def slices(records, process):
 
 
 def test_is_json(case):
-    graph, _, plan, _ = case
-    trace = timeline(plan, graph)
+    graph, us, plan, _ = case
+    trace = timeline(plan, graph, us)
     assert json.loads(json.dumps(trace, allow_nan=False)) == trace
 
 
@@ -64,6 +64,16 @@ def test_the_serial_process_shows_the_program_order(case):
     assert shown[-1]["ts"] + shown[-1]["dur"] == pytest.approx(plan.serial_us)
 
 
+def test_the_serial_process_has_the_times_alone_and_not_those_of_the_plan():
+    """In the plan b is slowed from 3 to 5 us: the serial code takes 4 + 3 us all the same."""
+    graph = KernelGraph("g", (Kernel(0, "a", "profile"), Kernel(1, "b", "profile")), ())
+    places = (Placement(0, "a", 0, 0.0, 4.0), Placement(1, "b", 1, 0.0, 5.0))
+    plan = Plan("g", 2, places, (), 7.0, 5.0, 4.0, 4.0, (0,))
+    records = timeline(plan, graph, [4.0, 3.0])["traceEvents"]
+    assert [(r["name"], r["ts"], r["dur"]) for r in slices(records, 2)] == [("a", 0.0, 4.0), ("b", 4.0, 3.0)]
+    assert [(r["dur"], r["args"]["alone_us"]) for r in slices(records, 1)] == [(4.0, 4.0), (5.0, 3.0)]
+
+
 def test_each_arrow_leaves_and_reaches_a_slice(case):
     _, _, plan, records = case
     starts = {r["id"]: r for r in records if r["ph"] == "s"}
@@ -88,7 +98,7 @@ def test_waits_are_named(case):
 
 def test_the_join_is_reached_by_an_arrow():
     graph = KernelGraph("g", (Kernel(0, "a", "profile"), Kernel(1, "b", "profile")), ())
-    records = timeline(plan_kernels(graph, [4.0, 3.0], streams=2), graph)["traceEvents"]
+    records = timeline(plan_kernels(graph, [4.0, 3.0], streams=2), graph, [4.0, 3.0])["traceEvents"]
     (join,) = (r for r in records if r["name"] == "join")
     (arrow,) = (r for r in records if r["ph"] == "f")
     assert (join["ts"], join["tid"], join["args"]["waits"]) == (4.0, 0, ["b (stream 1)"])
@@ -97,4 +107,4 @@ def test_the_join_is_reached_by_an_arrow():
 
 def test_the_timeline_of_nothing():
     graph = KernelGraph("empty", (), ())
-    assert {r["ph"] for r in timeline(plan_kernels(graph, []), graph)["traceEvents"]} == {"M"}
+    assert {r["ph"] for r in timeline(plan_kernels(graph, []), graph, [])["traceEvents"]} == {"M"}

@@ -1,0 +1,114 @@
+"""Write the files of a report that show its plan and its graphs. Without what a file shows, its text is empty."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.plan import Plan
+from graphstreams.reports.collectives import overlaps
+from graphstreams.reports.dot import kernels_dot
+from graphstreams.reports.dump import Owners, code_by_kernel, headings, readable
+from graphstreams.reports.page import page
+from graphstreams.reports.picture import Picture, picture
+from graphstreams.reports.svg import plan_svg
+from graphstreams.reports.tables import plan_table, summary, threshold_text, us_text
+from graphstreams.reports.timeline import timeline
+from graphstreams.reports.wrapper_lines import wrapper_by_kernel
+
+if TYPE_CHECKING:
+    from graphstreams.reports.report import Report
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with the kernels that it places, and the us of each alone."""
+
+    plan: Plan
+    graph: KernelGraph
+    us: tuple[float, ...]
+
+
+def planned(report: Report) -> Planned | None:
+    """Return the plan of a report; None if there is none, or if its kernels or their times are not known."""
+    if report.plan is None or report.kernels is None or len(report.us) != len(report.kernels.kernels):
+        return None
+    return Planned(report.plan, report.kernels, report.us)
+
+
+def headline(report: Report) -> str:
+    """Return the verdict, the predicted times and where the kernels' times come from, in one line."""
+    text = f"{report.name}: {report.verdict}" + (f" ({report.reason})" if report.reason else "")
+    if (plan := report.plan) is None:
+        return text
+    faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
+    streams = "1 stream" if plan.streams == 1 else f"{plan.streams} streams"
+    predicted = (
+        f"Predicted {us_text(plan.streamed_us)} us on {streams}, {us_text(plan.serial_us)} us on one ({faster:.2f}x), "
+        f"bound {us_text(plan.lower_bound_us)} us"
+    )
+    return ". ".join(filter(None, (text, predicted, report.costs)))
+
+
+def picture_of(report: Report) -> Picture | None:
+    """Return the picture of a report's plan, with the code of each kernel; None without a plan."""
+    if (shown := planned(report)) is None:
+        return None
+    text, owners = (
+        (report.graph_streams, report.owners_streams) if report.graph_streams else (report.graph_serial, report.owners_serial)
+    )
+    wrapper = wrapper_by_kernel(report.wrapper, report.launch_lines, shown.plan)
+    return picture(shown.plan, shown.graph, shown.us, code_by_kernel(text, owners), wrapper)
+
+
+def html_text(report: Report) -> str:
+    """Return the page of a report, which also says why there is no plan."""
+    lines = [summary(report.plan)] if report.plan else []
+    return page(headline(report), "\n".join([*lines, *report.notes, *report.races, *report.differences]), picture_of(report))
+
+
+def svg_text(report: Report) -> str:
+    """Return the picture of the plan as an SVG."""
+    drawn = picture_of(report)
+    return plan_svg(drawn, headline(report)) if drawn else ""
+
+
+def dot_text(report: Report) -> str:
+    """Return the graph of kernels in DOT."""
+    return kernels_dot(report.kernels, report.us, report.plan) if report.kernels else ""
+
+
+def serial_text(report: Report) -> str:
+    """Return the FX graph that Inductor lowers, as readable code."""
+    return _readable(report, report.graph_serial, report.owners_serial)
+
+
+def streams_text(report: Report) -> str:
+    """Return the rewritten FX graph as readable code."""
+    return _readable(report, report.graph_streams, report.owners_streams)
+
+
+def _readable(report: Report, text: str, owners: Owners) -> str:
+    if not text:
+        return ""
+    heads = headings(report.kernels, report.us, report.plan) if report.kernels else {}
+    top = [headline(report), *(summary(report.plan).split("\n") if report.plan else ())]
+    return readable(text, owners, heads, top, report.inputs)
+
+
+def table_text(report: Report) -> str:
+    """Return the plan as a table, and what it is predicted to gain."""
+    if (shown := planned(report)) is None:
+        return ""
+    threshold = f"\n{threshold_text(report.threshold)}\n" if report.threshold else ""
+    collectives = "".join(f"{each}\n" for each in overlaps(shown.plan, shown.graph))
+    return f"{plan_table(shown.plan, shown.graph, shown.us)}\n\n{summary(shown.plan)}\n{collectives}{threshold}"
+
+
+def timeline_text(report: Report) -> str:
+    """Return the plan and the serial kernels as a trace."""
+    if (shown := planned(report)) is None:
+        return ""
+    return json.dumps(timeline(shown.plan, shown.graph, shown.us)) + "\n"
