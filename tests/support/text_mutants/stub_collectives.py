@@ -1,7 +1,7 @@
 """Stand in for torch's functional collectives: each runs on a stream of its own until it is waited for (torch 2.15.0).
 
-`_c10d_functional.wait_tensor` looks for what runs on the memory of its tensor, and finds nothing there a second time. Until then
-the process group holds the tensors (`csrc/distributed/c10d/Functional.cpp`, `Work.cpp`).
+`_c10d_functional.wait_tensor` looks for what runs on the memory of its tensor, and finds nothing there a second time. Until
+then the process group holds the tensors (`csrc/distributed/c10d/Functional.cpp`, `Work.cpp`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.text_mutants.stub_tensors import Device, Event, Stream, Tensor, require_tensors, tensors
+from tests.support.text_mutants.stub_tensors import Device, Event, Stream, require_tensors, tensors
 from tests.support.text_mutants.trace import FIRST_COLLECTIVE, Collective
 
 NAMESPACE = "_c10d_functional"
