@@ -19,6 +19,7 @@ from torch._inductor import config
 
 from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.recorded_launches import Substitute
+from graphstreams.inductor.opaque_objects import class_of_object
 from graphstreams.ir.devices import Device
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
@@ -57,7 +58,7 @@ def _described(value: Any) -> Any:
         return str(value.dtype), str(tuple(value.shape)), str(value.stride()), str(value.device)
     if isinstance(value, tuple | list):
         return tuple(_described(each) for each in value)
-    return str(value)
+    return class_of_object(value) or str(value)  # an object's text holds its address
 
 
 def _version(package: str) -> str:

@@ -27,6 +27,7 @@ from graphstreams.inductor import scheduler_nodes
 from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.exclusivity import RESOURCE
 from graphstreams.inductor.lowering import Lowered, copy_graph, lower
+from graphstreams.inductor.opaque_objects import class_of_object
 from graphstreams.inductor.settings import stream_settings
 from graphstreams.ir.kernels import EdgeKind
 from graphstreams.ir.plan import Plan
@@ -153,14 +154,16 @@ def _launch_steps(lowered: Lowered, launches: int) -> list[LaunchStep]:
 
 def _described(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
-        return str(concrete(value))
+        return class_of_object(value) or str(concrete(value))
     layout = Layout.of(value)
     return f"{value.dtype} {list(layout.shape)} {list(layout.strides)}"
 
 
 def _layout(node: fx.Node, sizes: Mapping[str, int]) -> Any:
     example = node.meta["val"]
-    return Layout.of(example, sizes) if isinstance(example, torch.Tensor) else concrete(example, sizes)
+    if isinstance(example, torch.Tensor):
+        return Layout.of(example, sizes)
+    return None if class_of_object(example) else concrete(example, sizes)  # no kernel uses such an object
 
 
 def _argument(node: fx.Node, value: Any, reading: Reading) -> Any:

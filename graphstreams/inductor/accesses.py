@@ -12,7 +12,7 @@ from typing import Any
 
 import sympy
 import torch
-from torch._inductor import config
+from torch._inductor import config, ir
 from torch._inductor.dependencies import MemoryDep, StarDep, WeakDep
 from torch._inductor.scheduler import ExternKernelSchedulerNode, NopKernelSchedulerNode
 from torch._inductor.utils import get_dtype_size
@@ -130,5 +130,6 @@ def size_hints(lowered: Lowered) -> dict[str, int]:
 
 
 def _symbols(value: Any) -> set[sympy.Symbol]:
-    sizes = [value] if isinstance(value, sympy.Expr) else value.get_size() if hasattr(value, "get_size") else []
-    return {s for size in sizes if isinstance(size, sympy.Expr) for s in size.free_symbols}
+    # An input may be an object without sizes, as the mesh that a DTensor is distributed over.
+    sizes = [value] if isinstance(value, sympy.Expr) else value.maybe_get_size() if isinstance(value, ir.IRNode) else []
+    return {s for size in sizes or () if isinstance(size, sympy.Expr) for s in size.free_symbols}

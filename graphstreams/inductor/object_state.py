@@ -20,7 +20,7 @@ MISSING = object()
 
 def is_outside(value: Any) -> bool:
     """Return whether an object holds what belongs to the process, not to a model."""
-    outside = is_outside_name(type(value).__module__) and not isinstance(value, torch.nn.Module)
+    outside = is_outside_name(type(value).__module__) and not isinstance(value, torch.nn.Module | torch.Tensor)
     return outside or (isinstance(value, dict) and "__builtins__" in value)
 
 

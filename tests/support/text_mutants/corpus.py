@@ -32,6 +32,7 @@ from graphstreams.ir.reading import Reading
 from graphstreams.pipeline.explain import capture
 from graphstreams.rewriting.regions import rewrite
 from tests.support.autotune_choices import choose
+from tests.support.collective_modules import DecoderLayer, EveryKind, InPlace, OfViews, TwoSums, fake_ranks
 from tests.support.concatenations import CASES
 from tests.support.random_graphs import generated, random_plan
 from tests.support.random_modules import SIZE, RandomModule
@@ -166,6 +167,23 @@ def _case(name: str, seed: int | None = None) -> str:
     return outcome.report.wrapper if seed is None else _any_plan(outcome.reading, seed)
 
 
+def _collectives(name: str, seed: int | None = None) -> str:
+    """Return the wrapper of a module with collectives, for two ranks that this process stands for."""
+    with fake_ranks():
+        (outcome,) = capture(*COLLECTIVES[name](), "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "clean" and outcome.reading is not None
+    return outcome.report.wrapper if seed is None else _any_plan(outcome.reading, seed)
+
+
+COLLECTIVES: Mapping[str, Callable[[], tuple[nn.Module, Sequence[Tensor]]]] = {
+    "two sums": lambda: (TwoSums(), [_rows(8)]),
+    "every kind": lambda: (EveryKind(), [_rows(8)]),
+    "in place": lambda: (InPlace(), [_rows(8), _rows(8)]),
+    "of views": lambda: (OfViews(), [_rows(8)]),
+    "decoder layer": lambda: (DecoderLayer(64, 32), [_rows(8)]),
+}
+
+
 def _images() -> tuple[Tensor, Tensor]:
     return torch.empty(2, 8, 16, 16), torch.empty(4, 8)
 
@@ -202,6 +220,8 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "compiled partition": lambda: _compiled(
         Shared(), (_rows(8), _rows(8), _rows(8), torch.zeros(8, dtype=torch.int64)), {"inductor": {"triton.cudagraphs": True}}
     ),
+    **{f"collectives, {name}": functools.partial(_collectives, name) for name in COLLECTIVES},
+    "collectives, any plan": lambda: _collectives("every kind", 9),
     "compiled shared inputs": lambda: _compiled(
         Shared(), (_rows(8), _rows(8), _rows(8), torch.zeros(8, dtype=torch.int64)), {}
     ),

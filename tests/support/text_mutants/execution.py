@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from tests.support.text_mutants.oracle import faults
+from tests.support.text_mutants.oracle import faults, other_order
 from tests.support.text_mutants.stub_kernels import Accesses
 from tests.support.text_mutants.stub_modules import namespace
 from tests.support.text_mutants.stub_tensors import Device, Layout, Tensor, numbers
@@ -61,8 +61,10 @@ def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]
         code = compile(source, "wrapper", "exec")
     except (SyntaxError, ValueError) as error:
         raise CannotRun(str(error)) from None
-    for run in runs_of(source):
-        _add(found, faults(steps_of(code, inputs, accesses, run)))
+    runs = [steps_of(code, inputs, accesses, run) for run in runs_of(source)]
+    for steps in runs:
+        _add(found, faults(steps))
+    _add(found, other_order(runs[0], runs[-1]))  # the last run is the other body's, if there is one
     launches = sum(isinstance(step, Launch) for step in steps_of(code, inputs, accesses, Run())) // 2 - 2
     for share in INTERRUPTED:
         steps = steps_of(code, inputs, accesses, Run(interrupted=1 + int(share * max(launches, 0))))
@@ -115,6 +117,6 @@ def _call(device: Device, call: Any, inputs: Inputs, interrupted: int = 0) -> No
             raise
         outputs = None
     device.until_signal = 0
-    device.emit(Leave(numbers([outputs]), device.current))
+    device.emit(Leave(numbers([outputs]), device.current, device.interrupted))
     device.current = CALLER
     device.launch("the caller reads the outputs", [outputs], [])

@@ -42,6 +42,8 @@ WEIGHTS: dict[Mutation, int] = {
     names.rename_index: 2,
     names.rebind_stream: 3,
     names.renumber: 1,
+    names.change_collective: 4,
+    names.swap_collectives: 8,
     odd.odd_sync: 2,
     odd.odd_block: 1,
     odd.odd_tensor: 3,

@@ -107,3 +107,26 @@ def renumber(text: Text) -> None:
     if place is not None:
         number = re.compile(r"(?<=[(, ])\d+(?=[,)])")
         text.replace(place, number, lambda old: str(max(0, int(old) + text.rng.choice((-1, 1)))))
+
+
+def change_collective(text: Text) -> None:
+    """Give a collective another reduction, group or number of ranks, or another operator's name."""
+    place = text.pick(lambda line: "_c10d_functional." in line)
+    if place is not None:
+        changes = {"'sum'": "'max'", "'0'": "'1'", "2, '": "4, '", "all_reduce_.": "broadcast_.", "[": "[1, "}
+        found = [old for old in changes if old in text.lines[place]]
+        old = text.rng.choice(found or ["wait_tensor."])
+        text.lines[place] = text.lines[place].replace(old, changes.get(old, "all_reduce_."), 1)
+
+
+def swap_collectives(text: Text) -> None:
+    """Swap two lines that start collectives or wait for them, or let one be there twice."""
+    places = [i for i in range(text.first, text.last) if "_c10d_functional." in text.lines[i]]
+    if len(places) < 2:
+        return
+    one, two = sorted(text.rng.sample(places, 2))
+    lines = text.lines
+    if text.rng.random() < 0.3:
+        text.insert(two, lines[one])
+    else:
+        lines[one], lines[two] = lines[two], lines[one]

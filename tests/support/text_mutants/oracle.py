@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 from tests.support.text_mutants.trace import (
     CALLER,
+    FIRST_COLLECTIVE,
     Allocate,
+    Collective,
     Enter,
     Free,
     HostAccess,
@@ -25,7 +27,7 @@ from tests.support.text_mutants.trace import (
     Wait,
 )
 
-SHARED, REUSED, UNFORKED, UNJOINED, UNRECORDED, FOREIGN_OUTPUT, NOT_LEFT = (
+SHARED, REUSED, UNFORKED, UNJOINED, UNRECORDED, FOREIGN_OUTPUT, NOT_LEFT, ORDER = (
     "two accesses that nothing orders",
     "memory used again that may still be in use",
     "a stream is used before it waits for the caller's",
@@ -33,6 +35,7 @@ SHARED, REUSED, UNFORKED, UNJOINED, UNRECORDED, FOREIGN_OUTPUT, NOT_LEFT = (
     "a wait for an event that this call has not recorded",
     "an output in an aux stream's memory",
     "another stream than the caller's is current at the end",
+    "another order of collectives than a rank with the other body has, or on an aux stream",
 )
 
 
@@ -71,6 +74,7 @@ class Oracle:
     _places: dict[tuple[int, int], int] = field(default_factory=dict)  # that a node uses of a storage, if not all
     _start: int = -1
     _launches: int = 0  # of aux streams in this call, as a set
+    _collectives: int = 0  # of process groups in this call, as a set
 
     def take(self, steps: Iterable[Step]) -> None:
         """Look at the steps of a run, in the order of the host."""
@@ -97,7 +101,10 @@ class Oracle:
         if not self._is_forked(step.stream):
             self._fault(UNFORKED, step.name)
         node = self._node(step.stream)
-        self._launches |= 1 << node
+        if step.stream >= FIRST_COLLECTIVE:
+            self._collectives |= 1 << node
+        else:
+            self._launches |= 1 << node
         self._places.update({(node, storage): places for storage, places in step.places})
         self._use(node, step.reads, step.writes, step.name)
 
@@ -171,11 +178,13 @@ class Oracle:
 
     def _enter(self, step: Enter) -> None:
         self._start = self._node(CALLER)
-        self._recorded, self._launches = set(), 0
+        self._recorded, self._launches, self._collectives = set(), 0, 0
 
     def _leave(self, step: Leave) -> None:
         node = self._node(CALLER)
-        if self._launches & ~self._before[node]:
+        # An error leaves the collectives that run to their groups, which hold their memory, as in Inductor's own code.
+        launches = self._launches if step.interrupted else self._launches | self._collectives
+        if launches & ~self._before[node]:
             self._fault(UNJOINED, "")
         if step.current != CALLER:
             self._fault(NOT_LEFT, f"stream {step.current}")
@@ -184,10 +193,27 @@ class Oracle:
             if storage in self._memory and self._memory[storage].stream != CALLER:
                 self._fault(FOREIGN_OUTPUT, f"storage {storage}")
 
+    def _collective(self, step: Collective) -> None:
+        if step.stream != CALLER:
+            self._fault(ORDER, f"{step.name} on stream {step.stream}")
+
     _TAKE: ClassVar[dict[type, Any]] = {
         Launch: _launch, HostAccess: _host_access, Record: _record, Wait: _wait, Synchronize: _synchronize,
-        Allocate: _allocate, Free: _free, Enter: _enter, Leave: _leave,
+        Allocate: _allocate, Free: _free, Enter: _enter, Leave: _leave, Collective: _collective,
     }  # fmt: skip
+
+
+def other_order(one: Iterable[Step], other: Iterable[Step]) -> dict[str, str]:
+    """Return what tells the collectives of one body from another's, on which two ranks may wait for each other for ever."""
+    first, second = ([step for step in steps if isinstance(step, Collective)] for steps in (one, other))
+    same = len(first) == len(second) and all(_same(*pair) for pair in zip(first, second, strict=True))
+    return {} if same else {ORDER: " ".join(step.name for step in first)}
+
+
+def _same(one: Collective, other: Collective) -> bool:
+    known = zip(one.sizes, other.sizes, strict=False)
+    sizes = len(one.sizes) == len(other.sizes) and all(None in pair or len(set(pair)) == 1 for pair in known)
+    return (one.name, one.arguments) == (other.name, other.arguments) and sizes
 
 
 def faults(steps: Iterable[Step]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tests.support.text_mutants.stub_collectives import NAMESPACE, STARTS, WAITS, Registry
 from tests.support.text_mutants.stub_tensors import Device, Layout, Places, Stream, Tensor, require_tensors, tensors
 
 Accesses = Mapping[str, tuple[Collection[str], Collection[str]]]
@@ -142,6 +143,7 @@ def _places(name: str, values: Sequence[Any], out: Tensor, used: Collection[int]
         # As torch does, which only warns.
         strides = tuple(math.prod(sizes[i + 1 :]) for i in range(len(sizes)))
         out.layout = Layout(sizes, strides, out.layout.offset)
+        out.storage.resized = True
     places = out.layout.places()
     return () if places is None or out.storage.number in used else ((out.storage.number, places),)
 
@@ -178,22 +180,25 @@ OPERATORS: Mapping[str, Operator] = {
     "graphstreams_tests.split_signs.default": Operator(results=2, sequence=tuple),
     "graphstreams_tests.append_row.default": Operator(tensors=2, writes=(0,), results=0),
 }
-_PARTS = {"_quantized", *(path.rsplit(".", i)[0] for path in OPERATORS for i in range(3))}
+_COLLECTIVES = {f"{NAMESPACE}.{name}.default" for name in (*STARTS, *WAITS)}
+_PARTS = {"_quantized", *(path.rsplit(".", i)[0] for path in (*OPERATORS, *_COLLECTIVES) for i in range(3))}
 
 
 class Operators:
     """`torch.ops`, or a part of it."""
 
-    def __init__(self, device: Device, path: str = "") -> None:
-        self._device, self._path = device, path
+    def __init__(self, device: Device, path: str = "", collectives: Registry | None = None) -> None:
+        self._device, self._path, self._collectives = device, path, collectives or Registry(device)
 
     def __getattr__(self, name: str) -> Operators:
         path = f"{self._path}.{name}" if self._path else name
         if path in _PARTS:
-            return Operators(self._device, path)
+            return Operators(self._device, path, self._collectives)
         raise AttributeError(path)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
+        if self._path.startswith(f"{NAMESPACE}."):
+            return self._collectives.call(self._path.split(".")[1], values, named)
         # An operator without an overload's name is its default.
         operator = OPERATORS.get(self._path) or OPERATORS[f"{self._path}.default"]
         require_tensors(*values[: operator.tensors])

@@ -88,10 +88,11 @@ class Device:
 class Storage:
     """Memory. Python's own count of references decides when it is freed."""
 
-    __slots__ = ("device", "number", "on_host", "stream")
+    __slots__ = ("device", "number", "on_host", "resized", "stream")
 
     def __init__(self, device: Device, on_host: bool) -> None:
         self.device, self.on_host, self.stream = device, on_host, device.current
+        self.resized = False  # a product gave a tensor over it other sizes than the text does
         recording = device.recording
         self.number = recording.storages
         recording.storages += 1

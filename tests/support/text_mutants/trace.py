@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CALLER = 0
+FIRST_COLLECTIVE = 100_000  # streams from here on are those of process groups
 
 
 class Launch(NamedTuple):
@@ -67,13 +68,23 @@ class Enter(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """A call returns these storages, and leaves a stream current."""
+    """A call returns these storages, and leaves a stream current. If it was interrupted, it returns none."""
 
     outputs: tuple[int, ...]
     current: int = CALLER
+    interrupted: bool = False
 
 
-Step = Launch | HostAccess | Record | Wait | Synchronize | Allocate | Free | Enter | Leave
+class Collective(NamedTuple):
+    """The host starts a collective or waits for some, with what it gives beside tensors, or their numbers, and known sizes."""
+
+    stream: int
+    name: str
+    arguments: tuple[Any, ...]
+    sizes: tuple[tuple[int, ...] | None, ...]
+
+
+Step = Launch | HostAccess | Record | Wait | Synchronize | Allocate | Free | Enter | Leave | Collective
 
 
 @dataclass
