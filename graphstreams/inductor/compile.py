@@ -97,6 +97,18 @@ def input_names(gm: fx.GraphModule) -> list[str]:
     return names
 
 
+def module_name() -> str:
+    """Return the class whose `forward`, or else the function whose code, Dynamo traces; empty if it is not known.
+
+    Read in torch 2.15.0: `_guards.py` (TracingContext.traced_code), `_dynamo/external_utils.py` (wrap_inline), which stands in
+    for modules and functions of torch's own. Before Python 3.11 code does not know its class.
+    """
+    context = torch._guards.TracingContext.try_get()
+    names = [getattr(code, "co_qualname", "") for code in getattr(context, "traced_code", ())]
+    owner, _, name = next((name for name in names if not name.startswith("wrap_inline.")), "").rpartition(".")
+    return owner if owner and (name == "forward" or name.startswith("torch_dynamo_resume")) else name
+
+
 def graph_name() -> str:
     """Return the name that AOTAutograd gives the graph that is being compiled, usable in the name of a file."""
     context = torch._guards.TracingContext.try_get()
