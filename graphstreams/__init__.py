@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
-    from graphstreams import reports
+    from graphstreams import backend, reports
     from graphstreams.api import plan, verify
     from graphstreams.backend import StreamPass, graphstreams
     from graphstreams.errors import GraphstreamsError, OptionError
@@ -27,6 +27,7 @@ _PLACES = {
     "Plan": "ir.plan",
     "Report": "reports.report",
     "StreamPass": "backend",
+    "backend": "backend",
     "declare": "ir.declarations",
     "explain": "pipeline.explain",
     "graphstreams": "backend",
@@ -36,8 +37,8 @@ _PLACES = {
 }
 
 __all__ = [
-    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "declare", "explain", "graphstreams", "plan",
-    "reports", "verify",
+    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "backend", "declare", "explain",
+    "graphstreams", "plan", "reports", "verify",
 ]  # fmt: skip
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,20 +16,14 @@ from torch import fx
 from graphstreams.autotuning.cache_keys import source_hash
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
-from graphstreams.inductor.compile import (
-    compile_graph,
-    inductor_settings,
-    input_names,
-    mode_settings,
-    module_name,
-    post_grad_passes,
-)
+from graphstreams.inductor.compile import compile_graph, input_names, module_name, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
 from graphstreams.options import Options, disabled
+from graphstreams.pipeline.given_options import read_options
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
 from graphstreams.reports.report import Report
@@ -120,7 +116,8 @@ class StreamPass(PostGradPass):
             except (OSError, ValueError) as error:
                 log.warning("graphstreams: %s: its report is not written: %s", on_rank(report.name), error)
         log.debug("%s", report)
-        if self.options.strict and report.verdict != "clean":
+        strict = self.options.strict
+        if report.verdict != "clean" and (report.verdict == strict or strict is True):
             raise GraphstreamsError(on_rank(str(report.as_verdict())))
         verdicts.say(report.as_verdict())
 
@@ -132,15 +129,18 @@ def graphstreams(
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
     name: str | None = None,
+    **newer: Any,
 ) -> Any:
     """The backend of `torch.compile(model, backend="graphstreams", mode=..., options=...)`.
 
-    `options` holds fields of `Options`, and Inductor's own under "inductor". `name` is what the log calls the model; by default
-    the class of the module. Raises OptionError for other options.
+    `options` holds fields of `Options`, settings of Inductor, and a "mode". `name` is what the log calls the model; by default
+    the class of the module. Of `newer` keywords, which another release of torch may pass, a warning says that they do nothing.
+    Raises OptionError for other options.
     """
-    own = dict(options or {})
-    settings = {**mode_settings(mode), **inductor_settings(own.pop("inductor", None))}
-    chosen = Options.from_dict(own)
+    for keyword in newer:
+        log.warning("graphstreams: torch.compile passes %r, which is not known here and does nothing", keyword)
+    given = read_options(options, mode)
+    chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
         return compile_graph(gm, example_inputs, settings)
     stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs)
@@ -154,6 +154,51 @@ def graphstreams(
     if not stream_pass.reports and not loaded:
         _say_of_cached(module, example_inputs)
     return compiled
+
+
+class ConfiguredBackend:
+    """A backend for torch.compile with options that were checked when it was made. Equal options make equal backends."""
+
+    __name__ = "graphstreams"  # what torch calls the backend
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Raises OptionError for options that are none."""
+        read_options(options)
+        self.options = dict(options)
+
+    def __call__(
+        self,
+        gm: fx.GraphModule,
+        example_inputs: Sequence[Any],
+        *,
+        options: Mapping[str, Any] | None = None,
+        **given: Any,
+    ) -> Any:
+        """Compile a graph from Dynamo. What torch.compile was given beside the backend wins over the backend's options."""
+        return graphstreams(gm, example_inputs, options={**self.options, **(options or {})}, **given)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfiguredBackend) and self.options == other.options
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self.options)))
+
+    def __repr__(self) -> str:
+        return f"graphstreams.backend({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
+
+
+class _Callable(ModuleType):
+    """This module, with a call: the package's name for both is `backend`."""
+
+    def __call__(self, **options: Any) -> ConfiguredBackend:
+        """Return a backend for `torch.compile(model, backend=...)` with `options`, checked at once.
+
+        Raises OptionError as the compile would.
+        """
+        return ConfiguredBackend(options)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 
 def _say_of_cached(module: str, inputs: Sequence[Any]) -> None:

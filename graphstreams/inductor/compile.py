@@ -17,6 +17,7 @@ from torch import fx
 from torch._inductor import config
 
 from graphstreams.errors import OptionError
+from graphstreams.messages import shown
 
 
 def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Mapping[str, Any]) -> Any:
@@ -116,25 +117,21 @@ def graph_name() -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
+def setting_names() -> frozenset[str]:
+    """Return the names of Inductor's settings, such as "triton.cudagraphs"."""
+    return frozenset(config._config)  # type: ignore[attr-defined]
+
+
 def mode_settings(mode: str | None) -> dict[str, Any]:
     """Return the settings of a mode of Inductor. Raises OptionError if Inductor does not know the mode."""
     if mode is None or mode == "default":
         return {}
     from torch._inductor import list_mode_options
 
-    try:
-        return dict(list_mode_options(mode))
-    except (KeyError, RuntimeError):
-        raise OptionError(f"unknown mode {mode!r}; Inductor knows {', '.join(list_mode_options())}") from None
-
-
-def inductor_settings(given: Any) -> dict[str, Any]:
-    """Return the value of the option 'inductor' as a dict. Raises OptionError if it is not a mapping."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise OptionError(f"option 'inductor' takes a dict of Inductor's own options, not {given!r}")
-    return dict(given)
+    modes = list_mode_options()
+    if mode not in modes:
+        raise OptionError(f"unknown mode {shown(mode)}; Inductor knows {', '.join(modes)}")
+    return dict(modes[mode])
 
 
 def post_grad_passes(settings: Mapping[str, Any]) -> list[Any]:
