@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from graphstreams import backend, reports
     from graphstreams.api import plan, verify
     from graphstreams.backend import StreamPass, graphstreams
     from graphstreams.errors import GraphstreamsError, OptionError
@@ -26,16 +27,18 @@ _PLACES = {
     "Plan": "ir.plan",
     "Report": "reports.report",
     "StreamPass": "backend",
+    "backend": "backend",
     "declare": "ir.declarations",
     "explain": "pipeline.explain",
     "graphstreams": "backend",
     "plan": "api",
+    "reports": "reports",
     "verify": "api",
 }
 
 __all__ = [
-    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "declare", "explain", "graphstreams", "plan",
-    "verify",
+    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "backend", "declare", "explain",
+    "graphstreams", "plan", "reports", "verify",
 ]  # fmt: skip
 
 
@@ -44,4 +47,5 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    place = importlib.import_module(f"{__name__}.{_PLACES[name]}")
+    return place if name == _PLACES[name] else getattr(place, name)

@@ -1,4 +1,4 @@
-"""Run the command line: graphstreams plan | explain | verify | bench | demo."""
+"""Run the command line: graphstreams plan | explain | verify | bench | options | cache | demo."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphstreams import __version__
 from graphstreams.command_line.arguments import parser
 from graphstreams.messages import one_line, with_type
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal's encoding may lack letters of a name
-    arguments = parser().parse_args(argv)
+    arguments = parser(__version__).parse_args(argv)
     try:
         status = _COMMANDS[arguments.command](arguments)
         if sys.stdout is not None:
@@ -215,7 +216,30 @@ def _demo(arguments: argparse.Namespace) -> int:
     return status
 
 
-_COMMANDS = {"plan": _plan, "explain": _explain, "verify": _verify, "bench": _bench, "demo": _demo}
+def _options(arguments: argparse.Namespace) -> int:
+    from graphstreams.options import Options
+
+    print(Options.table())
+    return 0
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from graphstreams.command_line.cache import clear, show
+    from graphstreams.inductor.disk_cache import cache_folder
+
+    print((clear if arguments.clear else show)(cache_folder()))
+    return 0
+
+
+_COMMANDS = {
+    "plan": _plan,
+    "explain": _explain,
+    "verify": _verify,
+    "bench": _bench,
+    "options": _options,
+    "cache": _cache,
+    "demo": _demo,
+}
 
 
 if __name__ == "__main__":

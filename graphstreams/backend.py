@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import fx
 
 from graphstreams.autotuning.cache_keys import source_hash
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
-from graphstreams.inductor.compile import compile_graph, inductor_settings, input_names, mode_settings, post_grad_passes
+from graphstreams.inductor.compile import compile_graph, input_names, module_name, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
-from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator, replays_cuda_graphs
+from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
 from graphstreams.messages import with_type
 from graphstreams.options import Options, disabled
+from graphstreams.pipeline.given_options import read_options
 from graphstreams.pipeline.run import run_stages
-from graphstreams.reading.eligibility import check_graph
+from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
 from graphstreams.reports.folder import folder_for
 from graphstreams.reports.report import Report
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
@@ -34,7 +38,7 @@ from graphstreams.verification.wrapper.read import UnreadableWrapper, verify
 
 log = logging.getLogger("graphstreams")
 
-CAPTURE_IT = 'compile with mode="reduce-overhead", or capture the calls with torch.cuda.graph'
+TRAINS = "it records gradients, and training is not planned: call it under torch.inference_mode() or torch.no_grad()"
 
 
 class StreamPass(PostGradPass):
@@ -62,7 +66,7 @@ class StreamPass(PostGradPass):
 
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
         """Return whether a graph is known to stay serial before it is lowered. Raises GraphstreamsError if strict."""
-        if disabled():
+        if disabled() or (not is_inference and name.endswith("_backward")):  # its forward graph said that it is training
             return True
         reason = _why_not(gm, is_inference)
         if reason:
@@ -108,23 +112,18 @@ class StreamPass(PostGradPass):
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
-        name = on_rank(report.name)
         if self.options.dump is not None:
             try:
                 report.save(folder_for(Path(self.options.dump) / folder_of_rank() / report.name))
             except Exception as error:  # a report is not worth a compile
+                name = on_rank(report.name)
                 log.debug("the report of %s failed", name, exc_info=True)
-                log.warning("%s: its report is not written: %s", name, with_type(error))
-        if report.verdict == "clean":
-            log.info("%s: %s", name, report)
-            if not report.direct and not replays_cuda_graphs():
-                gain = report.as_verdict().speedup
-                log.warning("%s: %.2fx in a CUDA graph, serial without one: %s", name, gain, CAPTURE_IT)
-            return
-        text = on_rank(str(report.as_verdict()))
-        if self.options.strict:
-            raise GraphstreamsError(text)
-        log.warning(text)
+                log.warning("graphstreams: %s: its report is not written: %s", name, with_type(error))
+        log.debug("%s", report)
+        strict = self.options.strict
+        if report.verdict != "clean" and (report.verdict == strict or strict is True):
+            raise GraphstreamsError(on_rank(str(report.as_verdict())))
+        verdicts.say(report.as_verdict())
 
 
 def graphstreams(
@@ -133,32 +132,98 @@ def graphstreams(
     *,
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    **newer: Any,
 ) -> Any:
     """The backend of `torch.compile(model, backend="graphstreams", mode=..., options=...)`.
 
-    `options` holds fields of `Options`, and Inductor's own under "inductor". Raises OptionError for others.
+    `options` holds fields of `Options`, settings of Inductor, and a "mode". `name` is what the log calls the model; by default
+    the class of the module. Of `newer` keywords, which another release of torch may pass, a warning says that they do nothing.
+    Raises OptionError for other options.
     """
-    own = dict(options or {})
-    settings = {**mode_settings(mode), **inductor_settings(own.pop("inductor", None))}
-    chosen = Options.from_dict(own)
+    for keyword in newer:
+        log.warning("graphstreams: torch.compile passes %r, which is not known here and does nothing", keyword)
+    given = read_options(options, mode)
+    chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
         return compile_graph(gm, example_inputs, settings)
     stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs)
     patches = {**settings, "post_grad_custom_post_pass": [*post_grad_passes(settings), stream_pass]}
-    with verdicts.listening() as loaded:
+    module = name or module_name()
+    with verdicts.listening(module) as loaded:
         try:
             compiled = compile_graph(gm, example_inputs, patches)
         finally:
             stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
     if not stream_pass.reports and not loaded:
-        log.info("a graph was found in a cache of this process; what was decided when it was compiled still holds")
+        _say_of_cached(module, example_inputs)
     return compiled
+
+
+class ConfiguredBackend:
+    """A backend for torch.compile with options that were checked when it was made. Equal options make equal backends."""
+
+    __name__ = "graphstreams"  # what torch calls the backend
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        """Raises OptionError for options that are none."""
+        read_options(options)
+        self.options = dict(options)
+
+    def __call__(
+        self,
+        gm: fx.GraphModule,
+        example_inputs: Sequence[Any],
+        *,
+        options: Mapping[str, Any] | None = None,
+        **given: Any,
+    ) -> Any:
+        """Compile a graph from Dynamo. What torch.compile was given beside the backend wins over the backend's options."""
+        return graphstreams(gm, example_inputs, options={**self.options, **(options or {})}, **given)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConfiguredBackend) and self.options == other.options
+
+    def __hash__(self) -> int:
+        return hash(tuple(sorted(self.options)))
+
+    def __repr__(self) -> str:
+        return f"graphstreams.backend({', '.join(f'{name}={value!r}' for name, value in self.options.items())})"
+
+
+class _Callable(ModuleType):
+    """This module, with a call: the package's name for both is `backend`."""
+
+    def __call__(self, **options: Any) -> ConfiguredBackend:
+        """Return a backend for `torch.compile(model, backend=...)` with `options`, checked at once.
+
+        Raises OptionError as the compile would.
+        """
+        return ConfiguredBackend(options)
+
+
+sys.modules[__name__].__class__ = _Callable
+
+
+def _say_of_cached(module: str, inputs: Sequence[Any]) -> None:
+    """Say what can be said of a graph from a cache whose wrapper says nothing."""
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    reason = ""
+    if not torch.cuda.is_available() and not any(value.is_cuda for value in tensors):
+        reason = NO_CUDA_TENSORS
+    elif torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
+        reason = TRAINS
+    if reason:
+        verdicts.say(verdicts.Verdict("graph", "serial", "read", reason, module=module), " (from a cache)")
+        return
+    text = "it was found in a cache of this process; what was said when it was compiled still holds"
+    log.info("graphstreams: %s", on_rank(f"{module or 'a graph'}: {text}"))
 
 
 def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
     """Why a graph stays serial, as far as it can be told before it is lowered; empty if nothing is known."""
     if not is_inference:
-        return "it belongs to training, whose backward graph is not planned yet"
+        return TRAINS
     try:
         check_graph(gm)
     except Unsupported as reason:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import logging
 import os
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from tabulate import tabulate
 
 from graphstreams.errors import OptionError
 from graphstreams.ir import declarations
 from graphstreams.messages import shown
 
+log = logging.getLogger("graphstreams")
+
 PREFIX = "GRAPHSTREAMS_"
 
 
-def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"kind": kind, "limits": limits, "text": text})
+def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: str, words: tuple[str, ...] = ()) -> Any:
+    """An option; `words` are values that it can have beside those of its type."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "limits": limits, "text": text, "words": words})
 
 
 COSTS = ("auto", "measured", "roofline")  # any other value is the path of a profile
@@ -76,9 +84,12 @@ class Options:
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )
     dump: str | None = _field(None, str, None, "directory for the report of every graph, one folder a graph; None: no report")
-    strict: bool = _field(
-        False, bool, None, "raise for every graph that would run serially, whatever the reason; too small a gain is one too"
-    )
+    strict: bool | str = _field(
+        False, bool, None,
+        "raise for every graph that would run serially, whatever the reason; too small a gain is one too; 'refused': only if a "
+        "stage or a proof failed",
+        ("refused",),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -98,7 +109,8 @@ class Options:
     def from_dict(cls, given: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> Options:
         """Return options from a mapping, else from the environment, else their defaults.
 
-        Raises OptionError for an unknown name, with the nearest known one, and for a value of the wrong type or range.
+        Raises OptionError for an unknown name, with the nearest known one, and for a value of the wrong type or range. An
+        unknown variable that begins with GRAPHSTREAMS_ is a warning.
         """
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if given is not None and not isinstance(given, Mapping):
@@ -109,6 +121,15 @@ class Options:
                 raise OptionError(f"unknown option {shown(name)}; did you mean {near!r}? Known: {', '.join(fields)}")
         values = _from_environment(fields, os.environ if environment is None else environment)
         return cls(**{**values, **(given or {})})
+
+    @classmethod
+    def table(cls) -> str:
+        """Return the options as a table of name, default, values and meaning, which is wrapped."""
+        rows = [
+            (field.name, repr(field.default), _values(field), textwrap.fill(field.metadata["text"], 80))
+            for field in dataclasses.fields(cls)
+        ]
+        return tabulate(rows, headers=("option", "default", "values", "meaning"), disable_numparse=True)
 
     @classmethod
     def help(cls) -> str:
@@ -125,6 +146,12 @@ def disabled(environment: Mapping[str, str] | None = None) -> bool:
     return _boolean(PREFIX + "DISABLE", text) if text else False
 
 
+@functools.cache
+def _warn_of_unknown(variable: str, near: str) -> None:
+    """Warn of a variable, once a process: another program's, or a later version's, may begin with our name too."""
+    log.warning("graphstreams: unknown environment variable %r does nothing; did you mean %r?", variable, near)
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
 
@@ -133,14 +160,14 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
     known = [PREFIX + name.upper() for name in (*fields, "disable")]
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
-            raise OptionError(f"unknown environment variable {variable!r}; did you mean {_nearest(variable, known)!r}?")
+            _warn_of_unknown(variable, _nearest(variable, known))
     disabled(environment)
     found: dict[str, Any] = {}
     for name, field in fields.items():
         variable = PREFIX + name.upper()
         text = environment.get(variable)
         if text:
-            found[name] = _parsed(variable, field.metadata["kind"], text)
+            found[name] = text if text in field.metadata["words"] else _parsed(variable, field.metadata["kind"], text)
     return found
 
 
@@ -165,8 +192,8 @@ def _boolean(variable: str, text: str) -> bool:
 
 def _checked(field: Any, value: Any) -> Any:
     kind, limits = field.metadata["kind"], field.metadata["limits"]
-    if value is None and field.default is None:
-        return None
+    if (value is None and field.default is None) or (isinstance(value, str) and value in field.metadata["words"]):
+        return value
     if kind is tuple:
         return declarations.parse(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
@@ -174,10 +201,20 @@ def _checked(field: Any, value: Any) -> Any:
     if kind is str and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise OptionError(f"option {field.name!r} takes {kind.__name__}{_range(field)}, not {shown(value)}")
+        words = "".join(f" or {word!r}" for word in field.metadata["words"])
+        raise OptionError(f"option {field.name!r} takes {kind.__name__}{words}{_range(field)}, not {shown(value)}")
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise OptionError(f"option {field.name!r} is {shown(value)}; it has to be from {limits[0]} to {limits[1]}")
     return value
+
+
+def _values(field: Any) -> str:
+    """What an option's value may be, as its type, its limits and the words that it also takes tell."""
+    kind, limits = field.metadata["kind"], field.metadata["limits"]
+    plain = (
+        f"{limits[0]} to {limits[1]}" if limits else {str: "text", tuple: "names", bool: "True, False"}.get(kind, kind.__name__)
+    )
+    return ", ".join([plain, *map(repr, field.metadata["words"]), *(["None"] if field.default is None else [])])
 
 
 def _range(field: Any) -> str:

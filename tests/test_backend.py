@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+import graphstreams
 import graphstreams.rewriting.regions as regions
-from graphstreams import GraphstreamsError, Options, StreamPass
+from graphstreams import GraphstreamsError, OptionError, Options, StreamPass
 from graphstreams.backend import _with_verdict
 from graphstreams.inductor import conformance, wrapper_lines
 from graphstreams.pipeline.explain import capture
@@ -141,7 +142,8 @@ def test_training_stays_serial_and_right(caplog):
     (first.sum() + second.sum()).backward()
     expected = torch.autograd.grad(sum(value.sum() for value in two_arms(x, y)), [x, y])
     torch.testing.assert_close([x.grad, y.grad], list(expected))
-    assert all("training" in message for message in warnings_of(caplog))
+    (message,) = warnings_of(caplog)
+    assert message.startswith("graphstreams: ") and "it records gradients" in message and "torch.inference_mode()" in message
 
 
 def test_the_pass_in_plain_inductor_leaves_a_cpu_graph_right(caplog):
@@ -300,3 +302,56 @@ def test_a_graph_whose_report_is_wanted_is_not_taken_from_a_cache(tmp_path):
 @pytest.mark.parametrize("source", ["x = " + "-" * 100_000 + "1", "x = '\0'", "x = ("])
 def test_code_that_cannot_be_parsed_runs_as_it_is(source):
     assert _with_verdict(source, Report("graph", "serial", "why", "read")) == (source, ())
+
+
+def test_settings_of_inductors_reach_it_from_the_top_level_too():
+    seen = []
+    assert_right(compiled(options={"post_grad_custom_post_pass": seen.append, "mode": "max-autotune-no-cudagraphs"}))
+    assert [type(graph) for graph in seen] == [torch.fx.Graph]
+
+
+def test_a_backend_with_options_checks_them_at_once_and_compiles():
+    with pytest.raises(OptionError, match="did you mean 'streams'"):
+        graphstreams.backend(stream=3)
+    with pytest.raises(OptionError, match="unknown mode"):
+        graphstreams.backend(mode="fastest")
+    with torch.no_grad():
+        assert_right(torch.compile(two_arms, backend=graphstreams.backend(streams=3, mode="default"), name="mine")(*INPUTS))
+    assert graphstreams.reports("mine")
+
+
+def test_backends_with_equal_options_are_equal_so_that_torch_does_not_compile_again():
+    one, same, other = (graphstreams.backend(streams=n) for n in (3, 3, 2))
+    assert one == same and hash(one) == hash(same) and one != other
+    assert repr(one) == "graphstreams.backend(streams=3)"
+
+
+def test_what_the_compile_is_given_wins_over_the_backends_options():
+    with pytest.raises(Exception, match="read: it has no CUDA tensors"), torch.no_grad():
+        torch.compile(two_arms, backend=graphstreams.backend(strict=False), options={"strict": True})(*INPUTS)
+
+
+def test_a_keyword_of_a_newer_torch_is_a_warning(caplog):
+    def newer(gm, inputs):
+        return graphstreams.graphstreams(gm, inputs, dynamism=3)
+
+    with torch.no_grad():
+        assert_right(torch.compile(two_arms, backend=newer)(*INPUTS))
+    assert "graphstreams: torch.compile passes 'dynamism', which is not known here and does nothing" in warnings_of(caplog)
+
+
+@pytest.mark.parametrize(
+    ("strict", "verdict", "raises"),
+    [
+        (True, "serial", True), (True, "refused", True), ("refused", "serial", False), ("refused", "refused", True),
+        (False, "refused", False), (True, "clean", False),
+    ],
+)  # fmt: skip
+def test_strict_tells_refused_graphs_from_those_that_gain_nothing(strict, verdict, raises):
+    report = Report("0_inference", verdict, "" if verdict == "clean" else "why", "plan")
+    done = StreamPass({"strict": strict})._done
+    if raises:
+        with pytest.raises(GraphstreamsError, match="0_inference runs serially: plan: why"):
+            done(report)
+    else:
+        done(report)

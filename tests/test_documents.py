@@ -5,12 +5,16 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import graphstreams
 from graphstreams.options import Options
@@ -126,6 +130,21 @@ def test_the_keys_and_files_of_a_report_are_told() -> None:
 def test_python_in_documents_compiles(path: Path) -> None:
     for number, code in enumerate(re.findall(r"(?ms)^```python\n(.*?)^```$", path.read_text(encoding="utf-8")), 1):
         compile(code, f"{_name(path)}, snippet {number}", "exec")
+
+
+def test_the_quick_start_runs_as_it_is_and_prints_one_line_for_its_graph(tmp_path: Path) -> None:
+    first = re.findall(r"(?ms)^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"))[0]
+    file = tmp_path / "quick_start.py"
+    file.write_text(first)
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    for cached in (False, True):
+        command = [sys.executable, str(file)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+        (line,) = done.stdout.splitlines()
+        assert line.startswith("Branches: ")
+        if not torch.cuda.is_available():
+            assert "runs serially: read: it has no CUDA tensors" in line
+            assert sum("graphstreams: Branches: " in each for each in done.stderr.splitlines()) == 1, cached
 
 
 def test_the_changelog_begins_with_this_version() -> None:

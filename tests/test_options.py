@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graphstreams.errors import OptionError
-from graphstreams.options import COSTS, Options, disabled
+from graphstreams.options import COSTS, Options, _warn_of_unknown, disabled
 from graphstreams.planning.modelled_plan import LISTED_WAIT_US
 from graphstreams.planning.simulator import EVENT_US
 
@@ -69,7 +69,8 @@ def test_a_value_out_of_range_gets_the_range(name, value, limits):
         ("streams", None, "int"),
         ("min_gain", "0.1", "float"),
         ("min_gain", True, "float"),
-        ("strict", 1, "bool"),
+        ("strict", 1, "bool or 'refused'"),
+        ("strict", "serial", "bool or 'refused'"),
         ("costs", 7, "str"),
         ("dump", True, "str"),
     ],
@@ -146,6 +147,7 @@ def test_none_is_a_value_where_it_is_the_default(name):
         ("dump", "there", "there"),
         ("strict", "1", True),
         ("strict", "off", False),
+        ("strict", "refused", "refused"),
     ],
 )
 def test_each_option_is_read_from_the_environment(name, text, value):
@@ -172,14 +174,22 @@ def test_an_empty_variable_is_not_set():
         ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a whole number"),
         ("GRAPHSTREAMS_STREAMS", "99", "from 1 to 8"),
         ("GRAPHSTREAMS_STRICT", "maybe", "neither 0 nor 1"),
-        ("GRAPHSTREAMS_STREAM", "2", "did you mean 'GRAPHSTREAMS_STREAMS'"),
-        ("GRAPHSTREAMS_DISABL", "1", "did you mean 'GRAPHSTREAMS_DISABLE'"),
         ("GRAPHSTREAMS_DISABLE", "maybe", "neither 0 nor 1"),
     ],
 )
 def test_a_wrong_variable_is_named(variable, text, complaint):
     with pytest.raises(OptionError, match=complaint):
         options(**{variable: text})
+
+
+@pytest.mark.parametrize(
+    ("variable", "near"), [("GRAPHSTREAMS_STREAM", "GRAPHSTREAMS_STREAMS"), ("GRAPHSTREAMS_DISABL", "GRAPHSTREAMS_DISABLE")]
+)
+def test_an_unknown_variable_is_one_warning_with_the_nearest(variable, near, caplog):
+    _warn_of_unknown.cache_clear()
+    for _ in range(2):
+        assert options(**{variable: "2"}) == Options()
+    assert caplog.messages == [f"graphstreams: unknown environment variable {variable!r} does nothing; did you mean {near!r}?"]
 
 
 @pytest.mark.parametrize(("text", "off"), [("1", True), ("true", True), ("0", False), ("", False)])
@@ -200,6 +210,7 @@ def test_a_wrong_disable_is_an_error():
     ("given", "complaint"),
     [
         ({"stream": 2}, "did you mean 'streams'"),
+        ({"streams": 2, "max_autotun": True}, "unknown option 'max_autotun'; did you mean Inductor's 'max_autotune'"),
         ({"costs": "measurd"}, "OptionError: option 'costs' is 'measurd'; did you mean 'measured'"),
         ({"streams": 99}, "from 1 to 8"),
         ({"inductor": 3}, "takes a dict of Inductor's own options"),

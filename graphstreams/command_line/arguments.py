@@ -8,9 +8,10 @@ from pathlib import Path
 _STREAMS = "most streams of a plan, the caller's included (default: the option's)"
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of `graphstreams plan | explain | verify | bench | demo`."""
+def parser(version: str) -> argparse.ArgumentParser:
+    """Return the parser of `graphstreams plan | explain | verify | bench | options | cache | demo`."""
     made = argparse.ArgumentParser(prog="graphstreams", description="Independent kernels on parallel CUDA streams.")
+    made.add_argument("--version", action="version", version=f"graphstreams {version}")
     commands = made.add_subparsers(dest="command", required=True)
     plan = commands.add_parser("plan", help="plan a profile (JSON) and print the predicted timeline")
     plan.add_argument("profile", type=Path)
@@ -29,6 +30,11 @@ def parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="look for races in the source of an Inductor wrapper")
     verify.add_argument("wrapper", type=Path)
     _add_bench(commands.add_parser("bench", help="on a GPU: bits and times of serial, graphstreams and other variants"))
+    commands.add_parser("options", help="the options of the backend: default, values and meaning of each")
+    cache = commands.add_parser("cache", help="the folder of kernel times, plans and calibrations")
+    action = cache.add_mutually_exclusive_group(required=True)
+    action.add_argument("--show", action="store_true", help="print where it is and what it holds")
+    action.add_argument("--clear", action="store_true", help="delete the plans and kernel times; calibrations stay")
     demo = commands.add_parser("demo", help="the DeepSeek V3.2 attention layer, from compile to report")
     demo.add_argument("--dump", type=Path, metavar="DIR", default=Path("graphstreams_dump"))
     return made

@@ -142,7 +142,7 @@ def calibration_of(device: Device) -> Calibration:
     try:
         return Calibration.load(user_file(device.name))
     except ValueError as error:
-        log.warning("%s; graphstreams bench --calibrate writes a new one", error)
+        log.warning("graphstreams: %s; graphstreams bench --calibrate writes a new one", error)
     except OSError:
         pass  # the user has none
     own = [key for key, known in DEVICES.items() if known.name == device.name and (_PACKAGED / f"{key}.json").is_file()]

@@ -17,6 +17,7 @@ from torch import fx
 from torch._inductor import config
 
 from graphstreams.errors import OptionError
+from graphstreams.messages import shown
 
 
 def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Mapping[str, Any]) -> Any:
@@ -97,11 +98,28 @@ def input_names(gm: fx.GraphModule) -> list[str]:
     return names
 
 
+def module_name() -> str:
+    """Return the class whose `forward`, or else the function whose code, Dynamo traces; empty if it is not known.
+
+    Read in torch 2.15.0: `_guards.py` (TracingContext.traced_code), `_dynamo/external_utils.py` (wrap_inline), which stands in
+    for modules and functions of torch's own. Before Python 3.11 code does not know its class.
+    """
+    context = torch._guards.TracingContext.try_get()
+    names = [getattr(code, "co_qualname", "") for code in getattr(context, "traced_code", ())]
+    owner, _, name = next((name for name in names if not name.startswith("wrap_inline.")), "").rpartition(".")
+    return owner if owner and (name == "forward" or name.startswith("torch_dynamo_resume")) else name
+
+
 def graph_name() -> str:
     """Return the name that AOTAutograd gives the graph that is being compiled, usable in the name of a file."""
     context = torch._guards.TracingContext.try_get()
     name = "_".join(context.aot_graph_name) if context and context.aot_graph_name else "graph"
     return re.sub(r"[^\w.-]", "_", name)
+
+
+def setting_names() -> frozenset[str]:
+    """Return the names of Inductor's settings, such as "triton.cudagraphs"."""
+    return frozenset(config._config)  # type: ignore[attr-defined]
 
 
 def mode_settings(mode: str | None) -> dict[str, Any]:
@@ -110,19 +128,10 @@ def mode_settings(mode: str | None) -> dict[str, Any]:
         return {}
     from torch._inductor import list_mode_options
 
-    try:
-        return dict(list_mode_options(mode))
-    except (KeyError, RuntimeError):
-        raise OptionError(f"unknown mode {mode!r}; Inductor knows {', '.join(list_mode_options())}") from None
-
-
-def inductor_settings(given: Any) -> dict[str, Any]:
-    """Return the value of the option 'inductor' as a dict. Raises OptionError if it is not a mapping."""
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise OptionError(f"option 'inductor' takes a dict of Inductor's own options, not {given!r}")
-    return dict(given)
+    modes = list_mode_options()
+    if mode not in modes:
+        raise OptionError(f"unknown mode {shown(mode)}; Inductor knows {', '.join(modes)}")
+    return dict(modes[mode])
 
 
 def post_grad_passes(settings: Mapping[str, Any]) -> list[Any]:

@@ -67,11 +67,6 @@ def foreign_generator() -> str:
     return "" if before is wrapper.PythonWrapperCodegen else f"{before!r} generates the code for CUDA"
 
 
-def replays_cuda_graphs() -> bool:
-    """Return whether Inductor captures what it compiles in CUDA graphs, as in the mode "reduce-overhead"."""
-    return bool(config.triton.cudagraphs)
-
-
 class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
     """The base of a `post_grad_custom_post_pass` that chooses which graphs get other code than Inductor's.
 

@@ -25,11 +25,17 @@ class Measurement:
     plans: tuple[tuple[float, float], ...] = ()  # of each plan: the simulated and the measured us
 
     @property
+    def replay_us(self) -> tuple[float, float] | None:
+        """The serial and the streamed time by the last thing measured, the former beside it; None if no plan was."""
+        if self.compiled_us:
+            return self.inductor_us or self.serial_us, self.compiled_us
+        return (self.serial_us, self.played_us) if self.played_us else None
+
+    @property
     def gain(self) -> float:
         """The share of the serial time that is saved, by the last thing measured, against the serial code beside it."""
-        if self.compiled_us:
-            return 1 - self.compiled_us / (self.inductor_us or self.serial_us)
-        return 1 - (self.played_us or self.serial_us) / self.serial_us
+        serial_us, streamed_us = self.replay_us or (1.0, 1.0)
+        return 1 - streamed_us / serial_us
 
     @property
     def direct_gain(self) -> float | None:

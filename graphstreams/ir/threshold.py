@@ -18,3 +18,10 @@ class Threshold:
     smallest: int = 0  # the first that runs on streams
     measured: tuple[tuple[int, float], ...] = ()  # (size, share of the serial time saved), by size
     where: str = ""  # which sizes of the inputs make it, such as "s21 is size 0 of 'ids'"
+
+    @property
+    def sizes(self) -> str:
+        """The sizes that run on streams, such as "2 <= s21 <= 64"; empty if all do."""
+        lower = f"{self.smallest} <= " if self.smallest else ""
+        upper = "" if self.largest is None else f" <= {self.largest}"
+        return f"{lower}{self.symbol}{upper}" if lower or upper else ""

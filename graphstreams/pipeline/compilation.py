@@ -15,8 +15,11 @@ from graphstreams.errors import StaySerial, Unsupported
 from graphstreams.ir.reading import Reading
 from graphstreams.messages import with_type
 from graphstreams.reports.report import Report
+from graphstreams.runtime.ranks import on_rank
 
 log = logging.getLogger("graphstreams")
+
+LONG_S = 1.0  # a stage that took longer gets a line of the log
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Progress:
             taken = time.perf_counter() - started
             before = self.report.seconds
             self.tell(seconds={**before, name: before.get(name, 0.0) + taken})
-            log.debug("%s: %s took %.3f s", self.report.name, name, taken)
+            level = logging.INFO if taken > LONG_S else logging.DEBUG
+            log.log(level, "graphstreams: %s: %s took %.1f s", on_rank(self.report.name), name, taken)
 
     @contextmanager
     def until_stopped(self) -> Iterator[None]:

@@ -65,7 +65,7 @@ def run_with_other_plans(
             progress.note(f"{text}; it passed every check, and is what runs")
             if refused.races:
                 why = "the code for the first plan had a race, so another plan runs; please report it"
-                log.warning("%s: %s: %s", on_rank(start.name), why, refused.races[0])
+                log.warning("graphstreams: %s: %s: %s", on_rank(start.name), why, refused.races[0])
             return
     told.append("no other plan is left, so the graph runs serially")
     progress.keep(report=replace(refused, notes=(*refused.notes, *told), seconds=progress.report.seconds))

@@ -215,7 +215,7 @@ def _choose(
         progress.note(f"kernels were not measured: {reason}")
         if task.options.costs == "measured":
             name = on_rank(progress.report.name)
-            log.warning("%s: kernels were not measured, their times are modelled: %s", name, reason)
+            log.warning("graphstreams: %s: kernels were not measured, their times are modelled: %s", name, reason)
         progress.tell(us=(), plan=None, measurement=None)
     return _choose_by(progress, task, ModelledPlans()), None
 
@@ -286,6 +286,8 @@ def gains_directly(measurement: Measurement | None, example: int | None) -> bool
 
 def _join(progress: Progress, task: Task, bodies: Bodies, dispatch: Dispatch, settled: bool = True) -> Joined:
     with progress.stage("verify"):
+        with bodies.streamed.active():
+            progress.tell(kernels_streamed=conformance.launch_count(bodies.streamed))
         verdict = progress.report.as_verdict("clean").lines if settled else []
         joined = join_bodies(bodies.serial, bodies.streamed, bodies.host, task.reading.mutated, dispatch, settled, verdict)
         progress.tell(own_kernels=joined.own_kernels)

@@ -15,12 +15,14 @@ from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
 from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, stream_of
 from graphstreams.messages import listed
 
+NO_CUDA_TENSORS = "it has no CUDA tensors: only kernels on a GPU run on streams"
+
 
 def check_graph(module: fx.GraphModule) -> None:
     """Raise Unsupported if a graph cannot be rewritten, whatever its kernels are."""
     values = torch.utils._pytree.tree_leaves([node.meta.get("val") for node in module.graph.nodes])
     if not any(isinstance(value, torch.Tensor) and value.device.type == "cuda" for value in values):
-        raise Unsupported("it has no CUDA tensors")
+        raise Unsupported(NO_CUDA_TENSORS)
     modules = dict(module.named_modules(remove_duplicate=False))
     for node in module.graph.nodes:
         if stream_of(node) is not None or is_stream_operation(node):

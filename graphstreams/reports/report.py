@@ -121,12 +121,18 @@ class Report:
 
     def as_verdict(self, verdict: str = "") -> Verdict:
         """Return what the wrapper carries of this report, with `verdict` if it is not in the report yet."""
-        streams, speedup = (self.plan.streams, self.plan.serial_us / self.plan.streamed_us) if self.plan else (1, 1.0)
-        if self.measurement and self.measurement.gain < 1:
-            speedup = 1 / (1 - self.measurement.gain)
         if (verdict or self.verdict) != "clean":
             return Verdict(self.name, self.verdict, self.stage, self.reason)
-        return Verdict(self.name, "clean", streams=streams, speedup=round(speedup, 3), direct=self.direct)
+        made, planned = self.measurement, self.plan
+        times = made.replay_us if made else None
+        serial_us, streamed_us = times or ((planned.serial_us, planned.streamed_us) if planned else (0.0, 0.0))
+        direct = (made.direct_serial_us, made.direct_us) if made else (0.0, 0.0)
+        return Verdict(
+            self.name, "clean", streams=planned.streams if planned else 1, serial_us=round(serial_us, 2),
+            streamed_us=round(streamed_us, 2), measured=times is not None, direct=self.direct,
+            direct_serial_us=round(direct[0], 2), direct_us=round(direct[1], 2), kernels_serial=self.kernels_serial,
+            kernels_streamed=self.kernels_streamed, sizes=self.threshold.sizes if self.threshold else "",
+        )  # fmt: skip
 
     def _predicted(self) -> dict[str, float] | None:
         if (plan := self.plan) is None:

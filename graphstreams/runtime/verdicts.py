@@ -1,7 +1,7 @@
-"""Log the verdict on a graph again when its code is loaded from a cache.
+"""Say once, in one line of the log, what became of each graph, and keep it: `verdicts_of` returns all of this process.
 
 Every wrapper of a graph that graphstreams has seen, also of one that stays serial, carries its verdict and a call of
-`announce`, which runs when the wrapper is loaded. The process that compiled the graph knows the verdict, so it logs nothing.
+`announce`, which runs when the wrapper is loaded. The process that compiled the graph has said the verdict, so it says nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from graphstreams.runtime.ranks import on_rank
 
@@ -19,63 +19,126 @@ log = logging.getLogger("graphstreams")
 
 IMPORT = "from graphstreams.runtime.verdicts import announce as _announce"
 NAME = "GRAPHSTREAMS"
+CAPTURE_IT = 'to have that, compile with mode="reduce-overhead", or capture the calls with torch.cuda.graph'
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome for one graph, as its wrapper carries it."""
+    """The outcome for one graph, as its wrapper carries it. Times are in us; 0 stands for one that is not known."""
 
     name: str
     verdict: str  # as in Report
     stage: str = ""
     reason: str = ""
     streams: int = 1
-    speedup: float = 1.0  # of the streamed body in a CUDA graph: the measured one if there is one, else the predicted one
+    serial_us: float = 0.0  # one replay of a CUDA graph
+    streamed_us: float = 0.0
+    measured: bool = False  # whether these two were measured; else they are predicted
     direct: bool = False  # whether the streams also run when the host launches the kernels
+    direct_serial_us: float = 0.0  # a call that the host launches, as measured
+    direct_us: float = 0.0
+    kernels_serial: int = 0  # launches
+    kernels_streamed: int = 0
+    sizes: str = ""  # for which sizes streams run, if a call's size chooses
+    module: str = ""  # the name that torch.compile was given, else the class of the module; no wrapper carries it
 
     @property
     def lines(self) -> list[str]:
         """The lines of a wrapper that carry the verdict."""
         return [IMPORT, f"{NAME} = {json.dumps(asdict(self))!r}", f"_announce({NAME})"]
 
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as serially the graph is in a CUDA graph; 1 if that is not known."""
+        return self.serial_us / self.streamed_us if self.streamed_us else 1.0
+
     def __str__(self) -> str:
+        name = f"{self.module}: {self.name}" if self.module else self.name
         if self.verdict != "clean":
-            return f"{self.name} runs serially: {self.stage or 'the pass'}: {self.reason}"
-        where = "always" if self.direct else "in CUDA graphs"
-        return f"{self.name} runs on {self.streams} streams {where}, {self.speedup:.2f}x"
+            return f"{name} runs serially: {self.stage or 'the pass'}: {self.reason}"
+        source = "measured" if self.measured else "predicted"
+        times = f"{_us(self.streamed_us)} us instead of {_us(self.serial_us)} in a CUDA graph ({source})"
+        sizes = f" for {self.sizes}" if self.sizes else ""
+        launches = f"{self.kernels_streamed} launches, serial {self.kernels_serial}"
+        return f"{name}: {self.streams} streams{sizes}, {times}, {self._direct()}; {launches}"
+
+    def _direct(self) -> str:
+        if not self.direct:
+            return "serial when launched directly"
+        if not self.direct_us:
+            return "on streams when launched directly too"
+        return f"{_us(self.direct_us)} us instead of {_us(self.direct_serial_us)} launched directly (measured)"
 
 
 class _Told(threading.local):
-    """The verdicts that one thread has compiled, and those it has loaded since `listening` began."""
+    """The verdicts that one thread has compiled, those it has loaded since `listening` began, and the module it compiles."""
 
     def __init__(self) -> None:
         self.compiled: set[str] = set()
         self.loaded: list[Verdict] | None = None
+        self.module = ""
 
 
 _told = _Told()
+_said: list[Verdict] = []  # of this process, in order
+
+
+def verdicts_of(name: str | None = None) -> list[Verdict]:
+    """Return the verdict on each graph of this process in the order in which they were compiled, or loaded from a cache.
+
+    `name` picks those of one module, or those of graphs with that name.
+    """
+    return [verdict for verdict in list(_said) if name is None or name in (verdict.module, verdict.name)]
 
 
 def compiled(verdict: Verdict) -> None:
-    """Note that this thread compiled the graph itself, so that `announce` does not log its verdict."""
+    """Note that this thread compiled the graph itself, so that `announce` does not say its verdict again."""
     _told.compiled.add(json.dumps(asdict(verdict)))
 
 
+def say(verdict: Verdict, source: str = "") -> None:
+    """Keep a verdict, and log it in one line, which ends in `source` if there is one.
+
+    The line is a warning if the graph runs serially, and if nothing that is known of captures it in a CUDA graph.
+    """
+    verdict = replace(verdict, module=verdict.module or _told.module)
+    _said.append(verdict)
+    level, text = (logging.INFO if verdict.verdict == "clean" else logging.WARNING), f"{verdict}{source}"
+    if verdict.verdict == "clean" and not verdict.direct and not _captured():
+        level, text = logging.WARNING, f"{text}; {CAPTURE_IT}"
+    log.log(level, "graphstreams: %s", on_rank(text))
+
+
 def announce(text: str) -> None:
-    """Log the verdict `text`, which is JSON, of a wrapper that was loaded from a cache."""
+    """Say the verdict `text`, which is JSON, of a wrapper that was loaded from a cache."""
     if text in _told.compiled:
         return
     verdict = Verdict(**json.loads(text))
-    log.log(logging.INFO if verdict.verdict == "clean" else logging.WARNING, "%s (from a cache)", on_rank(str(verdict)))
+    say(verdict, " (from a cache)")
     if _told.loaded is not None:
         _told.loaded.append(verdict)
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[list[Verdict]]:
-    """Collect the verdicts of the wrappers that this thread loads from a cache inside the context."""
-    before, _told.loaded = _told.loaded, []
+def listening(module: str = "") -> Iterator[list[Verdict]]:
+    """Collect the verdicts of the wrappers that this thread loads from a cache inside the context.
+
+    `module` is the name of what is compiled in it.
+    """
+    before = _told.loaded, _told.module
+    _told.loaded, _told.module = [], module
     try:
         yield _told.loaded
     finally:
-        _told.loaded = before
+        _told.loaded, _told.module = before
+
+
+def _captured() -> bool:
+    """Whether Inductor captures what it compiles in CUDA graphs, as in the mode "reduce-overhead"."""
+    from torch._inductor import config
+
+    return bool(config.triton.cudagraphs)
+
+
+def _us(us: float) -> str:
+    return f"{us:.0f}" if us >= 100 else f"{us:.1f}"

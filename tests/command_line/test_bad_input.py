@@ -184,7 +184,6 @@ def test_arguments_out_of_range(complaint: Callable[..., str], users: Path, argu
         ("GRAPHSTREAMS_STREAMS", "two", "GRAPHSTREAMS_STREAMS='two' is not a whole number"),
         ("GRAPHSTREAMS_STREAMS", "9" * 5000, "is not a whole number"),
         ("GRAPHSTREAMS_MIN_GAIN", "nan", "option 'min_gain' is nan"),
-        ("GRAPHSTREAMS_STREAM", "2", "'GRAPHSTREAMS_STREAM'; did you mean 'GRAPHSTREAMS_STREAMS'?"),
         ("GRAPHSTREAMS_DISABLE", "maybe", "GRAPHSTREAMS_DISABLE='maybe' is neither 0 nor 1"),
         ("GRAPHSTREAMS_COSTS", "measurd", "did you mean 'measured'"),
         ("GRAPHSTREAMS_COSTS", "{users}", "users_of_bad_input.py: it is not JSON"),

@@ -270,7 +270,7 @@ def test_reports_of_ranks_do_not_overwrite_each_other(tmp_path: Path, caplog: py
     with fake_ranks(), caplog.at_level(logging.WARNING, "graphstreams"):
         done(Report("0_inference", "serial", "why", "plan"))
     assert json.loads((tmp_path / "rank0" / "0_inference" / "report.json").read_text())["reason"] == "why"
-    assert caplog.messages == ["rank 0: 0_inference runs serially: plan: why"]
+    assert caplog.messages == ["graphstreams: rank 0: 0_inference runs serially: plan: why"]
 
 
 @pytest.mark.parametrize("case", ranks_on_cpu.CASES)

@@ -35,7 +35,8 @@ def test_a_serial_wrapper_tells_from_a_cache_why_it_is_serial(
     source = lowered.source
     assert told(source, caplog) == []  # this process knows
     monkeypatch.setattr(verdicts, "_told", verdicts._Told())
-    assert told(source, caplog) == [f"{report.name} runs serially: {report.stage}: {report.reason} (from a cache)"]
+    line = f"graphstreams: {report.name} runs serially: {report.stage}: {report.reason} (from a cache)"
+    assert told(source, caplog) == [line]
     added = [line for line in source.splitlines() if line not in serial.splitlines()]
     assert [line.split(" ")[0] for line in added if not line.startswith("#")] == [
         "from",
@@ -45,16 +46,18 @@ def test_a_serial_wrapper_tells_from_a_cache_why_it_is_serial(
     assert len(read_bodies(source)) == 1 and verify(source) == []
 
 
-def test_a_wrapper_with_two_bodies_tells_its_speedup(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrapper_with_two_bodies_tells_its_times(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     report, lowered, _ = compiled_by_pass("three_arms")
     assert report.verdict == "clean", report.reason
     assert told(lowered.source, caplog) == []
     monkeypatch.setattr(verdicts, "_told", verdicts._Told())
     verdict = report.as_verdict()
     assert verdict.streams == 3 and verdict.speedup > 1
-    assert told(lowered.source, caplog) == [
-        f"{report.name} runs on 3 streams in CUDA graphs, {verdict.speedup:.2f}x (from a cache)"
-    ]
+    (line,) = told(lowered.source, caplog)
+    times = f"{verdict.streamed_us:.1f} us instead of {verdict.serial_us:.1f} in a CUDA graph (predicted)"
+    assert line.startswith(f"graphstreams: {report.name}: 3 streams, {times}, serial when launched directly; ")
+    launches = f"{report.kernels_streamed} launches, serial {report.kernels_serial}"
+    assert f"{launches} (from a cache); {verdicts.CAPTURE_IT}" in line
 
 
 def test_reasons_with_quotes_and_line_ends_stay_one_line() -> None:

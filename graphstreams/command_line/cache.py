@@ -1,0 +1,34 @@
+"""Show, or empty, the folder in which kernel times, plans and calibrations are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+KINDS = ("plans and kernel times", "calibrations")
+
+
+def files_of(folder: Path) -> dict[str, list[Path]]:
+    """Return the files that are kept, by kind: one of KINDS."""
+    found = sorted(path for path in folder.rglob("*.json") if path.is_file())
+    calibrations = [path for path in found if path.parent.name == "calibration"]
+    return dict(zip(KINDS, ([path for path in found if path not in set(calibrations)], calibrations), strict=True))
+
+
+def show(folder: Path) -> str:
+    """Return the folder and, for each kind of file, how many there are and their size."""
+    lines = [str(folder)]
+    for kind, files in files_of(folder).items():
+        lines.append(f"  {kind}: {len(files)}, {sum(path.stat().st_size for path in files)} bytes")
+    return "\n".join(lines)
+
+
+def clear(folder: Path) -> str:
+    """Delete the plans and kernel times, and say so. Calibrations stay: they are the result of a run that the user asked for.
+
+    Inductor's own caches, in which compiled graphs with their plans are, are not touched. Raises OSError as deleting does.
+    """
+    plans, calibrations = files_of(folder).values()
+    for path in plans:
+        path.unlink(missing_ok=True)  # another process may clear it too
+    kept = f"; {len(calibrations)} calibrations stay" if calibrations else ""
+    return f"{folder}: {len(plans)} files of {KINDS[0]} deleted{kept}"

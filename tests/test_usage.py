@@ -1,0 +1,181 @@
+"""Check each row of docs/usage.md without a GPU. What is tested elsewhere is named in ELSEWHERE."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import graphstreams
+from graphstreams.pipeline.explain import capture
+from graphstreams.runtime import verdicts
+from tests.support.sample_modules import FREE_EVENTS
+
+ROOT = Path(__file__).parents[1]
+HERE = {
+    "mode": "test_a_mode_is_an_option_or_an_argument_but_not_both",
+    "fullgraph": "test_a_serial_graph_is_no_error_with_fullgraph",
+    "graph breaks": "test_each_part_between_graph_breaks_is_a_line",
+    "stance": "test_under_a_stance_that_is_eager_nothing_is_said",
+    "regional compile": "test_blocks_with_the_same_code_are_compiled_once",
+    "autocast": "test_casts_of_autocast_are_planned",
+    "two processes, one cache": "test_processes_that_share_a_cache_are_right_and_each_says_it",
+}
+ELSEWHERE = {
+    "no mode": "tests/runtime/test_verdicts.py::test_a_gain_that_nothing_captures_is_a_warning_in_the_same_line",
+    "dynamic": "tests/dynamic_shapes/test_dynamic_models.py",
+    "no_grad missing": "tests/test_backend.py::test_training_stays_serial_and_right",
+    "CPU model": "tests/test_backend.py::test_a_cpu_graph_runs_serially_with_one_warning_that_says_why",
+    "ranks": "tests/runtime/test_verdicts.py::test_a_line_of_several_ranks_names_its_own",
+    "switched off": "tests/test_backend.py::test_disabled_it_is_silent_and_right",
+}
+ON_GPU = {
+    "mode": "tests/gpu/test_two_bodies.py",
+    "two processes, one cache": "tests/gpu/test_two_bodies.py"
+    "::test_a_second_process_has_both_bodies_and_the_verdict_from_the_cache",
+    "ranks": "tests/gpu/test_collectives.py",
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(verdicts, "_said", [])
+    torch._dynamo.reset()
+    with torch._inductor.config.patch(force_disable_caches=True):
+        yield
+
+
+def test_every_row_has_a_test() -> None:
+    text = (ROOT / "docs" / "usage.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    assert rows[1:] == [row for row in rows[1:] if row in {**HERE, **ELSEWHERE}]
+    assert {*rows[1:]} == {*HERE, *ELSEWHERE}
+    for place in (*(f"tests/test_usage.py::{name}" for name in HERE.values()), *ELSEWHERE.values(), *ON_GPU.values()):
+        path, _, name = place.partition("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert not name or name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, place
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.left(x).relu() + self.right(x).sigmoid()
+
+
+class Broken(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.left(x).relu()
+        torch._dynamo.graph_break()
+        return first + self.right(x).sigmoid()
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def check(model: nn.Module, compiled: Any) -> list[str]:
+    """Assert that a compiled model computes what the model does, and return what was said of its graphs."""
+    with torch.inference_mode():
+        x = torch.randn(4, 8)
+        torch.testing.assert_close(compiled(x), model(x))
+    return [str(verdict) for verdict in graphstreams.reports()]
+
+
+def test_a_mode_is_an_option_or_an_argument_but_not_both() -> None:
+    model = Block()
+    for given in ({"mode": "reduce-overhead"}, {"options": {"mode": "reduce-overhead"}}):
+        torch._dynamo.reset()
+        check(model, torch.compile(model, backend="graphstreams", **given))  # type: ignore[call-overload]
+    with pytest.raises(RuntimeError, match="mode"):
+        torch.compile(model, backend="graphstreams", mode="reduce-overhead", options={"streams": 2})
+
+
+def test_a_serial_graph_is_no_error_with_fullgraph() -> None:
+    (line,) = check(model := Block(), torch.compile(model, backend="graphstreams", fullgraph=True))
+    assert line.startswith("Block: ") and "runs serially" in line
+
+
+def test_each_part_between_graph_breaks_is_a_line() -> None:
+    lines = check(model := Broken(), torch.compile(model, backend="graphstreams"))
+    assert len(lines) == 2 and all(line.startswith("Broken: ") for line in lines)
+
+
+def test_under_a_stance_that_is_eager_nothing_is_said() -> None:
+    model = Block()
+    compiled = torch.compile(model, backend="graphstreams")
+    with torch.compiler.set_stance("force_eager"):
+        assert check(model, compiled) == []
+    assert len(check(model, compiled)) == 1
+
+
+def test_blocks_with_the_same_code_are_compiled_once() -> None:
+    plain, model = Blocks(), Blocks()
+    model.load_state_dict(plain.state_dict())
+    for block in model.blocks:
+        block.compile(backend="graphstreams")
+    (line,) = check(plain, model)
+    assert line.startswith("Block: ")
+
+
+def test_casts_of_autocast_are_planned() -> None:
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.arms = nn.ModuleList(nn.Linear(2048, 2048) for _ in range(3))
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            with torch.autocast("cuda", torch.bfloat16):
+                return [arm(x).float().softmax(-1) for arm in self.arms]
+
+    with torch.device("meta"):
+        module, inputs = Cast(), (torch.empty(4, 2048),)
+    (outcome,) = capture(module, inputs, "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "clean", outcome.report.reason
+    assert "bfloat16" in outcome.report.graph_serial or "bf16" in outcome.report.graph_serial
+
+
+PROGRAM = """
+import json, torch, graphstreams
+from tests.test_usage import Block
+torch.manual_seed(0)
+model, x = Block(), torch.ones(4, 8)
+with torch.inference_mode():
+    same = torch.allclose(torch.compile(model, backend="graphstreams")(x), model(x))
+print(json.dumps([same, list(map(str, graphstreams.reports()))]))
+"""
+
+
+def test_processes_that_share_a_cache_are_right_and_each_says_it(tmp_path: Path) -> None:
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+
+    def run(_: int) -> list[Any]:
+        command = [sys.executable, "-c", PROGRAM]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
+        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+    with ThreadPoolExecutor(2) as pool:
+        results = [*pool.map(run, range(2)), run(2)]  # two at once, and one that finds what they wrote
+    for same, lines in results:
+        assert same and len(lines) == 1
+        assert re.fullmatch(r"Block: \w+ runs serially: read: it has no CUDA tensors.*", lines[0])
