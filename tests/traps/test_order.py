@@ -309,6 +309,6 @@ def test_trap_17_each_record_is_right_behind_its_producer_and_elsewhere_refused(
 def with_a_late_record(source: str) -> str:
     """Return the first record of the caller's stream behind the launch that follows it there."""
     lines = source.splitlines()
-    record = next(i for i, line in enumerate(lines) if re.fullmatch(r" {12}event\d+\.record\(default_stream\)", line))
+    record = next(i for i, line in enumerate(lines) if re.fullmatch(r" {12}event\d+\.record\(default_stream\).*", line))
     launch = next(i for i, line in enumerate(lines) if i > record and re.match(r" {12}(extern|triton)\S+\(", line))
     return "\n".join([*lines[:record], *lines[record + 1 : launch + 1], lines[record], *lines[launch + 1 :]])
