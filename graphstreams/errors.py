@@ -33,7 +33,8 @@ class UnreadableWrapper(ValueError):
 class GraphstreamsError(RuntimeError):
     """Raised by the backend for a graph that would run serially, if the option `strict` is set.
 
-    The message names the stage that decided and the reason. Without `strict` it is a warning, and the graph runs serially.
+    The message names the stage that decided and the reason. Without `strict` it is a warning, and the graph runs serially. With
+    `strict="refused"` only a graph of which a stage or a proof failed raises it.
     """
 
 
