@@ -25,6 +25,7 @@ SMALL = (
     "compiled shared inputs",
     "concatenations",
     "returned concatenation, any plan",
+    "collectives, two sums",
 )
 EACH = 60
 

@@ -5,8 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tests.support.text_mutants.execution import TENSOR, CannotRun, Run, faults_of, steps_of
-from tests.support.text_mutants.oracle import FOREIGN_OUTPUT, NOT_LEFT, REUSED, SHARED, UNFORKED, UNJOINED, UNRECORDED, faults
-from tests.support.text_mutants.trace import Allocate, Enter, Free, Launch, Leave, Record, Wait
+from tests.support.text_mutants.oracle import (
+    FOREIGN_OUTPUT,
+    NOT_LEFT,
+    ORDER,
+    REUSED,
+    SHARED,
+    UNFORKED,
+    UNJOINED,
+    UNRECORDED,
+    faults,
+    other_order,
+)
+from tests.support.text_mutants.trace import Allocate, Collective, Enter, Free, Launch, Leave, Record, Wait
+from tests.support.wrapper_sources import changed
 
 IMPORTS = """
 import torch
@@ -357,3 +369,40 @@ def test_memory_that_is_freed_belongs_to_the_stream_that_it_came_from() -> None:
     assert set(faults([*start, Allocate(1, 1), Launch(2, (), (1,), "next"), *end])) == set()
     ordered = [Record(2, 3), Wait(1, 3), Launch(1, (), (1,), "next")]
     assert set(faults([*start, Allocate(1, 1), *ordered, *end])) == set()
+
+
+START = "torch.ops._c10d_functional.all_reduce_.default(buf1, 'sum', '0')\n"
+AWAIT = "torch.ops._c10d_functional.wait_tensor.default(buf1)\n"
+REDUCED = f"buf1 = NEW\nrun copy(arg1_1, buf1)\n{START}{AWAIT}arg0_1 = None\n"
+GATHER = "buf0 = torch.ops._c10d_functional.all_gather_into_tensor.default(buf1, 2, '0')\n"
+GATHERED = GATHER.replace("all_gather_into_tensor.default(buf1, 2, '0')", "wait_tensor.default(buf0)")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kinds"),
+    [
+        (AWAIT, AWAIT, set()),
+        (AWAIT, AWAIT + AWAIT, set()),  # the second finds nothing to wait for
+        (AWAIT, "", {UNJOINED, SHARED}),  # its group holds the memory, so nothing else gets it
+        (AWAIT, AWAIT.replace("buf1", "arg1_1"), {UNJOINED, SHARED}),
+        (AWAIT, f"run copy(buf1, arg0_1)\n{AWAIT}", {SHARED}),
+        (AWAIT, AWAIT.replace("buf1", "reinterpret_tensor(buf1, (32, ), (1, ), 0)"), set()),
+        (AWAIT, f"{AWAIT}{GATHER}run copy(buf1, arg0_1)\n{GATHERED}", set()),  # what is gathered may be read
+        (AWAIT, f"{AWAIT}{GATHER}run copy(arg0_1, buf1)\n{GATHERED}", {SHARED}),
+        (START, f"with stream1:\n    {START}", {UNFORKED, SHARED, REUSED}),
+    ],
+)
+def test_a_collective_runs_from_its_start_to_its_wait(old: str, new: str, kinds: set[str]) -> None:
+    text = source(changed(REDUCED, (old, new)))
+    assert found(text) == kinds
+
+
+def test_collectives_that_another_rank_starts_in_another_order_are_a_fault() -> None:
+    sums = [Collective(0, "all_reduce_", (of, "'0'"), ((4,),)) for of in ("'sum'", "'max'")]
+    assert other_order(sums, sums) == {}
+    assert set(other_order(sums, sums[::-1])) == set(other_order(sums, sums[:1])) == {ORDER}
+    aside = [sums[0], sums[1]._replace(stream=1)]
+    assert set(other_order(aside, aside)) == {ORDER}
+    larger = [sums[0], sums[1]._replace(sizes=((8,),))]
+    assert set(other_order(sums, larger)) == {ORDER}
+    assert other_order(sums, [sums[0], sums[1]._replace(sizes=(None,))]) == {}

@@ -64,7 +64,8 @@ def faults_of(source: str, inputs: Inputs, accesses: Accesses) -> dict[str, str]
     runs = [steps_of(code, inputs, accesses, run) for run in runs_of(source)]
     for steps in runs:
         _add(found, faults(steps))
-    _add(found, other_order(runs[0], runs[-1]))  # the last run is the other body's, if there is one
+    if not runs_of(source)[-1].streamed:  # the last run is the other body's, if there is one
+        _add(found, other_order(runs[0], runs[-1]))
     launches = sum(isinstance(step, Launch) for step in steps_of(code, inputs, accesses, Run())) // 2 - 2
     for share in INTERRUPTED:
         steps = steps_of(code, inputs, accesses, Run(interrupted=1 + int(share * max(launches, 0))))

@@ -194,8 +194,7 @@ class Oracle:
                 self._fault(FOREIGN_OUTPUT, f"storage {storage}")
 
     def _collective(self, step: Collective) -> None:
-        if step.stream != CALLER:
-            self._fault(ORDER, f"{step.name} on stream {step.stream}")
+        pass  # its launch is a step of its own
 
     _TAKE: ClassVar[dict[type, Any]] = {
         Launch: _launch, HostAccess: _host_access, Record: _record, Wait: _wait, Synchronize: _synchronize,
@@ -204,8 +203,14 @@ class Oracle:
 
 
 def other_order(one: Iterable[Step], other: Iterable[Step]) -> dict[str, str]:
-    """Return what tells the collectives of one body from another's, on which two ranks may wait for each other for ever."""
+    """Return what tells the collectives of one body from another's, on which two ranks may wait for each other for ever.
+
+    Those of the first have to be on the caller's stream.
+    """
     first, second = ([step for step in steps if isinstance(step, Collective)] for steps in (one, other))
+    for step in first:
+        if step.stream != CALLER:
+            return {ORDER: f"{step.name} on stream {step.stream}"}
     same = len(first) == len(second) and all(_same(*pair) for pair in zip(first, second, strict=True))
     return {} if same else {ORDER: " ".join(step.name for step in first)}
 
