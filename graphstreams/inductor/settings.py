@@ -155,6 +155,16 @@ def notes_on_collectives(explained: bool) -> list[str]:
     return notes
 
 
+def pass_over_collectives() -> str:
+    """Return why the collectives of a graph may have another order in each of its lowerings; empty if they have one.
+
+    A pass over the fused kernels gets the streamed body's in another order than the serial one's, and two collectives of one
+    operator on tensors of one size are not told apart by the proof.
+    """
+    given = [name for name in ("_pre_fusion_custom_pass", "_post_fusion_custom_pass") if _value(name) not in _NONE]
+    return f"Inductor's setting {given[0]} is set: it may put collectives in another order on streams" if given else ""
+
+
 def unusable_setting() -> str:
     """Return why a setting keeps every graph serial; empty if none does."""
     for name, (harmless, why) in _UNUSABLE.items():

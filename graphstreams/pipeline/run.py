@@ -21,7 +21,7 @@ from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.scheduling import KERNEL
-from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, stream_settings
+from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
@@ -174,6 +174,8 @@ def _read(
         progress.note(*notes_on_settings())
         if kernels.has_collectives():
             progress.note(*notes_on_collectives(explained), *notes_on_groups(kernels))
+            if reason := pass_over_collectives():
+                raise StaySerial("serial", reason)
         tokens = dynamic_tokens(final)
         if tokens is None:
             check_tokens(final, options)

@@ -289,3 +289,13 @@ def test_two_ranks_compute_serial_bits_with_different_plans(case: str, tmp_path:
         process.kill()
     assert not alive and [process.exitcode for process in processes] == [0, 0]
     assert sorted(results.get() for _ in range(2)) == [(0, "equal"), (1, "equal")]
+
+
+@pytest.mark.parametrize("setting", ["_pre_fusion_custom_pass", "_post_fusion_custom_pass"])
+def test_a_pass_that_may_reorder_kernels_keeps_collectives_serial(setting: str) -> None:
+    module, inputs = TwoSums(), (torch.empty(8, 64),)
+    with config.patch({setting: lambda nodes: nodes}):
+        report = captured(module, *inputs).report
+    assert (report.verdict, report.stage) == ("serial", "read")
+    assert setting in report.reason
+    assert captured(module, *inputs).report.verdict == "clean"
