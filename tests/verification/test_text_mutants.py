@@ -11,7 +11,7 @@ import pytest
 from graphstreams.verification.wrapper.read import verify
 from tests.support.text_mutants import corpus, verdicts
 from tests.support.text_mutants.execution import faults_of, inputs_of
-from tests.support.text_mutants.mutations import WEIGHTS, mutant
+from tests.support.text_mutants.mutations import WEIGHTS, mutant, weights_for
 from tests.support.text_mutants.run import REFUSED
 
 SMALL = (
@@ -76,11 +76,14 @@ def test_there_are_wrappers_of_every_form() -> None:
     assert len(corpus.GENERATED) >= 10
 
 
-def test_a_mutant_is_the_same_each_time_and_every_mutation_is_drawn() -> None:
-    text = corpus.wrapper("topk").source
+@pytest.mark.parametrize(("name", "drawn"), [("topk", len(WEIGHTS) - 2), ("collectives, two sums", len(WEIGHTS))])
+def test_a_mutant_is_the_same_each_time_and_every_mutation_is_drawn(name: str, drawn: int) -> None:
+    """Those of collectives for a text that has some."""
+    text = corpus.wrapper(name).source
     mutants = [mutant(text, seed) for seed in range(600)]
     assert mutants == [mutant(text, seed) for seed in range(600)]
-    assert {kind for each in mutants for kind in each.kinds} == {mutation.__name__ for mutation in WEIGHTS}
+    assert {kind for each in mutants for kind in each.kinds} == {mutation.__name__ for mutation in weights_for(text)}
+    assert len(weights_for(text)) == drawn
     assert sum(each.source == text for each in mutants) < 60
 
 

@@ -58,6 +58,7 @@ WEIGHTS: dict[Mutation, int] = {
     kernels.second_load: 1,
     kernels.swap_parameters: 2,
 }
+OF_COLLECTIVES = (names.change_collective, names.swap_collectives)
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,17 @@ class Mutant:
         return any(kind.startswith("odd_") or kind.endswith("_in_module") for kind in self.kinds)
 
 
+def weights_for(source: str) -> dict[Mutation, int]:
+    """Return the mutations that are drawn for a text, and how often: those of collectives only if it has some."""
+    return {each: weight for each, weight in WEIGHTS.items() if "_c10d_functional" in source or each not in OF_COLLECTIVES}
+
+
 def mutant(source: str, seed: int | str) -> Mutant:
     """Return the mutant of that seed, the same each time. It may equal its source."""
     rng = random.Random(seed)
     text = Text.of(source, rng)
-    chosen = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=rng.choice((1, 1, 2)))
+    weights = weights_for(source)
+    chosen = rng.choices(list(weights), list(weights.values()), k=rng.choice((1, 1, 2)))
     for mutation in chosen:
         mutation(text)
     return Mutant("\n".join(text.lines) + "\n", tuple(mutation.__name__ for mutation in chosen))
