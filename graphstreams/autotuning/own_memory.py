@@ -16,18 +16,20 @@ from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.reading import Reading
 
 _REUSE = re.compile(r"^(?P<indent> *)(?P<new>\w+) = (?P<old>[^;\n]+);.*# reuse$", re.MULTILINE)
+_TAKEN = re.compile(r"^ *(\w+) = [^;\n]+;", re.MULTILINE)  # whatever lets go of a buffer in the line that gives its memory away
 
 
 def repeatable_source(serial: Lowered, reading: Reading) -> str:
     """Return the wrapper of a serial lowering, with memory of its own for each buffer. Its lines are those of the wrapper.
 
-    Empty if `reading` is of another lowering, if a plan might run a kernel behind one that overwrites its operand, or if parts
-    of the code are functions of their own.
+    Empty if `reading` is of another lowering, if a plan might run a kernel behind one that overwrites its operand, if parts of
+    the code are functions of their own, or if memory is given away in a form that is not known.
     """
     in_place: Mapping[str, str] = serial.graph.wrapper_code.reuses
     if not reading.of_serial or "\ndef partition_" in serial.source or not _ordered(reading, in_place):
         return ""
-    return _REUSE.sub(lambda match: match[0] if match["new"] in in_place else _allocated(match), serial.source)
+    source = _REUSE.sub(lambda match: match[0] if match["new"] in in_place else _allocated(match), serial.source)
+    return source if in_place.keys() >= set(_TAKEN.findall(source)) else ""
 
 
 def _allocated(match: re.Match[str]) -> str:

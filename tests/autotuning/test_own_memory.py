@@ -121,3 +121,10 @@ def test_code_in_parts_is_generated_anew() -> None:
     parts = "\ndef partition_0(args):\n    pass\n" + TEXT
     assert not repeatable_source(lowering(parts, {}), reading_of(()))
     assert repeatable_source(lowering(TEXT, {}), reading_of(()))
+
+
+@pytest.mark.parametrize(
+    "line", ["buf3 = buf1; del buf1  # again", "buf3 = reinterpret_tensor(buf1, (2, ), (1, ), 0); del buf1"]
+)
+def test_memory_that_is_given_away_in_another_form_is_not_taken_for_safe(line: str) -> None:
+    assert not repeatable_source(lowering(TEXT.replace("buf3 = buf1; del buf1  # reuse", line), {}), reading_of(()))

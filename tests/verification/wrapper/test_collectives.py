@@ -16,6 +16,16 @@ DISPATCH = "from graphstreams.runtime.dispatch import runs_on_streams as _runs_o
 START = "torch.ops._c10d_functional.all_reduce_.default(buf0, 'sum', '0')\n"
 WAIT = "torch.ops._c10d_functional.wait_tensor.default(buf0)\n"
 EMPTY = "empty_strided_cuda((64, 64), (64, 1), torch.float32)\n"
+# A product that an aux stream makes, and the caller's waits for.
+MADE_ON_AUX = f"""
+default_stream, stream1, event0, event1, event2, = _acquire_streams(0, 1, 3)
+event0.record(default_stream)
+with stream1:
+    event0.wait(stream1)
+    buf1 = {EMPTY}    extern_kernels.mm(arg1_1, arg0_1, out=buf1)
+    event1.record(stream1)
+event1.wait(default_stream)
+"""
 # One product is reduced while another one is made, on the caller's stream, and added there.
 SERIAL = f"""
 buf0 = {EMPTY}extern_kernels.mm(arg0_1, arg1_1, out=buf0)
@@ -150,15 +160,7 @@ def test_what_a_collective_is_given_may_be_freed_because_its_group_holds_it_unti
 
 def test_memory_of_an_aux_stream_is_not_given_away_before_that_stream_knows_of_the_wait() -> None:
     """The wait lets go of what the collective read, in memory of stream1, which has not waited for the collective."""
-    body = f"""
-default_stream, stream1, event0, event1, event2, = _acquire_streams(0, 1, 3)
-event0.record(default_stream)
-with stream1:
-    event0.wait(stream1)
-    buf1 = {EMPTY}    extern_kernels.mm(arg1_1, arg0_1, out=buf1)
-    event1.record(stream1)
-event1.wait(default_stream)
-buf2 = torch.ops._c10d_functional.all_gather_into_tensor.default(buf1, 2, '0')
+    body = f"""{MADE_ON_AUX}buf2 = torch.ops._c10d_functional.all_gather_into_tensor.default(buf1, 2, '0')
 del buf1
 torch.ops._c10d_functional.wait_tensor.default(buf2)
 with stream1:
@@ -177,15 +179,7 @@ return (buf2, )"""
 
 def test_the_first_wait_for_one_of_several_outputs_lets_go_of_all_inputs() -> None:
     """If the model held them up to the last wait, it would miss that their memory may be used again."""
-    body = f"""
-default_stream, stream1, event0, event1, event2, = _acquire_streams(0, 1, 3)
-event0.record(default_stream)
-with stream1:
-    event0.wait(stream1)
-    buf1 = {EMPTY}    extern_kernels.mm(arg1_1, arg0_1, out=buf1)
-    event1.record(stream1)
-event1.wait(default_stream)
-buf2 = torch.ops._c10d_functional.all_gather_into_tensor_coalesced.default([buf1, arg0_1], 2, '0')
+    body = f"""{MADE_ON_AUX}buf2 = torch.ops._c10d_functional.all_gather_into_tensor_coalesced.default([buf1, arg0_1], 2, '0')
 del buf1
 buf3 = buf2[0]
 buf4 = buf2[1]
