@@ -78,4 +78,6 @@ def test_kernels_are_timed_without_the_collectives(ranks: list[dict[str, Any]]) 
         report = rank["reports"]["timed"]
         assert report["costs"] == "measured, but for collectives", report
         assert any("timed without them" in note for note in report["notes"])
+        assert report["measured"]["tried"] > 1 and report["measured"]["played_us"] > 0
+        assert not report["measured"]["compiled_us"]
         assert rank["direct"]
