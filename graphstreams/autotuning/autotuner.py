@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.cache_keys import plan_key, setting
+from graphstreams.autotuning.garbage import NewGarbage
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
 from graphstreams.autotuning.stand_ins import stand_ins
@@ -46,6 +46,7 @@ class Autotuner:
         self._store = Store(cache_folder(), setting(device))
         self._key = plan_key(reading, options)
         self._loaded: PlanBenchmark | None = None
+        self._garbage: NewGarbage
         self._worker: WorkerClient | None = None
 
     @cached_property
@@ -122,7 +123,7 @@ class Autotuner:
             self._loaded = None
             # Generated code refers to itself. Left to a later collection, it would take its kernels along in the middle of
             # someone's capture, and so end that capture.
-            gc.collect()
+            self._garbage.collect()
             torch.cuda.empty_cache()
 
     @cached_property
@@ -143,6 +144,7 @@ class Autotuner:
     def benchmark(self) -> PlanBenchmark:
         """What times plans and generated code, on the compiled kernels of the graph. Collectives have stand-ins."""
         if self._loaded is None:
+            self._garbage = NewGarbage()
             with unset_fake_temporarily():
                 arguments = self._code.arguments(self._values)
                 replayer = self._code.replayer(arguments)

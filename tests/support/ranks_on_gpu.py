@@ -121,6 +121,6 @@ def _report(folder: Path, rank: int) -> dict[str, Any]:
     """Return the report that a compile has left, with the stream of each kernel of its plan."""
     (path,) = (folder / f"rank{rank}").glob("*/report.json")
     report = json.loads(path.read_text())
-    return {key: report[key] for key in ("verdict", "reason", "streams", "costs", "notes")} | {
+    return {key: report[key] for key in ("verdict", "reason", "streams", "costs", "notes", "measured")} | {
         "plan": [(region["kernel"], region["stream"]) for region in report["regions"]]
     }
