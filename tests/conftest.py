@@ -3,6 +3,7 @@
 Costs are those of the package, whatever calibration the user of this machine has.
 """
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ logging.getLogger("torch.__trace").propagate = False
 if not torch.cuda.is_available():
     # Nothing is compiled in parallel without a GPU, and each process would start workers that import torch.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+# Each new cache would compile programs that try the vector instructions of this CPU, and load them in processes with torch.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +27,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_imports() -> None:
+    """Keep full collections of garbage from looking at all that was imported: torch alone makes 400,000 objects."""
+    if not gc.get_freeze_count():  # benchmarks freeze and unfreeze too
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
