@@ -9,6 +9,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before torch is imported: pytest's workers take a core each, and a second thread for tensors this small only spins.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from graphstreams.costs import calibration
