@@ -1,4 +1,4 @@
-"""Keep torch's trace records out of pytest's log, and skip what needs a GPU if there is none.
+"""Keep torch from writing trace records, and skip what needs a GPU if there is none.
 
 Costs are those of the package, whatever calibration the user of this machine has.
 """
@@ -17,7 +17,9 @@ import torch
 
 from graphstreams.costs import calibration
 
-logging.getLogger("torch.__trace").propagate = False
+# torch writes its records, with the text of each graph, if anybody listens: pytest does so to loggers that don't propagate.
+logging.getLogger("torch.__trace").handlers.clear()
+logging.getLogger("torch.__trace").propagate = True
 if not torch.cuda.is_available():
     # Nothing is compiled in parallel without a GPU, and each process would start workers that import torch.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
