@@ -9,10 +9,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
-# Before torch is imported: pytest's workers take a core each, and a second thread for tensors this small only spins.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import torch
 
 from graphstreams.costs import calibration
@@ -23,6 +19,9 @@ logging.getLogger("torch.__trace").propagate = True
 if not torch.cuda.is_available():
     # Nothing is compiled in parallel without a GPU, and each process would start workers that import torch.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # pytest's workers take a core each, and more threads for tensors this small only spin.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Each new cache would compile programs that try the vector instructions of this CPU, and load them in processes with torch.
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 
