@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +17,7 @@ from torch import Tensor, nn
 import graphstreams
 from graphstreams.pipeline.explain import capture
 from graphstreams.runtime import verdicts
+from tests.support.fork_server import last_line_forked
 from tests.support.sample_modules import FREE_EVENTS
 
 ROOT = Path(__file__).parents[1]
@@ -167,12 +165,8 @@ print(json.dumps([same, list(map(str, graphstreams.reports()))]))
 
 
 def test_processes_that_share_a_cache_are_right_and_each_says_it(tmp_path: Path) -> None:
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-
     def run(_: int) -> list[Any]:
-        command = [sys.executable, "-c", PROGRAM]
-        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)
-        return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+        return json.loads(last_line_forked(PROGRAM, more={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}))  # type: ignore[no-any-return]
 
     with ThreadPoolExecutor(2) as pool:
         results = [*pool.map(run, range(2)), run(2)]  # two at once, and one that finds what they wrote
