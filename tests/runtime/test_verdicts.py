@@ -10,7 +10,7 @@ import torch
 from torch._inductor import config
 
 import graphstreams
-from graphstreams.backend import _say_of_cached
+from graphstreams.backend import _found_in_cache
 from graphstreams.runtime import verdicts
 from graphstreams.runtime.verdicts import CAPTURE_IT, Verdict, announce, compiled, listening, say
 
@@ -67,7 +67,7 @@ def test_each_verdict_is_said_in_one_line_and_kept(
 ) -> None:
     with caplog.at_level(logging.INFO, "graphstreams"), listening() as found:
         loaded(verdict) if cached else say(verdict)
-    assert found == ([verdict] if cached else [])
+    assert (found.cached, found.known) == ([verdict] if cached else [], [])
     end = " (from a cache)" if cached else ""
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(level, f"graphstreams: {text}{end}")]
     assert graphstreams.reports() == [verdict]
@@ -97,7 +97,8 @@ def test_a_graph_that_this_process_compiled_is_not_told_again(caplog: pytest.Log
     compiled(own)
     with listening() as found:
         loaded(own)
-    assert found == [] and caplog.records == [] and graphstreams.reports() == []
+    assert (found.cached, found.known) == ([], [own])
+    assert caplog.records == [] and graphstreams.reports() == []
 
 
 def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
@@ -105,7 +106,7 @@ def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
         with listening("inner") as inner:
             loaded(CLEAN)
         loaded(SERIAL)
-    assert (inner, outer) == ([CLEAN], [SERIAL])
+    assert (inner.cached, outer.cached) == ([CLEAN], [SERIAL])
     announce(verdicts.json.dumps(verdicts.asdict(CLEAN)))  # nobody listens
     assert [verdict.module for verdict in graphstreams.reports()] == ["inner", "outer", ""]
 
@@ -156,7 +157,7 @@ def test_a_graph_whose_cached_code_says_nothing_is_told_all_the_same(
     if records:  # as on a machine with a GPU
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with nullcontext() if records else torch.no_grad():
-        _say_of_cached("Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight])
+        _found_in_cache(verdicts.Loaded(), "Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight])
     (message,) = caplog.messages
     assert ("it records gradients" if records else "it has no CUDA tensors") in message
     assert message.endswith(" (from a cache)") and len(graphstreams.reports("Linear")) == 1
