@@ -15,8 +15,10 @@ from graphstreams.reports.tables import us_text, waited_for
 Owners = Mapping[str, int]  # names of FX nodes -> kernel id
 
 _INDENT = "        "  # of statements in `forward`
+MOST_CODE, LEAST_CODE = 900_000, 300  # characters of code on a page: of all kernels, and of one at the least
 # What `print_readable` writes above nodes without a stack trace, and of our streams, which the headings name.
 _EMPTY = re.compile(r"\s*# (?:Annotation: \{'stream': \d+\} )?No stacktrace found for following nodes$")
+_FREES = re.compile(r"(?m);  (?:\w+ = )+None$")
 _STREAM = re.compile(r"(# )Annotation: \{'stream': \d+\} (?=File: )")
 
 
@@ -52,6 +54,23 @@ def code_by_kernel(text: str, owners: Owners) -> dict[int, str]:
         if kernel is not None:
             found.setdefault(kernel, []).extend([*comments, line])
     return {kernel: "\n".join(line.removeprefix(_INDENT) for line in own).strip("\n") for kernel, own in found.items()}
+
+
+def shortened_code(code: Mapping[int, str], file: str) -> dict[int, str]:
+    """Return the lines of each kernel for a page: without what only frees, and cut if there would be too much in all.
+
+    A last line says how many lines more are in `file`.
+    """
+    share = max(LEAST_CODE, MOST_CODE // max(1, len(code)))
+    return {kernel: _cut(_FREES.sub("", text), share, file) for kernel, text in code.items()}
+
+
+def _cut(text: str, longest: int, file: str) -> str:
+    if len(text) <= longest:
+        return text
+    kept = text[:longest].rpartition("\n")[0].rstrip("\n")
+    left = text[len(kept) :].strip("\n").split("\n")
+    return "\n".join([*([kept] if kept else []), f"# ... {len(left)} more lines in {file}"])
 
 
 def headings(graph: KernelGraph, us: Sequence[float], plan: Plan | None) -> dict[int, list[str]]:

@@ -10,7 +10,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.reports.collectives import overlaps
 from graphstreams.reports.dot import kernels_dot
-from graphstreams.reports.dump import Owners, code_by_kernel, headings, readable
+from graphstreams.reports.dump import Owners, code_by_kernel, headings, readable, shortened_code
 from graphstreams.reports.page import page
 from graphstreams.reports.picture import Picture, picture
 from graphstreams.reports.svg import plan_svg
@@ -56,11 +56,12 @@ def picture_of(report: Report) -> Picture | None:
     """Return the picture of a report's plan, with the code of each kernel; None without a plan."""
     if (shown := planned(report)) is None:
         return None
-    text, owners = (
-        (report.graph_streams, report.owners_streams) if report.graph_streams else (report.graph_serial, report.owners_serial)
-    )
+    text, owners, file = report.graph_streams, report.owners_streams, "graph_streams.py"
+    if not text:
+        text, owners, file = report.graph_serial, report.owners_serial, "graph_serial.py"
+    code = shortened_code(code_by_kernel(text, owners), file)
     wrapper = wrapper_by_kernel(report.wrapper, report.launch_lines, shown.plan)
-    return picture(shown.plan, shown.graph, shown.us, code_by_kernel(text, owners), wrapper)
+    return picture(shown.plan, shown.graph, shown.us, code, wrapper)
 
 
 def html_text(report: Report) -> str:
