@@ -23,6 +23,7 @@ from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
+from graphstreams.inductor.stream_ops import events_of
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
@@ -43,6 +44,7 @@ from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position, named_inputs, sizes_named
 from graphstreams.reading.reader import read
 from graphstreams.reading.stored_values import storages_of
+from graphstreams.rewriting.event_comments import event_headings
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
@@ -267,7 +269,8 @@ def _rewrite(progress: Progress, task: Task, graph: ReadGraph) -> Lowered:
         progress.keep(module=module)
     with progress.stage("report"):
         own = {node.name: node.meta[KERNEL] for node in module.graph.nodes if KERNEL in node.meta}
-        progress.tell(graph_streams=readable_code(module), owners_streams=own)
+        events = event_headings(plan, reading.kernels, events_of(module))
+        progress.tell(graph_streams=readable_code(module), owners_streams=own, event_nodes=events)
     with progress.stage("lower"):
         return streamed_code(module, graph.serial.graph.constants)
 

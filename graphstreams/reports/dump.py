@@ -24,12 +24,12 @@ _STREAM = re.compile(r"(# )Annotation: \{'stream': \d+\} (?=File: )")
 
 def readable(
     text: str, owners: Owners, headings: Mapping[int, Sequence[str]], top: Iterable[str] = (),
-    inputs: Mapping[str, str] | None = None,
+    inputs: Mapping[str, str] | None = None, events: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
     """Return the code of a graph, as `print_readable` wrote it, with comments.
 
-    `top` comes first; `inputs` are the names of the graph's inputs in the source. The lines of `headings` are above the first
-    node of each kernel, and its name where it goes on after another one.
+    `top` comes first; `inputs` are the names of the graph's inputs in the source, `events` comments for the nodes of events.
+    The lines of `headings` are above the first node of each kernel, and its name where it goes on after another one.
     """
     lines = [*(f"# {line}".rstrip() for line in top), ""]
     current, headed = None, set[int]()
@@ -40,7 +40,7 @@ def readable(
             comments = comments[1:] if comments and not comments[0] else comments
             headed.add(kernel)
             current = kernel
-        lines += [*comments, line]
+        lines += [*comments, *(f"{_INDENT}# {each}" for each in [(events or {}).get(_assigned(line))] if each), line]
         if line.startswith("    def forward(") and inputs:
             lines += [f"{_INDENT}# {name}: {source}" for name, source in inputs.items() if source != name]
             inputs = None
@@ -109,6 +109,10 @@ def _statements(text: str, owners: Owners) -> Iterator[tuple[int | None, list[st
                 comments.append(_STREAM.sub(r"\1", line))
             continue
         # The name that a line assigns tells whose region it belongs to.
-        name = re.split(r"[ :]", bare, maxsplit=1)[0]
-        yield (owners.get(name) if line.startswith(_INDENT) else None), comments, line
+        yield (owners.get(_assigned(line)) if line.startswith(_INDENT) else None), comments, line
         comments = []
+
+
+def _assigned(line: str) -> str:
+    """Return the name that a line of code assigns, if it assigns one."""
+    return re.split(r"[ :]", line.strip(), maxsplit=1)[0]

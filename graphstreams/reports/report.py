@@ -38,6 +38,7 @@ class Report:
     graph_streams: str = ""
     owners_serial: Mapping[str, int] = field(default_factory=dict)  # nodes of either graph -> the kernel of their region
     owners_streams: Mapping[str, int] = field(default_factory=dict)
+    event_nodes: Mapping[str, str] = field(default_factory=dict)  # of the rewritten graph -> what is recorded, or waited for
     inputs: Mapping[str, str] = field(default_factory=dict)  # of the graph -> what the source calls them
     wrapper: str = ""  # the code that runs, with both bodies; if the graph was refused, the code that was
     launch_lines: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # kernel -> lines of the wrapper on streams

@@ -96,7 +96,7 @@ def _readable(report: Report, text: str, owners: Owners) -> str:
         return ""
     heads = headings(report.kernels, report.us, report.plan) if report.kernels else {}
     top = [headline(report), *(summary(report.plan).split("\n") if report.plan else ())]
-    return readable(text, owners, heads, top, report.inputs)
+    return readable(text, owners, heads, top, report.inputs, report.event_nodes)
 
 
 def table_text(report: Report) -> str:

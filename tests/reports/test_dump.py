@@ -38,7 +38,8 @@ OWNERS = {"first": 0, "second": 1, "third": 1, "fourth": 0}
 
 def test_each_region_is_headed_once_above_its_comments() -> None:
     heads = {0: ["==== a: stream 0", "     launches k"], 1: ["==== b"]}
-    assert readable(TEXT, OWNERS, heads, ["g: clean", ""], {"arg0_1": "model.x", "s0": "s0"}) == (
+    events = {"wait": "event 0, waited for on stream 1: b needs a", "first": "", "other": "of no node"}
+    assert readable(TEXT, OWNERS, heads, ["g: clean", ""], {"arg0_1": "model.x", "s0": "s0"}, events) == (
         """# g: clean
 #
 
@@ -55,6 +56,7 @@ class GraphModule(torch.nn.Module):
         # File: m.py:2 in forward, code: b = g(x)
         second: "f32[4]" = torch.ops.aten.relu.default(arg0_1)
 
+        # event 0, waited for on stream 1: b needs a
         wait = torch.ops.higher_order.control_deps((first,), graph)
 
         third = second[0];  second = None
