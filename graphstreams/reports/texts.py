@@ -21,6 +21,8 @@ from graphstreams.reports.wrapper_lines import wrapper_by_kernel
 if TYPE_CHECKING:
     from graphstreams.reports.report import Report
 
+WHAT_TO_DO = 'What to do about each reason is in docs/reports.md of graphstreams, under "Reading a verdict".'
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -39,17 +41,20 @@ def planned(report: Report) -> Planned | None:
 
 
 def headline(report: Report) -> str:
-    """Return the verdict, the predicted times and where the kernels' times come from, in one line."""
+    """Return the verdict, the measured and the predicted times, and where the kernels' times come from, in one line."""
     text = f"{report.name}: {report.verdict}" + (f" ({report.reason})" if report.reason else "")
     if (plan := report.plan) is None:
         return text
-    faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
     streams = "1 stream" if plan.streams == 1 else f"{plan.streams} streams"
-    predicted = (
-        f"Predicted {us_text(plan.streamed_us)} us on {streams}, {us_text(plan.serial_us)} us on one ({faster:.2f}x), "
-        f"bound {us_text(plan.lower_bound_us)} us"
-    )
-    return ". ".join(filter(None, (text, predicted, report.costs)))
+    times = report.measurement.replay_us if report.measurement else None
+    measured = f"Measured {_two_times(times[1], streams, times[0])}" if times else ""
+    predicted = f"Predicted {_two_times(plan.streamed_us, streams, plan.serial_us)}, bound {us_text(plan.lower_bound_us)} us"
+    return ". ".join(filter(None, (text, measured, predicted, report.costs)))
+
+
+def _two_times(streamed_us: float, streams: str, serial_us: float) -> str:
+    faster = serial_us / streamed_us if streamed_us else 1.0
+    return f"{us_text(streamed_us)} us on {streams}, {us_text(serial_us)} us on one ({faster:.2f}x)"
 
 
 def picture_of(report: Report) -> Picture | None:
@@ -67,6 +72,10 @@ def picture_of(report: Report) -> Picture | None:
 def html_text(report: Report) -> str:
     """Return the page of a report, which also says why there is no plan."""
     lines = [summary(report.plan)] if report.plan else []
+    if report.verdict != "clean":
+        lines.insert(0, f"Inductor's serial code runs: stage {report.stage or 'read'!r} decided. {WHAT_TO_DO}")
+    lines += [str(report.measurement)] if report.measurement else []
+    lines += [threshold_text(report.threshold)] if report.threshold else []
     return page(headline(report), "\n".join([*lines, *report.notes, *report.races, *report.differences]), picture_of(report))
 
 

@@ -45,3 +45,12 @@ def test_the_variable_takes_the_packages_name(setting: str | None, levels: list[
 
 def test_so_does_the_function() -> None:
     assert said(None, '{"graphstreams": logging.INFO}') == ["INFO", "WARNING"]
+
+
+def test_torch_lists_its_names_before_another_package_can_add_one() -> None:
+    """`docs/options.md` says so. Once this fails, the logger can be registered."""
+    environment = {**os.environ, "TORCH_LOGS": "help"}
+    command = [sys.executable, "-c", "import graphstreams, graphstreams.options; import torch; print('imported')"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode and "imported" not in done.stdout
+    assert "Visible registered names" in done.stderr and "\n  graphstreams" not in done.stderr
