@@ -52,13 +52,10 @@ class StreamPass(PostGradPass):
         options: Options | Mapping[str, Any] | None = None,
         input_names: Sequence[str] = (),
         inputs: Sequence[Any] = (),
-        cached_are_told: bool = False,
     ) -> None:
         """`options` as for the backend; `input_names` are the source names of the graph's inputs, as far as they are known,
         `inputs` their values. Kernels are run, and plans measured, only if the value of every tensor among them is known. Plain
         Inductor gives a pass none: there the plan comes from the roofline, or from an earlier compile of the same graph.
-        `cached_are_told` says that whoever compiles calls `publish_cached`. Plain Inductor does not: there graphs are not
-        cached while `dump` is set.
 
         Raises OptionError for options that are none.
         """
@@ -66,7 +63,6 @@ class StreamPass(PostGradPass):
         self.input_names = tuple(input_names)
         self.inputs = tuple(inputs)
         self.reports: list[Report] = []
-        self._cached_are_told = cached_are_told
 
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
         """Return whether a graph is known to stay serial before it is lowered. Raises GraphstreamsError if strict."""
@@ -96,10 +92,10 @@ class StreamPass(PostGradPass):
     def uuid(self) -> str | None:
         """Identify the options, what profile and calibrations hold, and this package's source in Inductor's cache keys.
 
-        None, which means no caching, if the profile cannot be read any more, and if a graph from a cache would leave no report.
+        None, which means no caching, if the profile cannot be read any more. Inductor asks for it right before it looks for a
+        graph in its caches, so the wrappers that this thread loads next are told to this pass, which writes their reports.
         """
-        if self.options.dump is not None and not self._cached_are_told:
-            return None
+        verdicts.tell(self.publish_cached)
         profile = b""
         if self.options.profile is not None:
             try:
@@ -112,9 +108,9 @@ class StreamPass(PostGradPass):
         seen = (options, source_hash(), self.input_names, bool(self.inputs), unsupported_allocator())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
-    def publish_cached(self, found: Sequence[verdicts.Verdict]) -> None:
-        """Write the reports on graphs that were found in a cache."""
-        for verdict in found if publishes(self.options.dump) else ():
+    def publish_cached(self, verdict: verdicts.Verdict) -> None:
+        """Write the report on a graph that was found in a cache. One that this pass has seen has its report already."""
+        if publishes(self.options.dump) and verdict.report_key not in {each.as_verdict().report_key for each in self.reports}:
             publish(cached_report(verdict), self.options.dump)
 
     def _done(self, report: Report) -> None:
@@ -148,7 +144,7 @@ def graphstreams(
     chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
         return compile_graph(gm, example_inputs, settings)
-    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs, cached_are_told=True)
+    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs)
     patches = {**settings, "post_grad_custom_post_pass": [*post_grad_passes(settings), stream_pass]}
     module = name or module_name()
     with verdicts.listening(module) as loaded:
@@ -156,8 +152,10 @@ def graphstreams(
             compiled = compile_graph(gm, example_inputs, patches)
         finally:
             stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
-    if not stream_pass.reports:
-        stream_pass.publish_cached(_found_in_cache(loaded, module, example_inputs))
+    if not stream_pass.reports and not loaded.cached:
+        silent = _say_of_cached(module, example_inputs, bool(loaded.known))
+        if silent is not None:
+            stream_pass.publish_cached(silent)
     return compiled
 
 
@@ -206,26 +204,24 @@ class _Callable(ModuleType):
 sys.modules[__name__].__class__ = _Callable
 
 
-def _found_in_cache(loaded: verdicts.Loaded, module: str, inputs: Sequence[Any]) -> list[verdicts.Verdict]:
-    """Return the verdicts on graphs that were found in a cache, once each is said. `loaded` are those that wrappers told."""
-    if loaded.cached:
-        return loaded.cached
-    reason = "" if loaded.known else _why_silent(inputs)
-    if reason:
+def _say_of_cached(module: str, inputs: Sequence[Any], known: bool) -> verdicts.Verdict | None:
+    """Say what can be said of a graph from a cache whose wrapper says nothing, and return it if that is a verdict.
+
+    `known` says that this process has compiled the graph.
+    """
+    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+    reason = ""
+    if not torch.cuda.is_available() and not any(value.is_cuda for value in tensors):
+        reason = NO_CUDA_TENSORS
+    elif torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
+        reason = TRAINS
+    if reason and not known:
         verdict = verdicts.Verdict("graph", "serial", "read", reason, module=module)
         verdicts.say(verdict, " (from a cache)")
-        return [verdict]
+        return verdict
     text = "it was found in a cache of this process; what was said when it was compiled still holds"
     log.info("graphstreams: %s", on_rank(f"{module or 'a graph'}: {text}"))
-    return loaded.known
-
-
-def _why_silent(inputs: Sequence[Any]) -> str:
-    """Return why a graph with such inputs has a wrapper that tells no verdict; empty if that is not known."""
-    tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
-    if not torch.cuda.is_available() and not any(value.is_cuda for value in tensors):
-        return NO_CUDA_TENSORS
-    return TRAINS if torch.is_grad_enabled() and any(value.requires_grad for value in tensors) else ""
+    return None
 
 
 def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:

@@ -11,7 +11,8 @@ import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from graphstreams.runtime.ranks import on_rank
@@ -85,12 +86,15 @@ class Loaded:
 
 
 class _Told(threading.local):
-    """The verdicts that one thread has compiled, those it has loaded since `listening` began, and the module it compiles."""
+    """The verdicts that one thread has compiled, those it has loaded since `listening` began, the module it compiles, and a
+    reference to whom it tells what it loads.
+    """
 
     def __init__(self) -> None:
         self.compiled: set[str] = set()
         self.loaded: Loaded | None = None
         self.module = ""
+        self.hearer: Callable[[], Callable[[Verdict], None] | None] = lambda: None
 
 
 _told = _Told()
@@ -130,6 +134,13 @@ def announce(text: str) -> None:
         say(verdict, " (from a cache)")
     if _told.loaded is not None:
         (_told.loaded.known if known else _told.loaded.cached).append(verdict)
+    if (hearer := _told.hearer()) is not None:
+        hearer(verdict)
+
+
+def tell(hearer: Callable[[Verdict], None]) -> None:
+    """Call a method with each verdict of a wrapper that this thread loads, until another one is given or its object is gone."""
+    _told.hearer = weakref.WeakMethod(hearer)
 
 
 @contextlib.contextmanager

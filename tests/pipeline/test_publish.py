@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from graphstreams import StreamPass
 from graphstreams.pipeline import publish
 from graphstreams.pipeline.publish import cached_report, keep_report
 from graphstreams.reports.kept import SUFFIX
@@ -90,6 +91,18 @@ def test_a_dump_is_written_again_of_a_graph_that_this_process_has_compiled(cache
     one, two = (json.loads(path.read_text()) for path in (first, second))
     assert (one["from_cache"], two["from_cache"]) == (False, True)
     assert one["name"] == two["name"] and one["reason"] == two["reason"]
+
+
+def test_a_pass_of_plain_inductor_writes_what_comes_from_a_cache_too(caches: Path, tmp_path: Path) -> None:
+    """The third compile, with the pass of the second, writes the report once more, into the same folder."""
+    passes = [StreamPass({"dump": str(tmp_path / name)}) for name in ("one", "two")]
+    for each in (*passes, passes[1]):
+        torch._dynamo.reset()
+        with as_on_a_gpu(), torch.inference_mode(), torch._inductor.config.patch(force_disable_caches=False):
+            torch.compile(Mix(), options={"post_grad_custom_post_pass": each})(torch.ones(4, 8))
+    found = [[json.loads(path.read_text()) for path in (tmp_path / name).rglob("report.json")] for name in ("one", "two")]
+    assert [[report["from_cache"] for report in reports] for reports in found] == [[False], [True]]
+    assert [len(each.reports) for each in passes] == [1, 0]
 
 
 def test_the_report_on_a_graph_on_streams_has_all_its_files(caches: Path, tmp_path: Path) -> None:

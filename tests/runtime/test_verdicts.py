@@ -1,6 +1,7 @@
 """Check what is said of a graph, once and in one line, by the process that compiles it and by one that loads it."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,7 +11,7 @@ import torch
 from torch._inductor import config
 
 import graphstreams
-from graphstreams.backend import _found_in_cache
+from graphstreams.backend import _say_of_cached
 from graphstreams.runtime import verdicts
 from graphstreams.runtime.verdicts import CAPTURE_IT, Verdict, announce, compiled, listening, say
 
@@ -101,6 +102,38 @@ def test_a_graph_that_this_process_compiled_is_not_told_again(caplog: pytest.Log
     assert caplog.records == [] and graphstreams.reports() == []
 
 
+def test_of_a_known_graph_from_a_cache_nothing_new_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "graphstreams"):
+        assert _say_of_cached("Linear", [torch.ones(1, 3)], known=True) is None
+    assert "what was said when it was compiled still holds" in caplog.messages[0] and graphstreams.reports() == []
+
+
+class Hearer:
+    def __init__(self) -> None:
+        self.heard: list[Verdict] = []
+
+    def hear(self, verdict: Verdict) -> None:
+        self.heard.append(verdict)
+
+
+def test_who_asked_last_is_told_what_the_thread_loads_as_long_as_it_is_there() -> None:
+    first, last = Hearer(), Hearer()
+    loaded(CLEAN)  # nobody has asked
+    for hearer in (first, last):
+        verdicts.tell(hearer.hear)
+    loaded(CLEAN)
+    compiled(SERIAL)
+    loaded(SERIAL)  # one that the thread has compiled too
+    assert (first.heard, last.heard) == ([], [CLEAN, SERIAL])
+    thread = threading.Thread(target=loaded, args=(CLEAN,))
+    thread.start()
+    thread.join()
+    heard = last.heard
+    del last, hearer
+    loaded(CLEAN)
+    assert heard == [CLEAN, SERIAL]
+
+
 def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
     with listening("outer") as outer:
         with listening("inner") as inner:
@@ -157,7 +190,8 @@ def test_a_graph_whose_cached_code_says_nothing_is_told_all_the_same(
     if records:  # as on a machine with a GPU
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with nullcontext() if records else torch.no_grad():
-        _found_in_cache(verdicts.Loaded(), "Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight])
+        said = _say_of_cached("Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight], known=False)
+    assert said is not None and (said.verdict, said.stage, said.module) == ("serial", "read", "Linear")
     (message,) = caplog.messages
     assert ("it records gradients" if records else "it has no CUDA tensors") in message
     assert message.endswith(" (from a cache)") and len(graphstreams.reports("Linear")) == 1
