@@ -47,7 +47,8 @@ def headline(report: Report) -> str:
         return text
     streams = "1 stream" if plan.streams == 1 else f"{plan.streams} streams"
     times = report.measurement.replay_us if report.measurement else None
-    measured = f"Measured {_two_times(times[1], streams, times[0])}" if times else ""
+    but = ", but for collectives," if report.kernels and report.kernels.has_collectives() else ""
+    measured = f"Measured{but} {_two_times(times[1], streams, times[0])}" if times else ""
     predicted = f"Predicted {_two_times(plan.streamed_us, streams, plan.serial_us)}, bound {us_text(plan.lower_bound_us)} us"
     return ". ".join(filter(None, (text, measured, predicted, report.costs)))
 
