@@ -13,6 +13,7 @@ from graphstreams.reports.dot import kernels_dot
 from graphstreams.reports.dump import Owners, code_by_kernel, headings, readable, shortened_code
 from graphstreams.reports.page import page
 from graphstreams.reports.picture import Picture, picture
+from graphstreams.reports.source_paths import short_path
 from graphstreams.reports.svg import plan_svg
 from graphstreams.reports.tables import plan_table, summary, threshold_text, us_text
 from graphstreams.reports.timeline import timeline
@@ -50,7 +51,7 @@ def headline(report: Report) -> str:
     but = ", but for collectives," if report.kernels and report.kernels.has_collectives() else ""
     measured = f"Measured{but} {_two_times(times[1], streams, times[0])}" if times else ""
     predicted = f"Predicted {_two_times(plan.streamed_us, streams, plan.serial_us)}, bound {us_text(plan.lower_bound_us)} us"
-    return ". ".join(filter(None, (text, measured, predicted, report.costs)))
+    return ". ".join(filter(None, (text, measured, predicted, short_path(report.costs))))
 
 
 def _two_times(streamed_us: float, streams: str, serial_us: float) -> str:
