@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import PurePath
 
 INSTALLED = ("site-packages", "dist-packages")
+HOMES = {"home": 3, "Users": 3, "root": 2}  # top folder -> parts up to a user's own folder, whose name is the user's
 # As `print_readable` of torch 2.15.0 names a line of source.
 _PLACE = re.compile(r"(# (?:Annotation: .* )?File: )(.+?)(:\d+ in )")
 
@@ -23,7 +24,8 @@ def short_path(path: str, folders: Iterable[str] | None = None) -> str:
     """Return a path as who wrote the file would recognise it, without what is above.
 
     It is relative to `site-packages`, else to the first of `folders` that holds the file: by default the current folder and
-    those that Python imports from. Of other files the last two parts are left. What is no absolute path stays as it is.
+    those that Python imports from. Of other files the last two parts are left, without a user's name. What is no absolute path
+    stays as it is.
     """
     parts = PurePath(path).parts
     if not os.path.isabs(path):
@@ -35,7 +37,8 @@ def short_path(path: str, folders: Iterable[str] | None = None) -> str:
         above = PurePath(folder).parts
         if parts[: len(above)] == above:
             return "/".join(parts[len(above) :])
-    return "/".join(("...", *parts[1:][-2:]))
+    below = parts[HOMES.get(parts[1], 1) :]
+    return "/".join(("...", *below[-2:]))
 
 
 def _folders() -> list[str]:

@@ -101,7 +101,7 @@ def test_a_page_begins_with_what_was_measured_and_tells_all_of_it() -> None:
     assert headline(modelled) == f"g: clean. {predicted}"
     assert headline(measured) == f"g: clean. Measured 48.0 us on 2 streams, 57.6 us on one (1.20x). {predicted}"
     assert headline(report_of(Measurement(60.0))) == f"g: clean. {predicted}"  # no plan was
-    assert headline(report_of(None, costs="/home/anna/costs.json")).endswith(" bound 4.0 us. .../anna/costs.json")
+    assert headline(report_of(None, costs="/home/anna/costs.json")).endswith(" bound 4.0 us. .../costs.json")
     assert measured.kernels is not None
     collective = replace(measured.kernels, kernels=(replace(measured.kernels.kernels[0], collective="start"),))
     assert "Measured, but for collectives, 48.0 us" in headline(replace(measured, kernels=collective))

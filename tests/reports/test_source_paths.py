@@ -23,6 +23,8 @@ FOLDERS = ("/home/anna/project", "/home/anna/lib", "/usr/lib/python3.12")
         ("/usr/lib/python3/dist-packages/einops/core.py", "einops/core.py"),
         ("/usr/lib/python3.12/contextlib.py", "contextlib.py"),
         ("/home/anna/library/deep/er/layer.py", ".../er/layer.py"),  # beside a folder whose name it begins with
+        ("/home/anna/layer.py", ".../layer.py"),
+        ("/root/layer.py", ".../layer.py"),
         ("/layer.py", ".../layer.py"),
         ("models/layer.py", "models/layer.py"),
         ("<eval_with_key>.12", "<eval_with_key>.12"),
