@@ -37,7 +37,7 @@ def short_path(path: str, folders: Iterable[str] | None = None) -> str:
         above = PurePath(folder).parts
         if parts[: len(above)] == above:
             return "/".join(parts[len(above) :])
-    below = parts[HOMES.get(parts[1], 1) :]
+    below = parts[HOMES.get("".join(parts[1:2]), 1) :]
     return "/".join(("...", *below[-2:]))
 
 

@@ -26,6 +26,7 @@ FOLDERS = ("/home/anna/project", "/home/anna/lib", "/usr/lib/python3.12")
         ("/home/anna/layer.py", ".../layer.py"),
         ("/root/layer.py", ".../layer.py"),
         ("/layer.py", ".../layer.py"),
+        ("/", "..."),
         ("models/layer.py", "models/layer.py"),
         ("<eval_with_key>.12", "<eval_with_key>.12"),
         ("/srv/site-packages", ".../srv/site-packages"),
