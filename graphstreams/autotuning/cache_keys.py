@@ -34,6 +34,11 @@ def source_hash() -> bytes:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
+def graph_key(serial: str, input_names: Sequence[str]) -> str:
+    """Return what a graph is told apart by, with its serial wrapper: graphs with the same one have the same report."""
+    return hashlib.sha256(source_hash() + repr((serial, tuple(input_names))).encode()).hexdigest()
+
+
 def setting(device: Device) -> str:
     """Return what the times of all kernels depend on: device, versions, and the precision of library kernels."""
     return repr((device.name, torch.__version__, torch.version.cuda, _version("triton"), sorted(precisions().items())))

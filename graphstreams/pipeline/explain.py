@@ -88,7 +88,7 @@ def capture(
 
     def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
         with unset_fake_temporarily():  # torch.compile lowers outside the mode too: a graph's constants are real
-            compilations.append(run_stages(gm, chosen, graph_name(), names, device, texts=True))
+            compilations.append(run_stages(gm, chosen, graph_name(), names, device))
 
     with (
         unset_fake_temporarily(),  # a caller's own

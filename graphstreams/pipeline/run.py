@@ -13,6 +13,7 @@ from typing import Any
 from torch import fx
 
 from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.cache_keys import graph_key
 from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
@@ -22,6 +23,7 @@ from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
+from graphstreams.inductor.stream_ops import events_of
 from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
@@ -32,6 +34,7 @@ from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
 from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
+from graphstreams.pipeline.readable_code import readable_code
 from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
@@ -41,6 +44,7 @@ from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position, named_inputs, sizes_named
 from graphstreams.reading.reader import read
 from graphstreams.reading.stored_values import storages_of
+from graphstreams.rewriting.event_comments import event_headings
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
@@ -80,32 +84,32 @@ class Bodies:
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
-    device: Device | None = None, texts: bool = False, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
+    device: Device | None = None, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
 ) -> GraphCompilation:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams, in a body beside the serial one.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
     With `inputs`, the real ones as far as they are known, kernels and plans may be run and measured on the GPU at hand.
-    With `texts` the report holds readable code. `serial` is the graph as Inductor has lowered it, with its wrapper; without it
-    `gm` is lowered here, after the passes that Inductor runs behind the custom post-grad pass.
+    `serial` is the graph as Inductor has lowered it, with its wrapper; without it `gm` is lowered here, after the passes that
+    Inductor runs behind the custom post-grad pass.
     Never raises for a graph that has to stay serial: the report says why.
     """
     progress = Progress(name)
+    if serial is not None:
+        progress.tell(graph_key=graph_key(serial.source, input_names))
     with progress.until_stopped():
         graph = _read(progress, gm, options, input_names, device, serial)
         task = Task(graph.reading, device or device_at_hand(), options)
         progress.tell(device=task.device.name)
-        if texts:
-            with progress.stage("report"):
-                text = graph.reading.module.print_readable(print_output=False)
-                progress.tell(graph_serial=text, owners_serial=owners(graph.reading.regions))
+        with progress.stage("report"):
+            progress.tell(graph_serial=readable_code(graph.reading.module), owners_serial=owners(graph.reading.regions))
         choice, autotuner = _choose(progress, task, inputs, graph)
         progress.note(*note_on_layers(graph.reading.kernels))
         progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
 
         def go_on(choice: PlanChoice) -> None:
             dispatch = _dispatch(progress, task, choice, autotuner, graph)
-            bodies = Bodies(graph.serial, _rewrite(progress, task, graph, texts), graph.host)
+            bodies = Bodies(graph.serial, _rewrite(progress, task, graph), graph.host)
             finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
         try:
@@ -255,7 +259,7 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
         return dispatch_by_tokens(threshold, graph.sizes)
 
 
-def _rewrite(progress: Progress, task: Task, graph: ReadGraph, texts: bool) -> Lowered:
+def _rewrite(progress: Progress, task: Task, graph: ReadGraph) -> Lowered:
     """Rewrite the graph to the report's plan, and return the code that Inductor generates for it."""
     reading, plan = task.reading, progress.report.plan
     assert plan is not None
@@ -263,10 +267,10 @@ def _rewrite(progress: Progress, task: Task, graph: ReadGraph, texts: bool) -> L
         module = rewrite(reading, plan)
         module.meta[REWRITTEN] = replace(module.meta[REWRITTEN], aligned=graph.host.aligned)
         progress.keep(module=module)
-    if texts:
-        with progress.stage("report"):
-            own = {node.name: node.meta[KERNEL] for node in module.graph.nodes if KERNEL in node.meta}
-            progress.tell(graph_streams=module.print_readable(print_output=False), owners_streams=own)
+    with progress.stage("report"):
+        own = {node.name: node.meta[KERNEL] for node in module.graph.nodes if KERNEL in node.meta}
+        events = event_headings(plan, reading.kernels, events_of(module))
+        progress.tell(graph_streams=readable_code(module), owners_streams=own, event_nodes=events)
     with progress.stage("lower"):
         return streamed_code(module, graph.serial.graph.constants)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Report:
     graph_streams: str = ""
     owners_serial: Mapping[str, int] = field(default_factory=dict)  # nodes of either graph -> the kernel of their region
     owners_streams: Mapping[str, int] = field(default_factory=dict)
+    event_nodes: Mapping[str, str] = field(default_factory=dict)  # of the rewritten graph -> what is recorded, or waited for
     inputs: Mapping[str, str] = field(default_factory=dict)  # of the graph -> what the source calls them
     wrapper: str = ""  # the code that runs, with both bodies; if the graph was refused, the code that was
     launch_lines: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # kernel -> lines of the wrapper on streams
@@ -55,6 +56,8 @@ class Report:
     threshold: Threshold | None = None  # of the number of tokens, if calls choose it
     notes: tuple[str, ...] = ()  # what else there is to know
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
+    graph_key: str = ""  # what the graph and its serial code are told apart by; empty if they can't be in a cache
+    from_cache: bool = False  # whether the graph was found in a cache: then all of this is from the compile that put it there
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `report.json` holds; `docs/report.schema.json` describes it."""
@@ -62,6 +65,7 @@ class Report:
         return {
             "version": record.VERSION,
             "name": self.name,
+            "from_cache": self.from_cache,
             "verdict": self.verdict,
             "reason": self.reason,
             "stage": self.stage,
@@ -121,7 +125,11 @@ class Report:
 
     def as_verdict(self, verdict: str = "") -> Verdict:
         """Return what the wrapper carries of this report, with `verdict` if it is not in the report yet."""
-        if (verdict or self.verdict) != "clean":
+        told = self._told(verdict or self.verdict)
+        return replace(told, report_key=told.digest(self.graph_key)) if self.graph_key else told
+
+    def _told(self, verdict: str) -> Verdict:
+        if verdict != "clean":
             return Verdict(self.name, self.verdict, self.stage, self.reason)
         made, planned = self.measurement, self.plan
         times = made.replay_us if made else None

@@ -63,3 +63,12 @@ def test_the_variable_is_read_while_torch_is_imported(setting: str, levels: list
     environment = {**os.environ, "TORCH_LOGS": setting}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
     assert _levels(done.stderr) == levels
+
+
+def test_torch_lists_its_names_before_another_package_can_add_one() -> None:
+    """`docs/options.md` says so. Once this fails, the logger can be registered."""
+    environment = {**os.environ, "TORCH_LOGS": "help"}
+    command = [sys.executable, "-c", "import graphstreams, graphstreams.options; import torch; print('imported')"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode and "imported" not in done.stdout
+    assert "Visible registered names" in done.stderr and "\n  graphstreams" not in done.stderr
