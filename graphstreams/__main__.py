@@ -90,6 +90,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.ir.devices import device_at_hand, device_by_name
     from graphstreams.options import Options
     from graphstreams.pipeline.explain import explain_graphs
+    from graphstreams.reports.report import to_keep
 
     options = Options.from_dict(_streams(arguments))
     device = device_at_hand() if arguments.target is None else device_by_name(arguments.target)
@@ -115,6 +116,8 @@ def _explain(arguments: argparse.Namespace) -> int:
         if arguments.dump:
             folder = arguments.dump / report.name if len(reports) > 1 else arguments.dump
             print(f"report: {report.save(folder)}")
+            if kept := to_keep(report, folder):
+                print(kept)
             if arguments.open:
                 open_page(folder / "report.html")
     return 2 if arguments.strict and any(report.verdict != "clean" for report in reports) else 0

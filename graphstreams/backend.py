@@ -25,10 +25,11 @@ from graphstreams.ir.declarations import all_declared
 from graphstreams.messages import with_type
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.given_options import read_options
+from graphstreams.pipeline.plan_files import hash_of_plans
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
 from graphstreams.reports.folder import folder_for
-from graphstreams.reports.report import Report
+from graphstreams.reports.report import Report, to_keep
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
 from graphstreams.rewriting.two_bodies import add_lines
 from graphstreams.runtime import verdicts
@@ -92,10 +93,10 @@ class StreamPass(PostGradPass):
         return code
 
     def uuid(self) -> str | None:
-        """Identify the options, what profile and calibrations hold, and this package's source in Inductor's cache keys.
+        """Identify the options, what profile, plans and calibrations hold, and this package's source in Inductor's cache keys.
 
-        None, which means no caching, with `dump`, because a graph from a cache would leave no report, and if the profile cannot
-        be read any more.
+        None, which means no caching, with `dump`, because a graph from a cache would leave no report, and if the profile or a
+        plan cannot be read any more.
         """
         if self.options.dump is not None:
             return None
@@ -105,25 +106,36 @@ class StreamPass(PostGradPass):
                 profile = Path(self.options.profile).read_bytes()
             except OSError:
                 return None
+        plans = hash_of_plans(self.options.plan)
+        if plans is None:
+            return None
         options = "disabled" if disabled() else repr((self.options, all_declared(())))
-        content = fingerprint() + profile
+        content = fingerprint() + profile + plans
         seen = (options, source_hash(), self.input_names, bool(self.inputs), unsupported_allocator())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
-        if self.options.dump is not None:
-            try:
-                report.save(folder_for(Path(self.options.dump) / folder_of_rank() / report.name))
-            except Exception as error:  # a report is not worth a compile
-                name = on_rank(report.name)
-                log.debug("the report of %s failed", name, exc_info=True)
-                log.warning("graphstreams: %s: its report is not written: %s", name, with_type(error))
+        kept = self._save(report)
         log.debug("%s", report)
         strict = self.options.strict
         if report.verdict != "clean" and (report.verdict == strict or strict is True):
             raise GraphstreamsError(on_rank(str(report.as_verdict())))
         verdicts.say(report.as_verdict())
+        if kept:
+            log.info("graphstreams: %s: %s", on_rank(report.name), kept)
+
+    def _save(self, report: Report) -> str:
+        """Write the report if that is wanted, and return how to keep its plan; empty if it has none in effect."""
+        if self.options.dump is None:
+            return ""
+        try:
+            return to_keep(report, report.save(folder_for(Path(self.options.dump) / folder_of_rank() / report.name)))
+        except Exception as error:  # a report is not worth a compile
+            name = on_rank(report.name)
+            log.debug("the report of %s failed", name, exc_info=True)
+            log.warning("graphstreams: %s: its report is not written: %s", name, with_type(error))
+            return ""
 
 
 def graphstreams(

@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,25 @@ log = logging.getLogger("graphstreams")
 PREFIX = "GRAPHSTREAMS_"
 
 
-def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: str, words: tuple[str, ...] = ()) -> Any:
-    """An option; `words` are values that it can have beside those of its type."""
-    return dataclasses.field(default=default, metadata={"kind": kind, "limits": limits, "text": text, "words": words})
+def _field(
+    default: Any, kind: type, limits: tuple[float, float] | None, text: str, words: tuple[str, ...] = (),
+    read: Callable[[Any], Any] | None = None, read_text: Callable[[str], Any] | None = None, values: str = "",
+) -> Any:  # fmt: skip
+    """An option; `words` are values that it can have beside those of its type.
+
+    If it holds several things, `read` makes them of what is given, `read_text` of the environment's text if that is another
+    form, and `values` says what may be given.
+    """
+    told = {"kind": kind, "limits": limits, "text": text, "words": words, "values": values}
+    return dataclasses.field(default=default, metadata={**told, "read": read, "read_text": read_text or read})
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    """Return paths from one or several. Raises OptionError for anything else."""
+    given = () if value is None else (value,) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(path, str | os.PathLike) for path in given):
+        raise OptionError(f"option 'plan' takes the path of a file or a folder, or a list of them, not {shown(value)}")
+    return tuple(os.fspath(path) for path in given if os.fspath(path))
 
 
 COSTS = ("auto", "measured", "roofline")  # any other value is the path of a profile
@@ -79,6 +95,13 @@ class Options:
         (), tuple, None,
         "operators of other libraries that touch nothing but their arguments, by name ('lib::norm') or pattern, or a dict with "
         "what each touches beside them: {'lib::attention': ['kv_cache']}; others keep their place against every kernel",
+        read=declarations.parse, values="names",
+    )  # fmt: skip
+    plan: tuple[str, ...] = _field(
+        (), tuple, None,
+        "plans to run in place of those that would be chosen: the plan.json of a report, or a list of them, or a folder of "
+        "reports; each is for the graph with its kernels, and is proved as any other",
+        read=_paths, read_text=lambda text: tuple(text.split(os.pathsep)), values="a path, paths",
     )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
@@ -99,6 +122,9 @@ class Options:
             known = ", ".join(map(repr, COSTS))
             text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
             raise OptionError(f"option 'costs' {text}")
+        for path in self.plan:
+            if not os.path.exists(path):
+                raise OptionError(f"option 'plan' has {path!r}, which is neither a file nor a folder")
 
     @property
     def profile(self) -> str | None:
@@ -167,15 +193,16 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
         variable = PREFIX + name.upper()
         text = environment.get(variable)
         if text:
-            found[name] = text if text in field.metadata["words"] else _parsed(variable, field.metadata["kind"], text)
+            found[name] = text if text in field.metadata["words"] else _parsed(variable, field.metadata, text)
     return found
 
 
-def _parsed(variable: str, kind: type, text: str) -> Any:
+def _parsed(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
+    kind, read = metadata["kind"], metadata["read_text"]
     if kind is bool:
         return _boolean(variable, text)
-    if kind is tuple:
-        return declarations.parse(text)
+    if read is not None:
+        return read(text)
     try:
         return kind(text)
     except ValueError:
@@ -194,8 +221,8 @@ def _checked(field: Any, value: Any) -> Any:
     kind, limits = field.metadata["kind"], field.metadata["limits"]
     if (value is None and field.default is None) or (isinstance(value, str) and value in field.metadata["words"]):
         return value
-    if kind is tuple:
-        return declarations.parse(value)
+    if (read := field.metadata["read"]) is not None:
+        return read(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         value = float(value)
     if kind is str and isinstance(value, os.PathLike):
@@ -211,9 +238,8 @@ def _checked(field: Any, value: Any) -> Any:
 def _values(field: Any) -> str:
     """What an option's value may be, as its type, its limits and the words that it also takes tell."""
     kind, limits = field.metadata["kind"], field.metadata["limits"]
-    plain = (
-        f"{limits[0]} to {limits[1]}" if limits else {str: "text", tuple: "names", bool: "True, False"}.get(kind, kind.__name__)
-    )
+    words = {str: "text", bool: "True, False"}.get(kind, kind.__name__)
+    plain = f"{limits[0]} to {limits[1]}" if limits else field.metadata["values"] or words
     return ", ".join([plain, *map(repr, field.metadata["words"]), *(["None"] if field.default is None else [])])
 
 

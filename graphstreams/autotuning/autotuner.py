@@ -34,16 +34,18 @@ class Autotuner:
     """
 
     def __init__(
-        self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any], serial: Lowered | None = None
-    ) -> None:
+        self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any], serial: Lowered | None = None,
+        given: Plan | None = None,
+    ) -> None:  # fmt: skip
         """`values` are real inputs of the graph by position. The graph is measured only if all its tensors are known.
 
-        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe.
+        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe. `given` is a plan that is not
+        chosen: what is measured of it is kept apart from what is measured of chosen ones.
         """
         self._reading, self._options, self._values = reading, options, values
         self._serial, self._model = serial, Roofline(device)
         self._store = Store(cache_folder(), setting(device))
-        self._key = plan_key(reading, options)
+        self._key = plan_key(reading, options, given)
         self._loaded: PlanBenchmark | None = None
         self._worker: WorkerClient | None = None
 

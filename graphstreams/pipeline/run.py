@@ -5,8 +5,9 @@ Each stage is a function that returns a value. What the stages find is written i
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,13 +27,23 @@ from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading, owners
 from graphstreams.messages import with_type
 from graphstreams.options import Options
+from graphstreams.pipeline.apply_plan import PlanAsGiven, run_given_plan
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
 from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
-from graphstreams.pipeline.select_plan import MeasuredKernels, MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
+from graphstreams.pipeline.select_plan import (
+    MeasuredKernels,
+    MeasuredPlans,
+    ModelledPlans,
+    PlanChoice,
+    PlanSource,
+    Task,
+    check_gain,
+)
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
@@ -99,21 +110,32 @@ def run_stages(
             with progress.stage("report"):
                 text = graph.reading.module.print_readable(print_output=False)
                 progress.tell(graph_serial=text, owners_serial=owners(graph.reading.regions))
-        choice, autotuner = _choose(progress, task, inputs, graph)
-        progress.note(*note_on_layers(graph.reading.kernels))
-        progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
 
-        def go_on(choice: PlanChoice) -> None:
+        def go_on(choice: PlanChoice, autotuner: Autotuner | None) -> None:
             dispatch = _dispatch(progress, task, choice, autotuner, graph)
             bodies = Bodies(graph.serial, _rewrite(progress, task, graph, texts), graph.host)
             finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
-        try:
-            run_with_other_plans(progress, task, choice, go_on, autotuner)
-        finally:
-            if autotuner is not None:
-                autotuner.close()
+        def as_given(plan: Plan) -> None:
+            choice, autotuner = _choose(progress, task, inputs, graph, plan)
+            with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
+                go_on(choice, autotuner)
+
+        if not run_given_plan(progress, task, as_given):
+            _plan_and_run(progress, task, inputs, graph, go_on)
     return progress.compilation
+
+
+def _plan_and_run(
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph,
+    go_on: Callable[[PlanChoice, Autotuner | None], None],
+) -> None:  # fmt: skip
+    """Choose a plan and go on with it, or with another one if its code is refused."""
+    choice, autotuner = _choose(progress, task, inputs, graph)
+    progress.note(*note_on_layers(graph.reading.kernels))
+    progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
+    with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
+        run_with_other_plans(progress, task, choice, lambda choice: go_on(choice, autotuner), autotuner)
 
 
 def finish(
@@ -187,25 +209,32 @@ def _read(
 
 
 def _choose(
-    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph, given: Plan | None = None
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
 
-    Return the choice, and the autotuner if it was measured. Of a graph with collectives only the other kernels are.
+    Return the choice, and the autotuner if it was measured. Of a graph with collectives only the other kernels are. A plan that
+    is `given` is chosen whatever it gains. Raises StaySerial if it was given for too many tokens.
     """
     limit, tokens = task.options.max_tokens, graph.tokens
     if tokens is not None and limit is not None and tokens.example > limit:
         progress.tell(us=tuple(Roofline(task.device).price(task.reading.kernels)), costs="roofline")
-        return PlanChoice(None, rejected=f"there are {tokens.example} tokens, more than max_tokens={limit}"), None
+        rejected = f"there are {tokens.example} tokens, more than max_tokens={limit}"
+        if given is not None:
+            raise StaySerial("serial", rejected)
+        return PlanChoice(None, rejected=rejected), None
+    modelled = PlanAsGiven(ModelledPlans(), given) if given else ModelledPlans()
     if inputs is None or task.options.costs not in ("auto", "measured"):
-        return _choose_by(progress, task, ModelledPlans()), None
+        return _choose_by(progress, task, modelled), None
     autotuner = None
     try:
         values = inputs_by_position(task.reading.module, inputs)
-        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial)
+        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial, given)
         if not task.reading.kernels.has_collectives():
-            return _choose_by(progress, task, MeasuredPlans(autotuner)), autotuner
-        choice = _choose_by(progress, task, MeasuredKernels(autotuner))
+            plans = MeasuredPlans(autotuner)
+            return _choose_by(progress, task, PlanAsGiven(plans, given, autotuner) if given else plans), autotuner
+        kernels = MeasuredKernels(autotuner)
+        choice = _choose_by(progress, task, PlanAsGiven(kernels, given) if given else kernels)
         progress.note(COLLECTIVES_LEFT_OUT)
         autotuner.close()
         return choice, None
@@ -219,10 +248,10 @@ def _choose(
             name = on_rank(progress.report.name)
             log.warning("graphstreams: %s: kernels were not measured, their times are modelled: %s", name, reason)
         progress.tell(us=(), plan=None, measurement=None)
-    return _choose_by(progress, task, ModelledPlans()), None
+    return _choose_by(progress, task, modelled), None
 
 
-def _choose_by(progress: Progress, task: Task, source: ModelledPlans | MeasuredPlans | MeasuredKernels) -> PlanChoice:
+def _choose_by(progress: Progress, task: Task, source: PlanSource) -> PlanChoice:
     with progress.stage("price"):
         prices = source.price(task)
     progress.tell(us=prices.us, costs=prices.source)
@@ -323,7 +352,8 @@ def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None
         if found.chosen and report.measurement is None:
             text = f"max-autotune chose {found.chosen}, which streams go without"
             raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
-        check_gain(task, report.us, report.plan, report.measurement, found.lost_fusions, found.joined_us, found.split)
+        if not report.plan_file:
+            check_gain(task, report.us, report.plan, report.measurement, found.lost_fusions, found.joined_us, found.split)
         part = streamed_part(report.threshold, example)
         memory = int(report.memory_serial * part), int(found.memory * part)
         check_memory(*memory, task.options.max_extra_memory, task.reading, report.plan)
@@ -338,7 +368,8 @@ def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autot
         measured = autotuner.benchmark.time_generated_code(joined.source, serial, report.measurement)
         autotuner.save(report.us, report.plan, measured)  # for the next compile
         progress.tell(measurement=measured)
-        check_gain(task, report.us, report.plan, measured)
+        if not report.plan_file:
+            check_gain(task, report.us, report.plan, measured)
     if measured.compiled_us > SLOWER * measured.played_us:
         text = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
         progress.note(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
@@ -55,6 +56,16 @@ class PlanChoice:
     plan: Plan | None
     measurement: Measurement | None = None
     rejected: str = ""
+
+
+class PlanSource(Protocol):
+    """A source of times and of a plan."""
+
+    def price(self, task: Task) -> Prices:
+        """Return the time of each kernel."""
+
+    def choose(self, task: Task, prices: Prices) -> PlanChoice:
+        """Return the plan that the graph is to have."""
 
 
 class ModelledPlans:
