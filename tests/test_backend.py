@@ -174,6 +174,31 @@ def test_the_uuid_is_stable_and_changes_with_what_decides(monkeypatch, tmp_path)
     assert StreamPass().uuid() != uuids[0]
 
 
+def test_the_uuid_changes_with_what_a_plan_holds_and_without_it_nothing_is_cached(tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"version": 1, "kernels": [{"name": "wa", "stream": 0}]}')
+    stream_pass = StreamPass({"plan": str(plan)})
+    before = stream_pass.uuid()
+    assert before not in (None, StreamPass().uuid())
+    assert StreamPass({"plan": [str(plan)]}).uuid() == before
+    plan.write_text('{"version": 1, "kernels": [{"name": "wa", "stream": 1}]}')
+    assert stream_pass.uuid() not in (None, before)
+    plan.unlink()
+    assert stream_pass.uuid() is None
+
+
+def test_the_log_says_how_to_keep_the_plan_of_a_report_that_was_written(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "graphstreams")
+    report = captured("diamond").report
+    done = StreamPass({"dump": str(tmp_path)})._done
+    done(report)
+    done(Report("g", "serial", "why", "plan"))
+    file = tmp_path / report.name / "plan.json"
+    kept = [message for message in caplog.messages if "to keep this plan" in message]
+    assert kept == [f'graphstreams: {report.name}: to keep this plan: options={{"plan": "{file}"}}']
+    assert StreamPass(json.loads(kept[0].partition("options=")[2])).options.plan == (str(file),)
+
+
 def test_without_its_profile_a_graph_is_not_cached_and_the_report_says_why(tmp_path):
     profile = tmp_path / "costs.json"
     profile.write_text('{"unit": "us", "kernels": []}')

@@ -35,7 +35,8 @@ class FakeAutotuner:
         self.written: list[tuple[Sequence[float], Plan, Measurement]] = []
         self.changed: Callable[[Plan], Plan] = lambda plan: plan
 
-    def __call__(self, reading: Any, device: Any, options: Any, values: Any, serial: Any) -> FakeAutotuner:
+    def __call__(self, reading: Any, device: Any, options: Any, values: Any, serial: Any, given: Any = None) -> FakeAutotuner:
+        self.given = given
         self.kernels = reading.kernels.kernels
         return self
 

@@ -26,7 +26,9 @@ H200 = DEVICES["h200"]
 
 
 def plan_file(rows: Sequence[tuple[str, int, Sequence[str] | None]]) -> PlanFile:
-    return PlanFile(tuple(PlannedKernel(name, stream, waits if waits is None else tuple(waits)) for name, stream, waits in rows))
+    return PlanFile(
+        tuple(PlannedKernel(name, stream, waits if waits is None else tuple(waits)) for name, stream, waits in rows)
+    )
 
 
 SPLIT = [("k0", 0, []), ("k1", 0, []), ("k2", 1, ["k0"]), ("k3", 0, ["k2"])]
@@ -70,7 +72,9 @@ def test_two_kernels_on_each_others_streams_need_the_waits_of_there() -> None:
     swapped = [("k0", 0, []), ("k1", 1, ["k0"]), ("k2", 0, []), ("k3", 0, ["k1"])]
     plan = given_plan(plan_file(swapped), DIAMOND, 5)
     assert plan.events == (Event(0, 0, 0, (Wait(1, 1),)), Event(1, 1, 1, (Wait(0, 3),)))
-    with pytest.raises(PlanFileError, match=r"kernel 'k3' \(stream 0\) is not ordered after kernel 'k1' \(stream 1\)") as raised:
+    with pytest.raises(
+        PlanFileError, match=r"kernel 'k3' \(stream 0\) is not ordered after kernel 'k1' \(stream 1\)"
+    ) as raised:
         given_plan(plan_file([("k0", 0, []), ("k1", 1, ["k0"]), ("k2", 0, ["k0"]), ("k3", 0, ["k2"])]), DIAMOND, 5)
     assert str(raised.value).endswith("; add the wait, or leave out all 'waits' to have them placed")
     placed = given_plan(plan_file([(name, stream, None) for name, stream, _ in swapped]), DIAMOND, 5)
@@ -115,13 +119,13 @@ OUTPUT = replace(DIAMOND, kernels=(*DIAMOND.kernels[:3], replace(DIAMOND.kernels
     ("rows", "graph", "told"),
     [
         (SPLIT[:3], DIAMOND, "the graph has kernel 'k3', which the plan does not place"),
-        ([*SPLIT[:3], ("k33", 0, [])], DIAMOND, "the plan has kernel 'k33', which the graph does not have; the nearest is 'k3'"),
-        ([*SPLIT[:2], ("k2", 5, []), SPLIT[3]], DIAMOND, "kernel 'k2' is on stream 5, and with the option streams=5 they are 0 to 4"),
-        ([*SPLIT[:3], ("k3", 1, ["k1"])], OUTPUT, "kernel 'k3' is on stream 1, and has to be on the caller's, 0: its operator alloc"),
+        ([*SPLIT[:3], ("k33", 0, [])], DIAMOND, "the plan has kernel 'k33', which the graph does not have; the nearest is"),
+        ([*SPLIT[:2], ("k2", 5, []), SPLIT[3]], DIAMOND, "'k2' is on stream 5, and with the option streams=5 they are 0 to 4"),
+        ([*SPLIT[:3], ("k3", 1, ["k1"])], OUTPUT, "'k3' is on stream 1, and has to be on the caller's, 0: its operator"),
         ([*SPLIT[:3], ("k3", 0, ["k22"])], DIAMOND, "kernel 'k3' waits for 'k22', which is no kernel; the nearest is 'k2'"),
         ([*SPLIT[:3], ("k3", 0, ["k3"])], DIAMOND, "kernel 'k3' waits for 'k3', which is not enqueued before it"),
         ([SPLIT[1], SPLIT[0], *SPLIT[2:]], DIAMOND, r"kernel 'k1' \(stream 0\) is not ordered after kernel 'k0'"),
-        ([("k1", 0, None), ("k0", 0, None), ("k2", 0, None), ("k3", 0, None)], DIAMOND, "'k1' is enqueued before 'k0', on which"),
+        ([("k1", 0, None), ("k0", 0, None), ("k2", 0, None), ("k3", 0, None)], DIAMOND, "'k1' is enqueued before 'k0', on"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_kernel(rows: list, graph: KernelGraph, told: str) -> None:
@@ -140,7 +144,9 @@ def test_other_launches_and_other_sizes_are_another_graph_unless_the_file_does_n
     assert misfit(file, GRAPH) == ""
     renamed = replace(GRAPH, kernels=(GRAPH.kernels[0], replace(GRAPH.kernels[1], launches=("a",)), *GRAPH.kernels[2:]))
     assert misfit(file, renamed).startswith("kernel 'short' launches a, in the plan a, b; ")
-    larger = replace(GRAPH, kernels=(*GRAPH.kernels[:2], replace(GRAPH.kernels[2], writes=GRAPH.kernels[0].writes), *GRAPH.kernels[3:]))
+    larger = replace(
+        GRAPH, kernels=(*GRAPH.kernels[:2], replace(GRAPH.kernels[2], writes=GRAPH.kernels[0].writes), *GRAPH.kernels[3:])
+    )
     assert misfit(file, larger).startswith("kernel 'long' reads and writes 512 bytes, in the plan 0, so its sizes are others; ")
     assert misfit(file.of_any_size(), renamed) == misfit(file.of_any_size(), larger) == ""
 
