@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from graphstreams.errors import OptionError
 from graphstreams.ir import declarations
+from graphstreams.ir.placement_rules import PlacementRule, parse_excluded, parse_pins
 from graphstreams.messages import shown
 
 log = logging.getLogger("graphstreams")
@@ -103,6 +104,17 @@ class Options:
         "reports; each is for the graph with its kernels, and is proved as any other",
         read=_paths, read_text=lambda text: tuple(text.split(os.pathsep)), values="a path, paths",
     )  # fmt: skip
+    pin: tuple[PlacementRule, ...] = _field(
+        (), tuple, None,
+        "streams of kernels by name, by the path of their module, or by a pattern of either: {'q_b_proj': 1}, or for one graph "
+        "{'0_inference': {'q_b_proj': 1}}; 0 is the caller's stream",
+        read=parse_pins, values="names and streams",
+    )  # fmt: skip
+    exclude: tuple[PlacementRule, ...] = _field(
+        (), tuple, None,
+        "kernels, by names as in pin, that stay on the caller's stream: ['moe.*'], or for one graph {'0_inference': ['moe.*']}",
+        read=parse_excluded, values="names",
+    )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )
@@ -122,9 +134,20 @@ class Options:
             known = ", ".join(map(repr, COSTS))
             text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
             raise OptionError(f"option 'costs' {text}")
+        self._check_pins()
         for path in self.plan:
             if not os.path.exists(path):
                 raise OptionError(f"option 'plan' has {path!r}, which is neither a file nor a folder")
+
+    def _check_pins(self) -> None:
+        """Raise OptionError for a pin on a stream that there is not, and for a name that is both pinned and excluded."""
+        excluded = {(rule.graph, rule.pattern) for rule in self.exclude}
+        for rule in self.pin:
+            if rule.stream >= self.streams:
+                known = f"with streams={self.streams} they are 0 to {self.streams - 1}"
+                raise OptionError(f"option 'pin' has stream {rule.stream} for {rule.pattern!r}; {known}")
+            if rule.stream and (rule.graph, rule.pattern) in excluded:
+                raise OptionError(f"{rule.pattern!r} is pinned to stream {rule.stream} and excluded; give one of them")
 
     @property
     def profile(self) -> str | None:

@@ -157,6 +157,10 @@ class KernelGraph:
     edges: tuple[Edge, ...]
     sizes: dict[str, int] = field(default_factory=dict)  # example values of the dynamic sizes
 
+    def pinned_streams(self) -> frozenset[int]:
+        """Return the streams, other than the caller's, that kernels are bound to. No plan may give them another number."""
+        return frozenset(kernel.bound_stream for kernel in self.kernels if kernel.bound_stream)
+
     def has_collectives(self) -> bool:
         """Return whether a kernel starts a collective, which takes all ranks to run."""
         return any(kernel.collective for kernel in self.kernels)
