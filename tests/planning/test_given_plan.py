@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.errors import PlanFileError
@@ -41,6 +41,7 @@ def test_the_plan_of_a_file_is_the_plan_that_was_kept() -> None:
     assert (made.events, made.streams) == (EVENTS, 2)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 9))
 def test_a_random_plan_survives_its_file(seed: int, count: int) -> None:
     rng = random.Random(seed)
@@ -52,6 +53,7 @@ def test_a_random_plan_survives_its_file(seed: int, count: int) -> None:
     assert made.events == plan.events
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 9))
 def test_a_plan_without_one_of_its_waits_is_refused_with_a_kernel_that_waits(seed: int, count: int) -> None:
     """Plans have the fewest waits, so without any one of them some dependence is not ordered."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphstreams.autotuning.measured_search import search_by_measuring
@@ -72,6 +72,7 @@ def assert_plan(graph: KernelGraph, plan: Plan, streams: int) -> None:
     assert_bound(graph, assignment_of(plan), streams)
 
 
+@settings(deadline=None)
 @given(bound_spaces())
 def test_list_schedules(space: SearchSpace) -> None:
     for assignment in list_schedules(space.graph, space.us, space.streams, space.event_us):
@@ -81,6 +82,7 @@ def test_list_schedules(space: SearchSpace) -> None:
     assert_bound(space.graph, varied, space.streams)
 
 
+@settings(deadline=None)
 @given(bound_spaces(), st.integers(0, 2**32))
 def test_random_neighbors(space: SearchSpace, seed: int) -> None:
     current, rng = space.initial[0], random.Random(seed)
@@ -89,6 +91,7 @@ def test_random_neighbors(space: SearchSpace, seed: int) -> None:
         assert_bound(space.graph, current, space.streams)
 
 
+@settings(deadline=None)
 @given(bound_spaces())
 def test_searches_on_the_simulator(space: SearchSpace) -> None:
     assert_plan(space.graph, search_on_simulator(space), space.streams)
@@ -98,12 +101,14 @@ def test_searches_on_the_simulator(space: SearchSpace) -> None:
             assert critical_path_on_caller(space, found) == found and exchanged(space, space.plan(found)) == []
 
 
+@settings(deadline=None)
 @given(bound_spaces(most=6))
 def test_every_assignment_of_a_tiny_graph(space: SearchSpace) -> None:
     for assignment in every_assignment(space.graph, space.streams, 10_000) or ():
         assert_bound(space.graph, assignment, space.streams)
 
 
+@settings(deadline=None)
 @given(bound_spaces(most=4))
 def test_the_exhaustive_search_misses_no_stream(space: SearchSpace) -> None:
     """By brute force over all streams, in program order, no plan is shorter by more than what a further stream has to save."""
@@ -118,6 +123,7 @@ def test_the_exhaustive_search_misses_no_stream(space: SearchSpace) -> None:
         assert space.makespan(found) <= min(ends) * 1.005 ** (space.streams - 1) + 1e-9
 
 
+@settings(deadline=None)
 @given(bound_spaces(most=7), st.integers(0, 9))
 def test_the_measured_search(space: SearchSpace, seed: int) -> None:
     measured: list[Plan] = []
@@ -131,6 +137,7 @@ def test_the_measured_search(space: SearchSpace, seed: int) -> None:
         assert_plan(space.graph, plan, space.streams)
 
 
+@settings(deadline=None)
 @given(bound_spaces(), st.data())
 def test_plans_in_place_of_refused_ones(space: SearchSpace, data: st.DataObject) -> None:
     plan = search_on_simulator(space)
@@ -141,6 +148,7 @@ def test_plans_in_place_of_refused_ones(space: SearchSpace, data: st.DataObject)
         assert_plan(space.graph, other, space.streams)
 
 
+@settings(deadline=None)
 @given(bound_spaces())
 def test_plans_for_modelled_times(space: SearchSpace) -> None:
     options = Options(streams=space.streams)
