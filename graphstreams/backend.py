@@ -22,9 +22,11 @@ from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.messages import with_type
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.given_options import read_options
+from graphstreams.pipeline.placement import marks_of
 from graphstreams.pipeline.plan_files import hash_of_plans
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
@@ -53,16 +55,19 @@ class StreamPass(PostGradPass):
         options: Options | Mapping[str, Any] | None = None,
         input_names: Sequence[str] = (),
         inputs: Sequence[Any] = (),
+        marked: Sequence[MarkedModule] = (),
     ) -> None:
         """`options` as for the backend; `input_names` are the source names of the graph's inputs, as far as they are known,
-        `inputs` their values. Kernels are run, and plans measured, only if the value of every tensor among them is known. Plain
-        Inductor gives a pass none: there the plan comes from the roofline, or from an earlier compile of the same graph.
+        `inputs` their values, and `marked` the modules that the model's code has given a stream. Kernels are run, and plans
+        measured, only if the value of every tensor among them is known. Plain Inductor gives a pass none of these: there the
+        plan comes from the roofline, or from an earlier compile of the same graph, and marks don't count.
 
         Raises OptionError for options that are none.
         """
         self.options = options if isinstance(options, Options) else Options.from_dict(options)
         self.input_names = tuple(input_names)
         self.inputs = tuple(inputs)
+        self.marked = tuple(marked)
         self.reports: list[Report] = []
 
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
@@ -83,7 +88,7 @@ class StreamPass(PostGradPass):
         else:
             compilation = run_stages(
                 gm, self.options, name, self.input_names, texts=self.options.dump is not None,
-                inputs=self.inputs, serial=lowered,
+                inputs=self.inputs, serial=lowered, marked=self.marked,
             )  # fmt: skip
             report = compilation.report
             clean = report.verdict == "clean"
@@ -93,7 +98,7 @@ class StreamPass(PostGradPass):
         return code
 
     def uuid(self) -> str | None:
-        """Identify the options, what profile, plans and calibrations hold, and this package's source in Inductor's cache keys.
+        """Identify options, marked modules, what profile, plans and calibrations hold, and our source in Inductor's cache keys.
 
         None, which means no caching, with `dump`, because a graph from a cache would leave no report, and if the profile or a
         plan cannot be read any more.
@@ -111,7 +116,7 @@ class StreamPass(PostGradPass):
             return None
         options = "disabled" if disabled() else repr((self.options, all_declared(())))
         content = fingerprint() + profile + plans
-        seen = (options, source_hash(), self.input_names, bool(self.inputs), unsupported_allocator())
+        seen = (options, source_hash(), self.input_names, bool(self.inputs), self.marked, unsupported_allocator())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def _done(self, report: Report) -> None:
@@ -159,7 +164,7 @@ def graphstreams(
     chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
         return compile_graph(gm, example_inputs, settings)
-    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs)
+    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs, marked=marks_of(gm))
     patches = {**settings, "post_grad_custom_post_pass": [*post_grad_passes(settings), stream_pass]}
     module = name or module_name()
     with verdicts.listening(module) as loaded:

@@ -89,7 +89,7 @@ class Kernel:
     allocates_output: bool = False  # its operator allocates what the graph returns
     collective: str = ""  # "start" if it starts a collective, "wait" if it waits for one
     group: str = ""  # name of the process group on whose stream the collective runs
-    modules: tuple[str, ...] = ()  # paths of the modules that what it computes stands in
+    modules: tuple[str, ...] = ()  # expressions of the modules that what it computes stands in, such as "L['self'].a"
     pinned: int | None = None  # the stream that the user gave it; 0 is the caller's
     pinned_reason: str = ""  # what gave it that, such as "excluded by 'moe.*'"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from graphstreams.errors import OptionError
 from graphstreams.ir.kernels import Kernel
+from graphstreams.ir.module_paths import path_of
 from graphstreams.messages import shown
 
 EVERY_GRAPH = "*"
@@ -40,23 +41,32 @@ class PlacementRule:
 
     def matches(self, kernel: Kernel) -> bool:
         """Return whether a kernel is one that the pattern stands for."""
-        return any(fnmatch.fnmatchcase(name, self.pattern) for name in (kernel.name, *kernel.modules))
+        return any(fnmatch.fnmatchcase(name, self.pattern) for name in names_of(kernel))
 
 
 @dataclass(frozen=True)
 class MarkedModule:
-    """A module that the model's own code has marked, by its path in the source; the empty path is the whole model."""
+    """A module that the model's own code has marked, by its expression in the source; the empty one is the whole model's."""
 
-    path: str
+    expression: str
     stream: int
+
+    def holds(self, kernel: Kernel) -> bool:
+        """Return whether a kernel computes something of the module."""
+        return not self.expression or self.expression in kernel.modules
 
     @property
     def reason(self) -> str:
         """Why a kernel is where it is, as a part of a sentence."""
-        named = f"for module {self.path!r}" if self.path else "for the model"
+        named = f"for module {path_of(self.expression)!r}" if self.expression else "for the model"
         if self.stream == 0:
             return f"excluded by graphstreams.exclude {named}"
         return f"pinned to stream {self.stream} by graphstreams.pin {named}"
+
+
+def names_of(kernel: Kernel) -> list[str]:
+    """Return the names that a pattern may stand for: the kernel's, and the paths of its modules."""
+    return [kernel.name, *filter(None, map(path_of, kernel.modules))]
 
 
 def parse_pins(value: Any) -> tuple[PlacementRule, ...]:
@@ -64,6 +74,8 @@ def parse_pins(value: Any) -> tuple[PlacementRule, ...]:
 
     A text is as in the environment, "a=1,0_inference/b=2". Raises OptionError for anything else.
     """
+    if value is None:
+        return ()
     if isinstance(value, str):
         value = dict(_pair(part) for part in _parts(value))
     if _are_rules(value):
@@ -132,4 +144,6 @@ def _parts(text: str) -> list[str]:
 
 def _pair(text: str) -> tuple[str, Any]:
     name, _, stream = text.rpartition("=")
+    if not name:
+        raise OptionError(f"option 'pin' has {text!r}; as a text it takes NAME=STREAM, several joined by commas")
     return name.strip(), int(stream) if stream.strip().isdecimal() else stream

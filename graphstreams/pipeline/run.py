@@ -27,6 +27,7 @@ from graphstreams.inductor.streamed_code import streamed_code
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading, owners
 from graphstreams.messages import with_type
@@ -34,6 +35,7 @@ from graphstreams.options import Options
 from graphstreams.pipeline.apply_plan import PlanAsGiven, run_given_plan
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
+from graphstreams.pipeline.placement import placed
 from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
 from graphstreams.pipeline.select_plan import (
     MeasuredKernels,
@@ -92,18 +94,20 @@ class Bodies:
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
     device: Device | None = None, texts: bool = False, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
+    marked: Sequence[MarkedModule] = (),
 ) -> GraphCompilation:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams, in a body beside the serial one.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
     With `inputs`, the real ones as far as they are known, kernels and plans may be run and measured on the GPU at hand.
     With `texts` the report holds readable code. `serial` is the graph as Inductor has lowered it, with its wrapper; without it
-    `gm` is lowered here, after the passes that Inductor runs behind the custom post-grad pass.
+    `gm` is lowered here, after the passes that Inductor runs behind the custom post-grad pass. `marked` are the modules that
+    the model's code has given a stream.
     Never raises for a graph that has to stay serial: the report says why.
     """
     progress = Progress(name)
     with progress.until_stopped():
-        graph = _read(progress, gm, options, input_names, device, serial)
+        graph = _read(progress, gm, options, input_names, device, serial, marked)
         task = Task(graph.reading, device or device_at_hand(), options)
         progress.tell(device=task.device.name)
         if texts:
@@ -167,7 +171,7 @@ def finish(
 
 def _read(
     progress: Progress, gm: fx.GraphModule, options: Options, input_names: Sequence[str], device: Device | None,
-    serial: Lowered | None,
+    serial: Lowered | None, marked: Sequence[MarkedModule],
 ) -> ReadGraph:  # fmt: skip
     """Read the kernels of a graph. Raises StaySerial or Unsupported if it can't be put on streams."""
     with progress.stage("read"):
@@ -185,12 +189,14 @@ def _read(
             order = collectives_of(serial, storages_of(serial)).order
         settings = {**stream_settings(), **settings_for(final)}
         reading = read(final, progress.report.name, input_names, settings, options.operators, unchanged, order)
+        kernels, notes = placed(reading.kernels, options, marked)
+        progress.note(*notes)
+        reading = replace(reading, kernels=kernels)
         progress.keep(reading=reading)
         progress.note(*notes_on_kernels(reading))
         with serial.active():
             launches = conformance.launch_count(serial)
-        kernels, memory = reading.kernels, reading.peak_memory
-        progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source)
+        progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=reading.peak_memory, wrapper=serial.source)
         host = host_of(serial)
         progress.tell(inputs=named_inputs(reading.module, input_names))
         progress.note(*notes_on_settings())

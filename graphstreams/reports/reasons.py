@@ -11,8 +11,8 @@ TELLING = 0.1  # of a kernel's time: for less than that no reason is given why n
 
 
 def why_here(relations: Relations, kernel: int) -> str:
-    """Return why a kernel starts when it does, and why it is on the caller's stream if it has to be."""
-    reason = _why_on_caller(relations.graph.kernels[kernel])
+    """Return why a kernel starts when it does, and why it is on its stream if it has to be there."""
+    reason = _why_on_stream(relations.graph.kernels[kernel])
     return " ".join(filter(None, (reason, _why_now(relations, kernel))))
 
 
@@ -35,13 +35,16 @@ def why_one_unit(kernel: Kernel) -> str:
     return f"Its {len(kernel.launches)} launches are one unit, on one stream: {reason}."
 
 
-def _why_on_caller(kernel: Kernel) -> str:
+def _why_on_stream(kernel: Kernel) -> str:
     if kernel.collective:
         return "Collectives, and the waits for them, stay on the caller's stream in the order of the serial code."
     if kernel.exclusive:
         return f"It keeps its place against every other kernel{_because(kernel)}, so it is on the caller's stream."
     if kernel.allocates_output:
         return "Its operator allocates what the graph returns, so it is on the caller's stream."
+    if kernel.pinned is not None:
+        where = " so it is on the caller's stream" if kernel.pinned == 0 else ""
+        return f"It is {kernel.pinned_reason}{',' * bool(where)}{where}."
     return ""
 
 
