@@ -172,6 +172,24 @@ class Options:
         return cls(**{**values, **(given or {})})
 
     @classmethod
+    def from_texts(cls, texts: Iterable[str], where: str) -> dict[str, Any]:
+        """Return values of options from texts "name=value", each as the environment has it. `where` is their place in messages.
+
+        Raises OptionError for another form, and as `from_dict` does.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        found: dict[str, Any] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not equals or not value:
+                raise OptionError(f"{where} {shown(text)} has to be NAME=VALUE")
+            if name not in fields:
+                known = f"did you mean {_nearest(name, fields)!r}? Known: {', '.join(fields)}"
+                raise OptionError(f"unknown option {shown(name)}; {known}")
+            found[name] = _value(f"{where} {name}", fields[name].metadata, value)
+        return found
+
+    @classmethod
     def table(cls) -> str:
         """Return the options as a table of name, default, values and meaning, which is wrapped."""
         rows = [
@@ -216,8 +234,12 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
         variable = PREFIX + name.upper()
         text = environment.get(variable)
         if text:
-            found[name] = text if text in field.metadata["words"] else _parsed(variable, field.metadata, text)
+            found[name] = _value(variable, field.metadata, text)
     return found
+
+
+def _value(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
+    return text if text in metadata["words"] else _parsed(variable, metadata, text)
 
 
 def _parsed(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
