@@ -123,7 +123,8 @@ def _options_to_explain(arguments: argparse.Namespace) -> Options:
     given = Options.from_texts(arguments.option, "--option")
     if "dump" in given:
         raise ValueError("--option dump: give --dump")
-    return Options.from_dict({**given, **_streams(arguments)})
+    dump = {} if arguments.dump is None else {"dump": arguments.dump}
+    return Options.from_dict({**given, **_streams(arguments), **dump})
 
 
 def _print_reports(reports: Sequence[Report], dump: Path | None, opened: bool) -> None:

@@ -135,9 +135,7 @@ class Options:
             text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
             raise OptionError(f"option 'costs' {text}")
         self._check_pins()
-        for path in self.plan:
-            if not os.path.exists(path):
-                raise OptionError(f"option 'plan' has {path!r}, which is neither a file nor a folder")
+        self._check_plans()
 
     def _check_pins(self) -> None:
         """Raise OptionError for a pin on a stream that there is not, and for a name that is both pinned and excluded."""
@@ -148,6 +146,15 @@ class Options:
                 raise OptionError(f"option 'pin' has stream {rule.stream} for {rule.pattern!r}; {known}")
             if rule.stream and (rule.graph, rule.pattern) in excluded:
                 raise OptionError(f"{rule.pattern!r} is pinned to stream {rule.stream} and excluded; give one of them")
+
+    def _check_plans(self) -> None:
+        """Raise OptionError for a plan that there is not, and for one that the report of a graph would be written over."""
+        written = None if self.dump is None else os.path.realpath(self.dump)
+        for path in self.plan:
+            if not os.path.exists(path):
+                raise OptionError(f"option 'plan' has {path!r}, which is neither a file nor a folder")
+            if written is not None and f"{os.path.realpath(path)}{os.sep}".startswith(f"{written}{os.sep}"):
+                raise OptionError(f"option 'plan' has {path!r}, which reports in 'dump' are written over; give another folder")
 
     @property
     def profile(self) -> str | None:

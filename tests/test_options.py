@@ -117,6 +117,15 @@ def test_plans_are_one_path_or_several(tmp_path, monkeypatch):
             options({"plan": wrong})
 
 
+def test_a_plan_may_not_be_where_reports_are_written(tmp_path):
+    (tmp_path / "dump" / "g").mkdir(parents=True)
+    for plan in (tmp_path / "dump", tmp_path / "dump" / "g", tmp_path / "dump" / ".." / "dump"):
+        with pytest.raises(OptionError, match="which reports in 'dump' are written over; give another folder"):
+            options({"plan": plan, "dump": tmp_path / "dump"})
+    (tmp_path / "dump2").mkdir()
+    assert options({"plan": tmp_path / "dump2", "dump": tmp_path / "dump"}).plan
+
+
 def test_the_help_tells_what_a_wait_costs_by_default_and_when_strict_raises():
     help_of = {line.split(" ")[0]: line for line in Options.help().splitlines()}
     assert f"{EVENT_US} on the simulator" in help_of["event_us"]

@@ -38,6 +38,9 @@ ELSEWHERE = {
     "no_grad missing": "tests/test_backend.py::test_training_stays_serial_and_right",
     "CPU model": "tests/test_backend.py::test_a_cpu_graph_runs_serially_with_one_warning_that_says_why",
     "ranks": "tests/runtime/test_verdicts.py::test_a_line_of_several_ranks_names_its_own",
+    "a plan kept": "tests/pipeline/test_apply_plan.py::test_a_plan_that_was_kept_is_in_effect",
+    "pin, exclude": "tests/pipeline/test_placement.py"
+    "::test_modules_and_kernels_are_where_they_were_put_and_the_report_says_why",
     "switched off": "tests/test_backend.py::test_disabled_it_is_silent_and_right",
 }
 ON_GPU = {
