@@ -79,13 +79,14 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
     if not free:
         chain = "the dependences put every other kernel before it or after it"
         return [chain, *order] if len(relations.places) > 1 else ["it is the only kernel"]
-    if relations.plan.streams == 1:
+    if relations.plan.streams == 1 and not _on_the_same_stream(relations, kernel, free):
         return [f"{_named(relations, free)} could, but no plan on more streams was found to gain", *order]
     end = relations.places[kernel].end_us
-    late = [other for other in free if relations.ready_us(other) >= end]
+    bound = _on_the_same_stream(relations, kernel, free)
+    late = [other for other in free if relations.ready_us(other) >= end and other not in bound]
     beside = {other for other, _ in relations.beside[kernel]}
-    other_places = [other for other in free if other not in late and other not in beside]
-    reasons = []
+    other_places = [other for other in free if other not in late and other not in beside and other not in bound]
+    reasons = [f"{_named(relations, bound)} {_verb('have', bound)} to be on the same stream"] if bound else []
     if other_places:
         could = _named(relations, other_places)
         reasons.append(f"the best plan that was found has {could}, which could, at another time (no gain)")
@@ -109,7 +110,22 @@ def _held_by_order(relations: Relations, kernel: int) -> list[str]:
     return reasons
 
 
+def _on_the_same_stream(relations: Relations, kernel: int, others: list[int]) -> list[int]:
+    """Return those of others that have to be on the stream of a kernel, if it or they are there because a user says so."""
+    kernels = relations.graph.kernels
+    own = kernels[kernel]
+    return [
+        other
+        for other in others
+        if own.bound_stream is not None
+        and kernels[other].bound_stream == own.bound_stream
+        and (own.pinned is not None or kernels[other].pinned is not None)
+    ]
+
+
 def _verb(verb: str, subjects: list[int]) -> str:
+    if verb == "have":
+        return "has" if len(subjects) == 1 else verb
     return f"{verb}s" if len(subjects) == 1 else verb
 
 

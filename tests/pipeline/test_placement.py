@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -26,7 +27,7 @@ from graphstreams.runtime import matched_names
 from graphstreams.testing.equal_on_cpu import equal_as_captured
 from graphstreams.verification.wrapper.read import verify
 from tests.pipeline.test_select_plan import FakeAutotuner
-from tests.support.sample_modules import FREE_EVENTS, append_row
+from tests.support.sample_modules import FREE_EVENTS, append_row, captured, module_and_inputs
 
 X = (torch.ones(2, 64),)
 
@@ -131,6 +132,16 @@ def test_a_pin_does_not_make_streams_worth_it() -> None:
     assert report.reason.startswith("the predicted gain is ")
 
 
+def test_the_reason_of_a_serial_graph_and_the_cards_name_the_names() -> None:
+    report = reported(exclude=["*"])
+    told = "no placement on several streams is faster: the kernels that have to be on stream 0 take 100.0% of the serial time: "
+    assert (report.verdict, report.stage) == ("serial", "plan")
+    assert report.reason.startswith(told) and report.reason.endswith(" and 6 more") and "(excluded by '*')" in report.reason
+    cards = {region["name"]: region["why_not_beside"] for region in report.as_dict()["regions"]}
+    assert cards["left.up"].startswith("Nothing runs beside it: 'middle.up', 'right.up', ")
+    assert cards["left.up"].endswith(" have to be on the same stream.")
+
+
 # Contradictions
 
 
@@ -192,6 +203,27 @@ def test_a_custom_operator_stays_with_a_note() -> None:
 
     report = reported(Cached(), pin={"*append_row*": 1})
     assert any("is pinned to stream 1 by '*append_row*', but stays on the caller's stream: " in note for note in report.notes)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_pins_of_real_graphs_are_kept_and_proved(seed: int) -> None:
+    rng = random.Random(seed)
+    for sample in ("diamond", "three_arms", "write_after_read"):
+        module, inputs = module_and_inputs(sample)
+        kernels = captured(sample).report.kernels
+        assert kernels is not None
+        pins = {kernel.name: rng.randrange(5) for kernel in kernels.kernels if rng.random() < 0.6}
+        (outcome,) = capture(module, inputs, "h200", {**FREE_EVENTS, "pin": pins})
+        report = outcome.report
+        assert report.plan is not None and report.kernels is not None
+        for place in report.plan.placements:
+            kernel = report.kernels.kernels[place.kernel]
+            assert place.stream == kernel.bound_stream or kernel.bound_stream is None
+            assert kernel.pinned == pins.get(kernel.name) or kernel.on_caller
+        # A pin may make every plan longer than the serial code.
+        assert is_proved(report) or (report.verdict, report.stage) == ("serial", "plan"), report.reason
+        if report.verdict == "clean":
+            assert equal_as_captured(module, inputs, [outcome]) == [True]
 
 
 # Names that match nothing
