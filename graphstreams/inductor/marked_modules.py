@@ -1,16 +1,16 @@
 """Mark modules in a model's own code, and find the marks of the modules that a graph was traced through.
 
 A mark is an attribute of the module, which Dynamo neither traces nor guards. A graph knows its modules by their id and by the
-expression that Dynamo reads them from, which is followed here from the frame that is compiled.
+expression that Dynamo reads them from, which is followed here from the frame that is compiled, and checked by the id.
 Read in torch 2.15.0: `_dynamo/symbolic_convert.py` (InstructionTranslator.current_tx), `_dynamo/output_graph.py`
 (local_scope, global_scope), `_dynamo/variables/nn_module.py` (record_nn_module_stack).
 """
 
 from __future__ import annotations
 
-import logging
+import gc
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -18,8 +18,6 @@ from torch import fx
 
 from graphstreams.errors import OptionError
 from graphstreams.messages import shown
-
-log = logging.getLogger("graphstreams")
 
 MARK = "_graphstreams_stream"
 Marked = TypeVar("Marked")
@@ -64,11 +62,12 @@ def marked_modules(gm: fx.GraphModule) -> list[tuple[str, int]]:
     found: dict[str, int] = {}
     if own is not None and isinstance(stream := getattr(own, MARK, None), int):
         found[""] = stream
-    for key, (expression, kind) in _stack_entries(gm).items():
-        module = _resolved(expression, {"L": locals_, "G": globals_})
-        if id(module) != _id_of(key):
-            log.debug("the module %s is not found, so only its class tells if it is marked", expression)
-            module = kind
+    entries = _stack_entries(gm)
+    modules = {key: _resolved(expression, {"L": locals_, "G": globals_}) for key, expression in entries.items()}
+    missing = {key for key, module in modules.items() if id(module) != _id_of(key)}
+    modules.update(_of_the_process(missing))
+    for key, expression in entries.items():
+        module = modules[key]
         if module is not own and isinstance(stream := getattr(module, MARK, None), int):
             found[expression] = stream
     return sorted(found.items())
@@ -87,13 +86,24 @@ def _scope() -> tuple[Mapping[str, Any], Mapping[str, Any], Any]:
     return output.local_scope, output.global_scope, first if isinstance(first, torch.nn.Module) else None
 
 
-def _stack_entries(gm: fx.GraphModule) -> dict[str, tuple[str, type]]:
-    """Return the modules that nodes stand in, as Dynamo records them: expression and class, by a key with the id."""
-    return {key: entry for node in gm.graph.nodes for key, entry in (node.meta.get("nn_module_stack") or {}).items()}
+def _stack_entries(gm: fx.GraphModule) -> dict[str, str]:
+    """Return the expressions of the modules that nodes stand in, by a key with the module's id, as Dynamo records them."""
+    stacks = (node.meta.get("nn_module_stack") or {} for node in gm.graph.nodes)
+    return {str(key): expression for stack in stacks for key, (expression, _) in stack.items()}
+
+
+def _of_the_process(keys: Collection[str]) -> dict[str, Any]:
+    """Return the modules of some keys, of all modules that this process has; None for one that is gone."""
+    wanted = {_id_of(key): key for key in keys}
+    found: dict[str, Any] = dict.fromkeys(keys)
+    for value in gc.get_objects() if wanted else ():
+        if id(value) in wanted and issubclass(type(value), torch.nn.Module):
+            found[wanted[id(value)]] = value
+    return found
 
 
 def _id_of(key: str) -> int | None:
-    digits = re.match(r"\d+", str(key))
+    digits = re.match(r"\d+", key)
     return int(digits[0]) if digits else None
 
 

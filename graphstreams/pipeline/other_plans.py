@@ -143,4 +143,4 @@ def _described(choice: PlanChoice) -> str:
     assert choice.plan is not None
     plan, measurement = choice.plan, choice.measurement
     gain = measurement.gain if measurement else 1 - plan.streamed_us / plan.serial_us if plan.serial_us else 0.0
-    return f"{plan.streams} streams with a {'measured' if measurement else 'simulated'} gain of {gain:.1%}"
+    return f"{plan.used} streams with a {'measured' if measurement else 'simulated'} gain of {gain:.1%}"

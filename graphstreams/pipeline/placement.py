@@ -13,6 +13,7 @@ from graphstreams.errors import StaySerial
 from graphstreams.inductor.marked_modules import marked_modules
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.placement_rules import MarkedModule, PlacementRule, names_of
+from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.runtime.matched_names import is_news, note_match
 from graphstreams.runtime.ranks import on_rank
@@ -23,8 +24,13 @@ NEAREST = 3  # names that are told of those most alike to one that matches nothi
 
 
 def marks_of(gm: fx.GraphModule) -> list[MarkedModule]:
-    """Return the marked modules that a graph from Dynamo was traced through."""
-    return [MarkedModule(expression, stream) for expression, stream in marked_modules(gm)]
+    """Return the marked modules that a graph from Dynamo was traced through. If they can't be read, a warning says so."""
+    try:
+        return [MarkedModule(expression, stream) for expression, stream in marked_modules(gm)]
+    except Exception as error:  # of another torch; a compile is worth more
+        log.debug("marks are not read", exc_info=True)
+        log.warning("graphstreams: marks by graphstreams.pin and graphstreams.exclude are not read: %s", with_type(error))
+        return []
 
 
 def placed(graph: KernelGraph, options: Options, marked: Sequence[MarkedModule] = ()) -> tuple[KernelGraph, list[str]]:

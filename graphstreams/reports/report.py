@@ -76,7 +76,7 @@ class Report:
             "races": list(self.races),
             "differences": list(self.differences),
             "events": len(self.plan.events) if self.plan else 0,
-            "streams": self.plan.streams if self.plan else 1,
+            "streams": self.plan.used if self.plan else 1,
             "plan_file": self.plan_file,
             "costs": self.costs,
             "predicted_us": self._predicted(),
@@ -107,6 +107,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
+        lines += [f"the plan is that of {self.plan_file}"] if self.plan_file else []
         if shown := texts.planned(self):
             table = plan_table(shown.plan, shown.graph, shown.us)
             lines += ["", table, summary(shown.plan), *map(str, self._overlaps())]
@@ -130,7 +131,7 @@ class Report:
         serial_us, streamed_us = times or ((planned.serial_us, planned.streamed_us) if planned else (0.0, 0.0))
         direct = (made.direct_serial_us, made.direct_us) if made else (0.0, 0.0)
         return Verdict(
-            self.name, "clean", streams=planned.streams if planned else 1, serial_us=round(serial_us, 2),
+            self.name, "clean", streams=planned.used if planned else 1, serial_us=round(serial_us, 2),
             streamed_us=round(streamed_us, 2), measured=times is not None, direct=self.direct,
             direct_serial_us=round(direct[0], 2), direct_us=round(direct[1], 2), kernels_serial=self.kernels_serial,
             kernels_streamed=self.kernels_streamed, sizes=self.threshold.sizes if self.threshold else "",

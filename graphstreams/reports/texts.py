@@ -46,7 +46,7 @@ def headline(report: Report) -> str:
     if (plan := report.plan) is None:
         return text
     faster = plan.serial_us / plan.streamed_us if plan.streamed_us else 1.0
-    streams = "1 stream" if plan.streams == 1 else f"{plan.streams} streams"
+    streams = "1 stream" if plan.used == 1 else f"{plan.used} streams"
     predicted = (
         f"Predicted {us_text(plan.streamed_us)} us on {streams}, {us_text(plan.serial_us)} us on one ({faster:.2f}x), "
         f"bound {us_text(plan.lower_bound_us)} us"

@@ -15,6 +15,7 @@ import graphstreams
 from graphstreams import OptionError
 from graphstreams.inductor.compile import PostGradBackend
 from graphstreams.inductor.marked_modules import marked_modules
+from graphstreams.pipeline.placement import marks_of
 
 
 class Arm(nn.Module):
@@ -91,6 +92,37 @@ def test_they_are_found_however_the_model_is_reached() -> None:
     assert found(Engine().run) == [under("L['self'].models['draft'][0]")]
     (closure,) = found(lambda x: model(x))
     assert sorted(closure.values()) == sorted(MARKS.values())
+
+
+class Hidden:
+    """Gives a model by an attribute that no dict holds."""
+
+    __slots__ = ("net",)
+
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
+
+    def run(self, x: Tensor) -> Any:
+        return self.net(x)
+
+
+def test_a_module_whose_expression_leads_nowhere_is_found_by_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Model()
+    (marks,) = found(Hidden(model).run)
+    assert sorted(marks.values()) == sorted(MARKS.values())
+    monkeypatch.setattr("graphstreams.inductor.marked_modules._resolved", lambda expression, scopes: None)
+    torch._dynamo.reset()
+    assert found(model) == [under("L['self']")]
+
+
+def test_if_torch_does_not_tell_a_warning_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def failing() -> Any:
+        raise RuntimeError("another torch")
+
+    monkeypatch.setattr("graphstreams.inductor.marked_modules._scope", failing)
+    assert marks_of(torch.fx.symbolic_trace(Model())) == []
+    told = "graphstreams: marks by graphstreams.pin and graphstreams.exclude are not read: RuntimeError: another torch"
+    assert told in caplog.messages
 
 
 def test_a_mark_of_the_whole_model_and_of_one_that_torch_defines() -> None:

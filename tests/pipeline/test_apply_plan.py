@@ -107,7 +107,8 @@ def test_without_any_waits_they_are_placed(kept: Path, tmp_path: Path) -> None:
 
 def test_a_stream_may_be_left_out(kept: Path, tmp_path: Path) -> None:
     report = reported(edited(kept, tmp_path, lambda kernels: kernels[2].update(stream=3)))
-    assert is_proved(report) and report.as_dict()["streams"] == 4
+    assert is_proved(report) and report.plan is not None
+    assert (report.plan.streams, report.plan.used, report.as_dict()["streams"]) == (4, 2, 2)
     assert "with stream3:" in report.wrapper and "with stream1:" not in report.wrapper
 
 
