@@ -89,11 +89,11 @@ def _difference(planned: PlannedKernel, kernel: Kernel) -> str:
     named, touched = f"kernel {kernel.name!r}", bytes_touched(kernel)
     if planned.launches is not None and planned.launches != kernel.launches:
         one, other = (listed(launches) or "nothing" for launches in (planned.launches, kernel.launches))
-        return f"{named} launches {other}, in the plan {one}; leave out its 'launches' to use the plan all the same"
+        return f"{named} launches {other}, in the plan {one}; leave out all 'launches' to use the plan all the same"
     if planned.bytes is not None and planned.bytes != touched:
         other = "a number of bytes that depends on a dynamic size" if touched is None else f"{touched} bytes"
         text = f"{named} reads and writes {other}, in the plan {planned.bytes}, so its sizes are others"
-        return f"{text}; leave out its 'bytes' to use the plan all the same"
+        return f"{text}; leave out all 'bytes' to use the plan all the same"
     return ""
 
 
