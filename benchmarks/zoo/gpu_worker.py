@@ -8,6 +8,7 @@ GPU should have nothing else to do.
 
 from __future__ import annotations
 
+import gc
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -82,10 +83,14 @@ class Measured:
         return torch.compile(function, backend="graphstreams", options=dict(options))
 
     def _variants(self, folder: str) -> list[CompiledVariant]:
-        """Return plain Inductor, this package and plain Inductor once more, captured. Each has loaded code of its own."""
+        """Return plain Inductor, this package and plain Inductor once more, captured. Each has loaded code of its own.
+
+        None begins with the garbage of what was compiled before: to free it in a compile makes Dynamo's guards slower.
+        """
         found = []
         for options in (None, {"inductor": SETTINGS, "dump": folder}, None):
             forget_loaded_code()
+            gc.collect()
             self.state.restore()
             found.append(CompiledVariant(partial(self._call, self._compiled(options)), self._fresh(0)))
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -13,8 +12,10 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.cache_keys import plan_key, setting
+from graphstreams.autotuning.garbage import NewGarbage
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
 from graphstreams.autotuning.serial_code import CompiledSerialGraph
+from graphstreams.autotuning.stand_ins import stand_ins
 from graphstreams.autotuning.worker import WorkerClient
 from graphstreams.costs.roofline import Roofline
 from graphstreams.inductor.disk_cache import Store, cache_folder
@@ -35,19 +36,27 @@ class Autotuner:
 
     def __init__(
         self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any], serial: Lowered | None = None,
-        given: Plan | None = None,
+        plan: Plan | None = None,
     ) -> None:  # fmt: skip
         """`values` are real inputs of the graph by position. The graph is measured only if all its tensors are known.
 
-        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe. `given` is a plan that is not
+        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe. `plan` is one that is not
         chosen: what is measured of it is kept apart from what is measured of chosen ones.
         """
-        self._reading, self._options, self._values = reading, options, values
+        self._reading, self._given, self._values = reading, options, values
         self._serial, self._model = serial, Roofline(device)
         self._store = Store(cache_folder(), setting(device))
-        self._key = plan_key(reading, options, given)
+        self._key = plan_key(reading, options, plan)
         self._loaded: PlanBenchmark | None = None
+        self._garbage: NewGarbage
         self._worker: WorkerClient | None = None
+
+    @cached_property
+    def options(self) -> Options:
+        """The options that plans are measured with: with collectives without other priorities, which pauses do not tell of."""
+        if self._collectives and self._given.priority is None:
+            return replace(self._given, priority=0)
+        return self._given
 
     def load_cached(self) -> tuple[list[float], Plan, Measurement] | None:
         """Return times, plan and measurement of an earlier compile of the same graph under the same options, if any."""
@@ -70,10 +79,9 @@ class Autotuner:
 
         Collectives and waits, which are left out when the others are timed, have the time of the cost model.
         """
-        kernels = self._reading.kernels.kernels
         found: list[object] = [self._store.get(f"kernel {key}") if key else 0.0 for key in self._kernel_keys]
-        for collective in (kernel for kernel in kernels if kernel.collective):
-            found[collective.id] = self._model.us(collective, self._reading.kernels.sizes)
+        for collective, us in self._collectives.items():
+            found[collective] = us
         if not all(isinstance(us, float) for us in found):
             for kernel, us in self.benchmark.replayer.kernel_times(self._order).items():
                 if not isinstance(found[kernel], float):
@@ -117,7 +125,7 @@ class Autotuner:
             self._loaded = None
             # Generated code refers to itself. Left to a later collection, it would take its kernels along in the middle of
             # someone's capture, and so end that capture.
-            gc.collect()
+            self._garbage.collect()
             torch.cuda.empty_cache()
 
     @cached_property
@@ -128,14 +136,23 @@ class Autotuner:
     def _kernel_keys(self) -> list[str]:
         return self._code.keys()
 
+    @cached_property
+    def _collectives(self) -> dict[int, float]:
+        """The us of each collective and each wait, by the cost model."""
+        graph = self._reading.kernels
+        return {kernel.id: self._model.us(kernel, graph.sizes) for kernel in graph.kernels if kernel.collective}
+
     @property
     def benchmark(self) -> PlanBenchmark:
-        """What times plans and generated code, on the compiled kernels of the graph."""
+        """What times plans and generated code, on the compiled kernels of the graph. Collectives have stand-ins."""
         if self._loaded is None:
+            self._garbage = NewGarbage()
             with unset_fake_temporarily():
                 arguments = self._code.arguments(self._values)
                 replayer = self._code.replayer(arguments)
-            self._loaded = PlanBenchmark(replayer, arguments, self._order, self._options)
+                if self._collectives:
+                    replayer = replayer.with_launches(stand_ins(self._reading.kernels, self._collectives))
+            self._loaded = PlanBenchmark(replayer, arguments, self._reading.kernel_order, self.options)
         return self._loaded
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,6 +54,13 @@ class KernelReplayer:
             return None
         found = copy.copy(self)
         found._launches, found._warm = [self._launches[kernel] for kernel in kernels], set()
+        return found
+
+    def with_launches(self, launches: Mapping[int, RecordedLaunch]) -> KernelReplayer:
+        """Return what launches something else for some kernels, one launch for each."""
+        found = copy.copy(self)
+        found._launches = [[launches[kernel]] if kernel in launches else own for kernel, own in enumerate(self._launches)]
+        found._warm = set()
         return found
 
     def capture_serial(self, order: Sequence[int]) -> CudaGraph:

@@ -24,8 +24,10 @@ from graphstreams.inductor.accesses import data_reads
 from graphstreams.inductor.collective_operators import role, unknown_communication
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.scheduler_nodes import operator_of
+from graphstreams.inductor.settings import moving_settings
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.kernels import KernelGraph
+from graphstreams.messages import listed
 
 ASSUMED_RANKS = 2
 
@@ -50,7 +52,9 @@ class Collectives:
         """
         position = {label: position for position, label in self.labels.items()}
         if sorted(map(repr, order)) != sorted(map(repr, position)):
-            raise Unsupported("the collectives of the serial code are not those that were read")
+            moving = moving_settings()
+            cause = f", as {listed(moving)} may move them" if moving else ""
+            raise Unsupported(f"the collectives of the serial code are not those that were read{cause}")
         return [(position[one], position[other]) for one, other in pairwise(order)]
 
 

@@ -34,7 +34,7 @@ from graphstreams.ir.devices import Device
 # padding also does, but it is on by default.
 _RUNNING = (
     "max_autotune", "max_autotune_gemm", "benchmark_fusion", "benchmark_combo_kernel", "triton.autotune_at_compile_time",
-    "freezing",
+    "freezing", "aten_distributed_optimizations.enable_overlap_scheduling",
 )  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def offline(device: Device) -> Iterator[None]:
         stack.enter_context(operators_without_a_gpu(device))
         # Caches must not keep what is made for a device that is not there.
         inductor = {"shape_padding": False, "fx_graph_cache": False, "fx_graph_remote_cache": False}
-        stack.enter_context(config.patch({**inductor, **dict.fromkeys(_RUNNING, False)}))
+        stack.enter_context(config.patch({**inductor, **dict.fromkeys(filter(_known, _RUNNING), False)}))
         stack.enter_context(functorch_config.patch(enable_autograd_cache=False))
         _clear_device_caches()
         stack.callback(_clear_device_caches)
@@ -164,7 +164,16 @@ def _name_device(node: torch.fx.Node, device: torch.device) -> None:
 
 def settings_that_run() -> list[str]:
     """Return those of Inductor's settings that are on and run kernels during compilation; `offline` switches them off."""
-    return [name for name in _RUNNING if functools.reduce(getattr, name.split("."), config)]
+    return [name for name in _RUNNING if _known(name) and functools.reduce(getattr, name.split("."), config)]
+
+
+def _known(name: str) -> bool:
+    """Return whether this torch has a setting of Inductor."""
+    try:
+        functools.reduce(getattr, name.split("."), config)
+    except AttributeError:
+        return False
+    return True
 
 
 def _clear_device_caches() -> None:

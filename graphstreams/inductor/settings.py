@@ -139,17 +139,22 @@ def notes_on_settings() -> list[str]:
     return notes
 
 
+def moving_settings() -> list[str]:
+    """Return those of Inductor's settings that are on and move collectives in the scheduler."""
+    return [name for name in _MOVING if _value(name) not in _NONE]
+
+
 def notes_on_collectives(explained: bool) -> list[str]:
     """Return what Inductor's settings do to the collectives of a graph, for the report's notes.
 
     If it is `explained`, Inductor's own passes of that kind have not run.
     """
-    moving = [name for name in _MOVING if _value(name) not in _NONE]
+    moving = moving_settings()
     changing = [name for name in _CHANGING if _value(name) not in (*_NONE, "none")]
     notes = []
     if moving:
-        listed = ", ".join(moving)
-        notes.append(f"collectives have the order of the serial code, in which {listed} may have moved them; off on streams")
+        names = ", ".join(moving)
+        notes.append(f"collectives have the order of the serial code, in which {names} may have moved them; off on streams")
     if changing and explained:
         notes.append(f"not run here, though on: {', '.join(changing)}; a compiled graph may have other collectives")
     return notes

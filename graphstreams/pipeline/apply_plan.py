@@ -42,8 +42,14 @@ class PlanAsGiven:
             return PlanChoice(*prices.cached)
         kernels, wait_us = task.reading.kernels, simulated_wait_us(task.options)
         blocks = self.autotuner.blocks() if self.autotuner else None
-        plan = with_times(self.plan, kernels, prices.us, task.device, wait_us, blocks)
-        return PlanChoice(*self.autotuner.benchmark.fastest([plan])) if self.autotuner else PlanChoice(plan)
+        priority = self.plan.priority if task.options.priority is None else task.options.priority
+        plan = replace(with_times(self.plan, kernels, prices.us, task.device, wait_us, blocks), priority=priority)
+        if self.autotuner is None:
+            return PlanChoice(plan)
+        _, measurement = self.autotuner.benchmark.fastest([plan])
+        if kernels.has_collectives():  # no generated code will be timed
+            self.autotuner.save(prices.us, plan, measurement)
+        return PlanChoice(plan, measurement)
 
 
 def run_given_plan(progress: Progress, task: Task, attempt: Callable[[Plan], None]) -> bool:

@@ -37,15 +37,7 @@ from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
 from graphstreams.pipeline.placement import placed
 from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
-from graphstreams.pipeline.select_plan import (
-    MeasuredKernels,
-    MeasuredPlans,
-    ModelledPlans,
-    PlanChoice,
-    PlanSource,
-    Task,
-    check_gain,
-)
+from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, PlanSource, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
@@ -64,8 +56,8 @@ log = logging.getLogger("graphstreams")
 
 DIRECT_GAIN = 0.02  # share of the serial time that streams have to save in direct calls to run there: noise is below it
 COLLECTIVES_LEFT_OUT = (
-    "it holds collectives, each of which takes all ranks: its other kernels were timed without them, the times of collectives "
-    "and the plan are modelled, and neither the plan nor the serial code was run"
+    "it holds collectives, each of which takes all ranks: its other kernels and its plans were timed without them, with a "
+    "pause of modelled time in place of each, and the generated code was not run"
 )
 SLOWER = 1.03  # times what its kernels took in a replay, from which on a note says that the generated code is slower
 
@@ -219,8 +211,8 @@ def _choose(
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
 
-    Return the choice, and the autotuner if it was measured. Of a graph with collectives only the other kernels are. A plan that
-    is `given` is chosen whatever it gains. Raises StaySerial if it was given for too many tokens.
+    Return the choice, and the autotuner if generated code can be timed, which no rank may do with collectives. A plan that is
+    `given` is chosen whatever it gains. Raises StaySerial if it was given for too many tokens.
     """
     limit, tokens = task.options.max_tokens, graph.tokens
     if tokens is not None and limit is not None and tokens.example > limit:
@@ -236,11 +228,10 @@ def _choose(
     try:
         values = inputs_by_position(task.reading.module, inputs)
         autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial, given)
+        plans = MeasuredPlans(autotuner)
+        choice = _choose_by(progress, task, PlanAsGiven(plans, given, autotuner) if given else plans)
         if not task.reading.kernels.has_collectives():
-            plans = MeasuredPlans(autotuner)
-            return _choose_by(progress, task, PlanAsGiven(plans, given, autotuner) if given else plans), autotuner
-        kernels = MeasuredKernels(autotuner)
-        choice = _choose_by(progress, task, PlanAsGiven(kernels, given) if given else kernels)
+            return choice, autotuner
         progress.note(COLLECTIVES_LEFT_OUT)
         autotuner.close()
         return choice, None
@@ -355,11 +346,15 @@ def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None
     with progress.stage("verify"):
         found = compare_bodies(bodies.serial, bodies.streamed, task.reading.kernels, report.us, report.kernels_serial)
         progress.tell(kernels_streamed=found.launches, memory_streamed=found.memory, differences=found.kernels)
-        if found.chosen and report.measurement is None:
+        # Code that will be timed is compared then, with all that was lost or chosen.
+        timed = report.measurement is not None and not task.reading.kernels.has_collectives()
+        if found.chosen and not timed:
             text = f"max-autotune chose {found.chosen}, which streams go without"
-            raise StaySerial("serial", f"{text}; nothing was measured, and how long they take can't be predicted")
+            why = "code with collectives is not measured" if report.measurement else "nothing was measured"
+            raise StaySerial("serial", f"{text}; {why}, and how long they take can't be predicted")
+        lost, joined = (0, 0.0) if timed else (found.lost_fusions, found.joined_us)
         if not report.plan_file:
-            check_gain(task, report.us, report.plan, report.measurement, found.lost_fusions, found.joined_us, found.split)
+            check_gain(task, report.us, report.plan, report.measurement, lost, joined, found.split)
         part = streamed_part(report.threshold, example)
         memory = int(report.memory_serial * part), int(found.memory * part)
         check_memory(*memory, task.options.max_extra_memory, task.reading, report.plan)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
+from graphstreams.autotuning.stand_ins import cuts_a_collective
 from graphstreams.costs.models import cost_model
 from graphstreams.costs.roofline import Roofline
 from graphstreams.errors import PlanRefused, StaySerial
@@ -83,7 +84,10 @@ class ModelledPlans:
 
 @dataclass(frozen=True)
 class MeasuredPlans:
-    """Times and plans that are measured on the GPU at hand, or were by an earlier compile."""
+    """Times and plans that are measured on the GPU at hand, or were by an earlier compile.
+
+    Of a graph with collectives, each of which takes all ranks, they are measured with a pause in place of each.
+    """
 
     autotuner: Autotuner
 
@@ -91,23 +95,32 @@ class MeasuredPlans:
         """Return the measured time of each kernel. Raises Unmeasurable if the kernels can't be run by themselves."""
         if cached := self.autotuner.load_cached():
             us, plan, measurement = cached
-            return Prices(tuple(us), "measured", (plan, measurement))
-        return Prices(tuple(self.autotuner.times()), "measured")
+            return Prices(tuple(us), self._source(task), (plan, measurement))
+        return Prices(tuple(self.autotuner.times()), self._source(task))
 
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
-        """Return the plan that is fastest on the GPU, and keep one that is not used, so that it is found out once only."""
+        """Return the plan that is fastest on the GPU.
+
+        It is kept here, so that it is found once only, if it is not used or if no generated code will be timed.
+        """
         if prices.cached:
             return checked_choice(task, prices.us, *prices.cached)
         if reason := path_too_long(task.reading.kernels, prices.us, task.options):
             return PlanChoice(None, rejected=reason)
-        plan, measurement = self._search(task, prices.us)
-        if plan.streams == 1 or measurement.gain < task.options.min_gain:
+        plan, measurement = self._search(replace(task, options=self.autotuner.options), prices.us)
+        if task.reading.kernels.has_collectives() or plan.streams == 1 or measurement.gain < task.options.min_gain:
             self.autotuner.save(prices.us, plan, measurement)
         return checked_choice(task, prices.us, plan, measurement)
 
+    @staticmethod
+    def _source(task: Task) -> str:
+        return "measured, but for collectives" if task.reading.kernels.has_collectives() else "measured"
+
     def _search(self, task: Task, us: Sequence[float]) -> tuple[Plan, Measurement]:
-        layers = repeated_layers(task.reading.kernels)
-        part = self.autotuner.benchmark.part(layers.kernels(layers.count // 2)) if layers and task.options.search else None
+        layers = repeated_layers(task.reading.kernels) if task.options.search else None
+        if layers and cuts_a_collective(task.reading.kernels, layers.kernels(layers.count // 2)):
+            layers = None
+        part = self.autotuner.benchmark.part(layers.kernels(layers.count // 2)) if layers else None
         return self._search_layer(task, us, layers, part) if layers and part else self._search_graph(task, us)
 
     def _search_layer(
@@ -137,31 +150,6 @@ class MeasuredPlans:
         return benchmark.search(space, first) if options.search else benchmark.fastest(first)
 
 
-@dataclass(frozen=True)
-class MeasuredKernels:
-    """Times that are measured on the GPU at hand, but for those of collectives, and plans from the simulator.
-
-    For graphs with collectives: each takes all ranks, so neither a plan nor the serial code is run here.
-    """
-
-    autotuner: Autotuner
-
-    def price(self, task: Task) -> Prices:
-        """Return the time of each kernel, measured without the collectives, and of each collective by the cost model.
-
-        Raises Unmeasurable if the kernels can't be run by themselves.
-        """
-        return Prices(tuple(self.autotuner.times()), "measured, but for collectives")
-
-    def choose(self, task: Task, prices: Prices) -> PlanChoice:
-        """Return the plan that is fastest on the simulator."""
-        if reason := path_too_long(task.reading.kernels, prices.us, task.options):
-            return PlanChoice(None, rejected=reason)
-        blocks = self.autotuner.blocks()
-        plan = simulated_plan(task.reading.kernels, prices.us, task.device, task.options, blocks)
-        return checked_choice(task, prices.us, plan)
-
-
 def checked_choice(task: Task, us: Sequence[float], plan: Plan, measurement: Measurement | None = None) -> PlanChoice:
     """Return the choice of a plan, with why it gains too little, if so. Raises ValueError if it does not order its kernels.
 
@@ -184,24 +172,23 @@ def gain_too_small(
     """Return why a plan gains less than `options.min_gain`, measured if it was, else predicted; empty if it gains enough.
 
     `lost_fusions` is how many launches more than the serial code the plan's code has, without those that the serial code joins
-    into one (combo kernels); those save it at most `joined_us` us. With a measurement neither counts.
+    into one (combo kernels); those save it at most `joined_us` us. Neither counts once the generated code was measured.
     """
     # On one stream only another order beside collectives can be faster.
     if plan.streams == 1 and plan.streamed_us >= (1 - ROUNDING) * plan.serial_us:
         return "the option streams is 1" if options.streams == 1 else "no placement on several streams is faster"
-    needed = f"less than min_gain={options.min_gain:.1%}"
-    if measurement is not None:
-        what = "generated code's" if measurement.compiled_us else "plan's"
-        enough = measurement.gain >= options.min_gain
-        return "" if enough else f"the {what} measured gain is {measurement.gain:.1%}, {needed}"
+    what = "predicted gain" if measurement is None else "plan's measured gain"
+    serial_us, streamed_us = (plan.serial_us, plan.streamed_us) if measurement is None else measurement.replay_us or (1.0, 1.0)
+    if measurement is not None and measurement.compiled_us:
+        what, lost_fusions, joined_us = "generated code's measured gain", 0, 0.0
     # Each launch that the serial graph does not have costs at least the shortest kernel.
-    streamed_us, serial_us = plan.streamed_us + max(0, lost_fusions) * device.launch_us, plan.serial_us - joined_us
+    streamed_us, serial_us = streamed_us + max(0, lost_fusions) * device.launch_us, serial_us - joined_us
     gain = 1 - streamed_us / serial_us if serial_us > 0 else 0.0
     if gain >= options.min_gain:
         return ""
     lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
     lost += f", {joined_us:.1f} us that serial's combo kernels may save counted in" if joined_us > 0 else ""
-    return f"the predicted gain is {gain:.1%}{lost}, {needed}"
+    return f"the {what} is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}"
 
 
 def check_gain(

@@ -132,7 +132,8 @@ class Report:
         direct = (made.direct_serial_us, made.direct_us) if made else (0.0, 0.0)
         return Verdict(
             self.name, "clean", streams=planned.used if planned else 1, serial_us=round(serial_us, 2),
-            streamed_us=round(streamed_us, 2), measured=times is not None, direct=self.direct,
+            streamed_us=round(streamed_us, 2), measured=times is not None,
+            collectives=self.kernels is not None and self.kernels.has_collectives(), direct=self.direct,
             direct_serial_us=round(direct[0], 2), direct_us=round(direct[1], 2), kernels_serial=self.kernels_serial,
             kernels_streamed=self.kernels_streamed, sizes=self.threshold.sizes if self.threshold else "",
             plan_file=self.plan_file,

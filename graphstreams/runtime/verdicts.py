@@ -34,6 +34,7 @@ class Verdict:
     serial_us: float = 0.0  # one replay of a CUDA graph
     streamed_us: float = 0.0
     measured: bool = False  # whether these two were measured; else they are predicted
+    collectives: bool = False  # whether there are some, whose times are always predicted
     direct: bool = False  # whether the streams also run when the host launches the kernels
     direct_serial_us: float = 0.0  # a call that the host launches, as measured
     direct_us: float = 0.0
@@ -57,7 +58,7 @@ class Verdict:
         name = f"{self.module}: {self.name}" if self.module else self.name
         if self.verdict != "clean":
             return f"{name} runs serially: {self.stage or 'the pass'}: {self.reason}"
-        source = "measured" if self.measured else "predicted"
+        source = "measured" + ", but for collectives" * self.collectives if self.measured else "predicted"
         times = f"{_us(self.streamed_us)} us instead of {_us(self.serial_us)} in a CUDA graph ({source})"
         sizes = f" for {self.sizes}" if self.sizes else ""
         launches = f"{self.kernels_streamed} launches, serial {self.kernels_serial}"

@@ -78,4 +78,14 @@ def test_kernels_are_timed_without_the_collectives(ranks: list[dict[str, Any]]) 
         report = rank["reports"]["timed"]
         assert report["costs"] == "measured, but for collectives", report
         assert any("timed without them" in note for note in report["notes"])
+        assert report["measured"]["tried"] > 1 and report["measured"]["played_us"] > 0
+        assert not report["measured"]["compiled_us"]
         assert rank["direct"]
+
+
+@pytest.mark.parametrize("name", ranks_on_gpu.SETTINGS)
+def test_settings_that_join_or_move_collectives_leave_serial_bits(ranks: list[dict[str, Any]], name: str) -> None:
+    for rank in ranks:
+        found = rank["settings"][name]
+        assert found["equal"], found
+        assert found["verdict"] == "clean" or found["reason"], found

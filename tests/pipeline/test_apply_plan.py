@@ -23,6 +23,7 @@ from graphstreams.reports.report import Report
 from graphstreams.testing.equal_on_cpu import equal_as_captured
 from graphstreams.verification.wrapper.read import verify
 from tests.pipeline.test_select_plan import SERIAL_US, FakeAutotuner
+from tests.support.collective_modules import TwoSums, fake_ranks
 from tests.support.kernel_graphs import graph_of
 from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
@@ -278,6 +279,29 @@ def test_what_was_measured_of_the_plan_is_taken_from_disk(measured: Callable[...
     again.on_disk = list(us), plan, measurement
     report = measured(again, kept)
     assert report.plan == first.plan and "fastest" not in again.calls
+
+
+def test_a_plan_with_collectives_is_measured_and_kept_and_its_code_is_not_run(
+    measured: Callable[..., Report], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_ranks():
+        (outcome,) = capture(TwoSums(), [torch.empty(8, 64)], "h200", FREE_EVENTS)
+        file = outcome.report.save(tmp_path) / "plan.json"
+        autotuner = Measuring()
+        monkeypatch.setattr(
+            "tests.pipeline.test_apply_plan.module_and_inputs", lambda sample: (TwoSums(), [torch.empty(8, 64)])
+        )
+        report = measured(autotuner, file)
+    assert report.verdict == "clean" and report.plan_file == str(file), report.reason
+    assert [plan for _, plan, _ in autotuner.written] == [report.plan] and "time_generated_code" not in autotuner.calls
+
+
+@pytest.mark.parametrize(("option", "expected"), [(None, -2), (-4, -4)])
+def test_the_files_priority_counts_unless_one_is_asked_for(
+    kept: Path, tmp_path: Path, option: int | None, expected: int
+) -> None:
+    report = reported(edited(kept, tmp_path, lambda kernels: None, priority=-2), priority=option)
+    assert is_proved(report) and report.plan is not None and report.plan.priority == expected
 
 
 def test_if_it_cannot_be_measured_the_times_are_modelled(measured: Callable[..., Report], kept: Path) -> None:

@@ -17,7 +17,7 @@ from torch._inductor import config
 
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.pipeline.compilation import GraphCompilation
-from graphstreams.pipeline.explain import capture
+from graphstreams.pipeline.explain import capture, explain
 from graphstreams.pipeline.what_holds import what_holds
 from graphstreams.reports.report import Report
 from graphstreams.runtime.ranks import current_rank, folder_of_rank, on_rank
@@ -248,6 +248,21 @@ def test_settings_that_move_or_join_collectives_are_named() -> None:
         notes = captured(TwoSums(), torch.empty(8, 64)).report.notes
     assert any("not run here, though on: bucket_all_reduces_fx" in note for note in notes)
     assert any("enable_simple_overlap" in note and "off on streams" in note for note in notes)
+
+
+def test_overlap_scheduling_which_times_collectives_is_off_without_a_gpu() -> None:
+    with config.patch({"aten_distributed_optimizations.enable_overlap_scheduling": True}), fake_ranks():
+        report = explain(TwoSums(), [torch.empty(8, 64)], "h200", SMALL)
+    assert report.verdict == "clean", report.reason
+    assert any("nothing can be run: aten_distributed_optimizations.enable_overlap_scheduling" in note for note in report.notes)
+
+
+def test_a_setting_that_may_be_why_collectives_differ_is_named() -> None:
+    passes = ["reorder_communication_preserving_peak_memory"]
+    settings = {"reorder_for_compute_comm_overlap": True, "reorder_for_compute_comm_overlap_passes": passes}
+    with config.patch(settings):
+        report = captured(EveryKind(), torch.empty(8, 64)).report
+    assert report.verdict != "clean" and "reorder_for_compute_comm_overlap" in report.reason, report.reason
 
 
 def test_a_process_group_that_is_not_known_is_said_to_be_assumed() -> None:

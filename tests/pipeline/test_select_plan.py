@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.measurement import Measurement
@@ -18,6 +19,7 @@ from graphstreams.pipeline.explain import capture
 from graphstreams.planning.neighborhood import SearchSpace
 from graphstreams.planning.policies import search_on_simulator
 from graphstreams.verification.wrapper.read import verify
+from tests.support.collective_modules import TwoSums, fake_ranks
 from tests.support.sample_modules import FREE_EVENTS, module_and_inputs
 
 SERIAL_US = 40.0
@@ -36,8 +38,7 @@ class FakeAutotuner:
         self.changed: Callable[[Plan], Plan] = lambda plan: plan
 
     def __call__(self, reading: Any, device: Any, options: Any, values: Any, serial: Any, given: Any = None) -> FakeAutotuner:
-        self.given = given
-        self.kernels = reading.kernels.kernels
+        self.kernels, self.options, self.given = reading.kernels.kernels, options, given
         return self
 
     @property
@@ -63,9 +64,9 @@ class FakeAutotuner:
 
     def search(self, space: SearchSpace, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
         self._called("search")
-        assert [len(plan.placements) for plan in first] == [
-            len(self.kernels)
-        ] * 3  # for measured and for modelled times, and with a priority
+        # For measured and for modelled times and, unless one is given, with a priority.
+        several = 3 if self.options.priority is None else 2
+        assert [len(plan.placements) for plan in first] == [len(self.kernels)] * several
         return self.changed(search_on_simulator(space)), Measurement(SERIAL_US, self.played, tried=32)
 
     def fastest(self, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
@@ -93,10 +94,11 @@ class FakeAutotuner:
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., GraphCompilation]:
     """Plans a sample as a GPU with this autotuner would."""
 
-    def plan(autotuner: FakeAutotuner, sample: str = "three_arms", inputs: Any = (), **options: Any) -> GraphCompilation:
+    def plan(autotuner: FakeAutotuner, sample: Any = "three_arms", inputs: Any = (), **options: Any) -> GraphCompilation:
         monkeypatch.setattr(run, "Autotuner", autotuner)
         monkeypatch.setattr(explain, "run_stages", functools.partial(run.run_stages, inputs=inputs))
-        (outcome,) = capture(*module_and_inputs(sample), "h200", {**FREE_EVENTS, "min_gain": 0.02, **options})
+        called = module_and_inputs(sample) if isinstance(sample, str) else sample
+        (outcome,) = capture(*called, "h200", {**FREE_EVENTS, "min_gain": 0.02, **options})
         return outcome
 
     return plan
@@ -116,6 +118,23 @@ def test_times_plan_and_measurement_are_the_autotuners(measured: Measured) -> No
     assert autotuner.calls == ["load_cached", "times", "blocks", "search", "time_generated_code", "save", "close"]
     assert autotuner.written == [(report.us, report.plan, report.measurement)]
     assert set(report.seconds) >= {"price", "plan", "measure"}
+
+
+def test_plans_with_collectives_are_measured_and_kept_and_their_code_is_not_run(measured: Measured) -> None:
+    autotuner = FakeAutotuner()
+    with fake_ranks():
+        report = measured(autotuner, (TwoSums(), [torch.empty(8, 64)]), priority=0).report
+    assert (report.verdict, report.reason, report.costs) == ("clean", "", "measured, but for collectives")
+    assert autotuner.calls == ["load_cached", "times", "blocks", "search", "save", "close"]
+    assert report.measurement == Measurement(SERIAL_US, 30.0, tried=32) == autotuner.written[0][2]
+    assert not report.direct and any("a pause of modelled time in place of each" in note for note in report.notes)
+    assert "30.0 us instead of 40.0 in a CUDA graph (measured, but for collectives)" in str(report.as_verdict())
+
+
+def test_a_measured_plan_with_collectives_that_gains_too_little_stays_serial(measured: Measured) -> None:
+    with fake_ranks():
+        report = measured(FakeAutotuner(played=39.5), (TwoSums(), [torch.empty(8, 64)]), priority=0).report
+    assert report.verdict == "serial" and "the plan's measured gain is 1.2%" in report.reason, report.reason
 
 
 def test_without_a_search_two_plans_are_measured(measured: Measured) -> None:

@@ -16,13 +16,23 @@ from torch import Tensor
 
 import graphstreams  # noqa: F401 (the backend's name)
 from graphstreams.benchmark.bits import equal_bits
-from tests.support.collective_modules import TwoSums
+from tests.support.collective_modules import EveryKind, TwoSums
 from tests.support.same_kernels import SAME_KERNELS
 
 WIDTH, ROWS, INPUTS = 1024, 8, 4
 REPLAYS = 10_000
 STREAMS = (2, 5)  # the most streams of each rank's own plan
 OPTIONS: dict[str, Any] = {"min_gain": 0.0, "event_us": 0.0, "costs": "roofline", "inductor": SAME_KERNELS}
+
+# Settings of Inductor that join or move collectives, ahead of the plan or in the scheduler.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bucket_all_reduces_fx": {"bucket_all_reduces_fx": "all"},
+    "bucket_all_gathers_fx": {"bucket_all_gathers_fx": "all"},
+    "bucket_reduce_scatters_fx": {"bucket_reduce_scatters_fx": "all"},
+    "allow_comms_decompositions": {"aten_distributed_optimizations.allow_comms_decompositions": True},
+    "reorder_for_compute_comm_overlap": {"reorder_for_compute_comm_overlap": True},
+    "enable_overlap_scheduling": {"aten_distributed_optimizations.enable_overlap_scheduling": True},
+}
 
 Call = Callable[[Tensor], Any]
 
@@ -55,6 +65,7 @@ def _found(rank: int, folder: Path) -> dict[str, Any]:
         own = _compiled(module, folder / "own", STREAMS[rank])
         timed = _compiled(module, folder / "timed", 3, costs="measured")
         direct = [_equal(timed(value), want) for value, want in zip(values, expected, strict=True)]
+        under = {name: _under(settings, values, folder / name, rank) for name, settings in SETTINGS.items()}
         graphs = [_Captured(function, values[0]) for function in (serial, two, own)]
     serial_graph, two_graph, own_graph = graphs
     found = {
@@ -63,12 +74,26 @@ def _found(rank: int, folder: Path) -> dict[str, Any]:
         "own plans": own_graph.equal(values, expected, REPLAYS),
         "one serial": (serial_graph if rank == 0 else own_graph).equal(values, expected, 1000),
         "the other serial": (own_graph if rank == 0 else serial_graph).equal(values, expected, 1000),
+        "settings": under,
         "reports": {name: _report(folder / name, rank) for name in ("two", "own", "timed")},
     }
     for graph in graphs:  # a CUDA graph with NCCL's kernels has to go before the process group
         graph.graph.reset()
     torch.cuda.synchronize()
     gc.collect()
+    return found
+
+
+def _under(settings: dict[str, Any], values: list[Tensor], folder: Path, rank: int) -> dict[str, Any]:
+    """Return the report of a module with each kind of collective under some settings, and whether its bits are serial's."""
+    torch.compiler.reset()
+    torch.manual_seed(rank)
+    module, inductor = EveryKind(WIDTH).cuda().bfloat16().eval(), {**SAME_KERNELS, **settings}
+    serial = torch.compile(module, options=inductor)
+    expected = [_clones(serial(value)) for value in values]
+    graph = _Captured(_compiled(module, folder, 3, inductor=inductor), values[0])
+    found = {**_report(folder, rank), "equal": graph.equal(values, expected, 250)}
+    graph.graph.reset()
     return found
 
 
@@ -121,6 +146,6 @@ def _report(folder: Path, rank: int) -> dict[str, Any]:
     """Return the report that a compile has left, with the stream of each kernel of its plan."""
     (path,) = (folder / f"rank{rank}").glob("*/report.json")
     report = json.loads(path.read_text())
-    return {key: report[key] for key in ("verdict", "reason", "streams", "costs", "notes")} | {
+    return {key: report[key] for key in ("verdict", "reason", "streams", "costs", "notes", "measured")} | {
         "plan": [(region["kernel"], region["stream"]) for region in report["regions"]]
     }
