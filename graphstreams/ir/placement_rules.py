@@ -53,7 +53,9 @@ class MarkedModule:
 
     def holds(self, kernel: Kernel) -> bool:
         """Return whether a kernel computes something of the module."""
-        return not self.expression or self.expression in kernel.modules
+        if not self.expression or self.expression in kernel.modules:
+            return True
+        return not kernel.modules and path_of(self.expression) in _paths_of_owner(kernel)
 
     @property
     def reason(self) -> str:
@@ -66,7 +68,18 @@ class MarkedModule:
 
 def names_of(kernel: Kernel) -> list[str]:
     """Return the names that a pattern may stand for: the kernel's, and the paths of its modules."""
-    return [kernel.name, *filter(None, map(path_of, kernel.modules))]
+    paths = list(filter(None, map(path_of, kernel.modules))) if kernel.modules else _paths_of_owner(kernel)
+    return [kernel.name, *paths]
+
+
+def _paths_of_owner(kernel: Kernel) -> list[str]:
+    """Return the path of the module that owns the first parameter that a kernel reads, and those of the modules around it.
+
+    A pass of Inductor's may make nodes that stand in no module; the parameters tell theirs.
+    """
+    owners = [name.rpartition(".")[0] for name in kernel.parameters if "." in name and ":" not in name]
+    parts = owners[0].split(".") if owners else []
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def parse_pins(value: Any) -> tuple[PlacementRule, ...]:

@@ -106,6 +106,20 @@ def test_a_mark_is_for_what_is_in_its_module() -> None:
     assert not MarkedModule("L['self'].mo", 0).holds(KERNEL) and not MarkedModule("L['other'].moe", 0).holds(KERNEL)
 
 
+def test_of_a_kernel_that_stands_in_no_module_its_first_parameter_tells() -> None:
+    kernel = Kernel(0, "moe.gate", "gemm", parameters=("x", "moe.gate.weight", "norm.weight"))
+    assert [PlacementRule(pattern, 1).matches(kernel) for pattern in ("moe", "moe.*", "norm", "x")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert MarkedModule("L['self'].moe", 1).holds(kernel) and MarkedModule("L['self'].moe.gate", 1).holds(kernel)
+    assert not MarkedModule("L['self'].norm", 1).holds(kernel) and not MarkedModule("L['self'].moe", 1).holds(
+        Kernel(1, "a", "gemm")
+    )
+
+
 @pytest.mark.parametrize(
     ("expression", "path"),
     [
