@@ -93,8 +93,7 @@ def _tell(progress: Progress, task: Task, found: GivenPlan) -> None:
     name = on_rank(progress.report.name)
     if found.others:
         text = f"no plan that was given is its own; the nearest is {found.others}"
-        # With several plans some are of graphs that this process may not have; with one the user has this graph in mind.
-        level = logging.INFO if len(task.options.plan) > 1 else logging.WARNING
+        level = logging.INFO if found.several else logging.WARNING
     else:
         text, level = f"the plan that was given is not used: {found.refused}", logging.WARNING
         if task.options.strict:

@@ -28,6 +28,7 @@ class GivenPlan:
     plan: Plan | None = None  # None if that file keeps the graph serial, or can't be used
     refused: str = ""  # why the file that was meant for the graph is not used
     others: str = ""  # if no file was meant for the graph: which is nearest, and why it is not the graph's
+    several: bool = False  # whether there are several files, of which some may be of graphs that this process does not have
 
     @property
     def serial(self) -> bool:
@@ -78,7 +79,7 @@ def plan_for(graph: KernelGraph, given: Sequence[str], streams: int) -> GivenPla
     why = f"{path}: {misfit(nearest, graph)}"
     if likeness(nearest, graph) >= FOR_THIS_GRAPH:
         return GivenPlan(str(path), refused=why)
-    return GivenPlan(others=why)
+    return GivenPlan(others=why, several=len(files) > 1)
 
 
 def _of_graph(path: Path, file: PlanFile, graph: KernelGraph, streams: int) -> GivenPlan:

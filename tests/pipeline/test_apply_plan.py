@@ -188,8 +188,11 @@ def test_a_graph_without_a_plan_of_its_own_goes_on_and_the_log_names_the_nearest
     )
     assert warnings_of(caplog) == [f"graphstreams: {report.name}: {note}"]
     caplog.clear()
-    reported([kept, kept], "norms")  # of several plans some may be for other graphs
-    assert warnings_of(caplog) == []
+    (tmp_path / "same.plan.json").write_text(kept.read_text())
+    (tmp_path / "plan.json").write_text(kept.read_text())
+    for given in ([kept, tmp_path / "plan.json"], tmp_path):  # of several plans some may be for other graphs
+        reported(given, "norms")
+        assert warnings_of(caplog) == []
 
 
 @pytest.mark.parametrize(
