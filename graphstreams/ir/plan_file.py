@@ -22,6 +22,7 @@ VERSION = 1  # of the file; a key that is removed, or means something else, make
 RUNS = ("streams", "serial")
 MOST_STREAMS = 32
 LOWEST_PRIORITY = -5
+MOST_TOKENS = 2**31
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class PlannedKernel:
 
 
 @dataclass(frozen=True)
+class TokenRange:
+    """For which numbers of tokens a plan runs, if each call chooses the number."""
+
+    smallest: int = 0
+    largest: int | None = None  # None: no limit
+
+
+@dataclass(frozen=True)
 class PlanFile:
     """The plan of one graph, whose kernels stand in the order in which the host enqueues them."""
 
@@ -43,6 +52,8 @@ class PlanFile:
     graph: str = ""  # the name that the graph had; it decides nothing
     priority: int = 0  # CUDA priority of the aux streams
     runs: str = "streams"  # or "serial": that the graph stays as it is, and the rest of the plan is only told
+
+    tokens: TokenRange | None = None  # None: fixed, or to be solved for
 
     @property
     def places_waits(self) -> bool:
@@ -54,8 +65,8 @@ class PlanFile:
         return replace(self, kernels=tuple(replace(kernel, launches=None, bytes=None) for kernel in self.kernels))
 
     @staticmethod
-    def of(plan: Plan, graph: KernelGraph, runs: str = "streams") -> PlanFile:
-        """Return a plan of `graph` as a file holds it; `runs` says whether it is in effect."""
+    def of(plan: Plan, graph: KernelGraph, runs: str = "streams", tokens: TokenRange | None = None) -> PlanFile:
+        """Return a plan of `graph` as a file holds it; `runs` says whether it is in effect, `tokens` for which calls."""
         waits: dict[int, list[str]] = {}
         for event in plan.events:
             for wait in event.waits if event.after >= 0 else ():
@@ -67,11 +78,13 @@ class PlanFile:
             )
             for place in plan.placements
         )  # fmt: skip
-        return PlanFile(kernels, graph.name, plan.priority, runs)
+        return PlanFile(kernels, graph.name, plan.priority, runs, tokens)
 
     def dumps(self) -> str:
         """Return the file's text: JSON with one line for each kernel."""
-        head = {"version": VERSION, "graph": self.graph, "runs": self.runs, "priority": self.priority}
+        head: dict[str, Any] = {"version": VERSION, "graph": self.graph, "runs": self.runs, "priority": self.priority}
+        if self.tokens is not None:
+            head["tokens"] = {"smallest": self.tokens.smallest, "largest": self.tokens.largest}
         rows = ",\n".join(f"  {json.dumps(_row(kernel))}" for kernel in self.kernels)
         return json.dumps(head, indent=1).removesuffix("\n}") + f',\n "kernels": [\n{rows}\n ]\n}}\n'
 
@@ -79,7 +92,7 @@ class PlanFile:
     def loads(text: str) -> PlanFile:
         """Return the plan of a file's text. Raises PlanFileError, with the entry at fault, if it is not one."""
         data = _parsed(text)
-        _check_keys(data, ("version", "graph", "runs", "priority", "kernels"), "the plan")
+        _check_keys(data, ("version", "graph", "runs", "priority", "tokens", "kernels"), "the plan")
         if (version := data.get("version")) != VERSION or isinstance(version, bool):
             raise PlanFileError(f"the plan has version {shown(version)}; this graphstreams reads version {VERSION}")
         graph, priority = data.get("graph", ""), _whole(data.get("priority", 0), LOWEST_PRIORITY, 0, "the plan's 'priority'")
@@ -92,7 +105,7 @@ class PlanFile:
             raise PlanFileError("the plan has no list of 'kernels'")
         kernels = tuple(_kernel(entry, f"kernels[{place}]") for place, entry in enumerate(entries))
         _check_names(kernels)
-        return PlanFile(kernels, graph, priority, runs)
+        return PlanFile(kernels, graph, priority, runs, _tokens(data))
 
 
 def bytes_touched(kernel: Kernel) -> int | None:
@@ -122,6 +135,20 @@ def _parsed(text: str) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise PlanFileError(f"it is no plan: an object with 'kernels' is needed, not {shown(data)}")
     return data
+
+
+def _tokens(data: Mapping[str, Any]) -> TokenRange | None:
+    found, what = data.get("tokens"), "the plan's 'tokens'"
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise PlanFileError(f"{what} is {shown(found)}; 'smallest' and 'largest' are needed")
+    _check_keys(found, ("smallest", "largest"), what)
+    smallest = _whole(found.get("smallest", 0), 0, MOST_TOKENS, f"'smallest' of {what}")
+    largest = found.get("largest")
+    return TokenRange(
+        smallest, None if largest is None else _whole(largest, max(1, smallest), MOST_TOKENS, f"'largest' of {what}")
+    )
 
 
 def _kernel(entry: Any, place: str) -> PlannedKernel:

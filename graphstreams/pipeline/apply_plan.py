@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.errors import StaySerial, Unsupported
 from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan_file import TokenRange
 from graphstreams.messages import with_type
 from graphstreams.pipeline.compilation import Progress
 from graphstreams.pipeline.plan_files import GivenPlan, plan_for
@@ -30,6 +31,7 @@ class PlanAsGiven:
 
     source: PlanSource
     plan: Plan
+    tokens: TokenRange | None = None  # for which it runs, if that is given too
     autotuner: Autotuner | None = None
 
     def price(self, task: Task) -> Prices:
@@ -39,21 +41,21 @@ class PlanAsGiven:
     def choose(self, task: Task, prices: Prices) -> PlanChoice:
         """Return the plan with its times, whatever it gains."""
         if prices.cached:
-            return PlanChoice(*prices.cached)
+            return PlanChoice(*prices.cached, tokens=self.tokens)
         kernels, wait_us = task.reading.kernels, simulated_wait_us(task.options)
         blocks = self.autotuner.blocks() if self.autotuner else None
         priority = self.plan.priority if task.options.priority is None else task.options.priority
         plan = replace(with_times(self.plan, kernels, prices.us, task.device, wait_us, blocks), priority=priority)
         if self.autotuner is None:
-            return PlanChoice(plan)
+            return PlanChoice(plan, tokens=self.tokens)
         _, measurement = self.autotuner.benchmark.fastest([plan])
         if kernels.has_collectives():  # no generated code will be timed
             self.autotuner.save(prices.us, plan, measurement)
-        return PlanChoice(plan, measurement)
+        return PlanChoice(plan, measurement, tokens=self.tokens)
 
 
-def run_given_plan(progress: Progress, task: Task, attempt: Callable[[Plan], None]) -> bool:
-    """Call `attempt` with the plan that a file has for the graph, and return whether that plan runs.
+def run_given_plan(progress: Progress, task: Task, attempt: Callable[[GivenPlan], None]) -> bool:
+    """Call `attempt` with what a file has for the graph, if it is a plan, and return whether that plan runs.
 
     Raises StaySerial if the file keeps the graph serial, and with the option `strict` if the plan is not used.
     """
@@ -67,7 +69,7 @@ def run_given_plan(progress: Progress, task: Task, attempt: Callable[[Plan], Non
         start = progress.report
         progress.tell(plan_file=found.path)
         try:
-            attempt(found.plan)
+            attempt(found)
         except Exception as error:
             log.debug("%s: the plan of %s failed", start.name, found.path, exc_info=True)
             reason = str(error) if isinstance(error, StaySerial | Unsupported) else with_type(error)

@@ -11,7 +11,7 @@ from graphstreams.errors import PlanFileError
 from graphstreams.files import read_text
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
-from graphstreams.ir.plan_file import PlanFile
+from graphstreams.ir.plan_file import PlanFile, TokenRange
 from graphstreams.messages import one_line
 from graphstreams.planning.given_plan import given_plan, likeness, misfit
 from graphstreams.runtime.ranks import folder_of_rank
@@ -25,6 +25,7 @@ class GivenPlan:
     """What the files say of one graph."""
 
     path: str = ""  # of the file that has a plan for it
+    tokens: TokenRange | None = None  # for which it runs, if the file says so
     plan: Plan | None = None  # None if that file keeps the graph serial, or can't be used
     refused: str = ""  # why the file that was meant for the graph is not used
     others: str = ""  # if no file was meant for the graph: which is nearest, and why it is not the graph's
@@ -90,7 +91,7 @@ def _of_graph(path: Path, file: PlanFile, graph: KernelGraph, streams: int) -> G
     except PlanFileError as error:
         return GivenPlan(str(path), refused=f"{path}: {error}")
     on_one = plan.streams == 1 and not graph.has_collectives()
-    return GivenPlan(str(path), None if on_one else plan)
+    return GivenPlan(str(path), file.tokens, None if on_one else plan)
 
 
 def _in_folder(folder: Path) -> list[Path]:

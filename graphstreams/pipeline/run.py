@@ -28,7 +28,6 @@ from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.placement_rules import MarkedModule
-from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading, owners
 from graphstreams.messages import with_type
 from graphstreams.options import Options
@@ -36,6 +35,7 @@ from graphstreams.pipeline.apply_plan import PlanAsGiven, run_given_plan
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
 from graphstreams.pipeline.placement import placed
+from graphstreams.pipeline.plan_files import GivenPlan
 from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
 from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, PlanSource, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
@@ -112,8 +112,8 @@ def run_stages(
             bodies = Bodies(graph.serial, _rewrite(progress, task, graph, texts), graph.host)
             finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
-        def as_given(plan: Plan) -> None:
-            choice, autotuner = _choose(progress, task, inputs, graph, plan)
+        def as_given(given: GivenPlan) -> None:
+            choice, autotuner = _choose(progress, task, inputs, graph, given)
             with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
                 go_on(choice, autotuner)
 
@@ -207,12 +207,12 @@ def _read(
 
 
 def _choose(
-    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph, given: Plan | None = None
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph, given: GivenPlan | None = None
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
 
     Return the choice, and the autotuner if generated code can be timed, which no rank may do with collectives. A plan that is
-    `given` is chosen whatever it gains. Raises StaySerial if it was given for too many tokens.
+    `given` is chosen whatever it gains. Raises StaySerial if it is not for so many tokens.
     """
     limit, tokens = task.options.max_tokens, graph.tokens
     if tokens is not None and limit is not None and tokens.example > limit:
@@ -221,15 +221,18 @@ def _choose(
         if given is not None:
             raise StaySerial("serial", rejected)
         return PlanChoice(None, rejected=rejected), None
-    modelled = PlanAsGiven(ModelledPlans(), given) if given else ModelledPlans()
+    plan, given_tokens = (given.plan, given.tokens) if given else (None, None)
+    if given_tokens is not None and tokens is None:
+        raise StaySerial("serial", "its plan is for a number of tokens that each call chooses; leave out its 'tokens'")
+    modelled = PlanAsGiven(ModelledPlans(), plan, given_tokens) if plan else ModelledPlans()
     if inputs is None or task.options.costs not in ("auto", "measured"):
         return _choose_by(progress, task, modelled), None
     autotuner = None
     try:
         values = inputs_by_position(task.reading.module, inputs)
-        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial, given)
+        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial, plan)
         plans = MeasuredPlans(autotuner)
-        choice = _choose_by(progress, task, PlanAsGiven(plans, given, autotuner) if given else plans)
+        choice = _choose_by(progress, task, PlanAsGiven(plans, plan, given_tokens, autotuner) if plan else plans)
         if not task.reading.kernels.has_collectives():
             return choice, autotuner
         progress.note(COLLECTIVES_LEFT_OUT)

@@ -16,6 +16,7 @@ from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan_file import TokenRange
 from graphstreams.ir.reading import Reading
 from graphstreams.messages import listed
 from graphstreams.options import Options
@@ -57,6 +58,7 @@ class PlanChoice:
     plan: Plan | None
     measurement: Measurement | None = None
     rejected: str = ""
+    tokens: TokenRange | None = None  # for which the plan runs, if that was given with it
 
 
 class PlanSource(Protocol):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from graphstreams.costs.profile import profile
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
-from graphstreams.ir.plan_file import PlanFile
+from graphstreams.ir.plan_file import PlanFile, TokenRange
 from graphstreams.reports.collectives import overlaps
 from graphstreams.reports.dot import kernels_dot
 from graphstreams.reports.dump import Owners, code_by_kernel, headings, readable
@@ -113,7 +113,11 @@ def plan_text(report: Report) -> str:
     """Return the plan as a file that the option `plan` takes, which says if the graph stays serial all the same."""
     if report.plan is None or report.kernels is None:
         return ""
-    return PlanFile.of(report.plan, report.kernels, "streams" if report.verdict == "clean" else "serial").dumps()
+    if report.verdict != "clean":
+        return PlanFile.of(report.plan, report.kernels, "serial").dumps()
+    limits = report.threshold
+    tokens = TokenRange(limits.smallest, limits.largest) if limits else None
+    return PlanFile.of(report.plan, report.kernels, "streams", tokens).dumps()
 
 
 def profile_text(report: Report) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from graphstreams.errors import PlanFileError
-from graphstreams.ir.plan_file import PlanFile, PlannedKernel
+from graphstreams.ir.plan_file import PlanFile, PlannedKernel, TokenRange
 from tests.support.hand_plan import GRAPH, PLAN
 from tests.support.json_schema import faults
 
@@ -53,6 +53,13 @@ def test_priority_and_what_runs_are_kept() -> None:
     assert PlanFile.loads(file.dumps()) == file
 
 
+@pytest.mark.parametrize("tokens", [TokenRange(0, 256), TokenRange(2, None), TokenRange(8, 8)])
+def test_for_which_tokens_a_plan_runs_is_kept(tokens: TokenRange) -> None:
+    file = PlanFile.of(PLAN, GRAPH, tokens=tokens)
+    assert PlanFile.loads(file.dumps()) == file
+    assert faults(SCHEMA, json.loads(file.dumps())) == []
+
+
 def test_for_a_graph_of_other_sizes_launches_and_bytes_are_left_out() -> None:
     for kernel in PlanFile.loads(TEXT).of_any_size().kernels:
         assert kernel.launches is None and kernel.bytes is None and kernel.waits is not None
@@ -84,6 +91,10 @@ def with_kernel(**fields: Any) -> str:
         (changed(graph=3), "the plan's 'graph' is 3"),
         (changed(runs="both"), "the plan's 'runs' is 'both'; it has to be 'streams' or 'serial'"),
         (changed(priority=1), "the plan's 'priority' is 1; a whole number from -5 to 0"),
+        (changed(tokens=8), "the plan's 'tokens' is 8; 'smallest' and 'largest' are needed"),
+        (changed(tokens={"least": 8}), "the plan's 'tokens' has 'least', which is not known; the nearest is 'largest'"),
+        (changed(tokens={"smallest": 9, "largest": 8}), "'largest' of the plan's 'tokens' is 8; a whole number from 9"),
+        (changed(tokens={"largest": 0}), "'largest' of the plan's 'tokens' is 0; a whole number from 1"),
         (with_kernel(stream=None), "kernel 'short' has no 'stream'"),
         (with_kernel(stream=-1), "the 'stream' of kernel 'short' is -1; a whole number from 0"),
         (with_kernel(stream=1.0), "the 'stream' of kernel 'short' is 1.0"),

@@ -349,3 +349,20 @@ def test_the_plan_of_a_graph_with_dynamic_sizes_says_no_bytes_that_depend_on_the
     again = planned(plan=file)
     assert is_proved(again) and again.plan_file == str(file)
     assert again.threshold is not None and first.threshold is not None and again.threshold.sizes == first.threshold.sizes
+    # The file says for which tokens, unless the option does; without it they are solved for.
+    data = json.loads(file.read_text())
+    limits = {"smallest": 3, "largest": 17}
+    file.write_text(json.dumps({**data, "tokens": limits}))
+    given, asked = planned(plan=file), planned(plan=file, max_tokens=9)
+    for report, sizes in ((given, "3 <= {} <= 17"), (asked, "{} <= 9")):
+        assert is_proved(report) and report.threshold is not None
+        assert report.threshold.sizes == sizes.format(report.threshold.symbol)
+    assert json.loads((given.save(tmp_path / "again") / "plan.json").read_text())["tokens"] == limits
+    del data["tokens"]
+    file.write_text(json.dumps(data))
+    solved = planned(plan=file).threshold
+    assert solved is not None and solved.sizes == first.threshold.sizes
+    # A graph of a fixed size is another one.
+    file.write_text(json.dumps({**data, "tokens": limits}))
+    (outcome,) = capture(Arms(), (torch.randn(8, 64),), "h200", {**FREE_EVENTS, "plan": file})
+    assert outcome.report.plan_file == "" and "is for a number of tokens that each call chooses" in outcome.report.notes[0]
