@@ -23,12 +23,15 @@ from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.given_options import read_options
+from graphstreams.pipeline.placement import marks_of
+from graphstreams.pipeline.plan_files import hash_of_plans
 from graphstreams.pipeline.publish import cached_report, keep_report, publish, publishes
 from graphstreams.pipeline.run import run_stages
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
-from graphstreams.reports.report import Report
+from graphstreams.reports.report import Report, to_keep
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
 from graphstreams.rewriting.two_bodies import add_lines
 from graphstreams.runtime import verdicts
@@ -52,16 +55,19 @@ class StreamPass(PostGradPass):
         options: Options | Mapping[str, Any] | None = None,
         input_names: Sequence[str] = (),
         inputs: Sequence[Any] = (),
+        marked: Sequence[MarkedModule] = (),
     ) -> None:
         """`options` as for the backend; `input_names` are the source names of the graph's inputs, as far as they are known,
-        `inputs` their values. Kernels are run, and plans measured, only if the value of every tensor among them is known. Plain
-        Inductor gives a pass none: there the plan comes from the roofline, or from an earlier compile of the same graph.
+        `inputs` their values, and `marked` the modules that the model's code has given a stream. Kernels are run, and plans
+        measured, only if the value of every tensor among them is known. Plain Inductor gives a pass none of these: there the
+        plan comes from the roofline, or from an earlier compile of the same graph, and marks don't count.
 
         Raises OptionError for options that are none.
         """
         self.options = options if isinstance(options, Options) else Options.from_dict(options)
         self.input_names = tuple(input_names)
         self.inputs = tuple(inputs)
+        self.marked = tuple(marked)
         self.reports: list[Report] = []
 
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
@@ -80,7 +86,9 @@ class StreamPass(PostGradPass):
             report = _report_on_placed(name, placed, lowered, graph_key(lowered.source, self.input_names))
             code = _with_verdict(report.wrapper, report)
         else:
-            compilation = run_stages(gm, self.options, name, self.input_names, inputs=self.inputs, serial=lowered)
+            compilation = run_stages(
+                gm, self.options, name, self.input_names, inputs=self.inputs, serial=lowered, marked=self.marked
+            )  # fmt: skip
             report = compilation.report
             clean = report.verdict == "clean"
             code = (report.wrapper, compilation.added) if clean else _with_verdict(lowered.source, report)
@@ -90,10 +98,11 @@ class StreamPass(PostGradPass):
         return code
 
     def uuid(self) -> str | None:
-        """Identify the options, what profile and calibrations hold, and this package's source in Inductor's cache keys.
+        """Identify options, marked modules, what profile, plans and calibrations hold, and our source in Inductor's cache keys.
 
-        None, which means no caching, if the profile cannot be read any more. Inductor asks for it right before it looks for a
-        graph in its caches, so the wrappers that this thread loads next are told to this pass, which writes their reports.
+        None, which means no caching, if the profile or a plan cannot be read any more. Inductor asks for it right before it
+        looks for a graph in its caches, so the wrappers that this thread loads next are told to this pass, which writes their
+        reports.
         """
         verdicts.tell(self.publish_cached)
         profile = b""
@@ -102,10 +111,13 @@ class StreamPass(PostGradPass):
                 profile = Path(self.options.profile).read_bytes()
             except OSError:
                 return None
+        plans = hash_of_plans(self.options.plan)
+        if plans is None:
+            return None
         # A report is not part of the code.
         options = "disabled" if disabled() else repr((replace(self.options, dump=None), all_declared(())))
-        content = fingerprint() + profile
-        seen = (options, source_hash(), self.input_names, bool(self.inputs), unsupported_allocator())
+        content = fingerprint() + profile + plans
+        seen = (options, source_hash(), self.input_names, bool(self.inputs), self.marked, unsupported_allocator())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def publish_cached(self, verdict: verdicts.Verdict) -> None:
@@ -115,12 +127,14 @@ class StreamPass(PostGradPass):
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
-        publish(report, self.options.dump)
+        folder = publish(report, self.options.dump)
         log.debug("%s", report)
         strict = self.options.strict
         if report.verdict != "clean" and (report.verdict == strict or strict is True):
             raise GraphstreamsError(on_rank(str(report.as_verdict())))
         verdicts.say(report.as_verdict())
+        if folder is not None and (text := to_keep(report, folder)):
+            log.info("graphstreams: %s: %s", on_rank(report.name), text)
 
 
 def graphstreams(
@@ -144,7 +158,7 @@ def graphstreams(
     chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
         return compile_graph(gm, example_inputs, settings)
-    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs)
+    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs, marked=marks_of(gm))
     patches = {**settings, "post_grad_custom_post_pass": [*post_grad_passes(settings), stream_pass]}
     module = name or module_name()
     with verdicts.listening(module) as loaded:

@@ -30,20 +30,22 @@ ARTIFACTS: Mapping[str, tuple[str, Callable[[Report], str]]] = {  # of the struc
 }
 
 
-def publish(report: Report, dump: str | None) -> None:
+def publish(report: Report, dump: str | None) -> Path | None:
     """Write a report into a folder in `dump`, if there is one, and into the structured trace, if that is read.
 
-    What can't be written is a warning: a report is not worth a compile.
+    Return the folder. What can't be written is a warning: a report is not worth a compile.
     """
+    folder = None
     try:
         if dump is not None:
-            report.save(folder_for(Path(dump) / folder_of_rank() / report.name, report.as_verdict().report_key))
+            folder = report.save(folder_for(Path(dump) / folder_of_rank() / report.name, report.as_verdict().report_key))
         if is_traced():
             _trace(report)
     except Exception as error:
         name = on_rank(report.name)
         log.debug("the report of %s failed", name, exc_info=True)
         log.warning("graphstreams: %s: its report is not written: %s", name, with_type(error))
+    return folder
 
 
 def publishes(dump: str | None) -> bool:

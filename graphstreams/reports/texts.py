@@ -6,8 +6,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graphstreams.costs.profile import profile
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan_file import PlanFile, TokenRange
 from graphstreams.reports.collectives import overlaps
 from graphstreams.reports.dot import kernels_dot
 from graphstreams.reports.dump import Owners, code_by_kernel, headings, readable, shortened_code
@@ -46,7 +48,7 @@ def headline(report: Report) -> str:
     text = f"{report.name}: {report.verdict}" + (f" ({report.reason})" if report.reason else "")
     if (plan := report.plan) is None:
         return text
-    streams = "1 stream" if plan.streams == 1 else f"{plan.streams} streams"
+    streams = "1 stream" if plan.used == 1 else f"{plan.used} streams"
     times = report.measurement.replay_us if report.measurement else None
     but = ", but for collectives," if report.kernels and report.kernels.has_collectives() else ""
     measured = f"Measured{but} {_two_times(times[1], streams, times[0])}" if times else ""
@@ -117,6 +119,24 @@ def table_text(report: Report) -> str:
     threshold = f"\n{threshold_text(report.threshold)}\n" if report.threshold else ""
     collectives = "".join(f"{each}\n" for each in overlaps(shown.plan, shown.graph))
     return f"{plan_table(shown.plan, shown.graph, shown.us)}\n\n{summary(shown.plan)}\n{collectives}{threshold}"
+
+
+def plan_text(report: Report) -> str:
+    """Return the plan as a file that the option `plan` takes, which says if the graph stays serial all the same."""
+    if report.plan is None or report.kernels is None:
+        return ""
+    if report.verdict != "clean":
+        return PlanFile.of(report.plan, report.kernels, "serial").dumps()
+    limits = report.threshold
+    tokens = TokenRange(limits.smallest, limits.largest) if limits else None
+    return PlanFile.of(report.plan, report.kernels, "streams", tokens).dumps()
+
+
+def profile_text(report: Report) -> str:
+    """Return the kernels' times as a profile, which the option `costs` and `graphstreams plan` take."""
+    if report.kernels is None or not report.us or len(report.us) != len(report.kernels.kernels):
+        return ""
+    return profile(report.kernels, report.us, report.costs)
 
 
 def timeline_text(report: Report) -> str:

@@ -44,6 +44,7 @@ class Verdict:
     kernels_streamed: int = 0
     sizes: str = ""  # for which sizes streams run, if a call's size chooses
     report_key: str = ""  # under which the report is kept if the graph is; empty if it can't be in a cache
+    plan_file: str = ""  # the file that the plan is from, if it was given
     module: str = ""  # the name that torch.compile was given, else the class of the module; no wrapper carries it
 
     @property
@@ -68,7 +69,8 @@ class Verdict:
         times = f"{_us(self.streamed_us)} us instead of {_us(self.serial_us)} in a CUDA graph ({source})"
         sizes = f" for {self.sizes}" if self.sizes else ""
         launches = f"{self.kernels_streamed} launches, serial {self.kernels_serial}"
-        return f"{name}: {self.streams} streams{sizes}, {times}, {self._direct()}; {launches}"
+        given = f" as {self.plan_file} has them" if self.plan_file else ""
+        return f"{name}: {self.streams} streams{given}{sizes}, {times}, {self._direct()}; {launches}"
 
     def _direct(self) -> str:
         if not self.direct:
