@@ -68,8 +68,12 @@ class MarkedModule:
 
 def names_of(kernel: Kernel) -> list[str]:
     """Return the names that a pattern may stand for: the kernel's, and the paths of its modules."""
-    paths = list(filter(None, map(path_of, kernel.modules))) if kernel.modules else _paths_of_owner(kernel)
-    return [kernel.name, *paths]
+    return [kernel.name, *paths_of(kernel)]
+
+
+def paths_of(kernel: Kernel) -> list[str]:
+    """Return the paths of the modules that a kernel computes something of, those around them included."""
+    return list(filter(None, map(path_of, kernel.modules))) if kernel.modules else _paths_of_owner(kernel)
 
 
 def _paths_of_owner(kernel: Kernel) -> list[str]:

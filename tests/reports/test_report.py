@@ -89,6 +89,7 @@ def test_each_region_names_its_parameters(saved):
     assert regions.keys() >= {"indexer.wk", "indexer.wq", "q_b"}
     assert "indexer.wk.weight" in regions["indexer.wk"]["parameters"]
     assert "q_b.weight" in regions["q_b"]["parameters"]
+    assert (regions["indexer.wk"]["modules"], regions["q_b"]["modules"]) == (["indexer", "indexer.wk"], ["q_b"])
     assert all(region["start_us"] <= region["end_us"] for region in regions.values())
 
 
