@@ -1,0 +1,173 @@
+"""Top-k of long rows by three launches, with several programs a row and nothing that waits.
+
+The first launch finds a range that holds the k-th element: each program finds where the k-th would be if its share of the row
+were like the whole row; the k-th of the row lies between the least and the greatest of these. The second counts what lies
+beyond, at and between the ends of this range in each chunk of the row, and lists what lies between them. The third finds the
+k-th in the list, and each program writes what its chunk has of the result, at a place that follows from the counts.
+"""
+
+import triton
+import triton.language as tl
+
+from graphstreams.kernels.selection import counts_before, largest_key, nth_largest, ordered_keys, range_of_nth_largest
+
+BLOCK = tl.constexpr(32)  # neighbours that one program takes together, so that loads fill sectors
+
+
+@triton.jit
+def top_k_bounds(
+    x, bounds, listed, n, k, row_stride, stride, slack, largest: tl.constexpr, programs: tl.constexpr, tile: tl.constexpr
+):
+    """Write for each program, of which `programs` share a row, the ends of a range of keys: `bounds[row, 2, programs]`.
+
+    Each takes a share of the row that is spread over all of it, so that it is like the row also if the row is sorted, or has
+    a tail of equal elements. Sets `listed[row]` to 0.
+    """
+    program, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    each = tl.arange(0, tile)
+    group = each // BLOCK
+    place = (group * programs + (program + 7 * group) % programs) * BLOCK + each % BLOCK
+    inside = place < n
+    element = tl.load(x + row * row_stride + place.to(tl.int64) * stride, inside, other=0)
+    top = largest_key(element)
+    keys = tl.where(inside, ordered_keys(element, largest), 0)
+    # With the share of k rounded up, k elements of the row are at least the least bound, and fewer than k exceed the greatest.
+    share = tl.sum(inside.to(tl.int32))
+    rank = ((share.to(tl.int64) * k + n - 1) // n).to(tl.int32)
+    low, high = range_of_nth_largest(keys, rank, top - top, top, slack)
+    empty = share == 0
+    first = bounds + row * 2 * programs + program
+    tl.store(first, tl.where(empty, top, low).to(bounds.dtype.element_ty, bitcast=True))
+    tl.store(first + programs, tl.where(empty, top - top, high).to(bounds.dtype.element_ty, bitcast=True))
+    tl.store(listed + row, 0, program == 0)
+
+
+@triton.jit
+def range_of_row(bounds, row, keys, programs: tl.constexpr, padded: tl.constexpr):
+    """Return the least and the greatest of the bounds of a row, as keys."""
+    each = tl.arange(0, padded)
+    first = bounds + row * 2 * programs + each
+    low = tl.load(first, each < programs, other=-1).to(keys.dtype, bitcast=True)
+    high = tl.load(first + programs, each < programs, other=0).to(keys.dtype, bitcast=True)
+    return tl.min(low, 0), tl.max(high, 0)
+
+
+@triton.jit
+def top_k_count(
+    x, bounds, counts, listed, list_keys, list_places, n, row_stride, stride, largest: tl.constexpr,
+    programs: tl.constexpr, padded: tl.constexpr, lines: tl.constexpr, columns: tl.constexpr, capacity: tl.constexpr,
+):  # fmt: skip
+    """Write `counts[row, 4, chunks]`: beyond the range, at its far end, between its ends, at its near end.
+
+    Appends the keys between the ends, and their places, to lists of `capacity` a row, in any order. `listed[row]` is how many
+    there are, also if the lists are too short.
+    """
+    chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    chunks = tl.num_programs(0)
+    place = chunk * (lines * columns) + tl.arange(0, lines)[:, None] * columns + tl.arange(0, columns)[None, :]
+    inside = place < n
+    element = tl.load(x + row * row_stride + place.to(tl.int64) * stride, inside, other=0)
+    keys = tl.where(inside, ordered_keys(element, largest), 0)
+    low, high = range_of_row(bounds, row, keys, programs, padded)
+    beyond, at_high = keys > high, inside & (keys == high)
+    between = (keys > low) & (keys < high)
+    at_low = inside & (keys == low) & (low < high)
+    before, counted = counts_before(between, at_high)
+    first = counts + row * 4 * chunks + chunk
+    number = counted & 0xFFFF
+    tl.store(first, tl.sum(beyond.to(tl.int32)))
+    tl.store(first + chunks, (counted >> 16) & 0xFFFF)
+    tl.store(first + 2 * chunks, number)
+    tl.store(first + 3 * chunks, tl.sum(at_low.to(tl.int32)))
+    slot = tl.atomic_add(listed + row, number) + (before & 0xFFFF)
+    fits = between & (slot < capacity)
+    tl.store(list_keys + row * capacity + slot, keys.to(list_keys.dtype.element_ty, bitcast=True), fits)
+    tl.store(list_places + row * capacity + slot, place, fits)
+
+
+@triton.jit
+def keys_of_row(x, start, n, stride, largest: tl.constexpr, tile: tl.constexpr):
+    """Return `tile` keys of the row `x` from `start` on, 0 behind its end, and their places."""
+    place = start + tl.arange(0, tile)
+    element = tl.load(x + place.to(tl.int64) * stride, place < n, other=0)
+    return tl.where(place < n, ordered_keys(element, largest), 0), place
+
+
+@triton.jit
+def kth_of_row(x, n, k, stride, low, high, largest: tl.constexpr, tile: tl.constexpr):
+    """Return the k-th largest key of the row `x`, which lies in `low`..`high` and is larger than 0, from memory."""
+    while low < high:
+        middle = high - ((high - low) >> 1)
+        reached = 0
+        for start in range(0, n, tile):
+            keys, _ = keys_of_row(x, start, n, stride, largest, tile)
+            reached += tl.sum((keys >= middle).to(tl.int32))
+        low = tl.where(reached >= k, middle, low)
+        high = tl.where(reached >= k, high, middle - 1)
+    return low
+
+
+@triton.jit
+def places_in_row(x, n, stride, kth, chunk_start, largest: tl.constexpr, tile: tl.constexpr):
+    """Return how many keys of the row are beyond `kth`, how many of these lie before `chunk_start`, and how many equal ones."""
+    beyond, beyond_before, equal_before = 0, 0, 0
+    for start in range(0, n, tile):
+        keys, place = keys_of_row(x, start, n, stride, largest, tile)
+        beyond += tl.sum((keys > kth).to(tl.int32))
+        beyond_before += tl.sum(((keys > kth) & (place < chunk_start)).to(tl.int32))
+        equal_before += tl.sum(((keys == kth) & (place < chunk_start)).to(tl.int32))
+    return beyond, beyond_before, equal_before
+
+
+@triton.jit
+def top_k_write(
+    x, values, indices, bounds, counts, listed, list_keys, list_places, n, k, row_stride, stride, largest: tl.constexpr,
+    programs: tl.constexpr, padded: tl.constexpr, padded_chunks: tl.constexpr,
+    lines: tl.constexpr, columns: tl.constexpr, capacity: tl.constexpr,
+):  # fmt: skip
+    """Write what each chunk of a row has of its result, in aten's order, into contiguous rows of `values` and `indices`."""
+    chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    chunks = tl.num_programs(0)
+    chunk_start = chunk * (lines * columns)
+    place = chunk_start + tl.arange(0, lines)[:, None] * columns + tl.arange(0, columns)[None, :]
+    inside = place < n
+    x += row * row_stride
+    element = tl.load(x + place.to(tl.int64) * stride, inside, other=0)
+    keys = tl.where(inside, ordered_keys(element, largest), 0)
+    low, high = range_of_row(bounds, row, keys, programs, padded)
+    each, number = tl.arange(0, capacity), tl.load(listed + row)
+    keys_listed = tl.load(list_keys + row * capacity + each, each < number, other=0).to(keys.dtype, bitcast=True)
+    places_listed = tl.load(list_places + row * capacity + each, each < number, other=0)
+    other = tl.arange(0, padded_chunks)
+    first = counts + row * 4 * chunks + other
+    beyond_high = tl.load(first, other < chunks, other=0)
+    at_high = tl.load(first + chunks, other < chunks, other=0)
+    between = tl.load(first + 2 * chunks, other < chunks, other=0)
+    at_low = tl.load(first + 3 * chunks, other < chunks, other=0)
+    earlier = other < chunk
+    sooner = tl.sum(beyond_high + at_high, 0)
+    if sooner >= k:
+        kth = high
+        beyond_all = tl.sum(beyond_high, 0)
+        beyond_before = tl.sum(tl.where(earlier, beyond_high, 0), 0)
+        equal_before = tl.sum(tl.where(earlier, at_high, 0), 0)
+    elif sooner + number < k:
+        kth = low
+        beyond_all = sooner + number
+        beyond_before = tl.sum(tl.where(earlier, beyond_high + at_high + between, 0), 0)
+        equal_before = tl.sum(tl.where(earlier, at_low, 0), 0)
+    elif number <= capacity:
+        kth = nth_largest(keys_listed, k - sooner, low + 1, high - 1)
+        beyond, before = keys_listed > kth, places_listed < chunk_start
+        beyond_all = sooner + tl.sum(beyond.to(tl.int32))
+        beyond_before = tl.sum(tl.where(earlier, beyond_high + at_high, 0), 0) + tl.sum((beyond & before).to(tl.int32))
+        equal_before = tl.sum(((keys_listed == kth) & before).to(tl.int32))
+    else:
+        kth = kth_of_row(x, n, k, stride, low + 1, high - 1, largest, lines * columns)
+        beyond_all, beyond_before, equal_before = places_in_row(x, n, stride, kth, chunk_start, largest, lines * columns)
+    beyond, equal = keys > kth, inside & (keys == kth)
+    before, _ = counts_before(beyond, equal)
+    slot = tl.where(beyond, beyond_before + (before & 0xFFFF), beyond_all + equal_before + ((before >> 16) & 0xFFFF))
+    chosen = beyond | (equal & (slot < k))
+    tl.store(values + row * k + slot, element, chosen)
+    tl.store(indices + row * k + slot, place.to(tl.int64), chosen)
