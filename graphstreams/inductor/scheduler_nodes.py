@@ -103,7 +103,16 @@ def why_several(nodes: Sequence[Any]) -> str:
 
 def user_kernel_name(kernel: Any) -> str:
     """Return the name of the function that a user wrote in Triton."""
-    function = kernel_side_table.get_kernel(kernel.kernel_idx)
+    return _function_name(kernel.kernel_idx)
+
+
+def user_kernel(node: fx.Node) -> str:
+    """Return the name of the function that a user wrote in Triton, and that a node of the graph launches."""
+    return _function_name(node.kwargs["kernel_idx"])
+
+
+def _function_name(index: Any) -> str:
+    function = kernel_side_table.get_kernel(index)
     return str(getattr(getattr(function, "fn", function), "__name__", "triton_kernel"))
 
 

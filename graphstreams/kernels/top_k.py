@@ -17,6 +17,7 @@ DTYPES = (
 )  # fmt: skip
 WARP_LIMIT = 1024  # elements that a warp keeps: with more than 32 a thread, registers are spilled
 SHARED_MEMORY = 160 * 1024  # bytes that a program may take: of 227 KiB on an H200, 163 KiB on an A100
+_RESULTS = ("values", "indices")
 _LOAD_BYTES, _COLUMNS_LIMIT = 16, 256  # that a thread loads at once; of a tile, whose copies in shared memory are padded
 
 
@@ -74,6 +75,7 @@ class Launch:
     kernel: str
     grid: tuple[int, ...]
     buffers: tuple[str, ...]
+    writes: tuple[str, ...]  # those of the buffers that it writes
     numbers: Mapping[str, int]
     constants: Mapping[str, Any]
     warps: int
@@ -131,7 +133,7 @@ def form_of(fields: Mapping[str, Any]) -> Form:
 def _row_launch(top_k: TopK, form: OneProgram) -> Launch:
     numbers = {"n": top_k.length, "k": top_k.k, "row_stride": top_k.row_stride, "stride": top_k.stride}
     constants = {"largest": top_k.largest, **_tile(_power(top_k.length), top_k.dtype)}
-    return Launch("top_k_row", (top_k.rows,), ("x", "values", "indices"), numbers, constants, form.warps)
+    return Launch("top_k_row", (top_k.rows,), ("x", *_RESULTS), _RESULTS, numbers, constants, form.warps)
 
 
 def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) -> Program:
@@ -153,10 +155,10 @@ def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) ->
     lists = ("bounds", "counts", "listed", "list_keys", "list_places")
     bounds_numbers = {**row, "k": k, "slack": form.slack}
     launches = (
-        Launch("top_k_bounds", (form.programs, rows), ("x", "bounds", "listed"), bounds_numbers, {**shared, "tile": tile},
-               form.warps[0]),
-        Launch("top_k_count", (chunks, rows), ("x", *lists), row, tiled, form.warps[1]),
-        Launch("top_k_write", (chunks, rows), ("x", "values", "indices", *lists), {**row, "k": k},
+        Launch("top_k_bounds", (form.programs, rows), ("x", "bounds", "listed"), ("bounds", "listed"), bounds_numbers,
+               {**shared, "tile": tile}, form.warps[0]),
+        Launch("top_k_count", (chunks, rows), ("x", *lists), lists[1:], row, tiled, form.warps[1]),
+        Launch("top_k_write", (chunks, rows), ("x", *_RESULTS, *lists), _RESULTS, {**row, "k": k},
                {**tiled, "padded_chunks": _power(chunks)}, form.warps[2]),
     )  # fmt: skip
     return Program(buffers, launches)

@@ -4,6 +4,9 @@ The first launch finds a range that holds the k-th element: each program finds w
 were like the whole row; the k-th of the row lies between the least and the greatest of these. The second counts what lies
 beyond, at and between the ends of this range in each chunk of the row, and lists what lies between them. The third finds the
 k-th in the list, and each program writes what its chunk has of the result, at a place that follows from the counts.
+
+No kernel gives a pointer to a function: torch would take the memory behind it for written, if an address depends on what the
+function returns (torch 2.15.0, `_higher_order_ops/triton_kernel_wrap.py`, identify_accessed_tensors).
 """
 
 import triton
@@ -43,16 +46,6 @@ def top_k_bounds(
 
 
 @triton.jit
-def range_of_row(bounds, row, keys, programs: tl.constexpr, padded: tl.constexpr):
-    """Return the least and the greatest of the bounds of a row, as keys."""
-    each = tl.arange(0, padded)
-    first = bounds + row * 2 * programs + each
-    low = tl.load(first, each < programs, other=-1).to(keys.dtype, bitcast=True)
-    high = tl.load(first + programs, each < programs, other=0).to(keys.dtype, bitcast=True)
-    return tl.min(low, 0), tl.max(high, 0)
-
-
-@triton.jit
 def top_k_count(
     x, bounds, counts, listed, list_keys, list_places, n, row_stride, stride, largest: tl.constexpr,
     programs: tl.constexpr, padded: tl.constexpr, lines: tl.constexpr, columns: tl.constexpr, capacity: tl.constexpr,
@@ -68,7 +61,10 @@ def top_k_count(
     inside = place < n
     element = tl.load(x + row * row_stride + place.to(tl.int64) * stride, inside, other=0)
     keys = tl.where(inside, ordered_keys(element, largest), 0)
-    low, high = range_of_row(bounds, row, keys, programs, padded)
+    program = tl.arange(0, padded)
+    bound = bounds + row * 2 * programs + program
+    low = tl.min(tl.load(bound, program < programs, other=-1).to(keys.dtype, bitcast=True), 0)
+    high = tl.max(tl.load(bound + programs, program < programs, other=0).to(keys.dtype, bitcast=True), 0)
     beyond, at_high = keys > high, inside & (keys == high)
     between = (keys > low) & (keys < high)
     at_low = inside & (keys == low) & (low < high)
@@ -86,40 +82,6 @@ def top_k_count(
 
 
 @triton.jit
-def keys_of_row(x, start, n, stride, largest: tl.constexpr, tile: tl.constexpr):
-    """Return `tile` keys of the row `x` from `start` on, 0 behind its end, and their places."""
-    place = start + tl.arange(0, tile)
-    element = tl.load(x + place.to(tl.int64) * stride, place < n, other=0)
-    return tl.where(place < n, ordered_keys(element, largest), 0), place
-
-
-@triton.jit
-def kth_of_row(x, n, k, stride, low, high, largest: tl.constexpr, tile: tl.constexpr):
-    """Return the k-th largest key of the row `x`, which lies in `low`..`high` and is larger than 0, from memory."""
-    while low < high:
-        middle = high - ((high - low) >> 1)
-        reached = 0
-        for start in range(0, n, tile):
-            keys, _ = keys_of_row(x, start, n, stride, largest, tile)
-            reached += tl.sum((keys >= middle).to(tl.int32))
-        low = tl.where(reached >= k, middle, low)
-        high = tl.where(reached >= k, high, middle - 1)
-    return low
-
-
-@triton.jit
-def places_in_row(x, n, stride, kth, chunk_start, largest: tl.constexpr, tile: tl.constexpr):
-    """Return how many keys of the row are beyond `kth`, how many of these lie before `chunk_start`, and how many equal ones."""
-    beyond, beyond_before, equal_before = 0, 0, 0
-    for start in range(0, n, tile):
-        keys, place = keys_of_row(x, start, n, stride, largest, tile)
-        beyond += tl.sum((keys > kth).to(tl.int32))
-        beyond_before += tl.sum(((keys > kth) & (place < chunk_start)).to(tl.int32))
-        equal_before += tl.sum(((keys == kth) & (place < chunk_start)).to(tl.int32))
-    return beyond, beyond_before, equal_before
-
-
-@triton.jit
 def top_k_write(
     x, values, indices, bounds, counts, listed, list_keys, list_places, n, k, row_stride, stride, largest: tl.constexpr,
     programs: tl.constexpr, padded: tl.constexpr, padded_chunks: tl.constexpr,
@@ -128,13 +90,18 @@ def top_k_write(
     """Write what each chunk of a row has of its result, in aten's order, into contiguous rows of `values` and `indices`."""
     chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     chunks = tl.num_programs(0)
-    chunk_start = chunk * (lines * columns)
-    place = chunk_start + tl.arange(0, lines)[:, None] * columns + tl.arange(0, columns)[None, :]
+    tile: tl.constexpr = lines * columns
+    within = tl.arange(0, lines)[:, None] * columns + tl.arange(0, columns)[None, :]
+    chunk_start = chunk * tile
+    place = chunk_start + within
     inside = place < n
     x += row * row_stride
     element = tl.load(x + place.to(tl.int64) * stride, inside, other=0)
     keys = tl.where(inside, ordered_keys(element, largest), 0)
-    low, high = range_of_row(bounds, row, keys, programs, padded)
+    program = tl.arange(0, padded)
+    bound = bounds + row * 2 * programs + program
+    low = tl.min(tl.load(bound, program < programs, other=-1).to(keys.dtype, bitcast=True), 0)
+    high = tl.max(tl.load(bound + programs, program < programs, other=0).to(keys.dtype, bitcast=True), 0)
     each, number = tl.arange(0, capacity), tl.load(listed + row)
     keys_listed = tl.load(list_keys + row * capacity + each, each < number, other=0).to(keys.dtype, bitcast=True)
     places_listed = tl.load(list_places + row * capacity + each, each < number, other=0)
@@ -163,8 +130,26 @@ def top_k_write(
         beyond_before = tl.sum(tl.where(earlier, beyond_high + at_high, 0), 0) + tl.sum((beyond & before).to(tl.int32))
         equal_before = tl.sum(((keys_listed == kth) & before).to(tl.int32))
     else:
-        kth = kth_of_row(x, n, k, stride, low + 1, high - 1, largest, lines * columns)
-        beyond_all, beyond_before, equal_before = places_in_row(x, n, stride, kth, chunk_start, largest, lines * columns)
+        # The list is too short: the row is read again, once for each halving of the range, and once for the counts.
+        kth, end = low + 1, high - 1
+        while kth < end:
+            middle = end - ((end - kth) >> 1)
+            reached = 0
+            for start in range(0, n, tile):
+                others = start + within
+                read = tl.load(x + others.to(tl.int64) * stride, others < n, other=0)
+                reached += tl.sum(((others < n) & (ordered_keys(read, largest) >= middle)).to(tl.int32))
+            kth = tl.where(reached >= k, middle, kth)
+            end = tl.where(reached >= k, end, middle - 1)
+        beyond_all, beyond_before, equal_before = 0, 0, 0
+        for start in range(0, n, tile):
+            others = start + within
+            read = tl.load(x + others.to(tl.int64) * stride, others < n, other=0)
+            read_keys = ordered_keys(read, largest)
+            beyond, before = (others < n) & (read_keys > kth), others < chunk_start
+            beyond_all += tl.sum(beyond.to(tl.int32))
+            beyond_before += tl.sum((beyond & before).to(tl.int32))
+            equal_before += tl.sum(((read_keys == kth) & before).to(tl.int32))
     beyond, equal = keys > kth, inside & (keys == kth)
     before, _ = counts_before(beyond, equal)
     slot = tl.where(beyond, beyond_before + (before & 0xFFFF), beyond_all + equal_before + ((before >> 16) & 0xFFFF))
