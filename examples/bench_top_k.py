@@ -47,15 +47,15 @@ REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 LENGTHS = (2049, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 DTYPES = ("float32", "bfloat16")
+ALIKE = 64  # neighbours that share most of their value where neighbours are alike
 SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
 
 FORMS: tuple[Form, ...] = (OneProgram(16), OneProgram(32), SeveralPrograms())
 SWEEP: tuple[Form, ...] = (
     OneProgram(4), OneProgram(8), OneProgram(16), OneProgram(32),
-    SeveralPrograms(), SeveralPrograms(warps=(4, 4, 4)), SeveralPrograms(warps=(16, 16, 16)),
-    SeveralPrograms(warps=(16, 8, 8)), SeveralPrograms(warps=(8, 8, 16)), SeveralPrograms(warps=(8, 16, 8)),
-    SeveralPrograms(slack=2), SeveralPrograms(slack=8), SeveralPrograms(slack=16), SeveralPrograms(spare=1.0),
-    SeveralPrograms(programs=16, warps=(16, 16, 16)), SeveralPrograms(programs=24),
+    SeveralPrograms(), SeveralPrograms(spare=2.0), SeveralPrograms(slack=8), SeveralPrograms(slack=32),
+    SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(warps=(4, 4, 4)), SeveralPrograms(warps=(16, 16, 16)),
+    SeveralPrograms(warps=(8, 8, 16)), SeveralPrograms(warps=(16, 8, 8)), SeveralPrograms(programs=16, warps=(16, 16, 16)),
 )  # fmt: skip
 
 
@@ -74,12 +74,15 @@ def flashinfer() -> Callable[..., Any] | None:
 
 
 def rows_of(rows: int, length: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
-    """Return random rows as logits are: normal, the last quarter of every fourth row masked."""
+    """Return normal random rows. With an odd seed neighbours are alike, and of every fourth seed a quarter may be masked."""
     generator = torch.Generator(DEVICE).manual_seed(seed)
-    x = torch.randn(rows, length, generator=generator, device=DEVICE).to(dtype)
+    x = torch.randn(rows, length, generator=generator, device=DEVICE)
+    if seed % 2:
+        common = torch.randn(rows, length // ALIKE + 1, generator=generator, device=DEVICE)
+        x = 0.3 * x + common.repeat_interleave(ALIKE, 1)[:, :length]
     if seed % 4 == 3:
         x[::4, length - length // 4 :] = -torch.inf
-    return x
+    return x.to(dtype)
 
 
 def forms_of(top_k: TopK, sweep: bool) -> list[Form]:
@@ -136,6 +139,10 @@ def measure(
     direct = dict(zip(functions, times_in_turns(calls, rounds, REPEATS["direct"]), strict=True))
     for way, samples in (("graph", graph), ("direct", direct)):
         row[way] = {name: summary(samples[name]) for name in functions}
+    for each in captured.values():
+        each.load([rows_of(top_k.rows, top_k.length, top_k.dtype, 1)])
+    alike = times_in_turns([each.replay for each in captured.values()], rounds, REPEATS["graph"])
+    row["alike"] = {name: summary(samples) for name, samples in zip(captured, alike, strict=True)}
     right = [name for name, wrong in row["wrong"].items() if not wrong]
     row["best"] = min(right, key=lambda name: row["graph"][name]["median"], default=None)
     return row

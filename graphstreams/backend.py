@@ -26,6 +26,7 @@ from graphstreams.messages import with_type
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.given_options import read_options
 from graphstreams.pipeline.run import run_stages
+from graphstreams.pipeline.top_k import use_top_k_kernels
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
 from graphstreams.reports.folder import folder_for
 from graphstreams.reports.report import Report
@@ -72,6 +73,10 @@ class StreamPass(PostGradPass):
         if reason:
             self._done(Report(name, "serial", reason, "read"))
         return bool(reason)
+
+    def prepare(self, gm: fx.GraphModule) -> None:
+        """Take this package's kernels for top-k where they are faster."""
+        use_top_k_kernels(gm, self.options)
 
     def code_for(self, lowered: Lowered, name: str) -> Code:
         """Return the wrapper to run, with the lines added to Inductor's. Raises GraphstreamsError if strict."""

@@ -80,6 +80,11 @@ class Options:
         "operators of other libraries that touch nothing but their arguments, by name ('lib::norm') or pattern, or a dict with "
         "what each touches beside them: {'lib::attention': ['kv_cache']}; others keep their place against every kernel",
     )  # fmt: skip
+    top_k: bool = _field(
+        True, bool, None,
+        "whether top-k takes kernels of this package where they were measured to be faster than aten's, whose bits and order "
+        "they keep",
+    )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )

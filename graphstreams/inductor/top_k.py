@@ -12,32 +12,28 @@ import itertools
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 from torch._inductor import config
 
-from graphstreams.kernels.top_k import Buffer, Form, Launch, Program, TopK, kernel, program
+from graphstreams.kernels.top_k import Buffer, Choice, Launch, Program, TopK, kernel, program
 
 _aten = torch.ops.aten
 _KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "original_aten", "from_node", "seq_nr")
 
 
-@dataclass(frozen=True)
-class Choice:
-    """Which form a top-k takes, None for aten's own, and why."""
-
-    form: Form | None
-    reason: str
-
+NOTES = "graphstreams_top_k"  # key in the meta of a GraphModule; its value are notes on what became of each top-k
 
 Choose = Callable[[TopK], Choice]
 
 
 def replace_top_k(gm: fx.GraphModule, choose: Choose) -> list[str]:
-    """Replace each top-k of `gm` on CUDA for which `choose` names a form; return notes on what was chosen, and why."""
+    """Replace each top-k of `gm` on CUDA for which `choose` names a form; return notes on what was chosen, and why.
+
+    The notes are kept in the graph's meta, too, for the report.
+    """
     notes = []
     for node in gm.graph.find_nodes(op="call_function", target=_aten.topk.default):
         value = _input(node).meta.get("val")
@@ -49,6 +45,7 @@ def replace_top_k(gm: fx.GraphModule, choose: Choose) -> list[str]:
             _replace(gm, node, program(found, choice.form))
         notes.append(f"top-k {node.name!r} {'is replaced' if choice.form else 'stays as aten has it'}: {choice.reason}")
     if notes:
+        gm.meta[NOTES] = tuple(notes)
         gm.graph.lint()
         gm.recompile()
     return notes

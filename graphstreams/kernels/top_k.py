@@ -17,6 +17,8 @@ DTYPES = (
 )  # fmt: skip
 WARP_LIMIT = 1024  # elements that a warp keeps: with more than 32 a thread, registers are spilled
 SHARED_MEMORY = 160 * 1024  # bytes that a program may take: of 227 KiB on an H200, 163 KiB on an A100
+USUAL_LIMIT, LIST_LIMIT = 8192, 16_384  # elements of a list that programs load at once; that they keep at most
+LONGER = 4  # times as long as usual a list may be, so that neighbours which are alike do not cost a second look at the row
 _RESULTS = ("values", "indices")
 _LOAD_BYTES, _COLUMNS_LIMIT = 16, 256  # that a thread loads at once; of a tile, whose copies in shared memory are padded
 
@@ -33,13 +35,13 @@ class SeveralPrograms:
     """Three launches, in each of which `programs` programs share a row.
 
     `slack` is how many elements of its share a program of the first launch leaves in the range that it finds, and `spare` by
-    which factor the list of the third launch is longer than the number of elements that random rows leave for it. A longer
-    list is found in memory. The warps are those of each launch.
+    which factor the part of the list that the third launch expects is longer than what rows in random order leave for it.
+    The warps are those of each launch.
     """
 
     programs: int = 32
-    slack: int = 4
-    spare: float = 2.0
+    slack: int = 16
+    spare: float = 4.0
     warps: tuple[int, int, int] = (8, 8, 8)
 
 
@@ -87,6 +89,14 @@ class Program:
 
     buffers: tuple[Buffer, ...]
     launches: tuple[Launch, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which form a top-k takes, None for aten's own kernels, and why."""
+
+    form: Form | None
+    reason: str
 
 
 def supports(top_k: TopK, form: Form) -> bool:
@@ -139,7 +149,8 @@ def _row_launch(top_k: TopK, form: OneProgram) -> Launch:
 def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) -> Program:
     rows, length, k = top_k.rows, top_k.length, top_k.k
     tile = max(_power(-(-length // form.programs)), 32)
-    chunks, capacity = -(-length // tile), list_capacity(length, k, form)
+    chunks, usual = -(-length // tile), usual_list(length, k, form)
+    capacity = max(usual, min(LONGER * usual, LIST_LIMIT))
     key = torch.int64 if top_k.dtype.itemsize == 8 else torch.int32
     buffers = (
         *results,
@@ -159,19 +170,20 @@ def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) ->
                {**shared, "tile": tile}, form.warps[0]),
         Launch("top_k_count", (chunks, rows), ("x", *lists), lists[1:], row, tiled, form.warps[1]),
         Launch("top_k_write", (chunks, rows), ("x", *_RESULTS, *lists), _RESULTS, {**row, "k": k},
-               {**tiled, "padded_chunks": _power(chunks)}, form.warps[2]),
+               {**tiled, "padded_chunks": _power(chunks), "usual": usual}, form.warps[2]),
     )  # fmt: skip
     return Program(buffers, launches)
 
 
-def list_capacity(length: int, k: int, form: SeveralPrograms) -> int:
-    """Return how many elements the list of the third launch takes, a power of 2.
+def usual_list(length: int, k: int, form: SeveralPrograms) -> int:
+    """Return how many elements of the list the third launch expects, a power of 2.
 
-    In a random row the share of each of P programs has k / P of the k first elements, give or take the root of it, and the
-    range from the least to the greatest of P such bounds is some 4 of these roots wide: about 4 roots of k * P elements.
+    In a row in random order the share of each of P programs has k / P of the k first elements, give or take the root of it,
+    and the range from the least to the greatest of P such bounds is some 4 of these roots wide: about 4 roots of k * P
+    elements.
     """
     spread = min(k, length - k + 1) * form.programs
-    return min(max(_power(int(form.spare * 4 * spread**0.5)), 16), 8192)
+    return min(max(_power(int(form.spare * 4 * spread**0.5)), 16), USUAL_LIMIT)
 
 
 def _tile(size: int, dtype: torch.dtype) -> dict[str, int]:

@@ -14,7 +14,8 @@ import triton.language as tl
 
 from graphstreams.kernels.selection import counts_before, largest_key, nth_largest, ordered_keys, range_of_nth_largest
 
-BLOCK = tl.constexpr(32)  # neighbours that one program takes together, so that loads fill sectors
+SECTOR = tl.constexpr(32)  # bytes; neighbours in a sector are taken by one program, because they are loaded together
+UNROLLED = tl.constexpr(4)  # tiles of a row that are on their way from memory at once
 
 
 @triton.jit
@@ -23,13 +24,14 @@ def top_k_bounds(
 ):
     """Write for each program, of which `programs` share a row, the ends of a range of keys: `bounds[row, 2, programs]`.
 
-    Each takes a share of the row that is spread over all of it, so that it is like the row also if the row is sorted, or has
-    a tail of equal elements. Sets `listed[row]` to 0.
+    Each takes a share of the row that is spread over all of it, so that it is like the row also if the row is sorted, has a
+    tail of equal elements, or neighbours that are alike. Sets `listed[row]` to 0.
     """
     program, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    block: tl.constexpr = SECTOR * 8 // x.dtype.element_ty.primitive_bitwidth
     each = tl.arange(0, tile)
-    group = each // BLOCK
-    place = (group * programs + (program + 7 * group) % programs) * BLOCK + each % BLOCK
+    group = each // block
+    place = (group * programs + (program + 7 * group) % programs) * block + each % block
     inside = place < n
     element = tl.load(x + row * row_stride + place.to(tl.int64) * stride, inside, other=0)
     top = largest_key(element)
@@ -76,7 +78,7 @@ def top_k_count(
     tl.store(first + 2 * chunks, number)
     tl.store(first + 3 * chunks, tl.sum(at_low.to(tl.int32)))
     slot = tl.atomic_add(listed + row, number) + (before & 0xFFFF)
-    fits = between & (slot < capacity)
+    fits = between & (slot >= 0) & (slot < capacity)  # not also if it is launched alone, again and again, to be timed
     tl.store(list_keys + row * capacity + slot, keys.to(list_keys.dtype.element_ty, bitcast=True), fits)
     tl.store(list_places + row * capacity + slot, place, fits)
 
@@ -85,9 +87,13 @@ def top_k_count(
 def top_k_write(
     x, values, indices, bounds, counts, listed, list_keys, list_places, n, k, row_stride, stride, largest: tl.constexpr,
     programs: tl.constexpr, padded: tl.constexpr, padded_chunks: tl.constexpr,
-    lines: tl.constexpr, columns: tl.constexpr, capacity: tl.constexpr,
+    lines: tl.constexpr, columns: tl.constexpr, capacity: tl.constexpr, usual: tl.constexpr,
 ):  # fmt: skip
-    """Write what each chunk of a row has of its result, in aten's order, into contiguous rows of `values` and `indices`."""
+    """Write what each chunk of a row has of its result, in aten's order, into contiguous rows of `values` and `indices`.
+
+    The first `usual` elements of a list are loaded at once, before it is known how many there are. A longer list is loaded
+    after that, and instead of one that is longer than `capacity` the row is read again.
+    """
     chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
     chunks = tl.num_programs(0)
     tile: tl.constexpr = lines * columns
@@ -102,7 +108,7 @@ def top_k_write(
     bound = bounds + row * 2 * programs + program
     low = tl.min(tl.load(bound, program < programs, other=-1).to(keys.dtype, bitcast=True), 0)
     high = tl.max(tl.load(bound + programs, program < programs, other=0).to(keys.dtype, bitcast=True), 0)
-    each, number = tl.arange(0, capacity), tl.load(listed + row)
+    each, number = tl.arange(0, usual), tl.load(listed + row)
     keys_listed = tl.load(list_keys + row * capacity + each, each < number, other=0).to(keys.dtype, bitcast=True)
     places_listed = tl.load(list_places + row * capacity + each, each < number, other=0)
     other = tl.arange(0, padded_chunks)
@@ -124,21 +130,33 @@ def top_k_write(
         beyond_before = tl.sum(tl.where(earlier, beyond_high + at_high + between, 0), 0)
         equal_before = tl.sum(tl.where(earlier, at_low, 0), 0)
     elif number <= capacity:
-        kth = nth_largest(keys_listed, k - sooner, low + 1, high - 1)
-        beyond, before = keys_listed > kth, places_listed < chunk_start
-        beyond_all = sooner + tl.sum(beyond.to(tl.int32))
-        beyond_before = tl.sum(tl.where(earlier, beyond_high + at_high, 0), 0) + tl.sum((beyond & before).to(tl.int32))
-        equal_before = tl.sum(((keys_listed == kth) & before).to(tl.int32))
+        beyond_before = tl.sum(tl.where(earlier, beyond_high + at_high, 0), 0)
+        if number <= usual:
+            kth = nth_largest(keys_listed, k - sooner, low + 1, high - 1)
+            beyond_all = sooner + tl.sum((keys_listed > kth).to(tl.int32))
+            beyond_before += tl.sum(((keys_listed > kth) & (places_listed < chunk_start)).to(tl.int32))
+            equal_before = tl.sum(((keys_listed == kth) & (places_listed < chunk_start)).to(tl.int32))
+        else:
+            all_listed = tl.arange(0, capacity)
+            all_keys = tl.load(list_keys + row * capacity + all_listed, all_listed < number, other=0)
+            all_keys = all_keys.to(keys.dtype, bitcast=True)
+            kth = nth_largest(all_keys, k - sooner, low + 1, high - 1)
+            all_places = tl.load(list_places + row * capacity + all_listed, all_listed < number, other=0)
+            beyond_all = sooner + tl.sum((all_keys > kth).to(tl.int32))
+            beyond_before += tl.sum(((all_keys > kth) & (all_places < chunk_start)).to(tl.int32))
+            equal_before = tl.sum(((all_keys == kth) & (all_places < chunk_start)).to(tl.int32))
     else:
-        # The list is too short: the row is read again, once for each halving of the range, and once for the counts.
+        # Once for each halving of the range, and once for the counts.
         kth, end = low + 1, high - 1
         while kth < end:
             middle = end - ((end - kth) >> 1)
-            reached = 0
-            for start in range(0, n, tile):
-                others = start + within
-                read = tl.load(x + others.to(tl.int64) * stride, others < n, other=0)
-                reached += tl.sum(((others < n) & (ordered_keys(read, largest) >= middle)).to(tl.int32))
+            reached_each = tl.zeros((lines, columns), tl.int32)
+            for start in range(0, n, UNROLLED * tile):
+                for part in tl.static_range(UNROLLED):
+                    others = start + part * tile + within
+                    read = tl.load(x + others.to(tl.int64) * stride, others < n, other=0)
+                    reached_each += ((others < n) & (ordered_keys(read, largest) >= middle)).to(tl.int32)
+            reached = tl.sum(reached_each)
             kth = tl.where(reached >= k, middle, kth)
             end = tl.where(reached >= k, end, middle - 1)
         beyond_all, beyond_before, equal_before = 0, 0, 0
@@ -146,10 +164,10 @@ def top_k_write(
             others = start + within
             read = tl.load(x + others.to(tl.int64) * stride, others < n, other=0)
             read_keys = ordered_keys(read, largest)
-            beyond, before = (others < n) & (read_keys > kth), others < chunk_start
-            beyond_all += tl.sum(beyond.to(tl.int32))
-            beyond_before += tl.sum((beyond & before).to(tl.int32))
-            equal_before += tl.sum(((read_keys == kth) & before).to(tl.int32))
+            read_beyond = (others < n) & (read_keys > kth)
+            beyond_all += tl.sum(read_beyond.to(tl.int32))
+            beyond_before += tl.sum((read_beyond & (others < chunk_start)).to(tl.int32))
+            equal_before += tl.sum(((read_keys == kth) & (others < chunk_start)).to(tl.int32))
     beyond, equal = keys > kth, inside & (keys == kth)
     before, _ = counts_before(beyond, equal)
     slot = tl.where(beyond, beyond_before + (before & 0xFFFF), beyond_all + equal_before + ((before >> 16) & 0xFFFF))

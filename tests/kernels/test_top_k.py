@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.kernels.top_k import OneProgram, SeveralPrograms, TopK, list_capacity, program, supports
+from graphstreams.kernels.top_k import OneProgram, SeveralPrograms, TopK, program, supports, usual_list
 from tests.support.paths import ROOT
 
 LONG = TopK(rows=2, length=131_072, k=2048, dtype=torch.float32, row_stride=131_072)
@@ -54,12 +54,13 @@ def test_several_programs_a_row_are_three_launches() -> None:
     ]
     shapes = {buffer.name: buffer.shape for buffer in work.buffers}
     assert shapes["bounds"] == (2, 2, 32) and shapes["counts"] == (2, 4, 32) and shapes["listed"] == (2,)
-    assert shapes["list_keys"] == shapes["list_places"] == (2, 2048)
+    assert shapes["list_keys"] == shapes["list_places"] == (2, 16_384)
+    assert work.launches[2].constants["usual"] == 4096  # 4 times 4 roots of 2048 * 32
 
 
 def test_the_list_has_room_for_what_random_rows_leave() -> None:
-    assert list_capacity(131_072, 2048, SeveralPrograms(programs=32, spare=1.0)) == 1024  # 4 roots of 2048 * 32
-    assert list_capacity(131_072, 131_072 - 2047, SeveralPrograms(programs=32, spare=1.0)) == 1024
+    assert usual_list(131_072, 2048, SeveralPrograms(programs=32, spare=1.0)) == 1024  # 4 roots of 2048 * 32
+    assert usual_list(131_072, 131_072 - 2047, SeveralPrograms(programs=32, spare=1.0)) == 1024
 
 
 @pytest.mark.parametrize(
