@@ -94,7 +94,7 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
         return Choice(None, f"no form of the kernels was measured around {shape}")
     best = min(slowest, key=lambda name: (slowest[name], name))
     told = f"{shape}: {best}, up to {slowest[best]:.1f} us; aten {aten:.1f} us or more ({times.device}, {times.date})"
-    return Choice(times.forms[best] if slowest[best] < MARGIN * aten else None, told)
+    return Choice(times.forms[best], told, slowest[best]) if slowest[best] < MARGIN * aten else Choice(None, told)
 
 
 def _around(top_k: TopK, measured: Sequence[Measured]) -> list[Measured]:

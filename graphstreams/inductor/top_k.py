@@ -18,6 +18,7 @@ import torch
 from torch import fx
 from torch._inductor import config
 
+from graphstreams.inductor.scheduler_nodes import KNOWN_US
 from graphstreams.kernels.top_k import Buffer, Choice, Launch, Program, TopK, kernel, program
 
 _aten = torch.ops.aten
@@ -42,7 +43,7 @@ def replace_top_k(gm: fx.GraphModule, choose: Choose) -> list[str]:
         found = described(node)
         choice = choose(found) if isinstance(found, TopK) else Choice(None, found)
         if choice.form is not None and isinstance(found, TopK):
-            _replace(gm, node, program(found, choice.form))
+            _replace(gm, node, program(found, choice.form), choice.us)
         notes.append(f"top-k {node.name!r} {'is replaced' if choice.form else 'stays as aten has it'}: {choice.reason}")
     if notes:
         gm.meta[NOTES] = tuple(notes)
@@ -94,13 +95,15 @@ def _row_stride(value: torch.Tensor) -> int | None:
     return outer[-1][1]
 
 
-def _replace(gm: fx.GraphModule, node: fx.Node, work: Program) -> None:
+def _replace(gm: fx.GraphModule, node: fx.Node, work: Program, us: float) -> None:
+    """Replace a top-k by launches that take `us` us together, if that is known."""
     shape = node.meta["val"][0].shape
     with gm.graph.inserting_before(node):
         x = _stored(gm.graph, node)
         made = {each.name: _empty(gm.graph, node, each, shape) for each in work.buffers}
         for launch in work.launches:
-            made.update(_launch(gm.graph, node, launch, {**made, "x": x}))
+            function = _kernel(launch.kernel, launch.warps, us / len(work.launches))
+            made.update(_launch(gm.graph, node, launch, function, {**made, "x": x}))
     results = [made[buffer.name] for buffer in work.buffers[:2]]
     for user in list(node.users):
         user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
@@ -126,14 +129,16 @@ def _empty(graph: fx.Graph, top_k: fx.Node, buffer: Buffer, result_shape: Sequen
     return _noted(graph.call_function(_aten.empty_strided.default, (shape, list(value.stride())), options), top_k, value)
 
 
-def _launch(graph: fx.Graph, top_k: fx.Node, launch: Launch, buffers: Mapping[str, fx.Node]) -> dict[str, fx.Node]:
-    """Add a launch, and return the buffers that it writes as they are after it."""
+def _launch(
+    graph: fx.Graph, top_k: fx.Node, launch: Launch, function: Any, buffers: Mapping[str, fx.Node]
+) -> dict[str, fx.Node]:  # fmt: skip
+    """Add a launch of `function`, and return the buffers that it writes as they are after it."""
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
     written = [name for name in launch.buffers if name in launch.writes]
     arguments = {**{name: buffers[name] for name in launch.buffers}, **launch.numbers, **launch.constants}
     given: dict[str, Any] = {
-        "kernel_idx": kernel_side_table.add_kernel(_with_warps(launch.kernel, launch.warps)),
+        "kernel_idx": kernel_side_table.add_kernel(function),
         "constant_args_idx": kernel_side_table.add_constant_args({}),
         "grid": [launch.grid],
         "tma_descriptor_metadata": {},
@@ -156,8 +161,13 @@ def _noted(node: fx.Node, top_k: fx.Node, value: Any) -> fx.Node:
 
 
 @functools.cache
-def _with_warps(name: str, warps: int) -> Any:
-    """Return a kernel that is launched with so many warps, which the graph's operator for kernels can't be told otherwise."""
+def _kernel(name: str, warps: int, us: float) -> Any:
+    """Return a kernel that is launched with so many warps, which the graph's operator for kernels can't be told otherwise.
+
+    `us` is what it was measured to take, 0 if that is not known.
+    """
     import triton
 
-    return triton.autotune(configs=[triton.Config({}, num_warps=warps)], key=[])(kernel(name))
+    tuned = triton.autotune(configs=[triton.Config({}, num_warps=warps)], key=[])(kernel(name))
+    setattr(tuned, KNOWN_US, us)
+    return tuned

@@ -97,6 +97,7 @@ class Choice:
 
     form: Form | None
     reason: str
+    us: float = 0.0  # that the form was measured to take; 0 if that is not known
 
 
 def supports(top_k: TopK, form: Form) -> bool:

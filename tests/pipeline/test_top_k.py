@@ -43,7 +43,9 @@ def test_v32s_indexer_takes_the_kernel_that_is_faster() -> None:
     assert report.verdict == "clean" and not report.races
     found = launches(report)
     assert found["top_k_row"] == ("top_k_row",) and "topk" not in found
-    assert report.plan is not None and "indexer.top_k_row" in [each.name for each in report.plan.placements]
+    assert report.kernels is not None and report.plan is not None
+    (kernel,) = [each for each in report.kernels.kernels if each.name == "indexer.top_k_row"]
+    assert kernel.id in [each.kernel for each in report.plan.placements] and report.us[kernel.id] == 8.0
     assert ATEN not in report.wrapper and verify(report.wrapper) == []
     assert (
         "top-k 'topk' is replaced: 1 x 4096, k 2048, float32: 1 program, 16 warps, up to 8.0 us; aten 17.0 us or more "
@@ -81,7 +83,9 @@ def test_both_bodies_launch_the_kernels(monkeypatch: pytest.MonkeyPatch, form: F
     assert report.verdict == "clean", report.reason
     assert ATEN not in source
     assert re.findall(r"^ +(top_k_[a-z]+)_\d+\.run\(", source, re.MULTILINE) == kernels * 2
-    assert not any(kernel.exclusive for kernel in report.kernels.kernels)  # type: ignore[union-attr]
+    assert report.kernels is not None and not any(kernel.exclusive for kernel in report.kernels.kernels)
+    own = [us for kernel, us in zip(report.kernels.kernels, report.us, strict=True) if kernel.launches[0] in kernels]
+    assert own == pytest.approx([2.0 / len(kernels)] * len(kernels))
     assert verify(source) == []
 
 
