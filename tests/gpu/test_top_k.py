@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.kernels.top_k import DTYPES, Form, OneProgram, SeveralPrograms, TopK, launch, program, select, supports
 from tests.support.top_k_cases import ADVERSARIAL, adversarial, random_rows
+from tests.support.top_k_times import times
 
 pytestmark = pytest.mark.gpu
 
@@ -70,3 +74,44 @@ def test_a_captured_top_k_follows_its_input(form: Form) -> None:
         captured.load([x])
         captured.replay()
         assert equal_bits([*torch.topk(x, k, sorted=False)], captured.outputs)
+
+
+class _Selecting(torch.nn.Module):
+    """Logits of which the largest are taken, beside two products that need none of them."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self.logits = torch.nn.Linear(512, length, bias=False)
+        self.beside, self.also = (torch.nn.Linear(512, 2048, bias=False) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values, indices = self.logits(x).float().topk(1024, sorted=False)
+        return values * 2, indices, self.beside(x).relu(), self.also(x).relu()
+
+
+@pytest.mark.parametrize(("length", "form"), [(4096, OneProgram(16)), (40_000, SeveralPrograms())], ids=["one", "shared"])
+def test_a_compiled_graph_has_serials_bits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, length: int, form: Form
+) -> None:  # fmt: skip
+    made = times({form: 1.0}, aten=9.0, rows=1, length=length, k=1024)
+    monkeypatch.setattr("graphstreams.pipeline.top_k.times_of", lambda device: made)
+    torch.manual_seed(0)
+    module = _Selecting(length).to("cuda", torch.bfloat16)
+    torch._dynamo.reset()
+    options = {"min_gain": 0.0, "strict": "refused", "force_disable_caches": True, "deterministic": True, "dump": str(tmp_path)}
+    with torch.no_grad():
+        serial = torch.compile(module, options={"deterministic": True})
+        ours = torch.compile(module, backend="graphstreams", options=options)
+        inputs = [torch.randn(1, 512, device="cuda", dtype=torch.bfloat16)]
+        captured = CapturedFunction(ours, inputs)
+        for _ in range(10):
+            inputs = [torch.randn_like(inputs[0])]
+            expected = [*serial(*inputs)]
+            captured.load(inputs)
+            captured.replay()
+            assert equal_bits(expected, [*ours(*inputs)])
+            assert equal_bits(expected, captured.outputs)
+    (report,) = [json.loads(path.read_text()) for path in tmp_path.glob("*/report.json")]
+    (wrapper,) = [path.read_text() for path in tmp_path.glob("*/wrapper.py")]
+    assert "aten.topk" not in re.sub("#.*", "", wrapper) and "top_k_" in wrapper
+    assert any("is replaced" in note for note in report["notes"])
