@@ -44,7 +44,7 @@ from graphstreams.kernels.top_k import (
 
 DEVICE = "cuda"
 REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time
-ROWS = (1, 2, 4, 8, 16, 32, 64)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
 LENGTHS = (2049, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 DTYPES = ("float32", "bfloat16")
 ALIKE = 64  # neighbours that share most of their value where neighbours are alike
@@ -113,7 +113,7 @@ def wrong_runs(functions: Mapping[str, Callable[[torch.Tensor], Any]], top_k: To
     """Return how many of `seeds` runs on fresh rows have other bits, or another order, than aten's, by form."""
     wrong = {name: 0 for name in functions if name not in (ATEN, FLASHINFER)}
     for seed in range(seeds):
-        x = rows_of(top_k.rows, top_k.length, top_k.dtype, seed)
+        x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, seed)
         expected = [*functions[ATEN](x)]
         for name in wrong:
             wrong[name] += not equal_bits(expected, [*functions[name](x)])
@@ -126,7 +126,7 @@ def measure(
     """Compare bits and times on a shape. The captures are freed on return."""
     row: dict[str, Any] = {"wrong": wrong_runs(functions, top_k, seeds)}
     row["runs"] = dict.fromkeys(row["wrong"], seeds)
-    x = rows_of(top_k.rows, top_k.length, top_k.dtype, 0)
+    x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, 0)
     captured = {name: CapturedFunction(function, [x]) for name, function in functions.items()}
 
     def capture(again: bool) -> dict[str, Callable[[], None]]:
@@ -140,7 +140,7 @@ def measure(
     for way, samples in (("graph", graph), ("direct", direct)):
         row[way] = {name: summary(samples[name]) for name in functions}
     for each in captured.values():
-        each.load([rows_of(top_k.rows, top_k.length, top_k.dtype, 1)])
+        each.load([rows_of(int(top_k.rows), top_k.length, top_k.dtype, 1)])
     alike = times_in_turns([each.replay for each in captured.values()], rounds, REPEATS["graph"])
     row["alike"] = {name: summary(samples) for name, samples in zip(captured, alike, strict=True)}
     right = [name for name, wrong in row["wrong"].items() if not wrong]

@@ -80,30 +80,51 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
     """Return the fastest form for a top-k on the GPU that the driver calls `device`, or None for aten's, with the reason."""
     if times is None:
         return Choice(None, f"no times of the kernels are known for {device}")
-    shape = f"{top_k.rows} x {top_k.length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}"
-    around = _around(top_k, times.measured)
-    if not around:
+    rows = top_k.rows if isinstance(top_k.rows, int) else "any number"
+    shape = f"{rows} x {top_k.length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}"
+    groups = _around(top_k, times.measured)
+    if not groups:
         return Choice(None, f"{shape} lies outside of what was measured on {times.device}")
-    aten = min(each.us[ATEN] for each in around)
-    slowest = {
-        name: max(each.us[name] for each in around)
+    known = [
+        name
         for name, form in times.forms.items()
-        if supports(top_k, form) and all(name in each.us for each in around)
-    }
-    if not slowest:
+        if supports(top_k, form) and all(name in each.us for group in groups for each in group)
+    ]
+    if not known:
         return Choice(None, f"no form of the kernels was measured around {shape}")
-    best = min(slowest, key=lambda name: (slowest[name], name))
-    told = f"{shape}: {best}, up to {slowest[best]:.1f} us; aten {aten:.1f} us or more ({times.device}, {times.date})"
-    return Choice(times.forms[best], told, slowest[best]) if slowest[best] < MARGIN * aten else Choice(None, told)
+    worst = {name: max(groups, key=lambda group, name=name: _ratio(name, group)) for name in known}  # type: ignore[misc]
+    best = min(known, key=lambda name: (_ratio(name, worst[name]), name))
+    slowest, aten = _extremes(best, worst[best])
+    told = f"{shape}: {best}, up to {slowest:.1f} us; aten {aten:.1f} us or more ({times.device}, {times.date})"
+    return Choice(times.forms[best], told, slowest) if slowest < MARGIN * aten else Choice(None, told)
 
 
-def _around(top_k: TopK, measured: Sequence[Measured]) -> list[Measured]:
-    """Return the measurements of the shapes next to one, on both sides; empty if it lies outside of all."""
+def _extremes(name: str, group: Sequence[Measured]) -> tuple[float, float]:
+    """Return the longest time of a form, and the shortest of aten, on shapes that stand for one."""
+    return max(each.us[name] for each in group), min(each.us[ATEN] for each in group)
+
+
+def _ratio(name: str, group: Sequence[Measured]) -> float:
+    slowest, aten = _extremes(name, group)
+    return slowest / aten
+
+
+def _around(top_k: TopK, measured: Sequence[Measured]) -> list[list[Measured]]:
+    """Return the measurements on shapes next to that of a top-k, on both sides; empty if it lies outside of all.
+
+    They are one group. For a dynamic number of rows there is a group for each number that was measured, in each of which a
+    form has to be faster: more rows are taken to behave like the most that were measured.
+    """
     alike = [each for each in measured if each.itemsize == top_k.dtype.itemsize]
     of_k = [each for each in alike if LEAST_SHARE_OF_K * each.k <= top_k.k <= each.k]
-    rows, lengths = _next_to(top_k.rows, {each.rows for each in of_k}), _next_to(top_k.length, {each.length for each in of_k})
-    found = [each for each in of_k if each.rows in rows and each.length in lengths]
-    complete = {(each.rows, each.length) for each in found} == {(row, length) for row in rows for length in lengths}
+    known = {each.rows for each in of_k}
+    lengths = _next_to(top_k.length, {each.length for each in of_k})
+    groups = [_next_to(top_k.rows, known)] if isinstance(top_k.rows, int) else [{rows} for rows in sorted(known)]
+    found = [[each for each in of_k if each.rows in rows and each.length in lengths] for rows in groups]
+    complete = all(
+        {(each.rows, each.length) for each in group} == {(row, length) for row in rows for length in lengths} and group
+        for group, rows in zip(found, groups, strict=True)
+    )
     return found if complete else []
 
 

@@ -19,6 +19,7 @@ from torch import fx
 from torch._inductor import config
 
 from graphstreams.inductor.scheduler_nodes import KNOWN_US
+from graphstreams.inductor.size_nodes import SizeNodes, expressions
 from graphstreams.kernels.top_k import Buffer, Choice, Launch, Program, TopK, kernel, program
 
 _aten = torch.ops.aten
@@ -59,14 +60,15 @@ def described(node: fx.Node) -> TopK | str:
         return "its result is sorted, and the kernels' is not; pass sorted=False if the order does not matter"
     if value.dim() == 0 or given["dim"] not in (-1, value.dim() - 1):
         return "it is not along the last dimension"
-    if not all(isinstance(size, int) for size in (*value.shape, *value.stride(), given["k"])):
-        return "its sizes are dynamic, and a form is chosen for one length"
+    fixed = value.shape[1:] if value.dim() == 2 else value.shape  # a dynamic number of rows is given to no kernel
+    if not all(isinstance(size, int) for size in (*fixed, *value.stride(), given["k"])):
+        return "sizes other than a matrix's number of rows are dynamic, and a form is chosen for one length"
     if config.triton_kernel_default_layout_constraint != "needs_fixed_stride_order":  # type: ignore[attr-defined]
         return "Inductor's setting triton_kernel_default_layout_constraint lets kernels have inputs of other strides"
     row_stride = _row_stride(value)
     if row_stride is None:
         return "its rows are not the same distance apart"
-    rows = math.prod(value.shape[:-1])
+    rows = value.shape[0] if value.dim() == 2 else math.prod(value.shape[:-1])
     return TopK(rows, value.shape[-1], given["k"], value.dtype, row_stride, value.stride(-1), given["largest"])
 
 
@@ -86,6 +88,8 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
 
 def _row_stride(value: torch.Tensor) -> int | None:
     """Return the distance between rows, of any number of dimensions, in elements; None if there are several distances."""
+    if value.dim() == 2:
+        return value.stride(0)
     outer = [(size, stride) for size, stride in zip(value.shape[:-1], value.stride()[:-1], strict=True) if size != 1]
     if not outer:
         return value.shape[-1]
@@ -97,13 +101,13 @@ def _row_stride(value: torch.Tensor) -> int | None:
 
 def _replace(gm: fx.GraphModule, node: fx.Node, work: Program, us: float) -> None:
     """Replace a top-k by launches that take `us` us together, if that is known."""
-    shape = node.meta["val"][0].shape
+    shape, sizes = node.meta["val"][0].shape, SizeNodes(gm.graph)
     with gm.graph.inserting_before(node):
         x = _stored(gm.graph, node)
-        made = {each.name: _empty(gm.graph, node, each, shape) for each in work.buffers}
+        made = {each.name: _empty(gm.graph, node, each, shape, sizes) for each in work.buffers}
         for launch in work.launches:
             function = _kernel(launch.kernel, launch.warps, us / len(work.launches))
-            made.update(_launch(gm.graph, node, launch, function, {**made, "x": x}))
+            made.update(_launch(gm.graph, node, launch, function, {**made, "x": x}, sizes))
     results = [made[buffer.name] for buffer in work.buffers[:2]]
     for user in list(node.users):
         user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
@@ -120,17 +124,25 @@ def _stored(graph: fx.Graph, top_k: fx.Node) -> fx.Node:
     return node
 
 
-def _empty(graph: fx.Graph, top_k: fx.Node, buffer: Buffer, result_shape: Sequence[int]) -> fx.Node:
+def _empty(
+    graph: fx.Graph, top_k: fx.Node, buffer: Buffer, result_shape: Sequence[int | torch.SymInt], sizes: SizeNodes
+) -> fx.Node:  # fmt: skip
     """Add a buffer's allocation. The two results have the shape that aten gives them, the others their own."""
     like = _input(top_k).meta["val"]
     shape = list(result_shape) if buffer.name in ("values", "indices") else list(buffer.shape)
     value = like.new_empty(shape, dtype=buffer.dtype)
     options = {"dtype": buffer.dtype, "layout": torch.strided, "device": like.device, "pin_memory": False}
-    return _noted(graph.call_function(_aten.empty_strided.default, (shape, list(value.stride())), options), top_k, value)
+    given = _as_nodes(shape, sizes), list(value.stride())
+    return _noted(graph.call_function(_aten.empty_strided.default, given, options), top_k, value)
+
+
+def _as_nodes(numbers: Sequence[int | torch.SymInt], sizes: SizeNodes) -> list[Any]:
+    """Return numbers as a graph has them: dynamic ones as nodes."""
+    return [sizes.node(each) for each in expressions(numbers)]
 
 
 def _launch(
-    graph: fx.Graph, top_k: fx.Node, launch: Launch, function: Any, buffers: Mapping[str, fx.Node]
+    graph: fx.Graph, top_k: fx.Node, launch: Launch, function: Any, buffers: Mapping[str, fx.Node], sizes: SizeNodes
 ) -> dict[str, fx.Node]:  # fmt: skip
     """Add a launch of `function`, and return the buffers that it writes as they are after it."""
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
@@ -140,7 +152,7 @@ def _launch(
     given: dict[str, Any] = {
         "kernel_idx": kernel_side_table.add_kernel(function),
         "constant_args_idx": kernel_side_table.add_constant_args({}),
-        "grid": [launch.grid],
+        "grid": [tuple(_as_nodes(launch.grid, sizes))],
         "tma_descriptor_metadata": {},
         "kwargs": arguments,
         "tensors_to_clone": written,
@@ -150,7 +162,7 @@ def _launch(
     _noted(call, top_k, after)
     values = {name: each.meta["val"] if isinstance(each, fx.Node) else each for name, each in arguments.items()}
     # By these Inductor gives the kernel its inputs with the very strides that are among its numbers.
-    call.meta["eager_input_vals"] = ((), {**given, "kwargs": values})
+    call.meta["eager_input_vals"] = ((), {**given, "grid": [launch.grid], "kwargs": values})
     return {name: _noted(graph.call_function(operator.getitem, (call, name)), top_k, after[name]) for name in written}
 
 

@@ -10,6 +10,7 @@ import torch
 
 ROW_LIMIT = 32_768  # elements that one program keeps, and that packed counts of 16 bits take
 PROGRAMS_LIMIT = 32  # so that one warp sums what programs left for the next launch
+ROWS_LIMIT = 2**31  # the most blocks of a grid's first dimension
 KEYS_LIMIT = 2**31 - 2**24  # of a row: places are numbers of 32 bits, also those behind the last element
 DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
@@ -50,9 +51,12 @@ Form = OneProgram | SeveralPrograms
 
 @dataclass(frozen=True)
 class TopK:
-    """A top-k of `rows` rows of `length` elements, whose elements are `stride` apart and rows `row_stride`."""
+    """A top-k of `rows` rows of `length` elements, whose elements are `stride` apart and rows `row_stride`.
 
-    rows: int
+    The number of rows may be dynamic: then it is compared with nothing, and is at least 1.
+    """
+
+    rows: int | torch.SymInt
     length: int
     k: int
     dtype: torch.dtype
@@ -66,7 +70,7 @@ class Buffer:
     """A contiguous tensor that launches write."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | torch.SymInt, ...]
     dtype: torch.dtype
 
 
@@ -75,7 +79,7 @@ class Launch:
     """A launch of the kernel `kernel`, whose parameters are buffers by name, numbers, and constants that it is compiled for."""
 
     kernel: str
-    grid: tuple[int, ...]
+    grid: tuple[int | torch.SymInt, ...]
     buffers: tuple[str, ...]
     writes: tuple[str, ...]  # those of the buffers that it writes
     numbers: Mapping[str, int]
@@ -102,12 +106,14 @@ class Choice:
 
 def supports(top_k: TopK, form: Form) -> bool:
     """Return whether a form can do a top-k."""
-    if top_k.dtype not in DTYPES or not (1 <= top_k.k <= top_k.length < KEYS_LIMIT) or top_k.rows < 1:
+    if top_k.dtype not in DTYPES or not (1 <= top_k.k <= top_k.length < KEYS_LIMIT):
+        return False
+    if isinstance(top_k.rows, int) and not 1 <= top_k.rows < ROWS_LIMIT:
         return False
     if isinstance(form, OneProgram):
         return _fits(_power(top_k.length), form.warps, top_k.dtype)
     share = -(-top_k.length // form.programs)
-    return top_k.rows < 65_536 and form.programs <= PROGRAMS_LIMIT and _fits(_power(share), min(form.warps), top_k.dtype)
+    return form.programs <= PROGRAMS_LIMIT and _fits(_power(share), min(form.warps), top_k.dtype)
 
 
 def program(top_k: TopK, form: Form) -> Program:
@@ -167,10 +173,10 @@ def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) ->
     lists = ("bounds", "counts", "listed", "list_keys", "list_places")
     bounds_numbers = {**row, "k": k, "slack": form.slack}
     launches = (
-        Launch("top_k_bounds", (form.programs, rows), ("x", "bounds", "listed"), ("bounds", "listed"), bounds_numbers,
+        Launch("top_k_bounds", (rows, form.programs), ("x", "bounds", "listed"), ("bounds", "listed"), bounds_numbers,
                {**shared, "tile": tile}, form.warps[0]),
-        Launch("top_k_count", (chunks, rows), ("x", *lists), lists[1:], row, tiled, form.warps[1]),
-        Launch("top_k_write", (chunks, rows), ("x", *_RESULTS, *lists), _RESULTS, {**row, "k": k},
+        Launch("top_k_count", (rows, chunks), ("x", *lists), lists[1:], row, tiled, form.warps[1]),
+        Launch("top_k_write", (rows, chunks), ("x", *_RESULTS, *lists), _RESULTS, {**row, "k": k},
                {**tiled, "padded_chunks": _power(chunks), "usual": usual}, form.warps[2]),
     )  # fmt: skip
     return Program(buffers, launches)

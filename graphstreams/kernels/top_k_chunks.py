@@ -27,7 +27,7 @@ def top_k_bounds(
     Each takes a share of the row that is spread over all of it, so that it is like the row also if the row is sorted, has a
     tail of equal elements, or neighbours that are alike. Sets `listed[row]` to 0.
     """
-    program, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    row, program = tl.program_id(0).to(tl.int64), tl.program_id(1)
     block: tl.constexpr = SECTOR * 8 // x.dtype.element_ty.primitive_bitwidth
     each = tl.arange(0, tile)
     group = each // block
@@ -57,8 +57,8 @@ def top_k_count(
     Appends the keys between the ends, and their places, to lists of `capacity` a row, in any order. `listed[row]` is how many
     there are, also if the lists are too short.
     """
-    chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    chunks = tl.num_programs(0)
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    chunks = tl.num_programs(1)
     place = chunk * (lines * columns) + tl.arange(0, lines)[:, None] * columns + tl.arange(0, columns)[None, :]
     inside = place < n
     element = tl.load(x + row * row_stride + place.to(tl.int64) * stride, inside, other=0)
@@ -94,8 +94,8 @@ def top_k_write(
     The first `usual` elements of a list are loaded at once, before it is known how many there are. A longer list is loaded
     after that, and instead of one that is longer than `capacity` the row is read again.
     """
-    chunk, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    chunks = tl.num_programs(0)
+    row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    chunks = tl.num_programs(1)
     tile: tl.constexpr = lines * columns
     within = tl.arange(0, lines)[:, None] * columns + tl.arange(0, columns)[None, :]
     chunk_start = chunk * tile

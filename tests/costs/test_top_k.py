@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.costs.top_k import TopKTimes, choose_form, times_of
 from graphstreams.ir.devices import DEVICES
@@ -36,6 +38,22 @@ def chosen(times: TopKTimes = MADE_UP, **changes: Any) -> Choice:
 )
 def test_the_form_is_the_fastest_of_those_that_were_measured_around_the_shape(changes: dict[str, Any], form: Any) -> None:
     assert chosen(**changes).form == form
+
+
+def any_rows() -> torch.SymInt:
+    """Return a number of rows that is not known."""
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    return mode.from_tensor(torch.empty(5, 7), static_shapes=False).shape[0]  # type: ignore[return-value]
+
+
+def test_for_any_number_of_rows_a_form_has_to_be_faster_for_each_that_was_measured() -> None:
+    found = chosen(rows=any_rows(), length=4096)
+    assert found.form == ONE and found.reason.startswith(
+        "any number x 4096, k 2048, float32: 1 program, 16 warps, up to 8.0 us"
+    )
+    assert chosen(rows=any_rows(), length=65_536).form == SHARED
+    assert chosen(rows=any_rows(), length=2049).form is None  # slower for 8 rows
+    assert chosen(rows=any_rows(), length=2048).form is None
 
 
 def test_the_reason_has_both_times() -> None:

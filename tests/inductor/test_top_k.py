@@ -11,10 +11,10 @@ from torch import Tensor, fx
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._inductor import config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from graphstreams.inductor.top_k import NOTES, described, replace_top_k
-from graphstreams.kernels.top_k import Choice, OneProgram, SeveralPrograms, TopK
+from graphstreams.kernels.top_k import Choice, Form, OneProgram, SeveralPrograms, TopK
 
 TOPK = torch.ops.aten.topk.default
 LAUNCH = torch.ops.higher_order.triton_kernel_wrapper_functional
@@ -119,12 +119,31 @@ def test_rows_may_lie_anywhere_at_one_distance(shape: tuple[int, ...], strides: 
         (fake(2, 100), (4,), "its result is sorted"),
         (fake(2, 100), (4, 0, True, False), "not along the last dimension"),
         (fake(2, 3, 100, strides=(1000, 300, 1)), (4, -1, True, False), "not the same distance apart"),
-        (dynamic(2, 100), (4, -1, True, False), "its sizes are dynamic"),
+        (dynamic(2, 100), (4, -1, True, False), "sizes other than a matrix's number of rows are dynamic"),
     ],
 )
 def test_what_the_kernels_cannot_do_stays_with_a_reason(value: Tensor, args: tuple[Any, ...], reason: str) -> None:
     _, node = graph_with(value, *args)
     assert reason in str(described(node))
+
+
+@pytest.mark.parametrize("form", [FORM, SeveralPrograms()], ids=["one", "shared"])
+def test_the_number_of_rows_may_be_dynamic(form: Form) -> None:
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    context = StatelessSymbolicContext([DimDynamic.DYNAMIC, DimDynamic.STATIC])
+    known = mode.from_tensor(torch.empty(3, 5000, device="meta"), symbolic_context=context)
+    value = FakeTensor(mode, torch.empty_strided(known.shape, (5000, 1), device="meta"), torch.device("cuda:0"))
+    gm, _ = graph_with(value, 7, sorted=False)
+    x = gm.graph.find_nodes(op="placeholder")[0]
+    with gm.graph.inserting_before(x):
+        size = gm.graph.placeholder("s0")
+    size.meta["val"] = known.shape[0]
+    guards = len(mode.shape_env.guards)  # type: ignore[union-attr]
+    replace_top_k(gm, lambda top_k: Choice(form, "it was asked for"))
+    assert all(node.kwargs["grid"][0][0] is size for node in launches_of(gm))
+    empties = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.empty_strided.default)
+    assert all(node.args[0][0] is size for node in empties) and len(empties) == (2 if form is FORM else 7)
+    assert len(mode.shape_env.guards) == guards  # type: ignore[union-attr]
 
 
 def test_inductor_has_to_keep_the_inputs_strides() -> None:

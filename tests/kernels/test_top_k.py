@@ -48,9 +48,9 @@ def test_one_program_a_row_is_one_launch() -> None:
 def test_several_programs_a_row_are_three_launches() -> None:
     work = program(LONG, SeveralPrograms(programs=32))
     assert [(launch.kernel, launch.grid) for launch in work.launches] == [
-        ("top_k_bounds", (32, 2)),
-        ("top_k_count", (32, 2)),
-        ("top_k_write", (32, 2)),
+        ("top_k_bounds", (2, 32)),
+        ("top_k_count", (2, 32)),
+        ("top_k_write", (2, 32)),
     ]
     shapes = {buffer.name: buffer.shape for buffer in work.buffers}
     assert shapes["bounds"] == (2, 2, 32) and shapes["counts"] == (2, 4, 32) and shapes["listed"] == (2,)
@@ -70,7 +70,7 @@ def test_the_list_has_room_for_what_random_rows_leave() -> None:
         ({"length": 16_385}, OneProgram(16)),
         ({"k": 131_073}, SeveralPrograms()),
         ({"k": 0}, SeveralPrograms()),
-        ({"rows": 65_536}, SeveralPrograms()),
+        ({"rows": 0}, SeveralPrograms()),
         ({"dtype": torch.float8_e4m3fn}, SeveralPrograms()),
         ({"length": 32 * 8192 + 1}, SeveralPrograms(warps=(16, 8, 16))),
         ({}, SeveralPrograms(programs=33)),

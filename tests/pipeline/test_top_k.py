@@ -14,6 +14,7 @@ import graphstreams
 from graphstreams.costs.top_k import TopKTimes
 from graphstreams.kernels.top_k import Form
 from graphstreams.pipeline import top_k as stage
+from graphstreams.pipeline.explain import capture
 from graphstreams.reports.report import Report
 from graphstreams.verification.wrapper.read import verify
 from tests.support import sample_modules
@@ -60,21 +61,26 @@ def test_without_the_option_v32_has_atens_top_k() -> None:
     assert not any("top-k" in note for note in report.notes)
 
 
+def arms(m: Any, x: torch.Tensor) -> Any:
+    values, indices = torch.topk(m.wa(x), 4, sorted=False)
+    return values + 1, indices * 2, m.wb(x)
+
+
+@pytest.fixture
+def unsorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the sample "unsorted"."""
+    monkeypatch.setitem(sample_modules.SAMPLES, "unsorted", (arms, lambda: (torch.randn(4, 64),)))
+
+
 def compiled(monkeypatch: pytest.MonkeyPatch, chosen: Form, **options: Any) -> tuple[Report, str]:
     """Return the report and the code of a graph with a top-k, compiled by the pass, if `chosen` is the faster form."""
     made: TopKTimes = times({ONE: 3.0, SHARED: 3.0, chosen: 2.0}, aten=9.0, rows=4, length=64, k=4)
     monkeypatch.setattr(stage, "times_of", lambda device: made)
-
-    def arms(m: Any, x: torch.Tensor) -> Any:
-        values, indices = torch.topk(m.wa(x), 4, sorted=False)
-        return values + 1, indices * 2, m.wb(x)
-
-    monkeypatch.setitem(sample_modules.SAMPLES, "unsorted", (arms, lambda: (torch.randn(4, 64),)))
-    sample_modules.module_and_inputs.cache_clear()
     report, lowered, _ = sample_modules.compiled_by_pass("unsorted", **options)
     return report, lowered.source
 
 
+@pytest.mark.usefixtures("unsorted")
 @pytest.mark.parametrize(
     ("form", "kernels"), [(ONE, ["top_k_row"]), (SHARED, ["top_k_bounds", "top_k_count", "top_k_write"])], ids=["one", "shared"]
 )
@@ -89,11 +95,25 @@ def test_both_bodies_launch_the_kernels(monkeypatch: pytest.MonkeyPatch, form: F
     assert verify(source) == []
 
 
+@pytest.mark.usefixtures("unsorted")
 def test_the_option_keeps_the_pass_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     report, source = compiled(monkeypatch, ONE, top_k=False)
     assert report.verdict == "clean" and ATEN in source and "top_k_" not in source
 
 
+@pytest.mark.usefixtures("unsorted")
+@pytest.mark.parametrize("form", [ONE, SHARED], ids=["one", "shared"])
+def test_a_dynamic_number_of_rows_is_the_kernels_too(monkeypatch: pytest.MonkeyPatch, form: Form) -> None:
+    made = times({form: 2.0}, aten=9.0, rows=4, length=64, k=4)
+    monkeypatch.setattr(stage, "times_of", lambda device: made)
+    module, inputs = sample_modules.module_and_inputs("unsorted")
+    (outcome,) = capture(module, inputs, "h200", sample_modules.FREE_EVENTS, dynamic=True)
+    assert outcome.report.verdict == "clean", outcome.report.reason
+    assert ATEN not in outcome.report.wrapper and verify(outcome.report.wrapper) == []
+    assert any("any number x 64, k 4" in note for note in outcome.report.notes)
+
+
+@pytest.mark.usefixtures("unsorted")
 def test_a_shared_top_ks_launches_are_ordered_by_their_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     report, _ = compiled(monkeypatch, SHARED)
     assert report.kernels is not None
