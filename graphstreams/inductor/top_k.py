@@ -63,6 +63,8 @@ def described(node: fx.Node) -> TopK | str:
     fixed = value.shape[1:] if value.dim() == 2 else value.shape  # a dynamic number of rows is given to no kernel
     if not all(isinstance(size, int) for size in (*fixed, *value.stride(), given["k"])):
         return "sizes other than a matrix's number of rows are dynamic, and a form is chosen for one length"
+    if not all(map(SizeNodes(node.graph).can_tell, expressions(value.shape[:1]))):
+        return "the number of its rows depends on data"
     if config.triton_kernel_default_layout_constraint != "needs_fixed_stride_order":  # type: ignore[attr-defined]
         return "Inductor's setting triton_kernel_default_layout_constraint lets kernels have inputs of other strides"
     row_stride = _row_stride(value)

@@ -146,6 +146,15 @@ def test_the_number_of_rows_may_be_dynamic(form: Form) -> None:
     assert len(mode.shape_env.guards) == guards  # type: ignore[union-attr]
 
 
+def test_a_number_of_rows_that_no_input_tells_stays_atens() -> None:
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    context = StatelessSymbolicContext([DimDynamic.DYNAMIC, DimDynamic.STATIC])
+    known = mode.from_tensor(torch.empty(3, 5000, device="meta"), symbolic_context=context)
+    value = FakeTensor(mode, torch.empty_strided(known.shape, (5000, 1), device="meta"), torch.device("cuda:0"))
+    _, call = graph_with(value, 7, sorted=False)
+    assert described(call) == "the number of its rows depends on data"
+
+
 def test_inductor_has_to_keep_the_inputs_strides() -> None:
     with config.patch(triton_kernel_default_layout_constraint="flexible_layout"):
         gm, notes = replaced(FORM, fake(2, 5000), 10, sorted=False)
