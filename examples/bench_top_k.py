@@ -1,7 +1,7 @@
 """Time the forms of top-k beside aten's kernels, and FlashInfer's if it is installed, over rows, lengths and types.
 
     python examples/bench_top_k.py --out top_k [--sweep]
-    python examples/bench_top_k.py --rule top_k/top_k.json --to graphstreams/costs/data/top_k_h200.json
+    python examples/bench_top_k.py --rule top_k/top_k.json --to graphstreams/costs/data/top_k/h200.json
 
 The first needs a GPU. Bits and order are compared with aten's first, then all columns are timed in turns, as CUDA graphs and
 launched by the host. Writes DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. The second needs
@@ -50,7 +50,9 @@ DTYPES = ("float32", "bfloat16")
 ALIKE = 64  # neighbours that share most of their value where neighbours are alike
 SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
 
-FORMS: tuple[Form, ...] = (OneProgram(16), OneProgram(32), SeveralPrograms())
+FORMS: tuple[Form, ...] = (
+    OneProgram(8), OneProgram(16), OneProgram(32), SeveralPrograms(), SeveralPrograms(warps=(16, 16, 16))
+)  # fmt: skip
 SWEEP: tuple[Form, ...] = (
     OneProgram(4), OneProgram(8), OneProgram(16), OneProgram(32),
     SeveralPrograms(), SeveralPrograms(spare=2.0), SeveralPrograms(slack=8), SeveralPrograms(slack=32),
@@ -219,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.to is None:
             print(text, end="")
         else:
+            arguments.to.parent.mkdir(parents=True, exist_ok=True)
             arguments.to.write_text(text, encoding="utf-8")
         return 0
     if not has_gpu("bench_top_k"):
