@@ -30,6 +30,7 @@ from graphstreams.pipeline.placement import marks_of
 from graphstreams.pipeline.plan_files import hash_of_plans
 from graphstreams.pipeline.publish import cached_report, keep_report, publish, publishes
 from graphstreams.pipeline.run import run_stages
+from graphstreams.pipeline.top_k import use_top_k_kernels
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
 from graphstreams.reports.report import Report, to_keep
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
@@ -78,6 +79,10 @@ class StreamPass(PostGradPass):
         if reason:
             self._done(Report(name, "serial", reason, "read"))
         return bool(reason)
+
+    def prepare(self, gm: fx.GraphModule) -> None:
+        """Take this package's kernels for top-k where they are faster."""
+        use_top_k_kernels(gm, self.options)
 
     def code_for(self, lowered: Lowered, name: str) -> Code:
         """Return the wrapper to run, with the lines added to Inductor's. Raises GraphstreamsError if strict."""

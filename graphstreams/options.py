@@ -115,6 +115,11 @@ class Options:
         "kernels, by names as in pin, that stay on the caller's stream: ['moe.*'], or for one graph {'0_inference': ['moe.*']}",
         read=parse_excluded, values="names",
     )  # fmt: skip
+    top_k: bool = _field(
+        True, bool, None,
+        "whether top-k takes kernels of this package where they were measured to be faster than aten's, whose bits and order "
+        "they keep",
+    )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
     )

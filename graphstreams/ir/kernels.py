@@ -60,6 +60,7 @@ class LaunchWork:
     rearranged: bool = False  # whether a convolution's operands and result are copied into another layout
     narrow: bool = False  # whether a convolution has too few channels to load several at a time
     ranks: int = 1  # that take part in a collective, whose bytes are those of the message
+    known_us: float = 0.0  # us that it was measured to take, if it was chosen by that; 0 of all others
 
 
 @dataclass(frozen=True)

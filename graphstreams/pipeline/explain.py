@@ -23,6 +23,7 @@ from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.placement import marks_of
 from graphstreams.pipeline.run import run_stages
+from graphstreams.pipeline.top_k import use_top_k_kernels
 from graphstreams.reports.report import Report
 
 
@@ -94,6 +95,7 @@ def capture(
 
     def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
         with unset_fake_temporarily():  # torch.compile lowers outside the mode too: a graph's constants are real
+            use_top_k_kernels(gm, chosen, device)
             compilations.append(run_stages(gm, chosen, graph_name(), names, device, marked=tuple(marked)))
 
     with (

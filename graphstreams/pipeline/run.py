@@ -26,6 +26,7 @@ from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
 from graphstreams.inductor.stream_ops import events_of
 from graphstreams.inductor.streamed_code import streamed_code
+from graphstreams.inductor.top_k import NOTES
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
@@ -170,6 +171,7 @@ def _read(
 ) -> ReadGraph:  # fmt: skip
     """Read the kernels of a graph. Raises StaySerial or Unsupported if it can't be put on streams."""
     with progress.stage("read"):
+        progress.note(*gm.meta.get(NOTES, ()))
         if reason := unusable(device):
             raise StaySerial("serial", reason)
         explained = serial is None

@@ -12,11 +12,13 @@ import sympy
 import torch
 from torch import fx
 
+from graphstreams.inductor.scheduler_nodes import user_kernel
 from graphstreams.ir.kernels import Kernel
 from graphstreams.ir.module_paths import path_of
 from graphstreams.ir.reading import Region
 
 OTHER_NAMES = {"inductor_force_stride_order": "copy"}  # of operations whose own tells little
+ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
 def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -> str:
@@ -48,7 +50,10 @@ def _module_stack(node: fx.Node) -> list[str]:
 
 
 def _what(nodes: Sequence[fx.Node]) -> str:
+    kernels = [n for n in nodes if n.target is torch.ops.higher_order.triton_kernel_wrapper_mutation]
     named = [n.target._opname.rstrip("_") for n in nodes if isinstance(n.target, torch._ops.OpOverload)]
+    if kernels and (not named or named[0] in ALLOCATIONS):  # what a user's kernel writes was allocated before it
+        return user_kernel(kernels[0])
     return OTHER_NAMES.get(named[0], named[0]) if named else "output"
 
 
