@@ -56,7 +56,7 @@ def candidates(product: Product, sm_count: int) -> tuple[Form, ...]:
 
 
 def sweep(product: Product, sm_count: int) -> tuple[Form, ...]:
-    """Return all forms of a wider grid that can do a product."""
+    """Return the candidates and all forms of a wider grid that can do a product."""
     forms: list[Form] = []
     for columns, depth, stages in itertools.product((16, 32, 64, 128), (64, 128, 256), (3, 5)):
         dot = TensorCores(columns, depth, warps=max(1, min(8, columns // 16)), stages=stages)
@@ -67,7 +67,7 @@ def sweep(product: Product, sm_count: int) -> tuple[Form, ...]:
         forms += [form, replace(form, direct=False), replace(form, stages=3, direct=False)]
     split = [replace(form, splits=_splits(product, form, sm_count * waves)) for form in forms for waves in (1, 2, 4)]
     few = [replace(form, programs=count) for form in forms for count in (sm_count, sm_count // 2)]
-    return tuple(_distinct(product, iter([*forms, *split, *few])))
+    return tuple(_distinct(product, iter([*candidates(product, sm_count), *forms, *split, *few])))
 
 
 def _tiles_of_sums(product: Product) -> tuple[tuple[int, ...], tuple[int, ...]]:
