@@ -19,9 +19,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "graphstreams"
 PARTS = (
-    "messages", "errors", "files", "ir", "options", "runtime", "verification", "inductor", "reading", "costs", "planning",
-    "dynamic_shapes", "rewriting", "autotuning", "reports", "pipeline", "backend", "api", "benchmark", "calibration", "testing",
-    "command_line", "__init__", "__main__",
+    "messages", "errors", "files", "ir", "options", "runtime", "verification", "kernels", "inductor", "reading", "costs",
+    "planning", "dynamic_shapes", "rewriting", "autotuning", "reports", "pipeline", "backend", "api", "benchmark",
+    "calibration", "testing", "command_line", "__init__", "__main__",
 )  # fmt: skip
 FLOORS = 10
 INTERNALS = ("torch._inductor", "torch._dynamo", "torch._functorch", "torch._C")
