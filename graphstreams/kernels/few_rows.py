@@ -120,22 +120,28 @@ def _told(tensor: torch.Tensor) -> str:
 def _product_launch(product: Product, form: Form, out: str) -> Launch:
     tiles = -(-product.columns // form.columns)
     steps = -(-product.depth // form.depth)
-    pairs = ("x_stride_m", "x_stride_k"), ("w_stride_k", "w_stride_n")
-    pairs_of_scales = ("scale_x_stride_m", "scale_x_stride_k"), ("scale_w_stride_k", "scale_w_stride_n")
-    strides = product.x_strides, product.w_strides, product.scale_x_strides, product.scale_w_strides
-    numbers = {"m": product.rows, "n": product.columns, "k": product.depth, "steps": -(-steps // form.splits)}
-    for names, own in zip((*pairs, *pairs_of_scales), strides, strict=True):
-        numbers.update(zip(names, own, strict=True))
-    constants: dict[str, Any] = {"columns": form.columns, "depth": form.depth, "splits": form.splits, "stages": form.stages}
-    constants["scaling"] = product.scaling
+    numbers = {"m": product.rows, "n": product.columns, "k": product.depth}
+    numbers.update(_numbers("x_stride_m", "x_stride_k", product.x_strides))
+    numbers.update(_numbers("w_stride_k", "w_stride_n", product.w_strides))
+    numbers.update(_numbers("scale_x_stride_m", "scale_x_stride_k", product.scale_x_strides))
+    numbers.update(_numbers("scale_w_stride_k", "scale_w_stride_n", product.scale_w_strides))
+    numbers.update(steps=-(-steps // form.splits), splits=form.splits)
+    constants: dict[str, Any] = {"columns": form.columns, "depth": form.depth, "partial": form.splits > 1}
+    constants.update(scaling=product.scaling, stages=form.stages)
     if isinstance(form, MultiplyAndSum):
-        name, own = "few_rows_sum", {"rows": product.rows, "padded": power_of_2(product.rows), "direct": form.direct}
+        name = "few_rows_sum"
+        constants.update(rows=product.rows, padded=power_of_2(product.rows), direct=form.direct)
     else:
+        name = "few_rows_dot"
         exact = min(SCALED, form.depth) if product.dtype == FLOAT8 else None
-        name, own = "few_rows_dot", {"rows": padded_rows(product.rows), "swapped": form.swapped, "exact": exact}
+        constants.update(rows=padded_rows(product.rows), swapped=form.swapped, exact=exact)
     tensors, absent = _operands(product, ("x", "w", "bias", "scale_x", "scale_w"))
     grid = (min(tiles * form.splits, form.programs or tiles * form.splits),)
-    return Launch(name, grid, {**tensors, "out": out}, (out,), numbers, {**constants, **own, **absent}, form.warps)
+    return Launch(name, grid, {**tensors, "out": out}, (out,), numbers, {**constants, **absent}, form.warps)
+
+
+def _numbers(first: str, second: str, strides: tuple[int, int]) -> dict[str, int]:
+    return {first: strides[0], second: strides[1]}
 
 
 def _finishing_launch(product: Product, form: Form) -> Launch:

@@ -9,11 +9,11 @@ from graphstreams.kernels.few_rows_parts import SCALED, finished
 @triton.jit
 def few_rows_dot(
     x, w, bias, scale_x, scale_w, out, m, n, k, x_stride_m, x_stride_k, w_stride_k, w_stride_n,
-    scale_x_stride_m, scale_x_stride_k, scale_w_stride_k, scale_w_stride_n, steps,
-    rows: tl.constexpr, columns: tl.constexpr, depth: tl.constexpr, splits: tl.constexpr,
+    scale_x_stride_m, scale_x_stride_k, scale_w_stride_k, scale_w_stride_n, steps, splits,
+    rows: tl.constexpr, columns: tl.constexpr, depth: tl.constexpr, partial: tl.constexpr,
     scaling: tl.constexpr, stages: tl.constexpr, swapped: tl.constexpr, exact: tl.constexpr,
 ):  # fmt: skip
-    """Write `x @ w` into contiguous `out[m, n]`, or with `splits` above 1 the sum of each split into `out[splits, m, n]`.
+    """Write `x @ w` into contiguous `out[m, n]`, or with `partial` the sum of each split into `out[splits, m, n]`.
 
     Programs take tiles of `columns` columns in turns. A split has `steps` steps of `depth` elements of K. `rows` is at least
     `m`. With `swapped` the product is that of the transposes, so that the weight is the operand with many rows. `scaling` is
@@ -51,7 +51,7 @@ def few_rows_dot(
                 total = tl.dot(left, right, total, max_num_imprecise_acc=exact)
         if swapped:
             total = tl.trans(total)
-        if splits == 1:
+        if not partial:
             total = finished(total, bias, scale_x, scale_w, row, column, m, n, scale_x_stride_m, scale_w_stride_n, scaling)
         valid = (row[:, None] < m) & (column[None, :] < n)
         tl.store(out + split * m * n + row[:, None] * n + column[None, :], total.to(out.dtype.element_ty), valid)

@@ -9,11 +9,11 @@ from graphstreams.kernels.few_rows_parts import SCALED, activations, finished
 @triton.jit
 def few_rows_sum(
     x, w, bias, scale_x, scale_w, out, m, n, k, x_stride_m, x_stride_k, w_stride_k, w_stride_n,
-    scale_x_stride_m, scale_x_stride_k, scale_w_stride_k, scale_w_stride_n, steps,
-    rows: tl.constexpr, padded: tl.constexpr, columns: tl.constexpr, depth: tl.constexpr, splits: tl.constexpr,
+    scale_x_stride_m, scale_x_stride_k, scale_w_stride_k, scale_w_stride_n, steps, splits,
+    rows: tl.constexpr, padded: tl.constexpr, columns: tl.constexpr, depth: tl.constexpr, partial: tl.constexpr,
     scaling: tl.constexpr, stages: tl.constexpr, direct: tl.constexpr,
 ):  # fmt: skip
-    """Write `x @ w` into contiguous `out[m, n]`, or with `splits` above 1 the sum of each split into `out[splits, m, n]`.
+    """Write `x @ w` into contiguous `out[m, n]`, or with `partial` the sum of each split into `out[splits, m, n]`.
 
     Programs take tiles of `columns` columns in turns. A split has `steps` steps of `depth` elements of K. Each thread sums its
     own elements over all steps; the sums of threads are added once, behind the last step. `rows` is `m`, from 1 to 4, and
@@ -63,7 +63,7 @@ def few_rows_sum(
         if rows > 2:
             total = tl.where(row[:, None] == 2, tl.sum(total_2, 1)[None, :], total)
             total = tl.where(row[:, None] == 3, tl.sum(total_3, 1)[None, :], total)
-        if splits == 1:
+        if not partial:
             total = finished(total, bias, scale_x, scale_w, row, column, m, n, scale_x_stride_m, scale_w_stride_n, scaling)
         valid = (row[:, None] < m) & (column[None, :] < n)
         tl.store(out + split * m * n + row[:, None] * n + column[None, :], total.to(out.dtype.element_ty), valid)

@@ -51,7 +51,7 @@ def test_one_launch_without_splits() -> None:
     (launch,) = program(PRODUCT, MultiplyAndSum(4, 512)).launches
     assert (launch.kernel, launch.grid, launch.warps) == ("few_rows_sum", (528,), 4)  # 2112 / 4
     assert launch.tensors == {"x": "x", "w": "w", "out": "out"} and launch.writes == ("out",)
-    assert launch.numbers["steps"] == 14  # of 512 elements
+    assert (launch.numbers["steps"], launch.numbers["splits"]) == (14, 1)  # of 512 elements
     absent = {name: launch.constants[name] for name in ("bias", "scale_x", "scale_w")}
     assert absent == {"bias": None, "scale_x": None, "scale_w": None}
 
