@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from bench_few_rows_report import CUBLAS, HEADERS, INDUCTOR, OTHERS, cells, tables
 from deepseek_v32 import Linear
-from few_rows_cases import KINDS, LAYERS, Case, Shape, case_of, copies_of, layer_of, shapes
+from few_rows_cases import KINDS, LAYERS, Case, Shape, case_of, copies_of, layer_of, shape_of, shapes
 
 from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.autotuning.timing import times_in_turns
@@ -229,12 +229,6 @@ def rule(result: Mapping[str, Any]) -> dict[str, Any]:
         forms.update({name: row["forms"][name] for name in us if name != CUBLAS})
     measured_on = {name: result[name] for name in ("device", "driver", "cuda", "torch", "triton", "date", "command")}
     return {"measured": measured_on, "forms": dict(sorted(forms.items())), "times": table}
-
-
-def shape_of(text: str) -> Shape:
-    """Return the shape that a text such as 7168x2112 names: K and columns. Raises ValueError for another text."""
-    depth, _, columns = text.partition("x")
-    return int(depth), int(columns)
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

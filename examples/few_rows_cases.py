@@ -46,6 +46,12 @@ def shapes(models: Sequence[str], parallel: Sequence[int]) -> dict[Shape, list[s
     return dict(found)
 
 
+def shape_of(text: str) -> Shape:
+    """Return the shape that a text such as 7168x2112 names: K and columns. Raises ValueError for another text."""
+    depth, _, columns = text.partition("x")
+    return int(depth), int(columns)
+
+
 def layer_of(kind: str, depth: int, columns: int) -> Linear:
     """Return a product of the DeepSeek example with a random weight, on the current device."""
     if kind == "float8-token":
@@ -115,8 +121,11 @@ def case_of(kind: str, rows: int, layers: Sequence[Linear]) -> Case:
     return Case(rows, tuple(layers), x.to(getattr(torch, kind)))
 
 
-def copies_of(layer: Linear, l2: int) -> list[Linear]:
-    """Return at least two copies of a product, whose weights fill a cache of `l2` bytes several times."""
+def copies_of(layer: Linear, l2: int, read: int | None = None) -> list[Linear]:
+    """Return at least two copies of a product, whose weights fill a cache of `l2` bytes several times.
+
+    `read` is how many bytes of a weight are read at least, if that is not the whole weight.
+    """
     weight = layer.weight.numel() * layer.weight.element_size()
-    count = min(max(2, -(-CACHES * l2 // weight)), COPIES_LIMIT)
+    count = min(max(2, -(-CACHES * l2 // min(weight, read or weight))), COPIES_LIMIT)
     return [layer, *(copy.deepcopy(layer) for _ in range(count - 1))]
