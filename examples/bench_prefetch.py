@@ -4,9 +4,9 @@
 
 Needs a GPU. On one stream a kernel that leaves most of the GPU idle, then a product of few rows; on another stream, beside the
 first, the prefetch; the product waits for both. The same without the prefetch, without the product, and with the product twice
-are timed too. A sample is one replay of a CUDA graph that does this with each copy of the weight once. Even the prefetched parts
-of the copies fill the L2 cache three times, so that each comes from memory. All are timed in turns. Writes DIR/prefetch.md and
-DIR/prefetch.json after every product.
+are timed too. A sample is one replay of a CUDA graph that does this with each copy of the weight once. Even the prefetched
+parts of the copies fill the L2 cache three times, so that each comes from memory. All are timed in turns. Writes
+DIR/prefetch.md and DIR/prefetch.json after every product.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def forms_of(arguments: argparse.Namespace, weight: int, capability: tuple[int, 
             for size in sizes:
                 own = replace(form, programs=programs)
                 if form.instruction in arguments.instructions and supports(size, own, capability):
-                    found[f"{form_name(own)}, {size / MEGABYTE:.0f} MB"] = (own, size)
+                    found[f"{form_name(own)}, {size / MEGABYTE:g} MB"] = (own, size)
     return found
 
 
