@@ -1,4 +1,4 @@
-"""Kernels that bring the first bytes of a tensor into the L2 cache, each by another instruction.
+"""Kernels that bring the first elements of a tensor into the L2 cache, each by another instruction.
 
 A load whose value nobody uses is dropped by Triton, and so is assembly that is declared pure (3.9.0, seen in the PTX that it
 makes for compute capability 9.0). A volatile load stays, and so do assembly that is not pure, and a load whose sum is stored.
@@ -13,22 +13,23 @@ import triton.language as tl
 
 @triton.jit
 def prefetch_by_loads(x, size, step: tl.constexpr):
-    """Load the first `size` bytes of `x`, a multiple of 4, in turns of `step` bytes, by volatile loads."""
-    words = x.to(tl.pointer_type(tl.int32))
+    """Load the first `size` elements of `x` in turns of `step` elements, by volatile loads."""
     for start in range(tl.program_id(0) * step, size, tl.num_programs(0) * step):
-        place = start // 4 + tl.arange(0, step // 4)
-        tl.load(words + place, place < size // 4, other=0, volatile=True)
+        place = start + tl.arange(0, step)
+        tl.load(x + place, place < size, other=0.0, volatile=True)
 
 
 @triton.jit
-def prefetch_by_sums(x, out, size, step: tl.constexpr, policy: tl.constexpr):
-    """Load the first `size` bytes of `x`, a multiple of 4, in turns of `step` bytes, and write each program's sum to `out`."""
-    words = x.to(tl.pointer_type(tl.int32))
-    total = tl.zeros((step // 4,), tl.int32)
+def prefetch_by_sums(x, out, size, step: tl.constexpr, number: tl.constexpr, policy: tl.constexpr):
+    """Load the first `size` elements of `x` in turns of `step` elements, and write a sum of each program to `out`.
+
+    `number` is the type of whole numbers that are as wide as an element.
+    """
+    total = tl.zeros((step,), number)
     for start in range(tl.program_id(0) * step, size, tl.num_programs(0) * step):
-        place = start // 4 + tl.arange(0, step // 4)
-        total ^= tl.load(words + place, place < size // 4, other=0, eviction_policy=policy)
-    tl.store(out + tl.program_id(0), tl.xor_sum(total, 0))
+        place = start + tl.arange(0, step)
+        total ^= tl.load(x + place, place < size, other=0.0, eviction_policy=policy).to(number, bitcast=True)
+    tl.store(out + tl.program_id(0), tl.xor_sum(total, 0).to(tl.int32))
 
 
 @triton.jit

@@ -41,15 +41,16 @@ def fetches(made: Any) -> list[str]:
     return [line.split()[-1] for line in FETCHES.findall(made.asm["ptx"])]
 
 
-def fetches_of(form: Prefetch) -> list[str]:
-    (each,) = program(SIZE, form).launches
-    tensors = {name: torch.bfloat16 if name == "x" else torch.int32 for name in each.tensors}
+def fetches_of(form: Prefetch, dtype: torch.dtype) -> list[str]:
+    (each,) = program(SIZE, form, dtype.itemsize).launches
+    tensors = {name: dtype if name == "x" else torch.int32 for name in each.tensors}
     return fetches(compiled(kernel(each.kernel), tensors, each.numbers, each.constants, each.warps))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn], ids=str)
 @pytest.mark.parametrize("form", FORMS, ids=form_name)
-def test_what_prefetches_survives_the_compiler(form: Prefetch) -> None:
-    found = fetches_of(form)
+def test_what_prefetches_survives_the_compiler(form: Prefetch, dtype: torch.dtype) -> None:
+    found = fetches_of(form, dtype)
     threads = 32 * form.warps
     load = "ld.global.L1::evict_last.L2::cache_hint.v4.b32" if form.last else "ld.global.v4.b32"
     expected = {
@@ -68,22 +69,22 @@ def test_what_the_compiler_drops(dropped: Any) -> None:
 
 
 def test_programs_take_steps_in_turns() -> None:
-    (each,) = program(SIZE + 5, Prefetch("bulk", programs=48, warps=1, step=4096)).launches
+    (each,) = program(SIZE + 5, Prefetch("bulk", programs=48, warps=1, step=4096), 2).launches
     assert (each.kernel, each.grid, each.numbers, each.writes) == ("prefetch_in_bulk", (48,), {"size": SIZE}, ())
-    (few,) = program(10_000, Prefetch("load", programs=48)).launches
-    assert few.grid == (2,)  # of 8,192 bytes
+    (few,) = program(10_000, Prefetch("load", programs=48), 2).launches
+    assert few.grid == (2,) and few.numbers == {"size": 4992} and few.constants == {"step": 4096}  # 78 lines of 64 elements
 
 
 def test_a_sum_is_the_only_one_that_writes() -> None:
-    work = program(SIZE, Prefetch("sum", programs=20))
+    work = program(SIZE, Prefetch("sum", programs=20), 2)
     assert [(each.name, each.shape) for each in work.buffers] == [("out", (20,))] and work.launches[0].writes == ("out",)
-    assert all(not program(SIZE, form).buffers for form in FORMS if form.instruction != "sum")
+    assert all(not program(SIZE, form, 2).buffers for form in FORMS if form.instruction != "sum")
 
 
 @pytest.mark.parametrize(
     ("form", "size"),
     [
-        (Prefetch(), 0),
+        (Prefetch(), 127),
         (Prefetch(), 2**31 - 8192),
         (Prefetch(programs=0), SIZE),
         (Prefetch(step=3000), SIZE),
@@ -98,7 +99,7 @@ def test_a_sum_is_the_only_one_that_writes() -> None:
 def test_a_form_refuses_what_it_cannot_do(form: Prefetch, size: int) -> None:
     assert not supports(size, form)
     with pytest.raises(ValueError, match="can't prefetch"):
-        program(size, form)
+        program(size, form, 2)
 
 
 def test_older_gpus_have_no_bulk_prefetch() -> None:
