@@ -1,8 +1,8 @@
 """Products of few rows with a weight, as plain data: which kernels a form launches, on which buffers, and in which order.
 
-With up to 64 rows such a product takes as long as its weight takes to come from memory. On an H200 with a cold weight cuBLAS
-reaches 44 to 73 % of the bandwidth with one row, and a plain loop over the weight's rows 41 to 81 % (torch 2.15.0, bf16, seven
-products of DeepSeek V3.2's attention layer). Sums are in float32, in the same order in every run, but not in cuBLAS's.
+With few rows such a product takes as long as its weight takes to come from memory. On an H200 cuBLAS reaches 32 to 73 % of the
+bandwidth with one row and a cold weight, and a plain loop over the weight's rows 41 to 81 % (torch 2.15.0, bf16, six products
+of DeepSeek V3.2's attention layer). Sums are in float32, in the same order in every run, but not in cuBLAS's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Check that graphs with these kernels as a user's are read, and which of them may move. The driver is replaced as elsewhere."""
+"""Check that graphs with these kernels are read, and which may move. The driver is replaced: tracing asks for the target."""
 
 from __future__ import annotations
 
