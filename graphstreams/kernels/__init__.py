@@ -1,1 +1,1 @@
-"""Triton kernels that may take the place of an operator's own, with the operator's bits."""
+"""Triton kernels that may take the place of an operator's own, with the operator's bits or with sums in another order."""
