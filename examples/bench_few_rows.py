@@ -72,7 +72,7 @@ def compile_ahead(work: Sequence[tuple[Product, Form]]) -> None:
     with ThreadPoolExecutor() as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
         for product, form in work:
             made = program(product, form)
-            kinds = {**TENSORS, "x": product.dtype, "w": product.dtype, "out": product.out}
+            kinds = {**TENSORS, "x": product.dtype, "w": product.dtype, "bias": product.dtype, "out": product.out}
             for each in made.launches:
                 named = {
                     parameter: torch.empty(64, dtype=kinds[name], device=DEVICE) for parameter, name in each.tensors.items()
