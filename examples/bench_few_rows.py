@@ -54,9 +54,7 @@ def calls_of(case: Case, sm_count: int, wider: bool, inductor: bool) -> tuple[di
     calls: dict[str, Call] = {CUBLAS: case.torchs}
     if inductor and isinstance(case.operand, torch.Tensor):
         calls[INDUCTOR] = _compiled(case.operand, case.layers)
-    for name, form in forms.items():
-        calls[name] = lambda index, form=form: case.ours(form, index)  # type: ignore[misc]
-    return calls, forms
+    return {**calls, **{name: case.ours(form) for name, form in forms.items()}}, forms
 
 
 def _compiled(x: torch.Tensor, layers: Sequence[Linear]) -> Call:
