@@ -36,8 +36,7 @@ def few_rows_sum(
             if scaling == "block":
                 # All columns of a tile are in one block, because their number divides 128.
                 weights *= tl.load(scale_w + (start // SCALED) * scale_w_stride_n + block * scale_w_stride_k)
-            if direct:
-                place = tl.broadcast_to(place, (columns, depth))
+            place = tl.broadcast_to(place, (columns, depth)) if direct else place
             row_0 = activations(
                 x, scale_x, 0, place, k, block, x_stride_m, x_stride_k, scale_x_stride_m, scale_x_stride_k, scaling
             )
