@@ -45,8 +45,9 @@ format: venv ## format, and mend what ruff can
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
+# Processes of the tests import the package again and again: what it compiles to is kept, whatever the environment says.
 test: lint ## the whole suite, without a GPU; another torch: make test TORCH=2.14.1
-	$(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 gpu-test: venv ## the tests that need a GPU
 	$(VENV)/bin/python -m pytest -m gpu tests/gpu

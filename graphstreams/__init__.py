@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from graphstreams.api import plan, verify
     from graphstreams.backend import StreamPass, graphstreams
     from graphstreams.errors import GraphstreamsError, OptionError
+    from graphstreams.inductor.marked_modules import exclude, pin
     from graphstreams.ir.declarations import declare
     from graphstreams.ir.plan import Plan
     from graphstreams.options import Options
@@ -29,16 +30,18 @@ _PLACES = {
     "StreamPass": "backend",
     "backend": "backend",
     "declare": "ir.declarations",
+    "exclude": "inductor.marked_modules",
     "explain": "pipeline.explain",
     "graphstreams": "backend",
+    "pin": "inductor.marked_modules",
     "plan": "api",
     "reports": "reports",
     "verify": "api",
 }
 
 __all__ = [
-    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "backend", "declare", "explain",
-    "graphstreams", "plan", "reports", "verify",
+    "GraphstreamsError", "OptionError", "Options", "Plan", "Report", "StreamPass", "backend", "declare", "exclude",
+    "explain", "graphstreams", "pin", "plan", "reports", "verify",
 ]  # fmt: skip
 
 

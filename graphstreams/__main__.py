@@ -1,4 +1,4 @@
-"""Run the command line: graphstreams plan | explain | verify | bench | options | cache | demo."""
+"""Run the command line: graphstreams plan | explain | diff | verify | bench | options | cache | demo."""
 
 from __future__ import annotations
 
@@ -12,10 +12,15 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphstreams import __version__
 from graphstreams.command_line.arguments import parser
 from graphstreams.messages import one_line, with_type
+
+if TYPE_CHECKING:
+    from graphstreams.options import Options
+    from graphstreams.reports.report import Report
 
 MOST_ROUNDS, MOST_REPLAYS = 100_000, 1_000_000
 READING_S = 8.0  # the longest that reading a profile or proving a small wrapper may take, in s
@@ -28,8 +33,8 @@ log = logging.getLogger("graphstreams")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
-    0: done. 1: races were found, or in a benchmark graphstreams failed or had other bits than serial. 2: bad input, or with
-    `--strict` a graph that had to stay serial.
+    0: done. 1: races were found, two reports differ, or in a benchmark graphstreams failed or had other bits than serial. 2:
+    bad input, or with `--strict` a graph that had to stay serial.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -83,15 +88,13 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.command_line.guards import guarded, held_back
     from graphstreams.command_line.importer import module_and_inputs
-    from graphstreams.command_line.opening import open_page
     from graphstreams.costs.profile import load_profile
     from graphstreams.errors import CannotPlan
     from graphstreams.files import make_folder
     from graphstreams.ir.devices import device_at_hand, device_by_name
-    from graphstreams.options import Options
     from graphstreams.pipeline.explain import explain_graphs
 
-    options = Options.from_dict(_streams(arguments))
+    options = _options_to_explain(arguments)
     device = device_at_hand() if arguments.target is None else device_by_name(arguments.target)
     if options.profile is not None:
         load_profile(options.profile)
@@ -104,20 +107,51 @@ def _explain(arguments: argparse.Namespace) -> int:
         with held_back():
             reports = guarded(
                 f"{arguments.function} cannot be planned",
-                lambda: explain_graphs(module, inputs, target=device, options=options),
+                lambda: explain_graphs(module, inputs, device, options, arguments.dynamic or None),
             )
     except ValueError as error:
         if isinstance(error.__cause__, CannotPlan):
             raise ValueError(f"{arguments.function}: {error.__cause__}") from None
         raise
-    for number, report in enumerate(reports, 1):
-        print(f"graph {number} of {len(reports)}, {report}" if len(reports) > 1 else report)
-        if arguments.dump:
-            folder = arguments.dump / report.name if len(reports) > 1 else arguments.dump
-            print(f"report: {report.save(folder)}")
-            if arguments.open:
-                open_page(folder / "report.html")
+    _print_reports(reports, arguments.dump, arguments.open)
     return 2 if arguments.strict and any(report.verdict != "clean" for report in reports) else 0
+
+
+def _options_to_explain(arguments: argparse.Namespace) -> Options:
+    from graphstreams.options import Options
+
+    given = Options.from_texts(arguments.option, "--option")
+    if "dump" in given:
+        raise ValueError("--option dump: give --dump")
+    dump = {} if arguments.dump is None else {"dump": arguments.dump}
+    return Options.from_dict({**given, **_streams(arguments), **dump})
+
+
+def _print_reports(reports: Sequence[Report], dump: Path | None, opened: bool) -> None:
+    """Print which graphs there are, if there are several, and each report; write the reports into the folder `dump`."""
+    from graphstreams.command_line.opening import open_page
+    from graphstreams.reports.report import to_keep
+
+    several = len(reports) > 1
+    if several:
+        print(f"{len(reports)} graphs:", *(f"  {report.as_verdict()}" for report in reports), "", sep="\n")
+    for number, report in enumerate(reports, 1):
+        print(f"graph {number} of {len(reports)}, {report}" if several else report)
+        if dump:
+            folder = dump / report.name if several else dump
+            print(f"report: {report.save(folder)}")
+            if kept := to_keep(report, folder):
+                print(kept)
+            if opened:
+                open_page(folder / "report.html")
+
+
+def _diff(arguments: argparse.Namespace) -> int:
+    from graphstreams.command_line.diff import compare
+
+    lines = compare(arguments.one, arguments.other)
+    print("\n".join(lines) or "the reports do not differ")
+    return 1 if lines else 0
 
 
 def _streams(arguments: argparse.Namespace) -> dict[str, int]:
@@ -234,6 +268,7 @@ def _cache(arguments: argparse.Namespace) -> int:
 _COMMANDS = {
     "plan": _plan,
     "explain": _explain,
+    "diff": _diff,
     "verify": _verify,
     "bench": _bench,
     "options": _options,

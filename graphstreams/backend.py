@@ -6,6 +6,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from graphstreams.autotuning.cache_keys import source_hash
+from graphstreams.autotuning.cache_keys import graph_key, source_hash
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
 from graphstreams.inductor.compile import compile_graph, input_names, module_name, post_grad_passes
@@ -22,18 +23,21 @@ from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
-from graphstreams.messages import with_type
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.given_options import read_options
+from graphstreams.pipeline.placement import marks_of
+from graphstreams.pipeline.plan_files import hash_of_plans
+from graphstreams.pipeline.publish import cached_report, keep_report, publish, publishes
 from graphstreams.pipeline.run import run_stages
+from graphstreams.pipeline.top_k import use_top_k_kernels
 from graphstreams.reading.eligibility import NO_CUDA_TENSORS, check_graph
-from graphstreams.reports.folder import folder_for
-from graphstreams.reports.report import Report
+from graphstreams.reports.report import Report, to_keep
 from graphstreams.rewriting.placed_streams import placed_streams, serial_code
 from graphstreams.rewriting.two_bodies import add_lines
 from graphstreams.runtime import verdicts
 from graphstreams.runtime.allocator import unsupported_allocator
-from graphstreams.runtime.ranks import folder_of_rank, on_rank
+from graphstreams.runtime.ranks import on_rank
 from graphstreams.verification.wrapper.read import UnreadableWrapper, verify
 
 log = logging.getLogger("graphstreams")
@@ -52,16 +56,19 @@ class StreamPass(PostGradPass):
         options: Options | Mapping[str, Any] | None = None,
         input_names: Sequence[str] = (),
         inputs: Sequence[Any] = (),
+        marked: Sequence[MarkedModule] = (),
     ) -> None:
         """`options` as for the backend; `input_names` are the source names of the graph's inputs, as far as they are known,
-        `inputs` their values. Kernels are run, and plans measured, only if the value of every tensor among them is known. Plain
-        Inductor gives a pass none: there the plan comes from the roofline, or from an earlier compile of the same graph.
+        `inputs` their values, and `marked` the modules that the model's code has given a stream. Kernels are run, and plans
+        measured, only if the value of every tensor among them is known. Plain Inductor gives a pass none of these: there the
+        plan comes from the roofline, or from an earlier compile of the same graph, and marks don't count.
 
         Raises OptionError for options that are none.
         """
         self.options = options if isinstance(options, Options) else Options.from_dict(options)
         self.input_names = tuple(input_names)
         self.inputs = tuple(inputs)
+        self.marked = tuple(marked)
         self.reports: list[Report] = []
 
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
@@ -73,57 +80,66 @@ class StreamPass(PostGradPass):
             self._done(Report(name, "serial", reason, "read"))
         return bool(reason)
 
+    def prepare(self, gm: fx.GraphModule) -> None:
+        """Take this package's kernels for top-k where they are faster."""
+        use_top_k_kernels(gm, self.options)
+
     def code_for(self, lowered: Lowered, name: str) -> Code:
         """Return the wrapper to run, with the lines added to Inductor's. Raises GraphstreamsError if strict."""
         gm: Any = lowered.graph.module
         if placed := placed_streams(gm):
-            report = _report_on_placed(name, placed, lowered)
+            report = _report_on_placed(name, placed, lowered, graph_key(lowered.source, self.input_names))
             code = _with_verdict(report.wrapper, report)
         else:
             compilation = run_stages(
-                gm, self.options, name, self.input_names, texts=self.options.dump is not None,
-                inputs=self.inputs, serial=lowered,
+                gm, self.options, name, self.input_names, inputs=self.inputs, serial=lowered, marked=self.marked
             )  # fmt: skip
             report = compilation.report
             clean = report.verdict == "clean"
             code = (report.wrapper, compilation.added) if clean else _with_verdict(lowered.source, report)
         verdicts.compiled(report.as_verdict())
+        keep_report(report)
         self._done(report)
         return code
 
     def uuid(self) -> str | None:
-        """Identify the options, what profile and calibrations hold, and this package's source in Inductor's cache keys.
+        """Identify options, marked modules, what profile, plans and calibrations hold, and our source in Inductor's cache keys.
 
-        None, which means no caching, with `dump`, because a graph from a cache would leave no report, and if the profile cannot
-        be read any more.
+        None, which means no caching, if the profile or a plan cannot be read any more. Inductor asks for it right before it
+        looks for a graph in its caches, so the wrappers that this thread loads next are told to this pass, which writes their
+        reports.
         """
-        if self.options.dump is not None:
-            return None
+        verdicts.tell(self.publish_cached)
         profile = b""
         if self.options.profile is not None:
             try:
                 profile = Path(self.options.profile).read_bytes()
             except OSError:
                 return None
-        options = "disabled" if disabled() else repr((self.options, all_declared(())))
-        content = fingerprint() + profile
-        seen = (options, source_hash(), self.input_names, bool(self.inputs), unsupported_allocator())
+        plans = hash_of_plans(self.options.plan)
+        if plans is None:
+            return None
+        # A report is not part of the code.
+        options = "disabled" if disabled() else repr((replace(self.options, dump=None), all_declared(())))
+        content = fingerprint() + profile + plans
+        seen = (options, source_hash(), self.input_names, bool(self.inputs), self.marked, unsupported_allocator())
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
+
+    def publish_cached(self, verdict: verdicts.Verdict) -> None:
+        """Write the report on a graph that was found in a cache. One that this pass has seen has its report already."""
+        if publishes(self.options.dump) and verdict.report_key not in {each.as_verdict().report_key for each in self.reports}:
+            publish(cached_report(verdict), self.options.dump)
 
     def _done(self, report: Report) -> None:
         self.reports.append(report)
-        if self.options.dump is not None:
-            try:
-                report.save(folder_for(Path(self.options.dump) / folder_of_rank() / report.name))
-            except Exception as error:  # a report is not worth a compile
-                name = on_rank(report.name)
-                log.debug("the report of %s failed", name, exc_info=True)
-                log.warning("graphstreams: %s: its report is not written: %s", name, with_type(error))
+        folder = publish(report, self.options.dump)
         log.debug("%s", report)
         strict = self.options.strict
         if report.verdict != "clean" and (report.verdict == strict or strict is True):
             raise GraphstreamsError(on_rank(str(report.as_verdict())))
         verdicts.say(report.as_verdict())
+        if folder is not None and (text := to_keep(report, folder)):
+            log.info("graphstreams: %s: %s", on_rank(report.name), text)
 
 
 def graphstreams(
@@ -147,7 +163,7 @@ def graphstreams(
     chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
         return compile_graph(gm, example_inputs, settings)
-    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs)
+    stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs, marked=marks_of(gm))
     patches = {**settings, "post_grad_custom_post_pass": [*post_grad_passes(settings), stream_pass]}
     module = name or module_name()
     with verdicts.listening(module) as loaded:
@@ -155,8 +171,10 @@ def graphstreams(
             compiled = compile_graph(gm, example_inputs, patches)
         finally:
             stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
-    if not stream_pass.reports and not loaded:
-        _say_of_cached(module, example_inputs)
+    if not stream_pass.reports and not loaded.cached:
+        silent = _say_of_cached(module, example_inputs, bool(loaded.known))
+        if silent is not None:
+            stream_pass.publish_cached(silent)
     return compiled
 
 
@@ -205,19 +223,24 @@ class _Callable(ModuleType):
 sys.modules[__name__].__class__ = _Callable
 
 
-def _say_of_cached(module: str, inputs: Sequence[Any]) -> None:
-    """Say what can be said of a graph from a cache whose wrapper says nothing."""
+def _say_of_cached(module: str, inputs: Sequence[Any], known: bool) -> verdicts.Verdict | None:
+    """Say what can be said of a graph from a cache whose wrapper says nothing, and return it if that is a verdict.
+
+    `known` says that this process has compiled the graph.
+    """
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     reason = ""
     if not torch.cuda.is_available() and not any(value.is_cuda for value in tensors):
         reason = NO_CUDA_TENSORS
     elif torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
         reason = TRAINS
-    if reason:
-        verdicts.say(verdicts.Verdict("graph", "serial", "read", reason, module=module), " (from a cache)")
-        return
+    if reason and not known:
+        verdict = verdicts.Verdict("graph", "serial", "read", reason, module=module)
+        verdicts.say(verdict, " (from a cache)")
+        return verdict
     text = "it was found in a cache of this process; what was said when it was compiled still holds"
     log.info("graphstreams: %s", on_rank(f"{module or 'a graph'}: {text}"))
+    return None
 
 
 def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
@@ -231,8 +254,11 @@ def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:
     return unusable_setting() or foreign_generator()
 
 
-def _report_on_placed(name: str, placed: Sequence[str], lowered: Lowered) -> Report:
-    """The report on a graph in which another pass placed streams, with the wrapper to use: without them if possible."""
+def _report_on_placed(name: str, placed: Sequence[str], lowered: Lowered, key: str) -> Report:
+    """The report on a graph in which another pass placed streams, with the wrapper to use: without them if possible.
+
+    `key` is the graph's.
+    """
     # Whoever placed them saw a serial graph, and knows of no streams but the caller's.
     source = lowered.source
     reason = f"a pass behind this one placed {len(placed)} nodes on streams, {placed[0]} first; "
@@ -243,7 +269,7 @@ def _report_on_placed(name: str, placed: Sequence[str], lowered: Lowered) -> Rep
         log.debug("streams are not taken out", exc_info=True)
         text = str(why) if isinstance(why, StreamsRemain) else f"{type(why).__name__}: {why}"
         reason += f"they run as that pass has it, because they can't be taken out: {text}"
-    return Report(name, "refused", reason, "verify", wrapper=source)
+    return Report(name, "refused", reason, "verify", wrapper=source, graph_key=key)
 
 
 def _unproved(serial: str) -> str:

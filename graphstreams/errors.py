@@ -14,6 +14,13 @@ class ProfileError(ValueError):
     """
 
 
+class PlanFileError(ValueError):
+    """Raised if the file of a plan can't be read or does not fit the graph.
+
+    The message names the kernel at fault, if there is one. Correct that entry of the file.
+    """
+
+
 class CannotPlan(ValueError):
     """Raised by `explain` for something that it can't plan. The message says what to pass instead."""
 

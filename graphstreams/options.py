@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from tabulate import tabulate
 
 from graphstreams.errors import OptionError
 from graphstreams.ir import declarations
+from graphstreams.ir.placement_rules import PlacementRule, parse_excluded, parse_pins
 from graphstreams.messages import shown
 
 log = logging.getLogger("graphstreams")
@@ -23,9 +24,25 @@ log = logging.getLogger("graphstreams")
 PREFIX = "GRAPHSTREAMS_"
 
 
-def _field(default: Any, kind: type, limits: tuple[float, float] | None, text: str, words: tuple[str, ...] = ()) -> Any:
-    """An option; `words` are values that it can have beside those of its type."""
-    return dataclasses.field(default=default, metadata={"kind": kind, "limits": limits, "text": text, "words": words})
+def _field(
+    default: Any, kind: type, limits: tuple[float, float] | None, text: str, words: tuple[str, ...] = (),
+    read: Callable[[Any], Any] | None = None, read_text: Callable[[str], Any] | None = None, values: str = "",
+) -> Any:  # fmt: skip
+    """An option; `words` are values that it can have beside those of its type.
+
+    If it holds several things, `read` makes them of what is given, `read_text` of the environment's text if that is another
+    form, and `values` says what may be given.
+    """
+    told = {"kind": kind, "limits": limits, "text": text, "words": words, "values": values}
+    return dataclasses.field(default=default, metadata={**told, "read": read, "read_text": read_text or read})
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    """Return paths from one or several. Raises OptionError for anything else."""
+    given = () if value is None else (value,) if isinstance(value, str | os.PathLike) else value
+    if not isinstance(given, list | tuple) or not all(isinstance(path, str | os.PathLike) for path in given):
+        raise OptionError(f"option 'plan' takes the path of a file or a folder, or a list of them, not {shown(value)}")
+    return tuple(os.fspath(path) for path in given if os.fspath(path))
 
 
 COSTS = ("auto", "measured", "roofline")  # any other value is the path of a profile
@@ -79,6 +96,29 @@ class Options:
         (), tuple, None,
         "operators of other libraries that touch nothing but their arguments, by name ('lib::norm') or pattern, or a dict with "
         "what each touches beside them: {'lib::attention': ['kv_cache']}; others keep their place against every kernel",
+        read=declarations.parse, values="names",
+    )  # fmt: skip
+    plan: tuple[str, ...] = _field(
+        (), tuple, None,
+        "plans to run in place of those that would be chosen: the plan.json of a report, or a list of them, or a folder of "
+        "reports; each is for the graph with its kernels, and is proved as any other",
+        read=_paths, read_text=lambda text: tuple(text.split(os.pathsep)), values="a path, paths",
+    )  # fmt: skip
+    pin: tuple[PlacementRule, ...] = _field(
+        (), tuple, None,
+        "streams of kernels by name, by the path of their module, or by a pattern of either: {'q_b_proj': 1}, or for one graph "
+        "{'0_inference': {'q_b_proj': 1}}; 0 is the caller's stream",
+        read=parse_pins, values="names and streams",
+    )  # fmt: skip
+    exclude: tuple[PlacementRule, ...] = _field(
+        (), tuple, None,
+        "kernels, by names as in pin, that stay on the caller's stream: ['moe.*'], or for one graph {'0_inference': ['moe.*']}",
+        read=parse_excluded, values="names",
+    )  # fmt: skip
+    top_k: bool = _field(
+        True, bool, None,
+        "whether top-k takes kernels of this package where they were measured to be faster than aten's, whose bits and order "
+        "they keep",
     )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
@@ -99,6 +139,27 @@ class Options:
             known = ", ".join(map(repr, COSTS))
             text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
             raise OptionError(f"option 'costs' {text}")
+        self._check_pins()
+        self._check_plans()
+
+    def _check_pins(self) -> None:
+        """Raise OptionError for a pin on a stream that there is not, and for a name that is both pinned and excluded."""
+        excluded = {(rule.graph, rule.pattern) for rule in self.exclude}
+        for rule in self.pin:
+            if rule.stream >= self.streams:
+                known = f"with streams={self.streams} they are 0 to {self.streams - 1}"
+                raise OptionError(f"option 'pin' has stream {rule.stream} for {rule.pattern!r}; {known}")
+            if rule.stream and (rule.graph, rule.pattern) in excluded:
+                raise OptionError(f"{rule.pattern!r} is pinned to stream {rule.stream} and excluded; give one of them")
+
+    def _check_plans(self) -> None:
+        """Raise OptionError for a plan that there is not, and for one that the report of a graph would be written over."""
+        written = None if self.dump is None else os.path.realpath(self.dump)
+        for path in self.plan:
+            if not os.path.exists(path):
+                raise OptionError(f"option 'plan' has {path!r}, which is neither a file nor a folder")
+            if written is not None and f"{os.path.realpath(path)}{os.sep}".startswith(f"{written}{os.sep}"):
+                raise OptionError(f"option 'plan' has {path!r}, which reports in 'dump' are written over; give another folder")
 
     @property
     def profile(self) -> str | None:
@@ -121,6 +182,24 @@ class Options:
                 raise OptionError(f"unknown option {shown(name)}; did you mean {near!r}? Known: {', '.join(fields)}")
         values = _from_environment(fields, os.environ if environment is None else environment)
         return cls(**{**values, **(given or {})})
+
+    @classmethod
+    def from_texts(cls, texts: Iterable[str], where: str) -> dict[str, Any]:
+        """Return values of options from texts "name=value", each as the environment has it. `where` is their place in messages.
+
+        Raises OptionError for another form, and as `from_dict` does.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        found: dict[str, Any] = {}
+        for text in texts:
+            name, equals, value = text.partition("=")
+            if not equals or not value:
+                raise OptionError(f"{where} {shown(text)} has to be NAME=VALUE")
+            if name not in fields:
+                known = f"did you mean {_nearest(name, fields)!r}? Known: {', '.join(fields)}"
+                raise OptionError(f"unknown option {shown(name)}; {known}")
+            found[name] = _value(f"{where} {name}", fields[name].metadata, value)
+        return found
 
     @classmethod
     def table(cls) -> str:
@@ -167,15 +246,20 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
         variable = PREFIX + name.upper()
         text = environment.get(variable)
         if text:
-            found[name] = text if text in field.metadata["words"] else _parsed(variable, field.metadata["kind"], text)
+            found[name] = _value(variable, field.metadata, text)
     return found
 
 
-def _parsed(variable: str, kind: type, text: str) -> Any:
+def _value(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
+    return text if text in metadata["words"] else _parsed(variable, metadata, text)
+
+
+def _parsed(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
+    kind, read = metadata["kind"], metadata["read_text"]
     if kind is bool:
         return _boolean(variable, text)
-    if kind is tuple:
-        return declarations.parse(text)
+    if read is not None:
+        return read(text)
     try:
         return kind(text)
     except ValueError:
@@ -194,8 +278,8 @@ def _checked(field: Any, value: Any) -> Any:
     kind, limits = field.metadata["kind"], field.metadata["limits"]
     if (value is None and field.default is None) or (isinstance(value, str) and value in field.metadata["words"]):
         return value
-    if kind is tuple:
-        return declarations.parse(value)
+    if (read := field.metadata["read"]) is not None:
+        return read(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         value = float(value)
     if kind is str and isinstance(value, os.PathLike):
@@ -211,9 +295,8 @@ def _checked(field: Any, value: Any) -> Any:
 def _values(field: Any) -> str:
     """What an option's value may be, as its type, its limits and the words that it also takes tell."""
     kind, limits = field.metadata["kind"], field.metadata["limits"]
-    plain = (
-        f"{limits[0]} to {limits[1]}" if limits else {str: "text", tuple: "names", bool: "True, False"}.get(kind, kind.__name__)
-    )
+    words = {str: "text", bool: "True, False"}.get(kind, kind.__name__)
+    plain = f"{limits[0]} to {limits[1]}" if limits else field.metadata["values"] or words
     return ", ".join([plain, *map(repr, field.metadata["words"]), *(["None"] if field.default is None else [])])
 
 

@@ -1,8 +1,9 @@
-"""Keep torch's trace records out of pytest's log, and skip what needs a GPU if there is none.
+"""Keep torch from writing trace records, and skip what needs a GPU if there is none.
 
 Costs are those of the package, whatever calibration the user of this machine has.
 """
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -12,10 +13,17 @@ import torch
 
 from graphstreams.costs import calibration
 
-logging.getLogger("torch.__trace").propagate = False
+# torch writes its records, with the text of each graph, if anybody listens: pytest does so to loggers that don't propagate.
+logging.getLogger("torch.__trace").handlers.clear()
+logging.getLogger("torch.__trace").propagate = True
 if not torch.cuda.is_available():
     # Nothing is compiled in parallel without a GPU, and each process would start workers that import torch.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    # pytest's workers take a core each, and more threads for tensors this small only spin.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Each new cache would compile programs that try the vector instructions of this CPU, and load them in processes with torch.
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +32,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_imports() -> None:
+    """Keep full collections of garbage from looking at all that was imported: torch alone makes 400,000 objects."""
+    if not gc.get_freeze_count():  # benchmarks freeze and unfreeze too
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

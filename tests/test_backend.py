@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
+from torch._inductor.utils import fresh_cache
 
 import graphstreams
 import graphstreams.rewriting.regions as regions
@@ -174,6 +176,59 @@ def test_the_uuid_is_stable_and_changes_with_what_decides(monkeypatch, tmp_path)
     assert StreamPass().uuid() != uuids[0]
 
 
+def test_the_uuid_changes_with_what_a_plan_holds_and_without_it_nothing_is_cached(tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"version": 1, "kernels": [{"name": "wa", "stream": 0}]}')
+    stream_pass = StreamPass({"plan": str(plan)})
+    before = stream_pass.uuid()
+    assert before not in (None, StreamPass().uuid())
+    assert StreamPass({"plan": [str(plan)]}).uuid() == before
+    plan.write_text('{"version": 1, "kernels": [{"name": "wa", "stream": 1}]}')
+    assert stream_pass.uuid() not in (None, before)
+    plan.unlink()
+    assert stream_pass.uuid() is None
+
+
+def hits(function, inputs, **options):
+    """Compile and call, and return how many graphs Inductor's cache and AOTAutograd's gave."""
+    torch._dynamo.reset()
+    counters.clear()
+    with torch.no_grad():
+        torch.compile(function, backend="graphstreams", options=options)(*inputs)
+    return counters["inductor"]["fxgraph_cache_hit"], counters["aot_autograd"]["autograd_cache_hit"]
+
+
+def test_what_is_in_a_cache_is_not_taken_for_a_plan_that_has_changed(tmp_path):
+    plan = tmp_path / "plan.json"
+    with torch._inductor.config.patch(force_disable_caches=False), fresh_cache():
+        for stream in (0, 1):
+            plan.write_text(json.dumps({"version": 1, "kernels": [{"name": "a", "stream": stream}]}))
+            assert hits(two_arms, INPUTS, plan=str(plan)) == (0, 0)
+            assert hits(two_arms, INPUTS, plan=str(plan)) == (1, 1)
+
+
+def test_nor_for_other_pins_or_a_module_with_another_mark():
+    module, x = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)), (INPUTS[0],)
+    with torch._inductor.config.patch(force_disable_caches=False), fresh_cache():
+        for pins in ({}, {"0": 1}):
+            assert (hits(module, x, pin=pins), hits(module, x, pin=pins)) == ((0, 0), (1, 1))
+        for stream in (0, 1):
+            graphstreams.pin(module[1], stream)
+            assert (hits(module, x), hits(module, x)) == ((0, 0), (1, 1))
+
+
+def test_the_log_says_how_to_keep_the_plan_of_a_report_that_was_written(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "graphstreams")
+    report = captured("diamond").report
+    done = StreamPass({"dump": str(tmp_path)})._done
+    done(report)
+    done(Report("g", "serial", "why", "plan"))
+    file = tmp_path / report.name / "plan.json"
+    kept = [message for message in caplog.messages if "to keep this plan" in message]
+    assert kept == [f'graphstreams: {report.name}: to keep this plan: options={{"plan": "{file}"}}']
+    assert StreamPass(json.loads(kept[0].partition("options=")[2])).options.plan == (str(file),)
+
+
 def test_without_its_profile_a_graph_is_not_cached_and_the_report_says_why(tmp_path):
     profile = tmp_path / "costs.json"
     profile.write_text('{"unit": "us", "kernels": []}')
@@ -294,9 +349,8 @@ def test_a_profile_without_a_kernel_is_refused_with_the_nearest_name(tmp_path):
     assert "'wa'" in outcome.report.reason
 
 
-def test_a_graph_whose_report_is_wanted_is_not_taken_from_a_cache(tmp_path):
-    assert StreamPass({"dump": str(tmp_path)}).uuid() is None
-    assert StreamPass({}).uuid() is not None
+def test_a_dump_is_no_part_of_the_key_of_a_cache(tmp_path):
+    assert StreamPass({"dump": str(tmp_path)}).uuid() == StreamPass().uuid() is not None
 
 
 @pytest.mark.parametrize("source", ["x = " + "-" * 100_000 + "1", "x = '\0'", "x = ("])

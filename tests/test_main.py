@@ -50,6 +50,19 @@ BY_NUMBER = {1: make}
 """
 
 
+BROKEN = """
+class Broken(TwoArms):
+    def forward(self, x):
+        y = self.wk(x)
+        torch._dynamo.graph_break()
+        return self.wq(x), self.wk(y)
+
+def make_broken():
+    with torch.device("meta"):
+        return Broken(), (torch.empty(4, 2048),)
+"""
+
+
 @pytest.fixture
 def example(tmp_path):
     path = tmp_path / "example.py"
@@ -95,6 +108,63 @@ def test_explain_a_function_of_a_file(capsys, example, tmp_path):
     assert status == 0
     assert ": clean" in out and "wk" in out and "wq" in out
     assert json.loads((tmp_path / "dump" / "report.json").read_text())["verdict"] == "clean"
+
+
+def test_explain_takes_options_and_says_how_to_keep_the_plan(capsys, example, tmp_path):
+    name, dump = f"{example}:make", tmp_path / "dump"
+    status, out, _ = run(
+        capsys, "explain", name, "--target", "h200", "--out", dump, "--option", "pin=wq=2", "--option", "min_gain=0"
+    )
+    assert status == 0
+    streams = {region["name"]: region["stream"] for region in json.loads((dump / "report.json").read_text())["regions"]}
+    assert streams == {"wk": 0, "wq": 2}
+    (kept,) = [line for line in out.splitlines() if line.startswith("to keep this plan: options=")]
+    assert json.loads(kept.partition("options=")[2]) == {"plan": str(dump / "plan.json")}
+    again = run(
+        capsys, "explain", name, "--target", "h200", "--option", f"plan={dump / 'plan.json'}", "--option", "min_gain=0"
+    )[1]
+    assert re.search(r"wq +2 ", again)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("pim=wq=2", "unknown option 'pim'; did you mean 'pin'?"),
+        ("streams", "--option 'streams' has to be NAME=VALUE"),
+        ("streams=two", "--option streams='two' is not a whole number"),
+        ("streams=9", "option 'streams' is 9; it has to be from 1 to 8"),
+        ("dump=x", "--option dump: give --dump"),
+        ("plan=gone.json", "option 'plan' has 'gone.json', which is neither a file nor a folder"),
+    ],
+)
+def test_explain_says_what_is_no_option(capsys, example, option, told):
+    status, out, err = run(capsys, "explain", f"{example}:make", "--target", "h200", "--option", option)
+    assert (status, out) == (2, "") and told in err
+
+
+def test_explain_plans_for_dynamic_sizes(capsys, example):
+    name = f"{example}:make"
+    fixed, dynamic = (run(capsys, "explain", name, "--target", "h200", *more)[1] for more in ((), ("--dynamic",)))
+    assert "tokens (" not in fixed and re.search(r"streams .*tokens \(s\d+, where", dynamic)
+
+
+def test_explain_says_first_which_graphs_there_are(capsys, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(EXAMPLE + BROKEN)
+    out = run(capsys, "explain", f"{path}:make_broken", "--target", "h200")[1]
+    lines = out.splitlines()
+    assert lines[0] == "2 graphs:"
+    assert [re.match(r"  \d+_inference", line) is not None for line in lines[1:4]] == [True, True, False]
+
+
+def test_diff_exits_with_1_where_reports_differ(capsys, tmp_path):
+    one = captured("diamond").report.save(tmp_path / "one")
+    other = replace(captured("diamond").report, kernels_streamed=6).save(tmp_path / "other")
+    assert run(capsys, "diff", one, one / "report.json") == (0, "the reports do not differ\n", "")
+    name = captured("diamond").report.name
+    assert run(capsys, "diff", one, other) == (1, f"{name}\n  launches on streams: 5 -> 6\n", "")
+    status, out, err = run(capsys, "diff", one, tmp_path / "gone")
+    assert (status, out) == (2, "") and "gone" in err and len(err.splitlines()) == 1
 
 
 def test_explain_opens_the_page_of_a_report(capsys, example, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Check options: names, ranges, environment variables, and which of them wins."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,31 @@ def test_costs_may_be_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert options(GRAPHSTREAMS_COSTS="measurd").profile == "measurd"
     assert options().profile is None
+
+
+def test_plans_are_one_path_or_several(tmp_path, monkeypatch):
+    file, folder = tmp_path / "a.json", tmp_path / "reports"
+    file.write_text("{}")
+    folder.mkdir()
+    assert options().plan == options({"plan": None}).plan == ()
+    assert options({"plan": file}).plan == options({"plan": [str(file)]}).plan == (str(file),)
+    assert options(GRAPHSTREAMS_PLAN=f"{file}{os.pathsep}{folder}").plan == (str(file), str(folder))
+    for wrong, told in (
+        (3, "takes the path of a file or a folder, or a list of them, not 3"),
+        ([file, 3], "not .*3"),
+        ("gone", "'gone'"),
+    ):
+        with pytest.raises(OptionError, match=f"option 'plan' .*{told}"):
+            options({"plan": wrong})
+
+
+def test_a_plan_may_not_be_where_reports_are_written(tmp_path):
+    (tmp_path / "dump" / "g").mkdir(parents=True)
+    for plan in (tmp_path / "dump", tmp_path / "dump" / "g", tmp_path / "dump" / ".." / "dump"):
+        with pytest.raises(OptionError, match="which reports in 'dump' are written over; give another folder"):
+            options({"plan": plan, "dump": tmp_path / "dump"})
+    (tmp_path / "dump2").mkdir()
+    assert options({"plan": tmp_path / "dump2", "dump": tmp_path / "dump"}).plan
 
 
 def test_the_help_tells_what_a_wait_costs_by_default_and_when_strict_raises():

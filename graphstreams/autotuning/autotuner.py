@@ -35,16 +35,18 @@ class Autotuner:
     """
 
     def __init__(
-        self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any], serial: Lowered | None = None
-    ) -> None:
+        self, reading: Reading, device: Device, options: Options, values: Mapping[int, Any], serial: Lowered | None = None,
+        plan: Plan | None = None,
+    ) -> None:  # fmt: skip
         """`values` are real inputs of the graph by position. The graph is measured only if all its tensors are known.
 
-        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe.
+        `serial` is the graph as Inductor has lowered it, whose code is used where that is safe. `plan` is one that is not
+        chosen: what is measured of it is kept apart from what is measured of chosen ones.
         """
         self._reading, self._given, self._values = reading, options, values
         self._serial, self._model = serial, Roofline(device)
         self._store = Store(cache_folder(), setting(device))
-        self._key = plan_key(reading, options)
+        self._key = plan_key(reading, options, plan)
         self._loaded: PlanBenchmark | None = None
         self._garbage: NewGarbage
         self._worker: WorkerClient | None = None

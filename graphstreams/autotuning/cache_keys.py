@@ -21,6 +21,7 @@ from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.recorded_launches import Substitute
 from graphstreams.inductor.opaque_objects import class_of_object
 from graphstreams.ir.devices import Device
+from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 
@@ -34,22 +35,28 @@ def source_hash() -> bytes:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
+def graph_key(serial: str, input_names: Sequence[str]) -> str:
+    """Return what a graph is told apart by, with its serial wrapper: graphs with the same one have the same report."""
+    return hashlib.sha256(source_hash() + repr((serial, tuple(input_names))).encode()).hexdigest()
+
+
 def setting(device: Device) -> str:
     """Return what the times of all kernels depend on: device, versions, and the precision of library kernels."""
     return repr((device.name, torch.__version__, torch.version.cuda, _version("triton"), sorted(precisions().items())))
 
 
-def plan_key(reading: Reading, options: Options) -> str:
+def plan_key(reading: Reading, options: Options, given: Plan | None = None) -> str:
     """Return the key of a graph's plan, to which `setting` adds the device and versions.
 
-    It depends on the graph with all sizes, strides and dtypes, on the options of the search, on every setting of Inductor, and
-    on this package.
+    It depends on the graph with all sizes, strides and dtypes, on the options of the search, on every setting of Inductor, on
+    this package, and if a plan is `given` on its order, streams and events.
     """
     chosen = (options.streams, options.event_us, options.search, options.priority)
     settings = sorted(config.save_config_portable(ignore_private_configs=False).items())
     kernels = replace(reading.kernels, name="")  # the name depends on how many graphs the process has compiled
     values = [_described(node.meta.get("val")) for node in reading.module.graph.nodes]
-    graph = (str(reading.module.graph), values, kernels, chosen, settings, source_hash())
+    asked = replace(given, name="") if given is not None else None
+    graph = (str(reading.module.graph), values, kernels, chosen, settings, source_hash(), asked)
     return hashlib.sha256(repr(graph).encode()).hexdigest()
 
 

@@ -36,7 +36,7 @@ from graphstreams.verification.trace import PREPARATIONS, FinishStep, LaunchStep
 from graphstreams.verification.wrapper.read import read_wrapper
 
 NOWHERE = -1  # the number of no kernel
-MEMORY_SHARE = 0.25  # share of the device's free memory that buffers held for measuring may take
+MEMORY_SHARE = 0.5  # share of the device's free memory that buffers held for measuring may take
 
 
 class CompiledSerialGraph:

@@ -26,7 +26,9 @@ from graphstreams.benchmark.variants import (
 from graphstreams.inductor.settings import under_settings
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
+from graphstreams.ir.plan_file import MOST_STREAMS, PlanFile
 from graphstreams.planning.build_plan import assemble
+from graphstreams.planning.given_plan import given_plan
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.synchronization import check_plan
 
@@ -46,7 +48,7 @@ def compile_variants(
 
 def compile_own_variants(
     run: WorkloadRun, module: torch.nn.Module, values: Sequence[Any], spec: BenchmarkSpec, settings: Settings
-) -> dict[str, Plan]:
+) -> dict[str, PlanFile]:
     """Compile and capture graphstreams under each of `spec.own`, and return the plans by the variant's name."""
     plans = {}
     for name, own in spec.own.items():
@@ -57,7 +59,7 @@ def compile_own_variants(
             folder, report = largest_report(Path(directory))
             record.update({key: report[key] for key in REPORTED}, stages=report["seconds"])
             if (plan := folder / "plan.json").exists():
-                plans[name] = Plan.loads(plan.read_text())
+                plans[name] = PlanFile.loads(plan.read_text())
     return plans
 
 
@@ -70,7 +72,7 @@ def load_serial_graph(run: WorkloadRun, module: torch.nn.Module, values: Sequenc
         run.serial_graph = graphs[0]
 
 
-def capture_plans(run: WorkloadRun, plans: Mapping[str, Plan], spec: BenchmarkSpec) -> None:
+def capture_plans(run: WorkloadRun, plans: Mapping[str, PlanFile], spec: BenchmarkSpec) -> None:
     """Add replays of the serial graph's kernels as `plans`, which are ours, and as the policies of `spec` place them."""
     if run.serial_graph is None:
         return
@@ -80,8 +82,9 @@ def capture_plans(run: WorkloadRun, plans: Mapping[str, Plan], spec: BenchmarkSp
         measured = replayer.kernel_times(order)
         us = [measured.get(kernel.id, 0.0) for kernel in graph.kernels]
         shares = [max((b.share for b in replayer.blocks(kernel.id)), default=0.0) for kernel in graph.kernels]
-        for name, plan in plans.items():
+        for name, file in plans.items():
             with run.record(f"{REPLAYED}: {OURS}, {name}") as record:
+                plan = given_plan(file.of_any_size(), graph, MOST_STREAMS)
                 record.update(_checked_counts(graph, plan))
                 run.replayed[f"{REPLAYED}: {OURS}, {name}"] = partial(replayer.capture_plan, plan)
         for name, policy in (spec.policies or {}).items():

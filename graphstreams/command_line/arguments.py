@@ -9,7 +9,7 @@ _STREAMS = "most streams of a plan, the caller's included (default: the option's
 
 
 def parser(version: str) -> argparse.ArgumentParser:
-    """Return the parser of `graphstreams plan | explain | verify | bench | options | cache | demo`."""
+    """Return the parser of `graphstreams plan | explain | diff | verify | bench | options | cache | demo`."""
     made = argparse.ArgumentParser(prog="graphstreams", description="Independent kernels on parallel CUDA streams.")
     made.add_argument("--version", action="version", version=f"graphstreams {version}")
     commands = made.add_subparsers(dest="command", required=True)
@@ -26,7 +26,13 @@ def parser(version: str) -> argparse.ArgumentParser:
     explain.add_argument(
         "--open", action="store_true", help="open report.html in a browser; without --dump in a temporary folder"
     )
+    option = "an option of the backend, as in the environment, such as pin=q_b_proj=1; may be given again"
+    explain.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=option)
+    explain.add_argument("--dynamic", action="store_true", help="plan for sizes that each call chooses")
     explain.add_argument("--strict", action="store_true", help="exit with 2 if the graph would run serially")
+    diff = commands.add_parser("diff", help="how two reports differ: what moved, times, launches, waits, gain, reasons")
+    for place in ("one", "other"):
+        diff.add_argument(place, type=Path, metavar=place.upper(), help="a report.json, its folder, or a folder of reports")
     verify = commands.add_parser("verify", help="look for races in the source of an Inductor wrapper")
     verify.add_argument("wrapper", type=Path)
     _add_bench(commands.add_parser("bench", help="on a GPU: bits and times of serial, graphstreams and other variants"))

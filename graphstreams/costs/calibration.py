@@ -168,8 +168,8 @@ def _user_folder() -> Path:
 
 
 def fingerprint() -> bytes:
-    """Return bytes that change with every calibration that could be used here."""
-    files = [file for folder in (_PACKAGED, _user_folder()) for file in sorted(folder.glob("*.json"))]
+    """Return bytes that change with every calibration, and every other table of times, that could be used here."""
+    files = [file for folder in (_PACKAGED, _user_folder()) for file in sorted(folder.rglob("*.json"))]
     return repr([(file.name, file.read_bytes()) for file in files]).encode()
 
 

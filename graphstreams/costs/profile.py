@@ -1,7 +1,7 @@
-"""Reads profiles: kernels, their measured times and their order, in a JSON file.
+"""Reads and writes profiles: kernels, their measured times and their order, in a JSON file.
 
 The file is {"name": ..., "unit": "us", "kernels": [{"id": ..., "label": ..., "us": ..., "after": [ids]}, ...]};
-"name", "label" and "after" may be left out.
+"name", "label" and "after" may be left out. What else it holds is for people.
 """
 
 from __future__ import annotations
@@ -61,6 +61,18 @@ def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[Kerne
         return _graph(_parsed(source))
     except ProfileError as error:
         raise ProfileError(f"{source}: {error}") from error.__cause__
+
+
+def profile(graph: KernelGraph, us: Sequence[float], costs: str = "") -> str:
+    """Return the text of a profile of `graph`, with one line for each kernel, which takes `us` us. `costs` is their source."""
+    names = [kernel.name for kernel in graph.kernels]
+    rows = []
+    for kernel, before in zip(graph.kernels, graph.predecessors(), strict=True):
+        label = {"label": ", ".join(kernel.launches)[:LONGEST_NAME]} if kernel.launches else {}
+        row = {"id": kernel.name, **label, "us": us[kernel.id], "after": [names[each] for each in before]}
+        rows.append(f"  {json.dumps(row)}")
+    head = json.dumps({"name": graph.name, "unit": "us", "costs": costs}, indent=1).removesuffix("\n}")
+    return head + ',\n "kernels": [\n' + ",\n".join(rows) + "\n ]\n}\n"
 
 
 def _graph(data: Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:

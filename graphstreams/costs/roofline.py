@@ -26,6 +26,8 @@ COPIES = 3  # that a convolution makes in another layout: of its image, its filt
 
 def candidates(work: Work, calibration: Calibration) -> list[Any]:
     """Return times of a launch in us, the longest of which it takes. They are numbers or expressions, as `work` is."""
+    if work.known_us:
+        return [work.known_us]
     if work.kind == "collective":
         return [collective_us(work.moving_us, work.steps)]
     latency = calibration.latency[work.role] * work.launches

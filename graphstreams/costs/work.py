@@ -42,6 +42,7 @@ class Work:
     rearranged: bool = False
     narrow: bool = False
     steps: int = 0  # of a collective
+    known_us: float = 0.0  # that it was measured to take; 0 if its time is modelled
 
     def at(self, sizes: Mapping[str, int]) -> Work:
         """Return the work in numbers, for given dynamic sizes. Raises ValueError if one is missing."""
@@ -78,6 +79,7 @@ def _work(launch: LaunchWork, device: Device) -> Work:
         gathers=launch.gathers,
         rearranged=launch.rearranged,
         narrow=launch.narrow,
+        known_us=launch.known_us,
     )
 
 

@@ -42,13 +42,20 @@ def keep_addresses(values: Sequence[Any]) -> None:
 class PostGradBackend:
     """A backend that passes on each graph as it is after Inductor's post-grad passes, and runs the graph eagerly."""
 
-    def __init__(self, visit: Callable[[fx.GraphModule, list[str], Sequence[Any]], None]) -> None:
-        """Call `visit` with each graph, and the compiled function's inputs: their names in the source and their values."""
-        self.visit = visit
+    def __init__(
+        self, visit: Callable[[fx.GraphModule, list[str], Sequence[Any]], None],
+        before: Callable[[fx.GraphModule], None] = lambda gm: None,
+    ) -> None:  # fmt: skip
+        """Call `visit` with each graph, and the compiled function's inputs: their names in the source and their values.
+
+        `before` is called with what Dynamo has traced, while it still compiles that frame.
+        """
+        self.visit, self.before = visit, before
 
     def __call__(self, gm: fx.GraphModule, example_inputs: Sequence[Any]) -> Any:
         from torch._inductor.compile_fx import compile_fx
 
+        self.before(gm)
         inner = partial(self._after_post_grad, input_names(gm), example_inputs)
         # Inductor is not called for a graph from AOTAutograd's cache.
         with torch._functorch.config.patch(enable_autograd_cache=False):

@@ -1,10 +1,11 @@
 """Keep measurements on disk: a folder of small JSON files, each of which is found by a key.
 
-Read in torch 2.15.0: `_inductor/runtime/cache_dir_utils.py`.
+Read in torch 2.15.0: `_inductor/runtime/cache_dir_utils.py`, `_inductor/compile_fx.py` (which caches a compile asks).
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,24 @@ def cache_folder() -> Path:
     from torch._inductor.runtime.cache_dir_utils import cache_dir
 
     return Path(cache_dir()) / "graphstreams"
+
+
+def caches_graphs() -> bool:
+    """Return whether a compile puts its graph into a cache, so that another process may find it there."""
+    from torch._functorch import config as functorch_config
+    from torch._inductor import config
+
+    if config.force_disable_caches:
+        return False
+    return bool(config.fx_graph_cache or config.fx_graph_remote_cache or functorch_config.enable_autograd_cache)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that nobody sees a part of it. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 class Store:
@@ -35,14 +54,8 @@ class Store:
 
     def put(self, key: str, value: object) -> None:
         """Keep a value that JSON can hold. A folder that cannot be written is no error: it is measured again later."""
-        path = self._path(key)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(value))
-            temporary.replace(path)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            write_whole(self._path(key), json.dumps(value).encode())
 
     def _path(self, key: str) -> Path:
         digest = hashlib.sha256(f"{self._setting}\n{key}".encode()).hexdigest()

@@ -9,6 +9,7 @@ Read in torch 2.15.0: `_inductor/ir.py` (FallbackKernel, UserDefinedTritonKernel
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ from graphstreams.verification.wrapper.operator_schemas import REFUSED_NAMESPACE
 RESOURCE = "resource "  # what the names of storages that stand for declared resources begin with
 _TRUSTED = {"aten", "prims", "inductor", "quantized", "_quantized", "higher_order"}
 _OWN = {*_TRUSTED, *REFUSED_NAMESPACES, "_c10d_functional"}  # of torch itself: nobody declares them
+_COUNTING = re.compile(r"\btl\.atomic_(add|and|max|min|or|xor)\(")
 # The wrapper has more imports, of which kernels use no name.
 _HEADER = """
 import triton
@@ -101,11 +103,20 @@ def _triton_reason(kernel: Any) -> str:
     if restored or zeroed or any(getattr(config, "pre_hook", None) for config in configs):
         return f"Triton kernel {name} is autotuned with a hook, restore_value or reset_to_zero, which writes its arguments"
     source = user_defined_triton_kernel_transitive_closure_source_code(function)
-    # Blocks that wait for each other hang if another kernel occupies their SMs. They need atomics or assembly to wait.
-    waits = next((word for word in ("atomic", "inline_asm", "extern") if word in source), "")
-    if waits:
+    if waits := may_wait(source):
         return f"blocks of Triton kernel {name} may wait for each other, for its source has {waits!r}"
     return _unclear_access(kernel, function, configs, source)
+
+
+def may_wait(source: str) -> str:
+    """Return what in the source of a kernel its blocks may wait for each other with; empty if they can't.
+
+    Blocks that wait for each other hang if another kernel occupies their SMs. They need atomics or assembly to wait. Atomics
+    that only count do not wait by themselves, and without a `while` every loop has an end that is known when it begins.
+    """
+    others = _COUNTING.sub("", source)
+    found = next((word for word in ("atomic", "inline_asm", "extern") if word in others), "")
+    return found or ("atomic" if others != source and re.search(r"\bwhile\b", source) else "")
 
 
 def _unclear_access(kernel: Any, function: Any, configs: Any, source: str) -> str:

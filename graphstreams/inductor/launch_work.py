@@ -49,6 +49,7 @@ def _work(node: Any, storages: AliasSets) -> LaunchWork:
         gathers=any(isinstance(dep, MemoryDep) and dep.is_indirect() for dep in data_reads(node)),
         rearranged=operator == CONVOLUTION and operands.rearranged(node),
         narrow=operator == CONVOLUTION and hint(arithmetic.channels) < VECTOR,
+        known_us=scheduler_nodes.known_us(node),
     )
 
 

@@ -23,6 +23,7 @@ from graphstreams.inductor.foreach import is_foreach, launched_together
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.kernels import KernelGraph
 
+KNOWN_US = "graphstreams_us"  # attribute of a kernel in torch's table, if this package has put it there
 MATRIX_PRODUCTS = {
     "mm", "bmm", "addmm", "bias_addmm", "baddbmm", "_int_mm", "_grouped_mm",
     "_scaled_mm", "_scaled_mm_v2", "_scaled_grouped_mm", "_scaled_grouped_mm_v2",
@@ -103,8 +104,24 @@ def why_several(nodes: Sequence[Any]) -> str:
 
 def user_kernel_name(kernel: Any) -> str:
     """Return the name of the function that a user wrote in Triton."""
-    function = kernel_side_table.get_kernel(kernel.kernel_idx)
+    return _function_name(kernel.kernel_idx)
+
+
+def user_kernel(node: fx.Node) -> str:
+    """Return the name of the function that a user wrote in Triton, and that a node of the graph launches."""
+    return _function_name(node.kwargs["kernel_idx"])
+
+
+def _function_name(index: Any) -> str:
+    function = kernel_side_table.get_kernel(index)
     return str(getattr(getattr(function, "fn", function), "__name__", "triton_kernel"))
+
+
+def known_us(node: Any) -> float:
+    """Return the us that a kernel of this package was measured to take, by which it was chosen; 0 for every other launch."""
+    if not isinstance(node.node, ir.UserDefinedTritonKernel):
+        return 0.0
+    return float(getattr(kernel_side_table.get_kernel(node.node.kernel_idx), KNOWN_US, 0.0))
 
 
 def launch_count(node: Any) -> int:

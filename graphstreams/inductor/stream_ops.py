@@ -54,6 +54,18 @@ def ordered(
     return node
 
 
+def events_of(module: fx.GraphModule) -> dict[str, tuple[int, int | None]]:
+    """Return the nodes that `ordered` has appended, by name: the event, and the stream that waits, or None for a record."""
+    found: dict[str, tuple[int, int | None]] = {}
+    for node in module.graph.find_nodes(op="call_function", target=control_deps):
+        inner = getattr(module, str(node.args[1].target)).graph
+        for operation in (RECORD, WAIT):
+            for call in inner.find_nodes(op="call_function", target=operation):
+                event, stream = call.args
+                found[node.name] = event, stream if operation is WAIT else None
+    return found
+
+
 def extend_lifetimes(
     module: fx.GraphModule, event: int, stream: int, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
 ) -> fx.Node:

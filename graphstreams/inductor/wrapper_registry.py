@@ -70,13 +70,17 @@ def foreign_generator() -> str:
 class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
     """The base of a `post_grad_custom_post_pass` that chooses which graphs get other code than Inductor's.
 
-    The pass changes nothing but the graph's meta. Once Inductor has run the passes after this one, has lowered the graph and
-    has generated its serial code, `code_for` gets the lowered graph and that code, and returns the code to use.
+    The pass changes nothing but the graph's meta, unless `prepare` does. Once Inductor has run the passes after this one, has
+    lowered the graph and has generated its serial code, `code_for` gets the lowered graph and that code, and returns the code
+    to use.
     """
 
     @abc.abstractmethod
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
         """Return whether the graph keeps the code that Inductor generates."""
+
+    def prepare(self, gm: fx.GraphModule) -> None:
+        """Change a graph that is not skipped, before Inductor's last passes run on it. By default nothing is changed."""
 
     @abc.abstractmethod
     def code_for(self, lowered: Lowered, name: str) -> Code:
@@ -92,6 +96,7 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
         name = graph_name()
         if self.skips(gm, name, is_inference):
             return
+        self.prepare(gm)
         register()
 
         def add_body(lowered: Any, source: str) -> Code:

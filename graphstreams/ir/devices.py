@@ -80,7 +80,7 @@ def device_at_hand() -> Device:
     import torch
 
     if not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device here; name one to plan for, such as target='h200'")
+        raise RuntimeError("no CUDA device here; name one to plan for: target='h200', or --target h200 on the command line")
     name = torch.cuda.get_device_name()
     for device in DEVICES.values():
         if name == device.name:

@@ -60,6 +60,7 @@ class LaunchWork:
     rearranged: bool = False  # whether a convolution's operands and result are copied into another layout
     narrow: bool = False  # whether a convolution has too few channels to load several at a time
     ranks: int = 1  # that take part in a collective, whose bytes are those of the message
+    known_us: float = 0.0  # us that it was measured to take, if it was chosen by that; 0 of all others
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,9 @@ class Kernel:
     allocates_output: bool = False  # its operator allocates what the graph returns
     collective: str = ""  # "start" if it starts a collective, "wait" if it waits for one
     group: str = ""  # name of the process group on whose stream the collective runs
+    modules: tuple[str, ...] = ()  # expressions of the modules that what it computes stands in, such as "L['self'].a"
+    pinned: int | None = None  # the stream that the user gave it; 0 is the caller's
+    pinned_reason: str = ""  # what gave it that, such as "excluded by 'moe.*'"
 
     @property
     def on_caller(self) -> bool:
@@ -98,7 +102,24 @@ class Kernel:
         is ordered behind all that was enqueued before; on an aux stream that holds at its fork only. Collectives and waits are
         there on every rank, so that they come in one order whatever each rank's plan is.
         """
-        return self.exclusive or self.allocates_output or bool(self.collective)
+        return self.exclusive or self.allocates_output or bool(self.collective) or self.pinned == 0
+
+    @property
+    def bound_stream(self) -> int | None:
+        """The only stream that it may run on, 0 for the caller's; None if it may run on any."""
+        return 0 if self.on_caller else self.pinned
+
+    @property
+    def why_on_caller(self) -> str:
+        """Why it has to run on the caller's stream, as a part of a sentence; empty if it does not."""
+        if self.collective:
+            return "collectives, and the waits for them, stay there in the order of the serial code"
+        if self.exclusive:
+            reason = f" ({self.exclusive_reason})" if self.exclusive_reason else ""
+            return f"it keeps its place against every other kernel{reason}"
+        if self.allocates_output:
+            return "its operator allocates what the graph returns"
+        return self.pinned_reason if self.pinned == 0 else ""
 
 
 @dataclass(frozen=True)
@@ -136,6 +157,10 @@ class KernelGraph:
     kernels: tuple[Kernel, ...]
     edges: tuple[Edge, ...]
     sizes: dict[str, int] = field(default_factory=dict)  # example values of the dynamic sizes
+
+    def pinned_streams(self) -> frozenset[int]:
+        """Return the streams, other than the caller's, that kernels are bound to. No plan may give them another number."""
+        return frozenset(kernel.bound_stream for kernel in self.kernels if kernel.bound_stream)
 
     def has_collectives(self) -> bool:
         """Return whether a kernel starts a collective, which takes all ranks to run."""

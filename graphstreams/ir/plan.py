@@ -48,7 +48,7 @@ class Plan:
     """
 
     name: str
-    streams: int  # how many in all, the caller's included
+    streams: int  # how many in all, the caller's included, and any that a pin or a file leaves without kernels
     placements: tuple[Placement, ...]
     events: tuple[Event, ...]
     serial_us: float  # the sum of all kernels: one stream
@@ -81,6 +81,11 @@ class Plan:
             if place.kernel in behind:
                 yield "record", behind[place.kernel], place.stream
         yield from (("wait", event, 0) for event in before[JOIN])
+
+    @property
+    def used(self) -> int:
+        """How many streams run kernels, the caller's included, whether it does or not."""
+        return len({0, *(place.stream for place in self.placements)})
 
     @property
     def synchronizations(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,42 @@ from graphstreams.runtime.ranks import on_rank
 
 log = logging.getLogger("graphstreams")
 
-LONG_S = 1.0  # a stage that took longer gets a line of the log
+LONG_S = 1.0  # a stage that takes longer gets lines of the log
+REPEAT_S = 10.0  # after which a stage that still runs gets another one
+DOES = {  # what the stages do, for a line of the log
+    "read": "reads the kernels that Inductor will launch",
+    "price": "finds out what each kernel takes",
+    "plan": "tries plans",
+    "threshold": "finds out for which sizes streams gain",
+    "rewrite": "puts kernels on streams in the graph",
+    "report": "writes the graph as readable code",
+    "lower": "lets Inductor generate the code for streams",
+    "verify": "proves the code free of races",
+    "measure": "times the code beside Inductor's",
+}
+
+
+@contextmanager
+def _said_while_it_runs(graph: str, stage: str) -> Iterator[None]:
+    """Log what a stage does while the context lasts: once it has taken long, and now and then after that."""
+    if not log.isEnabledFor(logging.INFO):
+        yield
+        return
+    ended = threading.Event()
+
+    def say() -> None:
+        taken, pause = 0.0, LONG_S
+        while not ended.wait(pause):
+            taken, pause = taken + pause, REPEAT_S
+            log.info("graphstreams: %s: %s has taken %.0f s so far: it %s", graph, stage, taken, DOES.get(stage, "goes on"))
+
+    thread = threading.Thread(target=say, name="graphstreams progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @dataclass(frozen=True)
@@ -59,11 +95,15 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Run the stage `name` within this context. The report gets its seconds, added to those it already took."""
+        """Run the stage `name` within this context. The report gets its seconds, added to those it already took.
+
+        Once it has taken over a second, a line of the log says what it does, and when it ends another one what it took.
+        """
         self._stage = name
         started = time.perf_counter()
         try:
-            yield
+            with _said_while_it_runs(on_rank(self.report.name), name):
+                yield
         finally:
             taken = time.perf_counter() - started
             before = self.report.seconds

@@ -17,10 +17,13 @@ from graphstreams.inductor.fakes import faked
 from graphstreams.inductor.offline import offline, settings_that_run
 from graphstreams.inductor.offline_operators import ShapesOfGraphs, TooManyValues, values_taken_for_one
 from graphstreams.ir.devices import Device, device_at_hand, device_by_name
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
+from graphstreams.pipeline.placement import marks_of
 from graphstreams.pipeline.run import run_stages
+from graphstreams.pipeline.top_k import use_top_k_kernels
 from graphstreams.reports.report import Report
 
 
@@ -85,10 +88,15 @@ def capture(
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapesOfGraphs())
     at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
     notes = [] if at_hand else _settings_off()
+    marked: list[MarkedModule] = []
+
+    def find_marks(gm: fx.GraphModule) -> None:
+        marked[:] = marks_of(gm)
 
     def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
         with unset_fake_temporarily():  # torch.compile lowers outside the mode too: a graph's constants are real
-            compilations.append(run_stages(gm, chosen, graph_name(), names, device, texts=True))
+            use_top_k_kernels(gm, chosen, device)
+            compilations.append(run_stages(gm, chosen, graph_name(), names, device, marked=tuple(marked)))
 
     with (
         unset_fake_temporarily(),  # a caller's own
@@ -101,7 +109,7 @@ def capture(
         fresh_dynamo(),
     ):
         try:
-            compiled = torch.compile(called, backend=PostGradBackend(plan), dynamic=dynamic)
+            compiled = torch.compile(called, backend=PostGradBackend(plan, find_marks), dynamic=dynamic)
             compiled(**fakes) if isinstance(fakes, dict) else compiled(*fakes)
         except (Exception, TooManyValues) as error:
             if not compilations and isinstance(error, TooManyValues):

@@ -21,8 +21,8 @@ from graphstreams.pipeline.compilation import Progress
 from graphstreams.pipeline.select_plan import PlanChoice, Task, checked_choice
 from graphstreams.planning.build_plan import assignment_of
 from graphstreams.planning.modelled_plan import plan_space
-from graphstreams.planning.neighborhood import signature, without_gaps
-from graphstreams.planning.paths import Assignment
+from graphstreams.planning.neighborhood import signature
+from graphstreams.planning.paths import Assignment, without_gaps
 from graphstreams.planning.policies import search_on_simulator
 from graphstreams.runtime.ranks import on_rank
 
@@ -91,7 +91,7 @@ def other_plans(
             names = listed([repr(graph.kernels[kernel].name) for kernel in sorted(kernels)])
             yield f"{names} moved to the stream of what comes before, or to the caller's", plan
     half = (refused.streams + 1) // 2
-    if 1 < half < refused.streams:
+    if max({1, *graph.pinned_streams()}) < half < refused.streams:
         plan = search_on_simulator(plan_space(graph, us, task.device, replace(options, streams=half), blocks))
         if plan.streams > 1 and signature(assignment_of(plan)) not in tried:
             yield "half as many streams", plan
@@ -100,17 +100,19 @@ def other_plans(
 def avoiding(graph: KernelGraph, plan: Plan, kernels: frozenset[int]) -> Assignment:
     """Return the plan's assignment with `kernels` on the stream of what they depend on, if that is one, else on the caller's.
 
-    A kernel that depends on nothing stays, because the others come after it. If nothing moves so, all go to the caller's.
+    A kernel that depends on nothing stays, because the others come after it. If nothing moves so, all go to the caller's. A
+    kernel that is bound to a stream stays there.
     """
     given, predecessors = assignment_of(plan), graph.predecessors()
     stream = list(given.stream)
     for kernel in sorted(kernels):  # the streams of what it depends on are known by then
         streams = {stream[producer] for producer in predecessors[kernel]}
-        if streams and not graph.kernels[kernel].on_caller:
+        if streams and graph.kernels[kernel].bound_stream is None:
             stream[kernel] = streams.pop() if len(streams) == 1 else 0
     if stream == list(given.stream):
-        stream = [0 if kernel in kernels else stream[kernel] for kernel in range(len(stream))]
-    return replace(given, stream=without_gaps(stream))
+        free = [kernel for kernel in kernels if graph.kernels[kernel].bound_stream is None]
+        stream = [0 if kernel in free else stream[kernel] for kernel in range(len(stream))]
+    return replace(given, stream=without_gaps(stream, graph.pinned_streams()))
 
 
 def _choice(
@@ -141,4 +143,4 @@ def _described(choice: PlanChoice) -> str:
     assert choice.plan is not None
     plan, measurement = choice.plan, choice.measurement
     gain = measurement.gain if measurement else 1 - plan.streamed_us / plan.serial_us if plan.serial_us else 0.0
-    return f"{plan.streams} streams with a {'measured' if measurement else 'simulated'} gain of {gain:.1%}"
+    return f"{plan.used} streams with a {'measured' if measurement else 'simulated'} gain of {gain:.1%}"

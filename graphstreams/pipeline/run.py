@@ -5,14 +5,16 @@ Each stage is a function that returns a value. What the stages find is written i
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import fx
 
 from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.cache_keys import graph_key
 from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.crossover import Tokens, dynamic_tokens
 from graphstreams.errors import PlanRefused, StaySerial, Unmeasurable
@@ -22,17 +24,24 @@ from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
+from graphstreams.inductor.stream_ops import events_of
 from graphstreams.inductor.streamed_code import streamed_code
+from graphstreams.inductor.top_k import NOTES
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.ir.reading import Reading, owners
 from graphstreams.messages import with_type
 from graphstreams.options import Options
+from graphstreams.pipeline.apply_plan import PlanAsGiven, run_given_plan
 from graphstreams.pipeline.compilation import GraphCompilation, Progress
 from graphstreams.pipeline.other_plans import run_with_other_plans
+from graphstreams.pipeline.placement import placed
+from graphstreams.pipeline.plan_files import GivenPlan
 from graphstreams.pipeline.preconditions import check_tokens, final_graph, notes_on_kernels, unusable
-from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, Task, check_gain
+from graphstreams.pipeline.readable_code import readable_code
+from graphstreams.pipeline.select_plan import MeasuredPlans, ModelledPlans, PlanChoice, PlanSource, Task, check_gain
 from graphstreams.pipeline.select_token_range import dispatch_by_tokens, smaller_sizes, streamed_part, token_range
 from graphstreams.pipeline.streamed_body import check_memory, compare_bodies, host_of, join_bodies, prove
 from graphstreams.pipeline.undeclared import cost_of_undeclared
@@ -41,6 +50,7 @@ from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position, named_inputs, sizes_named
 from graphstreams.reading.reader import read
 from graphstreams.reading.stored_values import storages_of
+from graphstreams.rewriting.event_comments import event_headings
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
 from graphstreams.rewriting.wrapper_source import Host
@@ -80,40 +90,52 @@ class Bodies:
 
 def run_stages(
     gm: fx.GraphModule, options: Options, name: str = "graph", input_names: Sequence[str] = (),
-    device: Device | None = None, texts: bool = False, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
+    device: Device | None = None, inputs: Sequence[Any] | None = None, serial: Lowered | None = None,
+    marked: Sequence[MarkedModule] = (),
 ) -> GraphCompilation:  # fmt: skip
     """Put the kernels of `gm`, a post-grad inference graph, on streams, in a body beside the serial one.
 
     `input_names` are the source names of the graph's inputs, `device` the GPU to plan for (the one at hand by default).
     With `inputs`, the real ones as far as they are known, kernels and plans may be run and measured on the GPU at hand.
-    With `texts` the report holds readable code. `serial` is the graph as Inductor has lowered it, with its wrapper; without it
-    `gm` is lowered here, after the passes that Inductor runs behind the custom post-grad pass.
+    `serial` is the graph as Inductor has lowered it, with its wrapper; without it `gm` is lowered here, after the passes that
+    Inductor runs behind the custom post-grad pass. `marked` are the modules that the model's code has given a stream.
     Never raises for a graph that has to stay serial: the report says why.
     """
     progress = Progress(name)
+    if serial is not None:
+        progress.tell(graph_key=graph_key(serial.source, input_names))
     with progress.until_stopped():
-        graph = _read(progress, gm, options, input_names, device, serial)
+        graph = _read(progress, gm, options, input_names, device, serial, marked)
         task = Task(graph.reading, device or device_at_hand(), options)
         progress.tell(device=task.device.name)
-        if texts:
-            with progress.stage("report"):
-                text = graph.reading.module.print_readable(print_output=False)
-                progress.tell(graph_serial=text, owners_serial=owners(graph.reading.regions))
-        choice, autotuner = _choose(progress, task, inputs, graph)
-        progress.note(*note_on_layers(graph.reading.kernels))
-        progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
+        with progress.stage("report"):
+            progress.tell(graph_serial=readable_code(graph.reading.module), owners_serial=owners(graph.reading.regions))
 
-        def go_on(choice: PlanChoice) -> None:
+        def go_on(choice: PlanChoice, autotuner: Autotuner | None) -> None:
             dispatch = _dispatch(progress, task, choice, autotuner, graph)
-            bodies = Bodies(graph.serial, _rewrite(progress, task, graph, texts), graph.host)
+            bodies = Bodies(graph.serial, _rewrite(progress, task, graph), graph.host)
             finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
-        try:
-            run_with_other_plans(progress, task, choice, go_on, autotuner)
-        finally:
-            if autotuner is not None:
-                autotuner.close()
+        def as_given(given: GivenPlan) -> None:
+            choice, autotuner = _choose(progress, task, inputs, graph, given)
+            with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
+                go_on(choice, autotuner)
+
+        if not run_given_plan(progress, task, as_given):
+            _plan_and_run(progress, task, inputs, graph, go_on)
     return progress.compilation
+
+
+def _plan_and_run(
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph,
+    go_on: Callable[[PlanChoice, Autotuner | None], None],
+) -> None:  # fmt: skip
+    """Choose a plan and go on with it, or with another one if its code is refused."""
+    choice, autotuner = _choose(progress, task, inputs, graph)
+    progress.note(*note_on_layers(graph.reading.kernels))
+    progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
+    with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
+        run_with_other_plans(progress, task, choice, lambda choice: go_on(choice, autotuner), autotuner)
 
 
 def finish(
@@ -145,10 +167,11 @@ def finish(
 
 def _read(
     progress: Progress, gm: fx.GraphModule, options: Options, input_names: Sequence[str], device: Device | None,
-    serial: Lowered | None,
+    serial: Lowered | None, marked: Sequence[MarkedModule],
 ) -> ReadGraph:  # fmt: skip
     """Read the kernels of a graph. Raises StaySerial or Unsupported if it can't be put on streams."""
     with progress.stage("read"):
+        progress.note(*gm.meta.get(NOTES, ()))
         if reason := unusable(device):
             raise StaySerial("serial", reason)
         explained = serial is None
@@ -163,12 +186,14 @@ def _read(
             order = collectives_of(serial, storages_of(serial)).order
         settings = {**stream_settings(), **settings_for(final)}
         reading = read(final, progress.report.name, input_names, settings, options.operators, unchanged, order)
+        kernels, notes = placed(reading.kernels, options, marked)
+        progress.note(*notes)
+        reading = replace(reading, kernels=kernels)
         progress.keep(reading=reading)
         progress.note(*notes_on_kernels(reading))
         with serial.active():
             launches = conformance.launch_count(serial)
-        kernels, memory = reading.kernels, reading.peak_memory
-        progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=memory, wrapper=serial.source)
+        progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=reading.peak_memory, wrapper=serial.source)
         host = host_of(serial)
         progress.tell(inputs=named_inputs(reading.module, input_names))
         progress.note(*notes_on_settings())
@@ -187,23 +212,32 @@ def _read(
 
 
 def _choose(
-    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph
+    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph, given: GivenPlan | None = None
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.
 
-    Return the choice, and the autotuner if generated code can be timed, which no rank may do with collectives.
+    Return the choice, and the autotuner if generated code can be timed, which no rank may do with collectives. A plan that is
+    `given` is chosen whatever it gains. Raises StaySerial if it is not for so many tokens.
     """
     limit, tokens = task.options.max_tokens, graph.tokens
     if tokens is not None and limit is not None and tokens.example > limit:
         progress.tell(us=tuple(Roofline(task.device).price(task.reading.kernels)), costs="roofline")
-        return PlanChoice(None, rejected=f"there are {tokens.example} tokens, more than max_tokens={limit}"), None
+        rejected = f"there are {tokens.example} tokens, more than max_tokens={limit}"
+        if given is not None:
+            raise StaySerial("serial", rejected)
+        return PlanChoice(None, rejected=rejected), None
+    plan, given_tokens = (given.plan, given.tokens) if given else (None, None)
+    if given_tokens is not None and tokens is None:
+        raise StaySerial("serial", "its plan is for a number of tokens that each call chooses; leave out its 'tokens'")
+    modelled = PlanAsGiven(ModelledPlans(), plan, given_tokens) if plan else ModelledPlans()
     if inputs is None or task.options.costs not in ("auto", "measured"):
-        return _choose_by(progress, task, ModelledPlans()), None
+        return _choose_by(progress, task, modelled), None
     autotuner = None
     try:
         values = inputs_by_position(task.reading.module, inputs)
-        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial)
-        choice = _choose_by(progress, task, MeasuredPlans(autotuner))
+        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial, plan)
+        plans = MeasuredPlans(autotuner)
+        choice = _choose_by(progress, task, PlanAsGiven(plans, plan, given_tokens, autotuner) if plan else plans)
         if not task.reading.kernels.has_collectives():
             return choice, autotuner
         progress.note(COLLECTIVES_LEFT_OUT)
@@ -219,10 +253,10 @@ def _choose(
             name = on_rank(progress.report.name)
             log.warning("graphstreams: %s: kernels were not measured, their times are modelled: %s", name, reason)
         progress.tell(us=(), plan=None, measurement=None)
-    return _choose_by(progress, task, ModelledPlans()), None
+    return _choose_by(progress, task, modelled), None
 
 
-def _choose_by(progress: Progress, task: Task, source: ModelledPlans | MeasuredPlans) -> PlanChoice:
+def _choose_by(progress: Progress, task: Task, source: PlanSource) -> PlanChoice:
     with progress.stage("price"):
         prices = source.price(task)
     progress.tell(us=prices.us, costs=prices.source)
@@ -255,7 +289,7 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
         return dispatch_by_tokens(threshold, graph.sizes)
 
 
-def _rewrite(progress: Progress, task: Task, graph: ReadGraph, texts: bool) -> Lowered:
+def _rewrite(progress: Progress, task: Task, graph: ReadGraph) -> Lowered:
     """Rewrite the graph to the report's plan, and return the code that Inductor generates for it."""
     reading, plan = task.reading, progress.report.plan
     assert plan is not None
@@ -263,10 +297,10 @@ def _rewrite(progress: Progress, task: Task, graph: ReadGraph, texts: bool) -> L
         module = rewrite(reading, plan)
         module.meta[REWRITTEN] = replace(module.meta[REWRITTEN], aligned=graph.host.aligned)
         progress.keep(module=module)
-    if texts:
-        with progress.stage("report"):
-            own = {node.name: node.meta[KERNEL] for node in module.graph.nodes if KERNEL in node.meta}
-            progress.tell(graph_streams=module.print_readable(print_output=False), owners_streams=own)
+    with progress.stage("report"):
+        own = {node.name: node.meta[KERNEL] for node in module.graph.nodes if KERNEL in node.meta}
+        events = event_headings(plan, reading.kernels, events_of(module))
+        progress.tell(graph_streams=readable_code(module), owners_streams=own, event_nodes=events)
     with progress.stage("lower"):
         return streamed_code(module, graph.serial.graph.constants)
 
@@ -327,7 +361,8 @@ def _compare(progress: Progress, task: Task, bodies: Bodies, example: int | None
             why = "code with collectives is not measured" if report.measurement else "nothing was measured"
             raise StaySerial("serial", f"{text}; {why}, and how long they take can't be predicted")
         lost, joined = (0, 0.0) if timed else (found.lost_fusions, found.joined_us)
-        check_gain(task, report.us, report.plan, report.measurement, lost, joined, found.split)
+        if not report.plan_file:
+            check_gain(task, report.us, report.plan, report.measurement, lost, joined, found.split)
         part = streamed_part(report.threshold, example)
         memory = int(report.memory_serial * part), int(found.memory * part)
         check_memory(*memory, task.options.max_extra_memory, task.reading, report.plan)
@@ -342,7 +377,8 @@ def _time(progress: Progress, task: Task, joined: Joined, serial: Lowered, autot
         measured = autotuner.benchmark.time_generated_code(joined.source, serial, report.measurement)
         autotuner.save(report.us, report.plan, measured)  # for the next compile
         progress.tell(measurement=measured)
-        check_gain(task, report.us, report.plan, measured)
+        if not report.plan_file:
+            check_gain(task, report.us, report.plan, measured)
     if measured.compiled_us > SLOWER * measured.played_us:
         text = f"the generated code took {measured.compiled_us:.1f} us, its kernels as played {measured.played_us:.1f} us"
         progress.note(text)

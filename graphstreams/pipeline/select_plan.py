@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.plan_benchmark import PlanBenchmark
@@ -15,6 +16,7 @@ from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan_file import TokenRange
 from graphstreams.ir.reading import Reading
 from graphstreams.messages import listed
 from graphstreams.options import Options
@@ -56,6 +58,17 @@ class PlanChoice:
     plan: Plan | None
     measurement: Measurement | None = None
     rejected: str = ""
+    tokens: TokenRange | None = None  # for which the plan runs, if that was given with it
+
+
+class PlanSource(Protocol):
+    """A source of times and of a plan."""
+
+    def price(self, task: Task) -> Prices:
+        """Return the time of each kernel."""
+
+    def choose(self, task: Task, prices: Prices) -> PlanChoice:
+        """Return the plan that the graph is to have."""
 
 
 class ModelledPlans:

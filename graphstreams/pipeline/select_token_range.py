@@ -38,10 +38,13 @@ def token_range(
 ) -> tuple[Threshold, list[str]]:
     """Return for which numbers of tokens the plan of `choice`, or of `smaller`, runs, and what to note about that.
 
-    It is measured if `gain_at` is given.
+    It is measured if `gain_at` is given, and it is that of the file if the plan was given with one.
     """
     plan = smaller.plan if smaller else choice.plan
     assert plan is not None
+    if choice.tokens is not None and task.options.max_tokens is None:
+        given = choice.tokens
+        return Threshold(str(tokens.size), given.largest, (), "as the plan that was given has it", given.smallest), []
     try:
         costs = smaller.costs if smaller else _costs_by_size(task, tokens, us, choice)
         threshold = costs.threshold(plan, task.options)

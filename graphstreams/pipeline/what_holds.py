@@ -32,6 +32,8 @@ def what_holds(graph: KernelGraph, us: Sequence[float], min_gain: float) -> str:
     successors = graph.successors()
     path = critical_path(successors, bottom_levels(successors, us, graph.background()))
     share = longest_path_us(graph, us) / serial
+    if bound := _bound(graph, us, max(share, 1 - min_gain)):
+        return bound
     if share >= CHAIN and any(us[kernel] for kernel in set(range(len(us))).difference(path)):
         text = "what its longest path leaves runs beside a collective in the serial code already, the longest of the path"
         return f"{text} {_longest(graph, us, path)}" + _exclusive(graph, us, share)
@@ -57,6 +59,19 @@ def _longest(graph: KernelGraph, us: Sequence[float], kernels: Iterable[int], mo
     """Return the names of the longest of some kernels, each with its share of the serial time, and how many more there are."""
     ordered, serial = sorted(kernels, key=lambda kernel: -us[kernel]), serial_us(graph, us)
     return listed([f"{graph.kernels[kernel].name!r} ({us[kernel] / serial:.1%})" for kernel in ordered], most)
+
+
+def _bound(graph: KernelGraph, us: Sequence[float], share: float) -> str:
+    """Return which kernels a user has put on one stream, if those that have to be there take `share` or more; else nothing."""
+    kernels, serial = graph.kernels, serial_us(graph, us)
+    for stream in sorted({kernel.pinned for kernel in kernels if kernel.pinned is not None}):
+        there = [kernel for kernel in kernels if kernel.bound_stream == stream]
+        taken = sum(us[kernel.id] for kernel in there) / serial
+        if taken >= share * CHAIN:
+            own = sorted((kernel for kernel in there if kernel.pinned == stream), key=lambda kernel: -us[kernel.id])
+            names = listed([f"{kernel.name!r} ({kernel.pinned_reason})" for kernel in own])
+            return f"the kernels that have to be on stream {stream} take {taken:.1%} of the serial time: {names}"
+    return ""
 
 
 def _exclusive(graph: KernelGraph, us: Sequence[float], share: float) -> str:

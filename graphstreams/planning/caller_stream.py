@@ -13,7 +13,7 @@ from graphstreams.planning.paths import Assignment, bottom_levels, critical_path
 def critical_path_on_caller(space: SearchSpace, given: Assignment) -> Assignment:
     """Return the same streams with the one that has most of the critical path as the caller's, which is enqueued first.
 
-    Unchanged if some kernels have to be on the caller's stream.
+    Unchanged if some kernels have to be on a certain stream.
     """
     if space.bound or not given.stream:
         return given
@@ -22,7 +22,8 @@ def critical_path_on_caller(space: SearchSpace, given: Assignment) -> Assignment
 
 
 def exchanged(space: SearchSpace, plan: Plan) -> list[Plan]:
-    """Return `plan` with the caller's stream exchanged for each aux stream in turn; none if kernels have to be there.
+    """Return `plan` with the caller's stream exchanged for each aux stream in turn; none if kernels have to be on a
+    certain one.
 
     Kernels that are to get the GPU first have to be on another stream than the caller's.
     """

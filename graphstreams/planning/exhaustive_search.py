@@ -10,7 +10,7 @@ from graphstreams.planning.paths import Assignment
 
 MOST_KERNELS, MOST_PLANS = 8, 1600  # of a graph that is searched so
 
-Rows = tuple[tuple[int, ...], ...]  # what each stream runs, in order, the caller's first; the others sorted
+Rows = tuple[tuple[int, ...], ...]  # what each stream runs, in order, the caller's first; those that are not pinned sorted
 
 
 def exhaustive_search(space: SearchSpace, seed: int) -> Assignment | None:
@@ -23,13 +23,13 @@ def exhaustive_search(space: SearchSpace, seed: int) -> Assignment | None:
 
 def _shortest(space: SearchSpace, assignments: Sequence[Assignment]) -> Assignment:
     """Return the shortest assignment whose streams are each worth it; of equals the earlier one."""
-    shortest: dict[int, tuple[float, Assignment]] = {}  # by the number of streams, none of which may be missing
+    shortest: dict[int, tuple[float, Assignment]] = {}  # by the number of streams
     for assignment in assignments:
-        used, makespan = assignment.streams, space.makespan(assignment)
+        used, makespan = assignment.used, space.makespan(assignment)
         if used not in shortest or makespan < shortest[used][0] - EQUAL_US:
             shortest[used] = makespan, assignment
     used = min(shortest, key=lambda count: (round(shortest[count][0], 9), count))
-    while used > 2 and shortest[used - 1][0] <= shortest[used][0] * (1 + STREAM_WORTH):
+    while used > 2 and used - 1 in shortest and shortest[used - 1][0] <= shortest[used][0] * (1 + STREAM_WORTH):
         used -= 1
     return shortest[used][1]
 
@@ -38,22 +38,23 @@ def every_assignment(graph: KernelGraph, streams: int, most: int) -> list[Assign
     """Return each spread of the kernels over up to `streams` streams in each order that the edges allow.
 
     Assignments that differ only in the numbers of the aux streams, or in the order between streams, count as one. Kernels that
-    have to be on the caller's stream are there. Five kernels without edges have 1,045 assignments. The result is None if there
-    are more than `most`, complete ones or beginnings of the same length.
+    have to be on a certain stream are there, and such a stream keeps its number. Five kernels without edges have 1,045
+    assignments. The result is None if there are more than `most`, complete ones or beginnings of the same length.
     """
     predecessors = [frozenset(own) for own in graph.predecessors()]
-    on_caller = [kernel.on_caller for kernel in graph.kernels]
+    bound, pinned = [kernel.bound_stream for kernel in graph.kernels], graph.pinned_streams()
     found: dict[Rows, tuple[int, ...]] = {((),) * streams: ()}
-    for left in reversed(range(len(on_caller))):
+    for left in reversed(range(len(bound))):
         longer: dict[Rows, tuple[int, ...]] = {}
         for rows, order in found.items():
-            for kernel in set(range(len(on_caller))).difference(order):
+            for kernel in set(range(len(bound))).difference(order):
                 if not predecessors[kernel].issubset(order):
                     continue
-                for stream in range(1 if on_caller[kernel] else streams):
-                    added = _added(rows, stream, kernel)
+                own = bound[kernel]
+                for stream in range(streams) if own is None else (own,):
+                    added = _added(rows, stream, kernel, pinned)
                     # A complete plan has kernels on the caller's stream: if not, another stream might as well be that one.
-                    if left or added[0]:
+                    if left or added[0] or pinned:
                         longer.setdefault(added, (*order, kernel))
             if len(longer) > most:
                 return None
@@ -61,9 +62,11 @@ def every_assignment(graph: KernelGraph, streams: int, most: int) -> list[Assign
     return [_assignment(rows, order) for rows, order in found.items()]
 
 
-def _added(rows: Rows, stream: int, kernel: int) -> Rows:
+def _added(rows: Rows, stream: int, kernel: int, pinned: frozenset[int]) -> Rows:
     longer = [(*row, kernel) if number == stream else row for number, row in enumerate(rows)]
-    return (longer[0], *sorted(longer[1:], reverse=True))
+    # Which of the other aux streams is which does not matter.
+    others = iter(sorted((row for number, row in enumerate(longer) if number and number not in pinned), reverse=True))
+    return tuple(next(others) if number and number not in pinned else row for number, row in enumerate(longer))
 
 
 def _assignment(rows: Rows, order: tuple[int, ...]) -> Assignment:

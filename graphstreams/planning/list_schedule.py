@@ -3,14 +3,14 @@
 Of the kernels that may start, the one with the longest path still before it goes first, to the stream where it
 starts earliest (Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17(2), 1969; Adam,
 Chandy and Dickson, CACM 17(12), 1974). No single rule wins on every graph, so a few are tried and the best kept.
-With free events, and no kernels that have to be on the caller's stream, one of them is Graham's own: at most
+With free events, and no kernels that have to be on a certain stream, one of them is Graham's own: at most
 2 - 1/streams times the optimum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import product
 from math import exp, inf
@@ -19,7 +19,15 @@ from random import Random
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assemble
-from graphstreams.planning.paths import Assignment, bottom_levels, critical_path, inputs_ready, path_on_caller, timed
+from graphstreams.planning.paths import (
+    Assignment,
+    bottom_levels,
+    critical_path,
+    inputs_ready,
+    path_on_caller,
+    timed,
+    without_gaps,
+)
 from graphstreams.planning.synchronization import place_events
 
 VARIATION = 0.35  # standard deviation of the logarithm of a time, in varied_schedule
@@ -31,7 +39,8 @@ class _Problem:
 
     def __init__(self, graph: KernelGraph, us: Sequence[float], event_us: float) -> None:
         self.us, self.event_us = us, event_us
-        self.on_caller = frozenset(kernel.id for kernel in graph.kernels if kernel.on_caller)
+        self.bound = {kernel.id: kernel.bound_stream for kernel in graph.kernels if kernel.bound_stream is not None}
+        self.pinned = graph.pinned_streams()
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
         self.background = graph.background()
         self.remaining = bottom_levels(self.successors, us, self.background)
@@ -41,7 +50,7 @@ class _Problem:
 @dataclass(frozen=True)
 class _Rule:
     streams: int
-    pin_path: bool  # the critical path stays on stream 0
+    pin_path: bool  # the critical path stays on stream 0, except for kernels that are bound to another one
     look_ahead: bool  # hold a stream for the most urgent kernel, even before that may start
     follow: bool  # at equal starts stay on the stream of the predecessor that ends last, which saves an event
 
@@ -63,10 +72,10 @@ def plan_kernels(graph: KernelGraph, us: Sequence[float], streams: int = 3, even
 
 
 def list_schedules(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> list[Assignment]:
-    """Return the assignment of every rule, on one stream first. Arguments and `Raises` as for `plan_kernels`."""
+    """Return the assignment of every rule, on the fewest streams first. Arguments and `Raises` as for `plan_kernels`."""
     _check(graph, us, streams, event_us)
     problem = _Problem(graph, us, event_us)
-    return [_greedy(problem, rule) for rule in _rules(streams, len(us))]
+    return [_greedy(problem, rule) for rule in _rules(streams, len(us), 1 + len(problem.pinned))]
 
 
 def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float, rng: Random) -> Assignment:
@@ -77,10 +86,11 @@ def varied_schedule(graph: KernelGraph, us: Sequence[float], streams: int, event
     varied = [time * exp(rng.gauss(0, VARIATION)) for time in us]
     problem = _Problem(graph, varied, event_us * exp(rng.gauss(0, 1)))
     # A further stream is allowed every other time, because few graphs want many.
-    allowed = 2
+    fewest = 1 + len(problem.pinned)
+    allowed = max(2, fewest)
     while allowed < streams and rng.random() < 0.5:
         allowed += 1
-    return _greedy(problem, rng.choice(list(_rules(allowed, len(us)))))
+    return _greedy(problem, rng.choice(list(_rules(allowed, len(us), fewest))))
 
 
 def _check(graph: KernelGraph, us: Sequence[float], streams: int, event_us: float) -> None:
@@ -90,18 +100,22 @@ def _check(graph: KernelGraph, us: Sequence[float], streams: int, event_us: floa
     for kernel, time in zip(graph.kernels, us, strict=True):
         if not 0 <= time < inf:
             raise ValueError(f"kernel {kernel.name!r} has the time {time} us; a finite time of at least 0 is needed")
+    if (highest := max(graph.pinned_streams(), default=0)) >= max(1, streams):
+        raise ValueError(f"a kernel is pinned to stream {highest}, and there are {streams}")
     if streams < 1:
         raise ValueError(f"streams is {streams}; it has to be 1 or more")
     if not 0 <= event_us < inf:
         raise ValueError(f"event_us is {event_us}; it has to be finite and 0 us or more")
 
 
-def _rules(streams: int, kernels: int) -> Iterator[_Rule]:
-    yield _Rule(1, pin_path=False, look_ahead=False, follow=False)
-    for count in range(2, streams + 1):
+def _rules(streams: int, kernels: int, fewest: int = 1) -> Iterator[_Rule]:
+    """Yield the rules for up to `streams` streams, of which kernels are bound to `fewest`, the caller's included."""
+    if fewest == 1:
+        yield _Rule(1, pin_path=False, look_ahead=False, follow=False)
+    for count in range(max(2, fewest), streams + 1):
         # Beyond a few, one stream more or less hardly matters. Powers of two keep the planning time in bounds.
         several = kernels <= MANY_KERNELS and (count <= 4 or count.bit_count() == 1)
-        if several or count in (2, streams):
+        if several or count in (2, fewest, streams):
             for pin_path, look_ahead, follow in product((False, True), repeat=3):
                 yield _Rule(count, pin_path, look_ahead, follow)
 
@@ -113,14 +127,16 @@ def _event_count(graph: KernelGraph, assignment: Assignment) -> int:
 def _greedy(problem: _Problem, rule: _Rule) -> Assignment:
     """Return the assignment that `rule` gives.
 
-    Its streams are numbered without gaps. Unless some kernels have to be on the caller's stream, that is the one which has
-    most of the critical path.
+    Its streams are numbered without gaps, but for those that kernels are bound to. Unless some have to be on a certain stream,
+    the caller's is the one which has most of the critical path.
     """
     dispatch = _Dispatch(problem, rule)
     while (kernel := dispatch.next_kernel()) is not None:
         dispatch.place(kernel)
     found = Assignment(dispatch.order, dispatch.stream)
-    return path_on_caller(found, () if problem.on_caller else problem.path, problem.us)
+    if problem.pinned:
+        return replace(found, stream=without_gaps(found.stream, problem.pinned))
+    return path_on_caller(found, () if problem.bound else problem.path, problem.us)
 
 
 class _Dispatch:
@@ -128,12 +144,15 @@ class _Dispatch:
 
     def __init__(self, problem: _Problem, rule: _Rule) -> None:
         self._problem, self._rule = problem, rule
-        self._pinned = problem.on_caller | (set(problem.path) if rule.pin_path else set())
+        self._bound = {**(dict.fromkeys(problem.path, 0) if rule.pin_path else {}), **problem.bound}
+        others = [stream for stream in range(1, rule.streams + len(problem.pinned)) if stream not in problem.pinned]
+        # Those that kernels are bound to, and as many others as the rule has left.
+        self._streams = sorted([0, *problem.pinned, *others[: rule.streams - 1 - len(problem.pinned)]])
         self._missing = [len(p) for p in problem.predecessors]
         self._ready: list[tuple[float, int]] = []  # may start now: most urgent first
         # May start once their predecessors have ended: earliest first.
         self._later = [(0.0, kernel) for kernel, missing in enumerate(self._missing) if not missing]
-        self._free = [0.0] + [problem.event_us] * (rule.streams - 1)
+        self._free = {stream: problem.event_us if stream else 0.0 for stream in self._streams}
         self._end = [0.0] * len(problem.us)
         self._done: dict[str, float] = {}  # process group -> when its stream has ended what it has so far
         self.stream = [0] * len(problem.us)
@@ -141,7 +160,7 @@ class _Dispatch:
 
     def next_kernel(self) -> int | None:
         """Return the kernel to place next, None at the end."""
-        now = inf if self._rule.look_ahead else min(self._free)
+        now = inf if self._rule.look_ahead else min(self._free.values())
         if not self._ready and self._later:
             now = max(now, self._later[0][0])
         while self._later and self._later[0][0] <= now:
@@ -155,7 +174,7 @@ class _Dispatch:
         predecessors = background.awaited(kernel, self._problem.predecessors[kernel])
         last = max(predecessors, key=self._end.__getitem__, default=0)
         home = self.stream[last] if self._rule.follow and predecessors else 0
-        streams = range(1 if kernel in self._pinned else self._rule.streams)
+        streams = [self._bound[kernel]] if kernel in self._bound else self._streams
         starts = self._starts(predecessors, streams)
         start, _, stream = min((starts[s], s != home, s) for s in streams)
         self.stream[kernel] = stream
@@ -171,10 +190,10 @@ class _Dispatch:
                 ready = max((self._end[p] for p in awaited), default=0.0)
                 heappush(self._later, (ready, successor))
 
-    def _starts(self, predecessors: Sequence[int], streams: Sequence[int]) -> list[float]:
+    def _starts(self, predecessors: Sequence[int], streams: Sequence[int]) -> dict[int, float]:
         event_us = self._problem.event_us
         after_wait = max((self._end[p] for p in predecessors), default=-event_us) + event_us
-        starts = [max(self._free[s], after_wait) for s in streams]
+        starts = {s: max(self._free[s], after_wait) for s in streams}
         # Only on a stream on which a predecessor runs may a kernel start without waiting for the last of them.
         for stream in {self.stream[p] for p in predecessors}.intersection(streams) if event_us else ():
             inputs = inputs_ready(predecessors, stream, self.stream, self._end, event_us)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from graphstreams.planning.neighborhood import EQUAL_US, SIMULATED_KERNELS, STREAM_WORTH, SearchSpace, without_gaps
-from graphstreams.planning.paths import Assignment
+from graphstreams.planning.neighborhood import EQUAL_US, SIMULATED_KERNELS, STREAM_WORTH, SearchSpace
+from graphstreams.planning.paths import Assignment, without_gaps
 
 SIMULATIONS = 400  # of one search, for graphs of up to SIMULATED_KERNELS / SIMULATIONS kernels
 
@@ -43,9 +43,10 @@ def _on_fewer_streams(space: SearchSpace, best: Assignment) -> Assignment:
     if space.too_large_for_pairs:
         return best
     makespan = space.makespan(best)
-    while (used := best.streams) > 2:
-        merged = [_merged(space, best, home, target) for home in range(1, used) for target in range(home)]
-        fewer = [assignment for assignment in merged if assignment.streams < used]
+    while (used := best.used) > 2:
+        streams = sorted(set(best.stream))
+        merged = [_merged(space, best, home, target) for home in streams[1:] for target in streams if target < home]
+        fewer = [assignment for assignment in merged if assignment.used < used]
         shortest = min(fewer, key=space.makespan, default=best)
         merged_us = space.makespan(shortest)
         if not fewer or merged_us > makespan * (1 + STREAM_WORTH):
@@ -59,4 +60,4 @@ def _merged(space: SearchSpace, given: Assignment, home: int, target: int) -> As
     for kernel in space.free:
         if stream[kernel] == home:
             stream[kernel] = target
-    return replace(given, stream=without_gaps(stream))
+    return replace(given, stream=without_gaps(stream, space.pinned))

@@ -58,10 +58,15 @@ def plan_space(
 
     `us` has the us of each kernel alone on `device`, `blocks` the measured blocks by kernel id, as far as they are known.
     """
-    wait_us = EVENT_US if options.event_us is None else options.event_us
+    wait_us = simulated_wait_us(options)
     simulate = simulator(graph, us, device, wait_us, blocks)
     space = SearchSpace(graph, us, options.streams, listed_wait_us(options), simulate, wait_us)
     return space.prioritized(options.priority) if options.priority else space
+
+
+def simulated_wait_us(options: Options) -> float:
+    """Return the us that a wait across streams adds on the simulator."""
+    return EVENT_US if options.event_us is None else options.event_us
 
 
 def listed_wait_us(options: Options) -> float:

@@ -11,7 +11,7 @@ from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.planning.build_plan import assemble
 from graphstreams.planning.list_schedule import list_schedules
-from graphstreams.planning.paths import Assignment, Simulate, timed
+from graphstreams.planning.paths import Assignment, Simulate, timed, without_gaps
 
 SIMULATED_KERNELS = 40_000  # in all simulations of a search: larger graphs get fewer simulations
 EQUAL_US = 1e-9  # sums that differ by less were added in another order
@@ -41,7 +41,8 @@ class SearchSpace:
         """
         self.graph, self.us, self.streams, self.event_us = graph, us, streams, event_us
         self.predecessors, self.successors = graph.predecessors(), graph.successors()
-        self.free = [kernel.id for kernel in graph.kernels if not kernel.on_caller]
+        self.free = [kernel.id for kernel in graph.kernels if kernel.bound_stream is None]
+        self.pinned = graph.pinned_streams()
         self.background = graph.background()
         self.simulate = simulate or (lambda given: timed(given, self.predecessors, us, event_us, self.background))
         self._plan_event_us = event_us if simulated_event_us is None else simulated_event_us
@@ -49,7 +50,7 @@ class SearchSpace:
 
     @property
     def bound(self) -> bool:
-        """Whether some kernels have to be on the caller's stream."""
+        """Whether some kernels have to be on a certain stream, the caller's or another one."""
         return len(self.free) < len(self.us)
 
     @property
@@ -95,7 +96,7 @@ class SearchSpace:
                     stream[kernel], stream[other] = stream[other], stream[kernel]
                 case _:
                     self._move_launch(rng.choice(order), order, rng)
-        return replace(assignment, order=order, stream=without_gaps(stream))
+        return replace(assignment, order=order, stream=without_gaps(stream, self.pinned))
 
     def _move_branch(self, kernel: int, stream: list[int], target: int) -> None:
         """Move the kernel and the chain behind it on its stream to another one: a branch splits, or two merge."""
@@ -105,7 +106,7 @@ class SearchSpace:
         pending = [kernel]
         while pending:
             current = pending.pop()
-            if stream[current] == home and not self.graph.kernels[current].on_caller:
+            if stream[current] == home and self.graph.kernels[current].bound_stream is None:
                 stream[current] = target
                 pending.extend(s for s in self.successors[current] if len(self.predecessors[s]) == 1)
 
@@ -134,9 +135,3 @@ def signature(assignment: Assignment) -> Signature:
 def distinct(assignments: Sequence[Assignment]) -> list[Assignment]:
     """Return the first assignment of each signature, in the order of the last ones."""
     return list({signature(a): a for a in reversed(assignments)}.values())[::-1]
-
-
-def without_gaps(stream: Sequence[int]) -> list[int]:
-    """Return the same streams, numbered without gaps; the lowest, which is the caller's if that is in use, stays the first."""
-    number = {used: i for i, used in enumerate(sorted(set(stream)))}
-    return [number[each] for each in stream]

@@ -5,8 +5,9 @@ Edges point from lower to higher kernel ids, so one sweep over the ids in either
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from math import fsum
 
 import networkx as nx
@@ -75,6 +76,21 @@ class Assignment:
     def streams(self) -> int:
         """How many streams there are, up to the highest one in use."""
         return 1 + max(self.stream, default=0)
+
+    @property
+    def used(self) -> int:
+        """How many streams are in use. It is `streams`, unless pinned kernels leave some out."""
+        return len(set(self.stream))
+
+
+def without_gaps(stream: Sequence[int], pinned: Collection[int] = ()) -> list[int]:
+    """Return the same streams, numbered without gaps; the lowest, which is the caller's if that is in use, stays the first.
+
+    Those of `pinned` keep their numbers, and the others take the lowest that are left.
+    """
+    left = (number for number in count() if number not in pinned)
+    number = {used: used if used in pinned else next(left) for used in sorted(set(stream))}
+    return [number[each] for each in stream]
 
 
 def path_on_caller(given: Assignment, path: Sequence[int], us: Sequence[float]) -> Assignment:

@@ -78,7 +78,7 @@ def _runs(graph: KernelGraph) -> list[Layers]:
 def _sign(kernel: Kernel) -> Hashable:
     """Return what two kernels have in common that do the same: their launches, and what they read, write and compute."""
     touched = [frozenset(Counter(access.bytes for access in accesses).items()) for accesses in (kernel.reads, kernel.writes)]
-    return kernel.kind, kernel.launches, kernel.on_caller, *touched, kernel.flops
+    return kernel.kind, kernel.launches, kernel.bound_stream, *touched, kernel.flops
 
 
 def _lengths(signs: Sequence[Hashable]) -> list[int]:

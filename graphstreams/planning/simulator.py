@@ -8,7 +8,7 @@ caller's stream. Head and tail take longer while other kernels are in flight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from math import inf
 
@@ -37,13 +37,17 @@ def simulator(
     event_us: float | None = None,
     blocks: Mapping[int, Blocks] | None = None,
     value: Callable[[sympy.Expr], float] | None = None,
+    waits: Iterable[tuple[int, int]] = (),
 ) -> Simulate:
     """Return a function that simulates assignments of the kernels of `graph` in a CUDA graph on `device`.
 
     `us` has the us of each kernel alone; a wait across streams adds `event_us` us, or EVENT_US. `blocks` and `value` are as
-    `footprints` takes them. Raises ValueError if the value of a dynamic size is missing.
+    `footprints` takes them. Of each pair of `waits` the second kernel waits for the first, beside what it depends on. Raises
+    ValueError if the value of a dynamic size is missing.
     """
     predecessors, taken = graph.predecessors(), footprints(graph, us, device, blocks, value)
+    for before, after in waits:
+        predecessors[after] = sorted({*predecessors[after], before})
     wait_us, background = EVENT_US if event_us is None else event_us, graph.background()
     return lambda assignment: simulate(assignment, predecessors, us, taken, wait_us, 0.0, background)
 

@@ -12,10 +12,13 @@ import sympy
 import torch
 from torch import fx
 
+from graphstreams.inductor.scheduler_nodes import user_kernel
 from graphstreams.ir.kernels import Kernel
+from graphstreams.ir.module_paths import path_of
 from graphstreams.ir.reading import Region
 
 OTHER_NAMES = {"inductor_force_stride_order": "copy"}  # of operations whose own tells little
+ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
 def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -> str:
@@ -33,26 +36,30 @@ def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -
     return ".".join(part for part in parts if part)
 
 
+def modules_of(region: Region, nodes: Sequence[fx.Node]) -> tuple[str, ...]:
+    """Return the modules that a kernel computes something of: those that the values which it realizes stand in.
+
+    They are expressions, as Dynamo reads them. `nodes` went into the kernel; they count if it realizes no value of a module.
+    """
+    found = {each for node in region.targets for each in _module_stack(node)}
+    return tuple(sorted(found or {each for node in nodes for each in _module_stack(node)}))
+
+
+def _module_stack(node: fx.Node) -> list[str]:
+    return [expression for expression, _ in (node.meta.get("nn_module_stack") or {}).values()]
+
+
 def _what(nodes: Sequence[fx.Node]) -> str:
+    kernels = [n for n in nodes if n.target is torch.ops.higher_order.triton_kernel_wrapper_mutation]
     named = [n.target._opname.rstrip("_") for n in nodes if isinstance(n.target, torch._ops.OpOverload)]
+    if kernels and (not named or named[0] in ALLOCATIONS):  # what a user's kernel writes was allocated before it
+        return user_kernel(kernels[0])
     return OTHER_NAMES.get(named[0], named[0]) if named else "output"
 
 
 def _module_path(node: fx.Node) -> str:
-    stack = node.meta.get("nn_module_stack")
-    if not stack:
-        return ""
-    path, _ = list(stack.values())[-1]
-    return _clean(path)
-
-
-def _clean(path: str) -> str:
-    """Return `L['self']._modules['a']._parameters['weight']` as `a.weight`, and `L['self'].a` as `a`."""
-    path = re.sub(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", r".\1", path)
-    path = re.sub(r"\['([^']+)'\]", r".\1", path)
-    path = path.removeprefix("L.").removeprefix("L").removeprefix(".")
-    head, _, rest = path.partition(".")
-    return rest if head in ("self", "mod", "module", "model") or rest else head
+    stack = _module_stack(node)
+    return path_of(stack[-1]) if stack else ""
 
 
 def _function(node: fx.Node) -> str:
@@ -73,7 +80,7 @@ def named_inputs(module: fx.GraphModule, input_names: Sequence[str]) -> dict[str
 def _input_name(node: fx.Node, names: Sequence[str]) -> str:
     index = getattr(node.meta.get("desc"), "idx", None)
     if index is not None and index < len(names):
-        return _clean(names[index]) or names[index]
+        return path_of(names[index]) or names[index]
     users = [path for user in node.users if (path := _module_path(user))]
     return f"{users[0]}:{node.name}" if users else node.name
 

@@ -145,6 +145,7 @@ def _kernel(
         allocates_output=not returned.isdisjoint(allocated),
         collective=collective,
         group=group_of(starts[0]) if starts else "",
+        modules=naming.modules_of(region, origins),
     )
 
 

@@ -15,19 +15,21 @@ from graphstreams.reports.tables import us_text, waited_for
 Owners = Mapping[str, int]  # names of FX nodes -> kernel id
 
 _INDENT = "        "  # of statements in `forward`
+MOST_CODE, LEAST_CODE = 900_000, 300  # characters of code on a page: of all kernels, and of one at the least
 # What `print_readable` writes above nodes without a stack trace, and of our streams, which the headings name.
 _EMPTY = re.compile(r"\s*# (?:Annotation: \{'stream': \d+\} )?No stacktrace found for following nodes$")
+_FREES = re.compile(r"(?m);  (?:\w+ = )+None$")
 _STREAM = re.compile(r"(# )Annotation: \{'stream': \d+\} (?=File: )")
 
 
 def readable(
     text: str, owners: Owners, headings: Mapping[int, Sequence[str]], top: Iterable[str] = (),
-    inputs: Mapping[str, str] | None = None,
+    inputs: Mapping[str, str] | None = None, events: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
     """Return the code of a graph, as `print_readable` wrote it, with comments.
 
-    `top` comes first; `inputs` are the names of the graph's inputs in the source. The lines of `headings` are above the first
-    node of each kernel, and its name where it goes on after another one.
+    `top` comes first; `inputs` are the names of the graph's inputs in the source, `events` comments for the nodes of events.
+    The lines of `headings` are above the first node of each kernel, and its name where it goes on after another one.
     """
     lines = [*(f"# {line}".rstrip() for line in top), ""]
     current, headed = None, set[int]()
@@ -38,7 +40,7 @@ def readable(
             comments = comments[1:] if comments and not comments[0] else comments
             headed.add(kernel)
             current = kernel
-        lines += [*comments, line]
+        lines += [*comments, *(f"{_INDENT}# {each}" for each in [(events or {}).get(_assigned(line))] if each), line]
         if line.startswith("    def forward(") and inputs:
             lines += [f"{_INDENT}# {name}: {source}" for name, source in inputs.items() if source != name]
             inputs = None
@@ -52,6 +54,23 @@ def code_by_kernel(text: str, owners: Owners) -> dict[int, str]:
         if kernel is not None:
             found.setdefault(kernel, []).extend([*comments, line])
     return {kernel: "\n".join(line.removeprefix(_INDENT) for line in own).strip("\n") for kernel, own in found.items()}
+
+
+def shortened_code(code: Mapping[int, str], file: str) -> dict[int, str]:
+    """Return the lines of each kernel for a page: without what only frees, and cut if there would be too much in all.
+
+    A last line says how many lines more are in `file`.
+    """
+    share = max(LEAST_CODE, MOST_CODE // max(1, len(code)))
+    return {kernel: _cut(_FREES.sub("", text), share, file) for kernel, text in code.items()}
+
+
+def _cut(text: str, longest: int, file: str) -> str:
+    if len(text) <= longest:
+        return text
+    kept = text[:longest].rpartition("\n")[0].rstrip("\n")
+    left = text[len(kept) :].strip("\n").split("\n")
+    return "\n".join([*([kept] if kept else []), f"# ... {len(left)} more lines in {file}"])
 
 
 def headings(graph: KernelGraph, us: Sequence[float], plan: Plan | None) -> dict[int, list[str]]:
@@ -90,6 +109,10 @@ def _statements(text: str, owners: Owners) -> Iterator[tuple[int | None, list[st
                 comments.append(_STREAM.sub(r"\1", line))
             continue
         # The name that a line assigns tells whose region it belongs to.
-        name = re.split(r"[ :]", bare, maxsplit=1)[0]
-        yield (owners.get(name) if line.startswith(_INDENT) else None), comments, line
+        yield (owners.get(_assigned(line)) if line.startswith(_INDENT) else None), comments, line
         comments = []
+
+
+def _assigned(line: str) -> str:
+    """Return the name that a line of code assigns, if it assigns one."""
+    return re.split(r"[ :]", line.strip(), maxsplit=1)[0]

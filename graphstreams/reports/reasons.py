@@ -11,8 +11,8 @@ TELLING = 0.1  # of a kernel's time: for less than that no reason is given why n
 
 
 def why_here(relations: Relations, kernel: int) -> str:
-    """Return why a kernel starts when it does, and why it is on the caller's stream if it has to be."""
-    reason = _why_on_caller(relations.graph.kernels[kernel])
+    """Return why a kernel starts when it does, and why it is on its stream if it has to be there."""
+    reason = _why_on_stream(relations.graph.kernels[kernel])
     return " ".join(filter(None, (reason, _why_now(relations, kernel))))
 
 
@@ -35,13 +35,16 @@ def why_one_unit(kernel: Kernel) -> str:
     return f"Its {len(kernel.launches)} launches are one unit, on one stream: {reason}."
 
 
-def _why_on_caller(kernel: Kernel) -> str:
+def _why_on_stream(kernel: Kernel) -> str:
     if kernel.collective:
         return "Collectives, and the waits for them, stay on the caller's stream in the order of the serial code."
     if kernel.exclusive:
         return f"It keeps its place against every other kernel{_because(kernel)}, so it is on the caller's stream."
     if kernel.allocates_output:
         return "Its operator allocates what the graph returns, so it is on the caller's stream."
+    if kernel.pinned is not None:
+        where = " so it is on the caller's stream" if kernel.pinned == 0 else ""
+        return f"It is {kernel.pinned_reason}{',' * bool(where)}{where}."
     return ""
 
 
@@ -76,13 +79,14 @@ def _why_alone(relations: Relations, kernel: int) -> list[str]:
     if not free:
         chain = "the dependences put every other kernel before it or after it"
         return [chain, *order] if len(relations.places) > 1 else ["it is the only kernel"]
-    if relations.plan.streams == 1:
+    if relations.plan.streams == 1 and not _on_the_same_stream(relations, kernel, free):
         return [f"{_named(relations, free)} could, but no plan on more streams was found to gain", *order]
     end = relations.places[kernel].end_us
-    late = [other for other in free if relations.ready_us(other) >= end]
+    bound = _on_the_same_stream(relations, kernel, free)
+    late = [other for other in free if relations.ready_us(other) >= end and other not in bound]
     beside = {other for other, _ in relations.beside[kernel]}
-    other_places = [other for other in free if other not in late and other not in beside]
-    reasons = []
+    other_places = [other for other in free if other not in late and other not in beside and other not in bound]
+    reasons = [f"{_named(relations, bound)} {_verb('have', bound)} to be on the same stream"] if bound else []
     if other_places:
         could = _named(relations, other_places)
         reasons.append(f"the best plan that was found has {could}, which could, at another time (no gain)")
@@ -106,7 +110,22 @@ def _held_by_order(relations: Relations, kernel: int) -> list[str]:
     return reasons
 
 
+def _on_the_same_stream(relations: Relations, kernel: int, others: list[int]) -> list[int]:
+    """Return those of others that have to be on the stream of a kernel, if it or they are there because a user says so."""
+    kernels = relations.graph.kernels
+    own = kernels[kernel]
+    return [
+        other
+        for other in others
+        if own.bound_stream is not None
+        and kernels[other].bound_stream == own.bound_stream
+        and (own.pinned is not None or kernels[other].pinned is not None)
+    ]
+
+
 def _verb(verb: str, subjects: list[int]) -> str:
+    if verb == "have":
+        return "has" if len(subjects) == 1 else verb
     return f"{verb}s" if len(subjects) == 1 else verb
 
 

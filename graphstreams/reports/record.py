@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphstreams.ir.kernels import KernelGraph
+from graphstreams.ir.placement_rules import paths_of
 from graphstreams.ir.plan import FORK, Plan
 from graphstreams.reports.picture import bytes_of
 from graphstreams.reports.reasons import why_here, why_not_beside
@@ -30,6 +31,7 @@ def regions(plan: Plan, graph: KernelGraph, us: Sequence[float]) -> list[dict[st
             "kind": kernel.kind,
             "launches": list(kernel.launches),
             "parameters": list(kernel.parameters),
+            "modules": paths_of(kernel),
             "nodes": list(kernel.nodes),
             "bytes_read": bytes_of(kernel.reads, graph.sizes),
             "bytes_written": bytes_of(kernel.writes, graph.sizes),

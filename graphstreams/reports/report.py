@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,12 @@ class Report:
     kernels: KernelGraph | None = None
     us: tuple[float, ...] = ()  # of each kernel
     plan: Plan | None = None
+    plan_file: str = ""  # path of the file that the plan is from, if it was given
     graph_serial: str = ""  # readable FX code before and after
     graph_streams: str = ""
     owners_serial: Mapping[str, int] = field(default_factory=dict)  # nodes of either graph -> the kernel of their region
     owners_streams: Mapping[str, int] = field(default_factory=dict)
+    event_nodes: Mapping[str, str] = field(default_factory=dict)  # of the rewritten graph -> what is recorded, or waited for
     inputs: Mapping[str, str] = field(default_factory=dict)  # of the graph -> what the source calls them
     wrapper: str = ""  # the code that runs, with both bodies; if the graph was refused, the code that was
     launch_lines: Mapping[int, tuple[int, ...]] = field(default_factory=dict)  # kernel -> lines of the wrapper on streams
@@ -55,6 +57,8 @@ class Report:
     threshold: Threshold | None = None  # of the number of tokens, if calls choose it
     notes: tuple[str, ...] = ()  # what else there is to know
     seconds: dict[str, float] = field(default_factory=dict)  # host time of each stage
+    graph_key: str = ""  # what the graph and its serial code are told apart by; empty if they can't be in a cache
+    from_cache: bool = False  # whether the graph was found in a cache: then all of this is from the compile that put it there
 
     def as_dict(self) -> dict[str, Any]:
         """Return what `report.json` holds; `docs/report.schema.json` describes it."""
@@ -62,6 +66,7 @@ class Report:
         return {
             "version": record.VERSION,
             "name": self.name,
+            "from_cache": self.from_cache,
             "verdict": self.verdict,
             "reason": self.reason,
             "stage": self.stage,
@@ -75,7 +80,8 @@ class Report:
             "races": list(self.races),
             "differences": list(self.differences),
             "events": len(self.plan.events) if self.plan else 0,
-            "streams": self.plan.streams if self.plan else 1,
+            "streams": self.plan.used if self.plan else 1,
+            "plan_file": self.plan_file,
             "costs": self.costs,
             "predicted_us": self._predicted(),
             "collectives": [asdict(each) for each in self._overlaps()],
@@ -105,6 +111,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.name}: {self.verdict}" + (f" ({self.reason})" if self.reason else "")]
+        lines += [f"the plan is that of {self.plan_file}"] if self.plan_file else []
         if shown := texts.planned(self):
             table = plan_table(shown.plan, shown.graph, shown.us)
             lines += ["", table, summary(shown.plan), *map(str, self._overlaps())]
@@ -121,18 +128,23 @@ class Report:
 
     def as_verdict(self, verdict: str = "") -> Verdict:
         """Return what the wrapper carries of this report, with `verdict` if it is not in the report yet."""
-        if (verdict or self.verdict) != "clean":
+        told = self._told(verdict or self.verdict)
+        return replace(told, report_key=told.digest(self.graph_key)) if self.graph_key else told
+
+    def _told(self, verdict: str) -> Verdict:
+        if verdict != "clean":
             return Verdict(self.name, self.verdict, self.stage, self.reason)
         made, planned = self.measurement, self.plan
         times = made.replay_us if made else None
         serial_us, streamed_us = times or ((planned.serial_us, planned.streamed_us) if planned else (0.0, 0.0))
         direct = (made.direct_serial_us, made.direct_us) if made else (0.0, 0.0)
         return Verdict(
-            self.name, "clean", streams=planned.streams if planned else 1, serial_us=round(serial_us, 2),
+            self.name, "clean", streams=planned.used if planned else 1, serial_us=round(serial_us, 2),
             streamed_us=round(streamed_us, 2), measured=times is not None,
             collectives=self.kernels is not None and self.kernels.has_collectives(), direct=self.direct,
             direct_serial_us=round(direct[0], 2), direct_us=round(direct[1], 2), kernels_serial=self.kernels_serial,
             kernels_streamed=self.kernels_streamed, sizes=self.threshold.sizes if self.threshold else "",
+            plan_file=self.plan_file,
         )  # fmt: skip
 
     def _predicted(self) -> dict[str, float] | None:
@@ -154,12 +166,21 @@ class Report:
         return {**data, "curve": {"sizes": sizes, **rounded}}
 
 
+def to_keep(report: Report, folder: Path) -> str:
+    """Return how to keep the plan of a report that was saved in `folder`; empty if it has no plan in effect."""
+    file = folder / "plan.json"
+    if report.verdict != "clean" or not file.is_file():
+        return ""
+    return f"to keep this plan: options={json.dumps({'plan': str(file)})}"
+
+
 FILES: Mapping[str, Callable[[Report], str]] = {  # an empty text makes no file
     "report.json": lambda report: json.dumps(report.as_dict(), indent=1) + "\n",
     "graph_serial.py": texts.serial_text,
     "graph_streams.py": texts.streams_text,
     "wrapper.py": attrgetter("wrapper"),
-    "plan.json": lambda report: report.plan.dumps() + "\n" if report.plan and report.kernels else "",
+    "plan.json": texts.plan_text,
+    "profile.json": texts.profile_text,
     "table.txt": texts.table_text,
     "timeline.json": texts.timeline_text,
     "report.html": texts.html_text,

@@ -42,7 +42,7 @@ def summary(plan: Plan) -> str:
     waits = sum(len(event.waits) for event in plan.events)
     serial = "in the serial code's order" if plan.streams == 1 and faster > 1 + ROUNDING else "on one"
     return (
-        f"predicted: {us_text(plan.streamed_us)} us on {_counted(plan.streams, 'stream')}, "
+        f"predicted: {us_text(plan.streamed_us)} us on {_counted(plan.used, 'stream')}, "
         f"{us_text(plan.serial_us)} us {serial}; speed-up {faster:.2f}\n"
         f"lower bound {us_text(plan.lower_bound_us)} us, critical path {us_text(plan.critical_path_us)} us; "
         f"{_counted(len(plan.events), 'event')}, {_counted(waits, 'wait')} of {us_text(plan.event_us)} us each"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.messages import listed, shortened
@@ -21,6 +23,16 @@ def event_comments(plan: Plan, graph: KernelGraph) -> dict[tuple[int, int | None
         found[event.id, None] = _line(f"behind {behind}, for {listed(readers)}")
         for wait in event.waits:
             found[event.id, wait.stream] = _line(f"{_name(graph, wait.kernel)} needs {behind}")
+    return found
+
+
+def event_headings(plan: Plan, graph: KernelGraph, nodes: Mapping[str, tuple[int, int | None]]) -> dict[str, str]:
+    """Return for each node of an event its number, its stream and the comment; `nodes` have keys of `event_comments`."""
+    comments, recorded = event_comments(plan, graph), {event.id: event.stream for event in plan.events}
+    found = {}
+    for name, (event, waits) in nodes.items():
+        does = f"recorded on stream {recorded[event]}" if waits is None else f"waited for on stream {waits}"
+        found[name] = f"event {event}, {does}: {comments[event, waits]}"
     return found
 
 

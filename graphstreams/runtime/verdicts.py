@@ -7,11 +7,13 @@ Every wrapper of a graph that graphstreams has seen, also of one that stays seri
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 
 from graphstreams.runtime.ranks import on_rank
 
@@ -41,12 +43,18 @@ class Verdict:
     kernels_serial: int = 0  # launches
     kernels_streamed: int = 0
     sizes: str = ""  # for which sizes streams run, if a call's size chooses
+    report_key: str = ""  # under which the report is kept if the graph is; empty if it can't be in a cache
+    plan_file: str = ""  # the file that the plan is from, if it was given
     module: str = ""  # the name that torch.compile was given, else the class of the module; no wrapper carries it
 
     @property
     def lines(self) -> list[str]:
         """The lines of a wrapper that carry the verdict."""
         return [IMPORT, f"{NAME} = {json.dumps(asdict(self))!r}", f"_announce({NAME})"]
+
+    def digest(self, more: str) -> str:
+        """Return a short hash of the verdict and of `more`."""
+        return hashlib.sha256(f"{more}\n{json.dumps(asdict(self))}".encode()).hexdigest()[:32]
 
     @property
     def speedup(self) -> float:
@@ -61,7 +69,8 @@ class Verdict:
         times = f"{_us(self.streamed_us)} us instead of {_us(self.serial_us)} in a CUDA graph ({source})"
         sizes = f" for {self.sizes}" if self.sizes else ""
         launches = f"{self.kernels_streamed} launches, serial {self.kernels_serial}"
-        return f"{name}: {self.streams} streams{sizes}, {times}, {self._direct()}; {launches}"
+        given = f" as {self.plan_file} has them" if self.plan_file else ""
+        return f"{name}: {self.streams} streams{given}{sizes}, {times}, {self._direct()}; {launches}"
 
     def _direct(self) -> str:
         if not self.direct:
@@ -71,13 +80,24 @@ class Verdict:
         return f"{_us(self.direct_us)} us instead of {_us(self.direct_serial_us)} launched directly (measured)"
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The verdicts of wrappers that were loaded: of those that came from a cache, and of those that the thread had compiled."""
+
+    cached: list[Verdict] = field(default_factory=list)
+    known: list[Verdict] = field(default_factory=list)
+
+
 class _Told(threading.local):
-    """The verdicts that one thread has compiled, those it has loaded since `listening` began, and the module it compiles."""
+    """The verdicts that one thread has compiled, those it has loaded since `listening` began, the module it compiles, and a
+    reference to whom it tells what it loads.
+    """
 
     def __init__(self) -> None:
         self.compiled: set[str] = set()
-        self.loaded: list[Verdict] | None = None
+        self.loaded: Loaded | None = None
         self.module = ""
+        self.hearer: Callable[[], Callable[[Verdict], None] | None] = lambda: None
 
 
 _told = _Told()
@@ -111,23 +131,29 @@ def say(verdict: Verdict, source: str = "") -> None:
 
 
 def announce(text: str) -> None:
-    """Say the verdict `text`, which is JSON, of a wrapper that was loaded from a cache."""
-    if text in _told.compiled:
-        return
-    verdict = Verdict(**json.loads(text))
-    say(verdict, " (from a cache)")
+    """Say the verdict `text`, which is JSON, of a wrapper that was loaded, unless this thread has compiled it."""
+    verdict, known = Verdict(**json.loads(text)), text in _told.compiled
+    if not known:
+        say(verdict, " (from a cache)")
     if _told.loaded is not None:
-        _told.loaded.append(verdict)
+        (_told.loaded.known if known else _told.loaded.cached).append(verdict)
+    if (hearer := _told.hearer()) is not None:
+        hearer(verdict)
+
+
+def tell(hearer: Callable[[Verdict], None]) -> None:
+    """Call a method with each verdict of a wrapper that this thread loads, until another one is given or its object is gone."""
+    _told.hearer = weakref.WeakMethod(hearer)
 
 
 @contextlib.contextmanager
-def listening(module: str = "") -> Iterator[list[Verdict]]:
-    """Collect the verdicts of the wrappers that this thread loads from a cache inside the context.
+def listening(module: str = "") -> Iterator[Loaded]:
+    """Collect the verdicts of the wrappers that this thread loads inside the context.
 
     `module` is the name of what is compiled in it.
     """
     before = _told.loaded, _told.module
-    _told.loaded, _told.module = [], module
+    _told.loaded, _told.module = Loaded(), module
     try:
         yield _told.loaded
     finally:

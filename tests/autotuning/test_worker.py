@@ -43,12 +43,18 @@ def worker(tmp_path: Path) -> Iterator[Callable[..., WorkerClient]]:
         each.close()
 
 
-def test_each_question_gets_its_answer_from_one_process(worker: Callable[..., WorkerClient]) -> None:
+def test_each_question_gets_its_answer_from_one_process_of_which_nothing_is_left(worker: Callable[..., WorkerClient]) -> None:
     asked = worker(ANSWERS)
     assert asked.gain(ASKED) == 13.25
     first = asked._process
     assert asked.gain([*ASKED[:1], 7]) == 15.25
     assert asked._process is first
+    assert first is not None and asked._folder is not None
+    folder = Path(asked._folder.name)
+    assert folder.exists()
+    asked.close()
+    assert first.poll() is not None
+    assert not folder.exists()
 
 
 def test_a_worker_that_fails_is_named_and_not_asked_again(worker: Callable[..., WorkerClient]) -> None:
@@ -115,17 +121,6 @@ def test_a_worker_that_hangs_is_ended(worker: Callable[..., WorkerClient]) -> No
     asked = worker("import time\nwhile True: time.sleep(1)", patience=1.0)
     with pytest.raises(Unmeasurable, match="no answer in 1 s"):
         asked.gain(ASKED)
-
-
-def test_nothing_is_left_when_it_is_closed(worker: Callable[..., WorkerClient]) -> None:
-    asked = worker(ANSWERS)
-    asked.gain(ASKED)
-    assert asked._process is not None and asked._folder is not None
-    process, folder = asked._process, Path(asked._folder.name)
-    assert folder.exists()
-    asked.close()
-    assert process.poll() is not None
-    assert not folder.exists()
 
 
 def test_without_a_gpu_the_real_worker_says_why(tmp_path: Path) -> None:

@@ -11,6 +11,10 @@ import graphstreams
 from graphstreams import Options
 from graphstreams.__main__ import main
 from graphstreams.inductor.disk_cache import Store
+from graphstreams.reports.kept import SUFFIX, keep
+from graphstreams.reports.report import Report
+
+REPORTS = "reports on graphs in Inductor's caches"
 
 
 @pytest.fixture
@@ -20,13 +24,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def filled(folder: Path) -> Store:
-    """Put two plans, a calibration and a file of somebody else's into the folder."""
+    """Put two plans, a calibration, a report and a file of somebody else's into the folder."""
     store = Store(folder, "gpu")
     store.put("one", 1)
     store.put("two", 22)
     (folder / "calibration").mkdir()
     (folder / "calibration" / "gpu.json").write_text("{}")
     (folder / "notes.txt").write_text("kept")
+    keep(Report("g", "serial", graph_key="a"), folder / "reports")
     return store
 
 
@@ -34,15 +39,17 @@ def test_the_cache_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     filled(folder)
     assert main(["cache", "--show"]) == 0
     expected = [str(folder), "  plans and kernel times: 2, 3 bytes", "  calibrations: 1, 2 bytes"]
-    assert capsys.readouterr().out.splitlines() == expected
+    *told, reports = capsys.readouterr().out.splitlines()
+    assert told == expected and reports.startswith("  reports on graphs in Inductor's caches: 1, ")
 
 
 def test_a_cache_is_cleared_but_for_calibrations(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = filled(folder)
     assert main(["cache", "--clear"]) == 0
-    assert capsys.readouterr().out == f"{folder}: 2 files of plans and kernel times deleted; 1 calibrations stay\n"
+    assert capsys.readouterr().out == f"{folder}: 2 files of plans and kernel times deleted; 1 calibrations, 1 {REPORTS} stay\n"
     assert store.get("one") is None and store.get("two") is None
     assert (folder / "calibration" / "gpu.json").exists() and (folder / "notes.txt").exists()
+    assert len([*folder.rglob(f"*{SUFFIX}")]) == 1
 
 
 @pytest.mark.parametrize("action", ["--show", "--clear"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from graphstreams.__main__ import main
 from graphstreams.costs.calibration import Calibration
 from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan_file import PlanFile
 
 IDS = st.sampled_from(["a", "b", "c", "", "d" * 2000, "\ud800", "ä\n"])
 NUMBERS = st.one_of(st.integers(), st.floats(), st.sampled_from([1e308, 5e-324, 10**400, -0.0, True]))
@@ -86,7 +87,15 @@ def test_verify_takes_any_file(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert status_of(capsys, "verify", path) == 2  # none of these is a wrapper
 
 
-@pytest.mark.parametrize("read", [Plan.loads, Calibration.loads])
+@IN_FILES
+@given(content=CONTENTS)
+def test_diff_takes_any_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    path = tmp_path / "report.json"
+    path.write_bytes(content)
+    assert status_of(capsys, "diff", path, str(path)) == 2  # none of these is a report
+
+
+@pytest.mark.parametrize("read", [Plan.loads, PlanFile.loads, Calibration.loads])
 @settings(max_examples=150, deadline=None)
 @given(text=st.one_of(st.text(), BRACKETS, VALUES.map(json.dumps)))
 def test_stored_text_is_read_or_refused(read: Any, text: str) -> None:

@@ -128,6 +128,16 @@ def test_calls_on_both_sides_of_a_limit_choose_by_their_size_and_have_the_same_b
         assert equal_as_captured(model.made(tiny=True), model.call(True, each), [found]) == [True], each
 
 
+@arguments("bert, batch", "deepseek v3.2")
+def test_the_line_tells_for_which_sizes_streams_run(name: str) -> None:
+    _, size, _ = MODELS[name].sizes
+    threshold = tiny(name, None).report.threshold
+    assert threshold is not None
+    rows = eval(threshold.symbol, dict.fromkeys(re.findall(r"s\d+", threshold.symbol), size))
+    line = str(tiny(name, rows).report.as_verdict())
+    assert re.search(rf": \d streams for {re.escape(threshold.symbol)} <= {rows}, ", line), line
+
+
 def test_a_dlrm_of_which_one_input_is_marked_alone_fixes_its_batch_in_plain_torch_compile_too() -> None:
     """The other inputs have rows of the same batch, which the model joins with it."""
     model = MODELS["dlrm"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import bench_decoder
@@ -24,8 +25,7 @@ from graphstreams.testing.equal_on_cpu import equal_as_captured
 from tests.examples.test_deepseek_experts import mlp
 from tests.examples.test_deepseek_experts import naive as naive_experts
 from tests.examples.test_deepseek_v32 import naive as naive_attention
-from tests.support.paths import ROOT
-from tests.support.processes import environment
+from tests.support.fork_server import run_forked
 
 MODELS = ("v32", "v4")
 
@@ -130,14 +130,20 @@ def test_v4_mixes_copies_around_attention_and_experts() -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_ranks_of_a_process_group_compute_what_one_does(model: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(ROOT / "tests" / "support" / "decoder_ranks.py"), model]
-    done = subprocess.run(
-        command, env=environment({"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}), capture_output=True, text=True,
-        check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "equal on 2 ranks" in done.stdout
+    """With what torchrun sets."""
+    program = "import sys; from tests.support.decoder_ranks import main; main(sys.argv[1])"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def run(rank: int) -> subprocess.CompletedProcess[str]:
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return run_forked(program, model, more={**own, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(run, range(2))
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "equal on 2 ranks" in first.stdout
 
 
 def test_what_is_not_divided_is_the_same_on_all_ranks() -> None:

@@ -213,7 +213,7 @@ handler.emit = lambda record: said.append(record.getMessage())
 logging.getLogger("graphstreams").addHandler(handler)
 logging.getLogger("graphstreams").setLevel(logging.INFO)
 module, inputs = t.build(t.Branches)
-options = {**t.OPTIONS, "strict": False, "min_gain": float(sys.argv[1])}
+options = {**t.OPTIONS, "strict": False, "min_gain": float(sys.argv[1]), "dump": sys.argv[2] or None}
 ours = torch.compile(module, backend="graphstreams", options=options)
 with torch.no_grad():
     direct = float(ours(*t.clones(inputs)).double().sum())
@@ -230,10 +230,17 @@ print(json.dumps({"sums": sums, "forks": forks, "said": said, "tuned": tuned, "f
 @gpu
 @pytest.mark.parametrize("min_gain", [0.0, 0.9])
 def test_a_second_process_has_both_bodies_and_the_verdict_from_the_cache(tmp_path: Path, min_gain: float) -> None:
-    results = []
-    for _ in range(2):
-        results.append(json.loads(last_line(PROGRAM, str(min_gain), more={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})))
+    """It writes the report too, though the first process had no `dump`."""
+    results, dump = [], tmp_path / "dump"
+    for folder in ("", str(dump)):
+        more = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+        results.append(json.loads(last_line(PROGRAM, str(min_gain), folder, more=more)))
     first, second = results
+    (report,) = dump.rglob("report.json")
+    told = json.loads(report.read_text())
+    assert told["from_cache"] and told["verdict"] == ("serial" if min_gain else "clean")
+    assert told["predicted_us"] and told["regions"] and (report.parent / "report.html").exists()
+    assert (report.parent / "graph_streams.py").exists() is (told["verdict"] == "clean")
     assert first["sums"] == second["sums"]
     assert first["sums"][0] == first["sums"][1]
     assert (first["fx"], first["aot"]) == (0, 0) and max(second["fx"], second["aot"]) > 0

@@ -1,8 +1,5 @@
 """Check what planning for a GPU that is not here needs, and what it leaves behind."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.utils import _triton
@@ -11,6 +8,7 @@ from graphstreams.inductor.fakes import faked
 from graphstreams.inductor.offline import offline
 from graphstreams.ir.devices import DEVICES
 from graphstreams.pipeline.explain import capture, explain
+from tests.support.fork_server import run_forked
 from tests.support.sample_modules import FREE_EVENTS, captured
 
 TWO_ARMS = """
@@ -28,7 +26,7 @@ options = {"min_gain": 0.0, "event_us": 0.0}
 
 
 def in_a_new_process(code):
-    done = subprocess.run([sys.executable, "-c", TWO_ARMS + code], capture_output=True, text=True, check=False, timeout=120)
+    done = run_forked(TWO_ARMS + code)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

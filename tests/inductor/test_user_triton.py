@@ -10,6 +10,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 from graphstreams.errors import UnreadableWrapper
+from graphstreams.inductor.exclusivity import may_wait
 from graphstreams.pipeline.explain import capture
 from graphstreams.verification.wrapper.read import verify
 from tests.support.sample_modules import FREE_EVENTS, named_edges, short_names
@@ -53,6 +54,13 @@ def _barrier_in_a_function_kernel(x, arrived, n, block: tl.constexpr):
     _barrier(arrived)
     i = tl.program_id(0) * block + tl.arange(0, block)
     tl.store(x + i, tl.load(x + i, i < n) + 1, i < n)
+
+
+@triton.jit
+def _counting_kernel(x, arrived, n, block: tl.constexpr):
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    place = tl.atomic_add(arrived, 1)
+    tl.store(x + i, tl.load(x + i, i < n) + place, i < n)
 
 
 @triton.jit
@@ -228,6 +236,28 @@ def test_trap_14_a_triton_kernel_whose_blocks_may_wait_for_each_other_keeps_its_
 def test_trap_14_functions_that_a_triton_kernel_calls_are_looked_into(kernel, exclusive):
     graph = read(_Synchronising(kernel), torch.empty(4, 64), torch.empty(1, dtype=torch.int32))
     assert [k.exclusive for k in graph.kernels if k.kind == "triton"] == [exclusive]
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_a_triton_kernel_whose_atomics_only_count_may_move():
+    graph = read(_Synchronising(_counting_kernel), torch.empty(4, 64), torch.empty(1, dtype=torch.int32))
+    assert [k.exclusive_reason for k in graph.kernels if k.kind == "triton"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("source", "word"),
+    [
+        ("def f(a):\n    tl.atomic_add(a, 1)\n", ""),
+        ("def f(a):\n    for i in range(3):\n        tl.atomic_max(a, i)\n", ""),
+        ("def f(a):\n    while tl.atomic_add(a, 0) > 0:\n        pass\n", "atomic"),
+        ("def f(a):\n    tl.atomic_poll(a, 1)\n", "atomic"),
+        ("def f(a):\n    tl.atomic_cas(a, 0, 1)\n", "atomic"),
+        ("def f(a):\n    add = tl.atomic_add\n    add(a, 1)\n", "atomic"),
+        ("def f(a):\n    tl.inline_asm_elementwise('', '', [a], tl.int32, True, 1)\n", "inline_asm"),
+    ],
+)
+def test_what_blocks_may_wait_for_each_other_with(source, word):
+    assert may_wait(source) == word
 
 
 @pytest.mark.usefixtures("h200_driver")

@@ -37,8 +37,8 @@ class FakeAutotuner:
         self.written: list[tuple[Sequence[float], Plan, Measurement]] = []
         self.changed: Callable[[Plan], Plan] = lambda plan: plan
 
-    def __call__(self, reading: Any, device: Any, options: Any, values: Any, serial: Any) -> FakeAutotuner:
-        self.kernels, self.options = reading.kernels.kernels, options
+    def __call__(self, reading: Any, device: Any, options: Any, values: Any, serial: Any, given: Any = None) -> FakeAutotuner:
+        self.kernels, self.options, self.given = reading.kernels.kernels, options, given
         return self
 
     @property

@@ -14,8 +14,15 @@ from graphstreams.reports.report import FILES, Report
 
 def test_a_process_keeps_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "0_inference"
-    assert folder_for(folder) == folder_for(folder) == folder
-    assert (folder / MARK).read_text() == f"{socket.gethostname()} {os.getpid()}"
+    assert folder_for(folder, "key") == folder_for(folder, "key") == folder
+    assert (folder / MARK).read_text() == f"{socket.gethostname()} {os.getpid()} key"
+
+
+def test_another_graph_of_the_process_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Caches may hold graphs of several processes that have one name; of graphs without a key none is known to be another's."""
+    folder = tmp_path / "0_inference"
+    places = [folder_for(folder, key).name for key in ("one", "two", "one", "", "")]
+    assert places == ["0_inference", "0_inference.2", "0_inference", "0_inference.3", "0_inference.4"]
 
 
 def test_another_process_that_runs_has_a_folder_of_its_own(tmp_path: Path) -> None:
@@ -23,14 +30,15 @@ def test_another_process_that_runs_has_a_folder_of_its_own(tmp_path: Path) -> No
     folder = tmp_path / "0_inference"
     folder.mkdir()
     (folder / MARK).write_text(f"{socket.gethostname()} {os.getppid()}")
-    own = folder_for(folder)
+    own = folder_for(folder, "key")
     assert own == tmp_path / f"0_inference.process{os.getpid()}"
-    assert own.is_dir() and folder_for(folder) == own
+    assert own.is_dir() and folder_for(folder, "key") == own
+    assert folder_for(folder, "other").name == "0_inference.2"
 
 
 def test_what_a_process_left_that_has_ended_is_taken_over(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
-    for process in (ended.stdout.strip(), "x", ""):
+    for process in (ended.stdout.strip(), f"{ended.stdout.strip()} key", "x", ""):
         (tmp_path / MARK).write_text(f"{socket.gethostname()} {process}")
         assert folder_for(tmp_path) == tmp_path
 

@@ -6,14 +6,16 @@ import json
 import pytest
 import torch
 
-from graphstreams.ir.plan import Plan
+from graphstreams.costs.profile import load_profile
+from graphstreams.ir.plan_file import PlanFile
 from graphstreams.pipeline.explain import capture, explain
+from graphstreams.planning.given_plan import given_plan
 from graphstreams.verification.wrapper.read import verify
 from tests.support.sample_modules import FREE_EVENTS, captured, module_and_inputs
 
 FILES = {
-    "graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "table.txt", "timeline.json", "report.json",
-    "report.html", "plan.svg", "kernels.dot",
+    "graph_serial.py", "graph_streams.py", "wrapper.py", "plan.json", "profile.json", "table.txt", "timeline.json",
+    "report.json", "report.html", "plan.svg", "kernels.dot",
 }  # fmt: skip
 
 
@@ -50,6 +52,11 @@ def saved(tmp_path_factory):
     return report().save(tmp_path_factory.mktemp("reports") / "deep" / "er")
 
 
+def planned(saved):
+    """Return the plan that `plan.json` makes of the graph."""
+    return given_plan(PlanFile.loads((saved / "plan.json").read_text()), report().kernels, 5)
+
+
 def parsed(saved, name="report.json"):
     return json.loads((saved / name).read_text())
 
@@ -66,7 +73,7 @@ def test_the_report_says_what_was_proved(saved):
 
 
 def test_the_report_counts_streams_and_events(saved):
-    data, plan = parsed(saved), Plan.loads((saved / "plan.json").read_text())
+    data, plan = parsed(saved), planned(saved)
     assert data["streams"] == plan.streams > 1
     assert data["events"] == len(plan.events) > 0
     assert (data["launched_by_the_host"], data["own_kernels"]) == ("serial", 0)
@@ -82,18 +89,35 @@ def test_each_region_names_its_parameters(saved):
     assert regions.keys() >= {"indexer.wk", "indexer.wq", "q_b"}
     assert "indexer.wk.weight" in regions["indexer.wk"]["parameters"]
     assert "q_b.weight" in regions["q_b"]["parameters"]
+    assert (regions["indexer.wk"]["modules"], regions["q_b"]["modules"]) == (["indexer", "indexer.wk"], ["q_b"])
     assert all(region["start_us"] <= region["end_us"] for region in regions.values())
 
 
 def test_regions_are_those_of_the_plan(saved):
-    plan = Plan.loads((saved / "plan.json").read_text())
+    plan = planned(saved)
     placed = [(p.kernel, p.stream) for p in plan.placements]
     assert [(region["kernel"], region["stream"]) for region in parsed(saved)["regions"]] == placed
 
 
+def test_the_file_of_the_plan_is_the_plan(saved):
+    plan, made = report().plan, planned(saved)
+    assert [(p.kernel, p.stream) for p in made.placements] == [(p.kernel, p.stream) for p in plan.placements]
+    assert (made.events, made.streams, made.priority) == (plan.events, plan.streams, plan.priority)
+
+
+def test_the_profile_has_the_times_that_were_planned_with(saved):
+    graph, us = load_profile(saved / "profile.json")
+    assert {kernel.name: time for kernel, time in zip(graph.kernels, us, strict=True)} == {
+        kernel.name: time for kernel, time in zip(report().kernels.kernels, report().us, strict=True)
+    }
+    assert parsed(saved, "profile.json")["costs"] == report().costs
+    again = explain(_Attention(), INPUTS, target="h200", options={**FREE_EVENTS, "costs": str(saved / "profile.json")})
+    assert (again.us, again.verdict) == (report().us, "clean")
+
+
 def test_each_region_of_the_graph_has_a_heading(saved):
     text = (saved / "graph_streams.py").read_text()
-    plan = Plan.loads((saved / "plan.json").read_text())
+    plan = report().plan
     for place in plan.placements:
         taken, alone = place.end_us - place.start_us, report().us[place.kernel]
         assert f"==== {place.name}: stream {place.stream}, {taken:.1f} us in the plan, {alone:.1f} us alone" in text
@@ -103,7 +127,7 @@ def test_each_region_of_the_graph_has_a_heading(saved):
 
 def test_headings_name_what_a_kernel_waits_for(saved):
     text = (saved / "graph_streams.py").read_text()
-    plan = Plan.loads((saved / "plan.json").read_text())
+    plan = planned(saved)
     waits = sum(wait.kernel >= 0 for event in plan.events for wait in event.waits)
     assert waits > 0
     assert text.count("#      waits for ") == len({w.kernel for e in plan.events for w in e.waits if w.kernel >= 0})

@@ -10,6 +10,7 @@ from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.measurement import Measurement
 from graphstreams.planning.list_schedule import plan_kernels
 from graphstreams.reports.report import Report
+from graphstreams.reports.texts import headline, html_text
 
 WHOLE = Measurement(serial_us=60.0, played_us=40.0, compiled_us=48.0, tried=32, plans=((39.5, 40.0), (41.0, 44.25)))
 
@@ -92,3 +93,22 @@ def test_notes_are_in_the_text_and_in_the_file(tmp_path: Path) -> None:
     assert str(report).splitlines()[-1] == "kernels were not measured: no memory"
     report.save(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["notes"] == ["kernels were not measured: no memory"]
+
+
+def test_a_page_begins_with_what_was_measured_and_tells_all_of_it() -> None:
+    measured, modelled = report_of(replace(WHOLE, inductor_us=57.6)), report_of(None)
+    predicted = "Predicted 4.0 us on 2 streams, 7.0 us on one (1.75x), bound 4.0 us. measured"
+    assert headline(modelled) == f"g: clean. {predicted}"
+    assert headline(measured) == f"g: clean. Measured 48.0 us on 2 streams, 57.6 us on one (1.20x). {predicted}"
+    assert headline(report_of(Measurement(60.0))) == f"g: clean. {predicted}"  # no plan was
+    assert headline(report_of(None, costs="/home/anna/costs.json")).endswith(" bound 4.0 us. .../costs.json")
+    assert measured.kernels is not None
+    collective = replace(measured.kernels, kernels=(replace(measured.kernels.kernels[0], collective="start"),))
+    assert "Measured, but for collectives, 48.0 us" in headline(replace(measured, kernels=collective))
+    assert str(measured.measurement).replace("'", "&#39;") in html_text(measured)
+
+
+def test_the_page_of_a_serial_graph_says_what_decided_and_where_to_look() -> None:
+    text = html_text(Report("g", "serial", "it has one kernel", "plan"))
+    assert "g: serial (it has one kernel)" in text and "stage &#39;plan&#39; decided" in text and "docs/reports.md" in text
+    assert "docs/reports.md" not in html_text(report_of(WHOLE))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from graphstreams import StreamPass
 from graphstreams.pipeline.explain import capture
 from graphstreams.runtime.allocator import unsupported_allocator
+from tests.support.fork_server import last_line_forked
 from tests.support.sample_modules import FREE_EVENTS, module_and_inputs
 
 
@@ -107,10 +106,8 @@ print(torch._C._accelerator_getAllocatorSettings() + "|" + unsupported_allocator
 )
 def test_settings_hold_until_they_are_set_otherwise(environment: dict[str, str], settings: list[str], sound: bool) -> None:
     """In a process of its own, for settings can't be taken back."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTORCH_")}
-    command = [sys.executable, "-c", SET_TWICE.format(settings=settings)]
-    done = subprocess.run(command, env={**kept, **environment}, capture_output=True, text=True, check=True)
-    last, _, told = done.stdout.strip().partition("|")
+    unset = dict.fromkeys(name for name in os.environ if name.startswith("PYTORCH_"))
+    last, _, told = last_line_forked(SET_TWICE.format(settings=settings), more={**unset, **environment}).partition("|")
     assert last == (settings[-1] if settings else "expandable_segments:True")
     assert ("unmaps memory" not in told) is sound
     assert (told == "") is sound

@@ -128,14 +128,11 @@ def in_thread(work: Callable[[], Any]) -> Any:
     return found[0]
 
 
-def test_what_a_thread_had_goes_to_the_next_one_with_the_same_callers_stream(
-    made: list[Any], request: pytest.FixtureRequest
-) -> None:
+def test_what_a_thread_had_goes_to_the_next_one_with_the_same_callers_stream(made: list[Any]) -> None:
     """A server with a thread for each request makes nothing new; another caller's stream was not waited for."""
     mine = acquire(Caller(), 2, 2)
     first = in_thread(lambda: acquire(Caller(), 2, 2))
     gc.collect()
-    request.addfinalizer(gc.unfreeze)
     gc.freeze()  # so that the collections below look at what comes from here on, and not at all of torch
     assert in_thread(lambda: acquire(Caller(), 2, 2)) == first
     count = len(made)

@@ -1,6 +1,7 @@
 """Check what is said of a graph, once and in one line, by the process that compiles it and by one that loads it."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -67,7 +68,7 @@ def test_each_verdict_is_said_in_one_line_and_kept(
 ) -> None:
     with caplog.at_level(logging.INFO, "graphstreams"), listening() as found:
         loaded(verdict) if cached else say(verdict)
-    assert found == ([verdict] if cached else [])
+    assert (found.cached, found.known) == ([verdict] if cached else [], [])
     end = " (from a cache)" if cached else ""
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(level, f"graphstreams: {text}{end}")]
     assert graphstreams.reports() == [verdict]
@@ -97,7 +98,40 @@ def test_a_graph_that_this_process_compiled_is_not_told_again(caplog: pytest.Log
     compiled(own)
     with listening() as found:
         loaded(own)
-    assert found == [] and caplog.records == [] and graphstreams.reports() == []
+    assert (found.cached, found.known) == ([], [own])
+    assert caplog.records == [] and graphstreams.reports() == []
+
+
+def test_of_a_known_graph_from_a_cache_nothing_new_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "graphstreams"):
+        assert _say_of_cached("Linear", [torch.ones(1, 3)], known=True) is None
+    assert "what was said when it was compiled still holds" in caplog.messages[0] and graphstreams.reports() == []
+
+
+class Hearer:
+    def __init__(self) -> None:
+        self.heard: list[Verdict] = []
+
+    def hear(self, verdict: Verdict) -> None:
+        self.heard.append(verdict)
+
+
+def test_who_asked_last_is_told_what_the_thread_loads_as_long_as_it_is_there() -> None:
+    first, last = Hearer(), Hearer()
+    loaded(CLEAN)  # nobody has asked
+    for hearer in (first, last):
+        verdicts.tell(hearer.hear)
+    loaded(CLEAN)
+    compiled(SERIAL)
+    loaded(SERIAL)  # one that the thread has compiled too
+    assert (first.heard, last.heard) == ([], [CLEAN, SERIAL])
+    thread = threading.Thread(target=loaded, args=(CLEAN,))
+    thread.start()
+    thread.join()
+    heard = last.heard
+    del last, hearer
+    loaded(CLEAN)
+    assert heard == [CLEAN, SERIAL]
 
 
 def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
@@ -105,7 +139,7 @@ def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
         with listening("inner") as inner:
             loaded(CLEAN)
         loaded(SERIAL)
-    assert (inner, outer) == ([CLEAN], [SERIAL])
+    assert (inner.cached, outer.cached) == ([CLEAN], [SERIAL])
     announce(verdicts.json.dumps(verdicts.asdict(CLEAN)))  # nobody listens
     assert [verdict.module for verdict in graphstreams.reports()] == ["inner", "outer", ""]
 
@@ -156,7 +190,8 @@ def test_a_graph_whose_cached_code_says_nothing_is_told_all_the_same(
     if records:  # as on a machine with a GPU
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with nullcontext() if records else torch.no_grad():
-        _say_of_cached("Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight])
+        said = _say_of_cached("Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight], known=False)
+    assert said is not None and (said.verdict, said.stage, said.module) == ("serial", "read", "Linear")
     (message,) = caplog.messages
     assert ("it records gradients" if records else "it has no CUDA tensors") in message
     assert message.endswith(" (from a cache)") and len(graphstreams.reports("Linear")) == 1

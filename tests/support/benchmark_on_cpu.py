@@ -17,6 +17,7 @@ from graphstreams.benchmark import compile_variants, timing
 from graphstreams.benchmark.variants import CompiledVariant
 from graphstreams.ir.kernels import Edge, EdgeKind, Kernel, KernelGraph
 from graphstreams.ir.plan import Plan
+from graphstreams.ir.plan_file import PlanFile
 from graphstreams.planning.list_schedule import plan_kernels
 
 ENVIRONMENT = dict.fromkeys(("device", "driver", "cuda", "torch", "triton", "python", "date"), "?")
@@ -62,7 +63,7 @@ def compile_on_cpu(module: Any, backend: str = "inductor", options: Any = None, 
             "seconds": {"plan": 0.25},
         }
         (folder / "report.json").write_text(json.dumps(fields))
-        (folder / "plan.json").write_text(plan.dumps())
+        (folder / "plan.json").write_text(PlanFile.of(plan, GRAPH).dumps())
         if options.get("search") is None:
             return lambda *values: [leaf + 1 for leaf in leaves(module(*values))]  # other bits than serial's
         if options["costs"] == "measured":

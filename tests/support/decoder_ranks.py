@@ -1,6 +1,6 @@
 """Run a decoder on the ranks of a gloo process group, each with its share of one decoder's weights.
 
-torchrun --nproc-per-node 2 tests/support/decoder_ranks.py MODEL
+As torchrun does, the environment tells the ranks: torchrun --nproc-per-node 2 tests/support/decoder_ranks.py MODEL
 """
 
 from __future__ import annotations

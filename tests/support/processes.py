@@ -12,10 +12,14 @@ from tests.support.paths import BENCHMARKS, EXAMPLES, ROOT
 PATHS = (ROOT, EXAMPLES, BENCHMARKS)  # as pytest's `pythonpath` in pyproject.toml
 
 
-def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment and `more`, with a PYTHONPATH that has the package, the tests and the programs."""
+def environment(more: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Return this process's environment and `more`, with a PYTHONPATH that has the package, the tests and the programs.
+
+    What is None in `more` is not set.
+    """
     inherited = [path for path in (os.environ.get("PYTHONPATH", ""),) if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, PATHS), *inherited]), **(more or {})}
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, PATHS), *inherited]), **(more or {})}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def last_line(program: str, *arguments: str, more: Mapping[str, str] | None = None) -> str:

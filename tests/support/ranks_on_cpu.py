@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import traceback
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -27,18 +31,32 @@ CASES: dict[str, Callable[[], Made]] = {
 STREAMS = (2, 4)  # of each rank
 
 
-def main(case: str, rank: int, store: str, results: Any) -> None:
-    """Put into `results` whether a rank computes on its plan what its graph computes serially, and nearly what the module does.
+def main(rank: int, stores: str) -> None:
+    """Print a JSON object of what `compare` says of each case. `stores` is a folder that both ranks see."""
+    print(json.dumps({case: _told(case, rank, os.path.join(stores, case)) for case in CASES}))
+
+
+def _told(case: str, rank: int, store: str) -> str:
+    """Return what `compare` says, or the error. The other rank then gives up too, and both go on with the next case."""
+    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    try:
+        return compare(case, rank)
+    except Exception:
+        return traceback.format_exc()
+    finally:
+        dist.destroy_process_group()
+
+
+def compare(case: str, rank: int) -> str:
+    """Return "equal" if a rank computes on its plan what its graph computes serially; it has to be nearly what the module does.
 
     The other rank has another plan. In a second round the first rank runs serially and the second one its plan.
     """
     torch.manual_seed(rank)
-    dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
     module, inputs = CASES[case]()
     (found,) = capture(module, copy.deepcopy(inputs), "h200", {**SMALL, "streams": STREAMS[rank]})
     if found.module is None or found.reading is None:
-        results.put((rank, found.report.reason))
-        return
+        return found.report.reason
     given = _graph_inputs(module, inputs)
     # Each call takes part in the other rank's collectives, which are in one order in all of these graphs.
     serial = run_on_cpu(found.reading.module, given)
@@ -48,8 +66,7 @@ def main(case: str, rank: int, store: str, results: Any) -> None:
         eager = module(*copy.deepcopy(inputs))
     torch.testing.assert_close([*serial[0]], [*eager] if isinstance(eager, tuple) else [eager], rtol=1e-4, atol=1e-4)
     same = all(equal_bits(one, two) for other in (streamed, mixed) for one, two in zip(serial, other, strict=True))
-    results.put((rank, "equal" if same else "different"))
-    dist.destroy_process_group()
+    return "equal" if same else "different"
 
 
 def _graph_inputs(module: nn.Module, inputs: list[Tensor]) -> list[Any]:

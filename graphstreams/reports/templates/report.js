@@ -1,7 +1,7 @@
 {% include "theme.js" %}
 {
   const SVG = "http://www.w3.org/2000/svg";
-  const LEFT = 150, RIGHT = 12, TOP = 30, PITCH = 38, HEIGHT = 27, LETTER = 6.3, DOT = 3;
+  const LEFT = 150, RIGHT = 12, TOP = 30, PITCH = 38, HEIGHT = 27, LETTER = 6.3, DOT = 3, THIN = 8;
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const plan = read("data"), colors = read("colors");
   const view = document.getElementById("view"), card = document.getElementById("card");
@@ -107,6 +107,7 @@
       }
       item.frame.setAttribute("x", start);
       item.frame.setAttribute("width", Math.max(0, end - start));
+      item.frame.style.strokeWidth = end - start < THIN ? "0.5" : "";  // else frames hide the boxes of a long plan
       const from = Math.max(start, LEFT), letters = Math.floor((end - from - 6) / LETTER);
       item.text.setAttribute("x", from + 3);
       item.text.textContent = letters >= 3 ? item.name.slice(0, letters) : "";

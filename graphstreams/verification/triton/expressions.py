@@ -214,9 +214,9 @@ class KernelExpressions:
         path = LANGUAGE + name
         effect = _DESCRIPTOR_EFFECTS.get(name) if isinstance(owner, Descriptor) else effect_of(path, self._generated)
         effect = effect if effect in _METHOD_EFFECTS else None
-        given = Arguments((owner, *given.positional), given.keywords)
         if name.startswith("is_") and owner in (Kind.NUMBER_TYPE, Kind.POINTER_TYPE) and not given.values:
             return Kind.NUMBER
+        given = Arguments((owner, *given.positional), given.keywords)
         return self._apply(node, effect, given, path)
 
     def _run(self, node: ast.Call, function: KernelValue, given: Arguments) -> KernelValue:

@@ -43,6 +43,7 @@ def test_a_load_that_may_not_be_tritons_is_refused(imports: str) -> None:
     [
         ("x = tl.load(b + i, mask=i < n, other=0.0).to(tl.float32)", "b|"),
         ("tl.store(value=1.0, pointer=b + i)", "|b"),
+        ("x = tl.load(b + i)\nif x.dtype.is_floating():\n    tl.store(a + i, x)", "b|a"),
         ("tl.atomic_add(b, 1)", "b|b"),
         ("x = tl.atomic_cas(c, 0, 1)", "c|c"),
         ("(b + i).store(1.0)", "|b"),

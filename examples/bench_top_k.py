@@ -1,0 +1,235 @@
+"""Time the forms of top-k beside aten's kernels, and FlashInfer's if it is installed, over rows, lengths and types.
+
+    python examples/bench_top_k.py --out top_k [--sweep]
+    python examples/bench_top_k.py --rule top_k/top_k.json --to graphstreams/costs/data/top_k/h200.json
+
+The first needs a GPU. Bits and order are compared with aten's first, then all columns are timed in turns, as CUDA graphs and
+launched by the host. Writes DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. The second needs
+none: it writes the table of times by which graphstreams chooses a form, from a result of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_top_k_report import ATEN, FLASHINFER, HEADERS, cells, tables
+
+from graphstreams.autotuning.cuda_graph import CapturedFunction
+from graphstreams.autotuning.timing import times_in_turns
+from graphstreams.benchmark.bits import equal_bits
+from graphstreams.benchmark.results import environment, write
+from graphstreams.benchmark.run import has_gpu, release
+from graphstreams.benchmark.timing import captures_in, samples_over_captures, summary
+from graphstreams.kernels.top_k import DTYPES as KERNEL_DTYPES
+from graphstreams.kernels.top_k import (
+    Form,
+    OneProgram,
+    Program,
+    SeveralPrograms,
+    TopK,
+    fields_of,
+    form_name,
+    launch,
+    program,
+    supports,
+)
+
+DEVICE = "cuda"
+REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time
+ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
+LENGTHS = (2049, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
+DTYPES = ("float32", "bfloat16")
+ALIKE = 64  # neighbours that share most of their value where neighbours are alike
+SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
+
+FORMS: tuple[Form, ...] = (
+    OneProgram(8), OneProgram(16), OneProgram(32), SeveralPrograms(), SeveralPrograms(warps=(16, 16, 16))
+)  # fmt: skip
+SWEEP: tuple[Form, ...] = (
+    OneProgram(4), OneProgram(8), OneProgram(16), OneProgram(32),
+    SeveralPrograms(), SeveralPrograms(spare=2.0), SeveralPrograms(slack=8), SeveralPrograms(slack=32),
+    SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(warps=(4, 4, 4)), SeveralPrograms(warps=(16, 16, 16)),
+    SeveralPrograms(warps=(8, 8, 16)), SeveralPrograms(warps=(16, 8, 8)), SeveralPrograms(programs=16, warps=(16, 16, 16)),
+)  # fmt: skip
+
+
+def flashinfer() -> Callable[..., Any] | None:
+    """Return FlashInfer's function for top-k; None if it is not installed or does not run."""
+    try:
+        import flashinfer
+    except Exception:
+        return None
+    try:
+        flashinfer.top_k(torch.zeros(1, 4096, device=DEVICE), 8)
+    except Exception as error:
+        print(f"FlashInfer's top_k is left out: {type(error).__name__}: {error}")
+        return None
+    return flashinfer.top_k
+
+
+def rows_of(rows: int, length: int, dtype: torch.dtype, seed: int) -> torch.Tensor:
+    """Return normal random rows. With an odd seed neighbours are alike, and of every fourth seed a quarter may be masked."""
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    x = torch.randn(rows, length, generator=generator, device=DEVICE)
+    if seed % 2:
+        common = torch.randn(rows, length // ALIKE + 1, generator=generator, device=DEVICE)
+        x = 0.3 * x + common.repeat_interleave(ALIKE, 1)[:, :length]
+    if seed % 4 == 3:
+        x[::4, length - length // 4 :] = -torch.inf
+    return x.to(dtype)
+
+
+def forms_of(top_k: TopK, sweep: bool) -> list[Form]:
+    """Return the forms to time on a shape."""
+    asked = SWEEP if sweep else FORMS
+    shared = top_k.length >= SHORTEST_SHARED
+    return [form for form in asked if supports(top_k, form) and (shared or isinstance(form, OneProgram))]
+
+
+def selected(x: torch.Tensor, work: Program) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values and indices of a top-k."""
+    buffers = launch(x, work)
+    return buffers["values"], buffers["indices"]
+
+
+def columns(top_k: TopK, sweep: bool, other: Callable[..., Any] | None) -> dict[str, Callable[[torch.Tensor], Any]]:
+    """Return the functions to time on a shape, by name. `other` is FlashInfer's."""
+    k = top_k.k
+    found: dict[str, Callable[[torch.Tensor], Any]] = {ATEN: lambda x: torch.topk(x, k, sorted=False)}
+    for form in forms_of(top_k, sweep):
+        found[form_name(form)] = partial(selected, work=program(top_k, form))
+    if other is not None:
+        found[FLASHINFER] = lambda x: other(x, k)
+    return found
+
+
+def wrong_runs(functions: Mapping[str, Callable[[torch.Tensor], Any]], top_k: TopK, seeds: int) -> dict[str, int]:
+    """Return how many of `seeds` runs on fresh rows have other bits, or another order, than aten's, by form."""
+    wrong = {name: 0 for name in functions if name not in (ATEN, FLASHINFER)}
+    for seed in range(seeds):
+        x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, seed)
+        expected = [*functions[ATEN](x)]
+        for name in wrong:
+            wrong[name] += not equal_bits(expected, [*functions[name](x)])
+    return wrong
+
+
+def measure(
+    functions: Mapping[str, Callable[[torch.Tensor], Any]], top_k: TopK, seeds: int, rounds: int
+) -> dict[str, Any]:  # fmt: skip
+    """Compare bits and times on a shape. The captures are freed on return."""
+    row: dict[str, Any] = {"wrong": wrong_runs(functions, top_k, seeds)}
+    row["runs"] = dict.fromkeys(row["wrong"], seeds)
+    x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, 0)
+    captured = {name: CapturedFunction(function, [x]) for name, function in functions.items()}
+
+    def capture(again: bool) -> dict[str, Callable[[], None]]:
+        for each in captured.values() if again else ():
+            each.capture_again()
+        return {name: each.replay for name, each in captured.items()}
+
+    graph = samples_over_captures(capture, rounds, REPEATS["graph"])
+    calls = [partial(function, x) for function in functions.values()]
+    direct = dict(zip(functions, times_in_turns(calls, rounds, REPEATS["direct"]), strict=True))
+    for way, samples in (("graph", graph), ("direct", direct)):
+        row[way] = {name: summary(samples[name]) for name in functions}
+    for each in captured.values():
+        each.load([rows_of(int(top_k.rows), top_k.length, top_k.dtype, 1)])
+    alike = times_in_turns([each.replay for each in captured.values()], rounds, REPEATS["graph"])
+    row["alike"] = {name: summary(samples) for name, samples in zip(captured, alike, strict=True)}
+    right = [name for name, wrong in row["wrong"].items() if not wrong]
+    row["best"] = min(right, key=lambda name: row["graph"][name]["median"], default=None)
+    return row
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the benchmark and return what top_k.json holds. Errors of a shape are noted in its row."""
+    started = time.perf_counter()
+    result: dict[str, Any] = {**environment(), "repeats": REPEATS, "captures": captures_in(arguments.rounds), "rows": []}
+    result.update({name: getattr(arguments, name) for name in ("k", "rounds", "seeds", "sweep")})
+    result["forms"] = {form_name(form): fields_of(form) for form in {*FORMS, *SWEEP}}
+    other = flashinfer()
+    shapes = [(d, rows, length) for d in arguments.dtypes for length in arguments.lengths for rows in arguments.rows]
+    for dtype, rows, length in shapes:
+        top_k = TopK(rows, length, min(arguments.k, length), getattr(torch, dtype), length)
+        row: dict[str, Any] = {"dtype": dtype, "rows": rows, "length": length}
+        try:
+            functions = columns(top_k, arguments.sweep, other)
+            row.update(measure(functions, top_k, arguments.seeds, arguments.rounds))
+        except Exception as error:
+            row["failed"] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        release()
+        result["rows"].append(row)
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        print(f"[{result['seconds']:.0f} s] {', '.join(map(': '.join, zip(HEADERS, cells(row), strict=True)))}", flush=True)
+        write(result, tables(result), arguments.out / "top_k")
+    return result
+
+
+def rule(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of times by which graphstreams chooses a form: us of aten and of each form that never was wrong."""
+    timed = [row for row in result["rows"] if "failed" not in row]
+    wrong = {name for row in timed for name, count in row["wrong"].items() if count}
+    table = []
+    for row in timed:
+        us = {name: own["median"] for name, own in row["graph"].items() if name not in (FLASHINFER, *wrong)}
+        table.append({"dtype": row["dtype"], "rows": row["rows"], "length": row["length"], "k": result["k"], "us": us})
+    measured = {name: result[name] for name in ("device", "driver", "cuda", "torch", "triton", "date", "command")}
+    used = {name for entry in table for name in entry["us"]}
+    forms = {name: fields for name, fields in sorted(result["forms"].items()) if name in used}
+    return {"measured": measured, "forms": forms, "times": table}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("top_k"), metavar="DIR", help="folder for top_k.md and top_k.json")
+    add("--k", type=int, default=2048, help="elements to take of each row")
+    add("--rows", type=int, nargs="+", help=f"(default {' '.join(map(str, ROWS))}; with --sweep 1 8 64)")
+    add("--lengths", type=int, nargs="+", default=list(LENGTHS), help="elements of a row")
+    add("--dtypes", nargs="+", default=list(DTYPES), metavar="DTYPE", help="types of the elements")
+    add("--rounds", type=int, default=20, help="samples of each time")
+    add("--seeds", type=int, default=8, help="rows whose bits are compared, for each shape")
+    add("--sweep", action="store_true", help="time more forms")
+    add("--rule", type=Path, metavar="JSON", help="write the table of times of a result instead of measuring")
+    add("--to", type=Path, metavar="JSON", help="where the table of times goes")
+    arguments = parser.parse_args(argv)
+    arguments.rows = arguments.rows or ([1, 8, 64] if arguments.sweep else list(ROWS))
+    if min(*arguments.rows, *arguments.lengths, arguments.k, arguments.seeds + 1) < 1 or arguments.rounds < 2:
+        parser.error("--rows, --lengths and --k have to be at least 1, --rounds at least 2, --seeds at least 0")
+    unknown = [name for name in arguments.dtypes if getattr(torch, name, None) not in KERNEL_DTYPES]
+    if unknown:
+        parser.error(f"the kernels have no {unknown[0]}")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark, or make the table of a result. Return 2 without a GPU, 1 if a shape failed or had other bits."""
+    arguments = parse_args(argv)
+    if arguments.rule:
+        text = json.dumps(rule(json.loads(arguments.rule.read_text(encoding="utf-8"))), indent=1) + "\n"
+        if arguments.to is None:
+            print(text, end="")
+        else:
+            arguments.to.parent.mkdir(parents=True, exist_ok=True)
+            arguments.to.write_text(text, encoding="utf-8")
+        return 0
+    if not has_gpu("bench_top_k"):
+        return 2
+    with torch.no_grad():
+        rows = run(arguments)["rows"]
+    return int(any("failed" in row or any(row["wrong"].values()) for row in rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

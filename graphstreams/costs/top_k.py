@@ -1,0 +1,135 @@
+"""Choose the form of a top-k by times that were measured on one GPU, over rows, lengths and sizes of elements.
+
+A form is taken if the longest of its times that were measured around a shape is shorter than the shortest of aten's. Nothing is
+drawn between two measurements, because times go in steps: aten takes other kernels from some length on, and a form's tiles are
+powers of two. `examples/bench_top_k.py --rule` writes the file.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from graphstreams.ir.devices import DEVICES, Device
+from graphstreams.kernels.top_k import Choice, Form, TopK, form_of, supports
+
+ATEN = "aten"  # the name of aten's own kernels in the file
+MARGIN = 0.95  # of aten's time, that a form has to stay below: medians of equal launches differ by up to 2 %
+LEAST_SHARE_OF_K = 0.25  # of the k of a measurement, that a k which it stands for has at least; at most it is the same
+_PACKAGED = Path(__file__).parent / "data" / "top_k"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The us of aten and of forms, by name, on rows of one shape."""
+
+    itemsize: int  # bytes of an element
+    rows: int
+    length: int
+    k: int
+    us: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TopKTimes:
+    """What top-k takes on one GPU. `forms` has the form of each name but aten's in the measurements."""
+
+    device: str  # the driver's name of the GPU
+    date: str  # of the measurements, YYYY-MM-DD
+    forms: Mapping[str, Form]
+    measured: tuple[Measured, ...]
+
+    @staticmethod
+    def loads(text: str) -> TopKTimes:
+        """Return the times in a file's text. Raises ValueError, which says why, if it holds none."""
+        try:
+            data = json.loads(text)
+            forms = {name: form_of(fields) for name, fields in data["forms"].items()}
+            rows = [
+                Measured(getattr(torch, each["dtype"]).itemsize, each["rows"], each["length"], each["k"], each["us"])
+                for each in data["times"]
+            ]
+            found = TopKTimes(data["measured"]["device"], data["measured"]["date"], forms, tuple(rows))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no times of top-k: {type(error).__name__}: {error}") from None
+        for each in rows:
+            unknown = sorted(each.us.keys() - forms.keys() - {ATEN})
+            if unknown or ATEN not in each.us:
+                raise ValueError(f"no times of top-k: {each.rows} x {each.length} has {unknown or 'no time of aten'}")
+        return found
+
+
+def times_of(device: Device) -> TopKTimes | None:
+    """Return the package's times of a device; None if it has none."""
+    own = [key for key, known in DEVICES.items() if known.name == device.name]
+    return _shipped(own[0]) if own and (_PACKAGED / f"{own[0]}.json").is_file() else None
+
+
+@cache
+def _shipped(key: str) -> TopKTimes:
+    return TopKTimes.loads((_PACKAGED / f"{key}.json").read_text(encoding="utf-8"))
+
+
+def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
+    """Return the fastest form for a top-k on the GPU that the driver calls `device`, or None for aten's, with the reason."""
+    if times is None:
+        return Choice(None, f"no times of the kernels are known for {device}")
+    rows = top_k.rows if isinstance(top_k.rows, int) else "any number"
+    shape = f"{rows} x {top_k.length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}"
+    groups = _around(top_k, times.measured)
+    if not groups:
+        return Choice(None, f"{shape} lies outside of what was measured on {times.device}")
+    known = [
+        name
+        for name, form in times.forms.items()
+        if supports(top_k, form) and all(name in each.us for group in groups for each in group)
+    ]
+    if not known:
+        return Choice(None, f"no form of the kernels was measured around {shape}")
+    worst = {name: max(groups, key=lambda group, name=name: _ratio(name, group)) for name in known}  # type: ignore[misc]
+    best = min(known, key=lambda name: (_ratio(name, worst[name]), name))
+    slowest, aten = _extremes(best, worst[best])
+    told = f"{shape}: {best}, up to {slowest:.1f} us; aten {aten:.1f} us or more ({times.device}, {times.date})"
+    return Choice(times.forms[best], told, slowest) if slowest < MARGIN * aten else Choice(None, told)
+
+
+def _extremes(name: str, group: Sequence[Measured]) -> tuple[float, float]:
+    """Return the longest time of a form, and the shortest of aten, on shapes that stand for one."""
+    return max(each.us[name] for each in group), min(each.us[ATEN] for each in group)
+
+
+def _ratio(name: str, group: Sequence[Measured]) -> float:
+    slowest, aten = _extremes(name, group)
+    return slowest / aten
+
+
+def _around(top_k: TopK, measured: Sequence[Measured]) -> list[list[Measured]]:
+    """Return the measurements on shapes next to that of a top-k, on both sides; empty if it lies outside of all.
+
+    They are one group. For a dynamic number of rows there is a group for each number that was measured, in each of which a
+    form has to be faster: more rows are taken to behave like the most that were measured.
+    """
+    alike = [each for each in measured if each.itemsize == top_k.dtype.itemsize]
+    of_k = [each for each in alike if LEAST_SHARE_OF_K * each.k <= top_k.k <= each.k]
+    known = {each.rows for each in of_k}
+    lengths = _next_to(top_k.length, {each.length for each in of_k})
+    groups = [_next_to(top_k.rows, known)] if isinstance(top_k.rows, int) else [{rows} for rows in sorted(known)]
+    found = [[each for each in of_k if each.rows in rows and each.length in lengths] for rows in groups]
+    complete = all(
+        {(each.rows, each.length) for each in group} == {(row, length) for row in rows for length in lengths} and group
+        for group, rows in zip(found, groups, strict=True)
+    )
+    return found if complete else []
+
+
+def _next_to(value: int, known: set[int]) -> set[int]:
+    """Return the nearest of the known numbers on both sides of a value; empty if there is none on one side."""
+    ordered = sorted(known)
+    below, above = bisect_right(ordered, value) - 1, bisect_left(ordered, value)
+    return {ordered[below], ordered[above]} if below >= 0 and above < len(ordered) else set()

@@ -1,0 +1,25 @@
+"""Take this package's kernels for a graph's top-k, before it is lowered: what is planned, and both bodies, have them."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from graphstreams.costs.top_k import choose_form, times_of
+from graphstreams.inductor.top_k import replace_top_k
+from graphstreams.ir.devices import Device, device_at_hand
+from graphstreams.kernels.top_k import Choice, TopK
+from graphstreams.options import Options
+
+
+def use_top_k_kernels(gm: fx.GraphModule, options: Options, device: Device | None = None) -> None:
+    """Replace each top-k of `gm` for which a faster form was measured on `device`, by default the GPU at hand.
+
+    Notes in the meta of `gm` say what was chosen, and why. With the option `top_k` off nothing is done.
+    """
+
+    def choose(top_k: TopK) -> Choice:
+        target = device or device_at_hand()
+        return choose_form(top_k, times_of(target), target.name)
+
+    if options.top_k:
+        replace_top_k(gm, choose)

@@ -1,0 +1,115 @@
+"""Check which form of top-k is chosen, by times made up here."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from graphstreams.costs.top_k import TopKTimes, choose_form, times_of
+from graphstreams.ir.devices import DEVICES
+from graphstreams.kernels.top_k import Choice, OneProgram, SeveralPrograms, TopK, fields_of, form_name
+from tests.support.top_k_times import MADE_UP, ONE, SHARED, table
+
+ROW = TopK(rows=1, length=4096, k=2048, dtype=torch.float32, row_stride=4096)
+
+
+def chosen(times: TopKTimes = MADE_UP, **changes: Any) -> Choice:
+    return choose_form(replace(ROW, **changes), times, "a GPU")
+
+
+@pytest.mark.parametrize(
+    ("changes", "form"),
+    [
+        ({}, ONE),
+        ({"dtype": torch.int32}, ONE),  # as many bytes as float32
+        ({"length": 16_384}, ONE),  # 12 us instead of 14
+        ({"length": 65_536}, SHARED),
+        ({"length": 20_000, "rows": 3}, SHARED),  # one program can't take what is measured above it
+        ({"length": 2049, "rows": 8}, None),  # 17 us, aten's are 16
+        ({"length": 3000}, ONE),  # at most 8 us, aten's at least 16
+        ({"k": 512}, ONE),
+    ],
+)
+def test_the_form_is_the_fastest_of_those_that_were_measured_around_the_shape(changes: dict[str, Any], form: Any) -> None:
+    assert chosen(**changes).form == form
+
+
+def any_rows() -> torch.SymInt:
+    """Return a number of rows that is not known."""
+    mode = FakeTensorMode(shape_env=ShapeEnv())
+    return mode.from_tensor(torch.empty(5, 7), static_shapes=False).shape[0]  # type: ignore[return-value]
+
+
+def test_for_any_number_of_rows_a_form_has_to_be_faster_for_each_that_was_measured() -> None:
+    found = chosen(rows=any_rows(), length=4096)
+    assert found.form == ONE and found.reason.startswith(
+        "any number x 4096, k 2048, float32: 1 program, 16 warps, up to 8.0 us"
+    )
+    assert chosen(rows=any_rows(), length=65_536).form == SHARED
+    assert chosen(rows=any_rows(), length=2049).form is None  # slower for 8 rows
+    assert chosen(rows=any_rows(), length=2048).form is None
+
+
+def test_the_reason_has_both_times() -> None:
+    assert chosen(length=3000).reason == (
+        "1 x 3000, k 2048, float32: 1 program, 16 warps, up to 8.0 us; aten 16.0 us or more (NVIDIA H200, 2026-11-30)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"length": 2048}, "outside of what was measured"),
+        ({"length": 200_000}, "outside of what was measured"),
+        ({"rows": 9}, "outside of what was measured"),
+        ({"k": 511}, "outside of what was measured"),
+        ({"k": 2049}, "outside of what was measured"),
+        ({"dtype": torch.float64}, "outside of what was measured"),
+    ],
+)
+def test_what_was_not_measured_stays_as_it_is(changes: dict[str, Any], reason: str) -> None:
+    found = chosen(**changes)
+    assert found.form is None and reason in found.reason
+
+
+def test_a_form_that_is_no_faster_is_not_taken() -> None:
+    slow = TopKTimes.loads(json.dumps(table({ONE: 15.3}, aten=16.0)))  # 15.2 are 95 %
+    assert chosen(slow).form is None
+    assert chosen(TopKTimes.loads(json.dumps(table({ONE: 15.1}, aten=16.0)))).form == ONE
+
+
+def test_without_times_nothing_is_chosen() -> None:
+    assert choose_form(ROW, None, "a GPU") == Choice(None, "no times of the kernels are known for a GPU")
+    assert times_of(replace(DEVICES["h200"], name="a GPU")) is None
+
+
+@pytest.mark.parametrize("damage", ["times", "forms", "measured"])
+def test_a_file_without_a_part_is_refused(damage: str) -> None:
+    data = table({ONE: 8.0}, aten=16.0)
+    del data[damage]
+    with pytest.raises(ValueError, match=f"no times of top-k: KeyError: '{damage}'"):
+        TopKTimes.loads(json.dumps(data))
+
+
+def test_times_of_forms_that_are_not_described_are_refused() -> None:
+    data = table({ONE: 8.0}, aten=16.0)
+    data["forms"] = {form_name(SHARED): fields_of(SHARED)}
+    with pytest.raises(ValueError, match="1 program"):
+        TopKTimes.loads(json.dumps(data))
+
+
+def test_the_shipped_times_are_readable() -> None:
+    for device in DEVICES.values():
+        times = times_of(device)
+        assert times is None or (times.device == device.name and times.measured)
+
+
+def test_forms_have_names_of_their_own() -> None:
+    forms = [ONE, SHARED, OneProgram(8), SeveralPrograms(slack=1), SeveralPrograms(spare=1.5), SeveralPrograms(warps=(4, 8, 8))]
+    assert len({form_name(form) for form in forms}) == len(forms)

@@ -1,0 +1,122 @@
+"""Check top-k in whole graphs: which kernels are planned, that the proof reads them, and that the option turns them off."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import deepseek_v32
+import pytest
+import torch
+
+import graphstreams
+from graphstreams.costs.top_k import TopKTimes
+from graphstreams.kernels.top_k import Form
+from graphstreams.pipeline import top_k as stage
+from graphstreams.pipeline.explain import capture
+from graphstreams.reports.report import Report
+from graphstreams.verification.wrapper.read import verify
+from tests.support import sample_modules
+from tests.support.top_k_times import MADE_UP, ONE, SHARED, times
+
+ATEN = "torch.ops.aten.topk.default("
+
+
+@functools.cache
+def explained(top_k: bool) -> Report:
+    """Return the report on DeepSeek V3.2's attention layer, for times of top-k that are made up."""
+    config = deepseek_v32.Config(tp=8, context=4096)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "times_of", lambda device: MADE_UP)
+        module, inputs = deepseek_v32.build(config, "meta"), deepseek_v32.example_inputs(config, "meta")
+        return graphstreams.explain(module, inputs, "h200", {"top_k": top_k})
+
+
+def launches(report: Report) -> dict[str, tuple[str, ...]]:
+    """Return what each kernel launches, by the last part of its name."""
+    assert report.kernels is not None
+    return {kernel.name.rpartition(".")[2]: kernel.launches for kernel in report.kernels.kernels}
+
+
+def test_v32s_indexer_takes_the_kernel_that_is_faster() -> None:
+    report = explained(top_k=True)
+    assert report.verdict == "clean" and not report.races
+    found = launches(report)
+    assert found["top_k_row"] == ("top_k_row",) and "topk" not in found
+    assert report.kernels is not None and report.plan is not None
+    (kernel,) = [each for each in report.kernels.kernels if each.name == "indexer.top_k_row"]
+    assert kernel.id in [each.kernel for each in report.plan.placements] and report.us[kernel.id] == 8.0
+    assert ATEN not in report.wrapper and verify(report.wrapper) == []
+    assert (
+        "top-k 'topk' is replaced: 1 x 4096, k 2048, float32: 1 program, 16 warps, up to 8.0 us; aten 17.0 us or more "
+        "(NVIDIA H200, 2026-11-30)" in report.notes
+    )
+
+
+def test_without_the_option_v32_has_atens_top_k() -> None:
+    report = explained(top_k=False)
+    assert report.verdict == "clean"
+    assert "topk" in launches(report) and ATEN in report.wrapper and "top_k_row" not in report.wrapper
+    assert not any("top-k" in note for note in report.notes)
+
+
+def arms(m: Any, x: torch.Tensor) -> Any:
+    values, indices = torch.topk(m.wa(x), 4, sorted=False)
+    return values + 1, indices * 2, m.wb(x)
+
+
+@pytest.fixture
+def unsorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add the sample "unsorted"."""
+    monkeypatch.setitem(sample_modules.SAMPLES, "unsorted", (arms, lambda: (torch.randn(4, 64),)))
+
+
+def compiled(monkeypatch: pytest.MonkeyPatch, chosen: Form, **options: Any) -> tuple[Report, str]:
+    """Return the report and the code of a graph with a top-k, compiled by the pass, if `chosen` is the faster form."""
+    made: TopKTimes = times({ONE: 3.0, SHARED: 3.0, chosen: 2.0}, aten=9.0, rows=4, length=64, k=4)
+    monkeypatch.setattr(stage, "times_of", lambda device: made)
+    report, lowered, _ = sample_modules.compiled_by_pass("unsorted", **options)
+    return report, lowered.source
+
+
+@pytest.mark.usefixtures("unsorted")
+@pytest.mark.parametrize(
+    ("form", "kernels"), [(ONE, ["top_k_row"]), (SHARED, ["top_k_bounds", "top_k_count", "top_k_write"])], ids=["one", "shared"]
+)
+def test_both_bodies_launch_the_kernels(monkeypatch: pytest.MonkeyPatch, form: Form, kernels: list[str]) -> None:
+    report, source = compiled(monkeypatch, form)
+    assert report.verdict == "clean", report.reason
+    assert ATEN not in source
+    assert re.findall(r"^ +(top_k_[a-z]+)_\d+\.run\(", source, re.MULTILINE) == kernels * 2
+    assert report.kernels is not None and not any(kernel.exclusive for kernel in report.kernels.kernels)
+    own = [us for kernel, us in zip(report.kernels.kernels, report.us, strict=True) if kernel.launches[0] in kernels]
+    assert own == pytest.approx([2.0 / len(kernels)] * len(kernels))
+    assert verify(source) == []
+
+
+@pytest.mark.usefixtures("unsorted")
+def test_the_option_keeps_the_pass_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    report, source = compiled(monkeypatch, ONE, top_k=False)
+    assert report.verdict == "clean" and ATEN in source and "top_k_" not in source
+
+
+@pytest.mark.usefixtures("unsorted")
+@pytest.mark.parametrize("form", [ONE, SHARED], ids=["one", "shared"])
+def test_a_dynamic_number_of_rows_is_the_kernels_too(monkeypatch: pytest.MonkeyPatch, form: Form) -> None:
+    made = times({form: 2.0}, aten=9.0, rows=4, length=64, k=4)
+    monkeypatch.setattr(stage, "times_of", lambda device: made)
+    module, inputs = sample_modules.module_and_inputs("unsorted")
+    (outcome,) = capture(module, inputs, "h200", sample_modules.FREE_EVENTS, dynamic=True)
+    assert outcome.report.verdict == "clean", outcome.report.reason
+    assert ATEN not in outcome.report.wrapper and verify(outcome.report.wrapper) == []
+    assert any("any number x 64, k 4" in note for note in outcome.report.notes)
+
+
+@pytest.mark.usefixtures("unsorted")
+def test_a_shared_top_ks_launches_are_ordered_by_their_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    report, _ = compiled(monkeypatch, SHARED)
+    assert report.kernels is not None
+    found = {edge for edge in sample_modules.named_edges(report.kernels) if edge[0].startswith("top_k_")}
+    assert {("top_k_bounds", "top_k_count", "RAW"), ("top_k_count", "top_k_write", "RAW")} <= found
+    assert ("top_k_bounds", "top_k_count", "WAW") in found  # the list's counter, which the first sets to 0
