@@ -54,9 +54,7 @@ def calls_of(case: Case, sm_count: int, wider: bool, inductor: bool) -> tuple[di
     calls: dict[str, Call] = {CUBLAS: case.torchs}
     if inductor and isinstance(case.operand, torch.Tensor):
         calls[INDUCTOR] = _compiled(case.operand, case.layers)
-    for name, form in forms.items():
-        calls[name] = lambda index, form=form: case.ours(form, index)  # type: ignore[misc]
-    return calls, forms
+    return {**calls, **{name: case.ours(form) for name, form in forms.items()}}, forms
 
 
 def _compiled(x: torch.Tensor, layers: Sequence[Linear]) -> Call:
@@ -72,7 +70,7 @@ def compile_ahead(work: Sequence[tuple[Product, Form]]) -> None:
     with ThreadPoolExecutor() as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
         for product, form in work:
             made = program(product, form)
-            kinds = {**TENSORS, "x": product.dtype, "w": product.dtype, "out": product.out}
+            kinds = {**TENSORS, "x": product.dtype, "w": product.dtype, "bias": product.dtype, "out": product.out}
             for each in made.launches:
                 named = {
                     parameter: torch.empty(64, dtype=kinds[name], device=DEVICE) for parameter, name in each.tensors.items()

@@ -14,12 +14,13 @@ import torch
 from deepseek_v32 import BLOCK, BlockFloat8Linear, Float8Linear, Linear, Operand, Quantized
 from torch import Tensor, nn
 
-from graphstreams.kernels.few_rows import launch, product_of
+from graphstreams.kernels.few_rows import product_of, program, run
 from graphstreams.kernels.few_rows_forms import Form, Product
 
 Shape = tuple[int, int]  # K and columns
 
 KINDS = ("bfloat16", "float16", "float8-token", "float8-block")
+OPERANDS = ("x", "w", "bias", "scale_x", "scale_w")
 CACHES = 3  # times the L2 cache that the copies of a weight fill, so that each has to come from memory
 COPIES_LIMIT = 400
 
@@ -90,9 +91,11 @@ class Case:
         result: Tensor = self.layers[index](self.operand)
         return result
 
-    def ours(self, form: Form, index: int) -> Tensor:
-        """Return the product with a copy of the weight, by a form."""
-        return launch(form, *self._operands(index))
+    def ours(self, form: Form) -> Callable[[int], Tensor]:
+        """Return what computes the product with a copy of the weight by a form. Raises ValueError if the form can't."""
+        work = program(self.product, form)
+        operands = [dict(zip(OPERANDS, self._operands(index), strict=True)) for index in range(len(self.layers))]
+        return lambda index: run(work, operands[index])
 
     def expected(self) -> Tensor:
         """Return the product in float64."""

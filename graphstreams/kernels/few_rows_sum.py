@@ -36,8 +36,7 @@ def few_rows_sum(
             if scaling == "block":
                 # All columns of a tile are in one block, because their number divides 128.
                 weights *= tl.load(scale_w + (start // SCALED) * scale_w_stride_n + block * scale_w_stride_k)
-            if direct:
-                place = tl.broadcast_to(place, (columns, depth))
+            place = tl.broadcast_to(place, (columns, depth)) if direct else place
             row_0 = activations(
                 x, scale_x, 0, place, k, block, x_stride_m, x_stride_k, scale_x_stride_m, scale_x_stride_k, scaling
             )
@@ -58,9 +57,10 @@ def few_rows_sum(
                 )
                 total_3 += weights * row_3
         row = tl.arange(0, padded)
-        # Rows that are not there have no steps and sums of 0.
-        total = tl.where(row[:, None] == 0, tl.sum(total_0, 1)[None, :], tl.sum(total_1, 1)[None, :])
-        if rows > 2:
+        total = tl.broadcast_to(tl.sum(total_0, 1)[None, :], (padded, columns))
+        if rows > 1:
+            total = tl.where(row[:, None] == 1, tl.sum(total_1, 1)[None, :], total)
+        if rows > 2:  # of which the sums of a fourth that is not there are 0
             total = tl.where(row[:, None] == 2, tl.sum(total_2, 1)[None, :], total)
             total = tl.where(row[:, None] == 3, tl.sum(total_3, 1)[None, :], total)
         if not partial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import bench_few_rows
@@ -11,8 +12,11 @@ import bench_few_rows_report
 import few_rows_cases
 import pytest
 import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
 
-from graphstreams.kernels.few_rows_forms import FLOAT8, MultiplyAndSum, TensorCores, fields_of, form_name, form_of
+from graphstreams.kernels.few_rows_forms import FLOAT8, MultiplyAndSum, Product, TensorCores, fields_of, form_name, form_of
 
 SUMS, DOTS = MultiplyAndSum(2, 1024), TensorCores(32, 128, splits=4)
 
@@ -120,6 +124,18 @@ def test_a_form_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) ->
     assert list(found.graphs) == ["cuBLAS", "off"] and found.failed == {"broken": "RuntimeError: no product with copy 0"}
     assert found.errors["off"] > bench_few_rows.WORSE * found.errors["cuBLAS"] and not found.unstable
     assert list(bench_few_rows.captured(calls, case, deadline=0.0).graphs) == ["cuBLAS"]
+
+
+def test_kernels_are_compiled_ahead_for_the_launches_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, compiled = GPUTarget("cuda", 90, 32), []
+    stand_in = {"get_current_target": lambda: target, "get_current_device": lambda: 0, "get_current_stream": lambda device: 0}
+    monkeypatch.setattr(driver, "_active", SimpleNamespace(**stand_in))
+    monkeypatch.setattr(bench_few_rows, "DEVICE", "cpu")
+    product = Product(3, 96, 512, torch.bfloat16, torch.bfloat16, (512, 1), (1, 512), biased=True)
+    with triton.knobs.runtime.scope():
+        triton.knobs.runtime.jit_post_compile_hook = lambda **told: compiled.append(told["fn"].name.rpartition(".")[2])
+        bench_few_rows.compile_ahead([(product, TensorCores(32, 64)), (product, MultiplyAndSum(2, 256, splits=2))])
+    assert sorted(compiled) == ["few_rows_dot", "few_rows_splits", "few_rows_sum"]
 
 
 def test_a_sweep_has_fewer_rows() -> None:

