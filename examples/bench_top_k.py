@@ -28,11 +28,11 @@ from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import environment, write
 from graphstreams.benchmark.run import has_gpu, release
 from graphstreams.benchmark.timing import captures_in, samples_over_captures, summary
+from graphstreams.kernels.launches import Program
 from graphstreams.kernels.top_k import DTYPES as KERNEL_DTYPES
 from graphstreams.kernels.top_k import (
     Form,
     OneProgram,
-    Program,
     SeveralPrograms,
     TopK,
     fields_of,

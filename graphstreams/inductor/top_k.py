@@ -20,7 +20,8 @@ from torch._inductor import config
 
 from graphstreams.inductor.scheduler_nodes import KNOWN_US
 from graphstreams.inductor.size_nodes import SizeNodes, expressions
-from graphstreams.kernels.top_k import Buffer, Choice, Launch, Program, TopK, kernel, program
+from graphstreams.kernels.launches import Buffer, Launch, Program
+from graphstreams.kernels.top_k import Choice, TopK, kernel, program
 
 _aten = torch.ops.aten
 _KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "original_aten", "from_node", "seq_nr")
@@ -149,8 +150,8 @@ def _launch(
     """Add a launch of `function`, and return the buffers that it writes as they are after it."""
     from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
-    written = [name for name in launch.buffers if name in launch.writes]
-    arguments = {**{name: buffers[name] for name in launch.buffers}, **launch.numbers, **launch.constants}
+    written = [name for name in launch.tensors if name in launch.writes]
+    arguments = {**{name: buffers[name] for name in launch.tensors}, **launch.numbers, **launch.constants}
     given: dict[str, Any] = {
         "kernel_idx": kernel_side_table.add_kernel(function),
         "constant_args_idx": kernel_side_table.add_constant_args({}),

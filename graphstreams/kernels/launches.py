@@ -14,7 +14,7 @@ class Buffer:
     """A contiguous tensor that launches write."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int | torch.SymInt, ...]
     dtype: torch.dtype
 
 
@@ -23,7 +23,7 @@ class Launch:
     """A launch of the kernel `kernel`: tensors by parameter, numbers, and constants that it is compiled for."""
 
     kernel: str
-    grid: tuple[int, ...]
+    grid: tuple[int | torch.SymInt, ...]
     tensors: Mapping[str, str]  # parameter: name of a buffer or of an operand
     writes: tuple[str, ...]  # those of the buffers that it writes
     numbers: Mapping[str, int]
@@ -33,7 +33,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Program:
-    """The buffers that launches need besides their operands, with the result first, and the launches."""
+    """The buffers that launches need besides their operands, with the results first, and the launches."""
 
     buffers: tuple[Buffer, ...]
     launches: tuple[Launch, ...]

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from graphstreams.kernels.launches import Buffer, Launch, Program
+
 ROW_LIMIT = 32_768  # elements that one program keeps, and that packed counts of 16 bits take
 PROGRAMS_LIMIT = 32  # so that one warp sums what programs left for the next launch
 ROWS_LIMIT = 2**31  # the most blocks of a grid's first dimension
@@ -66,36 +68,6 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class Buffer:
-    """A contiguous tensor that launches write."""
-
-    name: str
-    shape: tuple[int | torch.SymInt, ...]
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A launch of the kernel `kernel`, whose parameters are buffers by name, numbers, and constants that it is compiled for."""
-
-    kernel: str
-    grid: tuple[int | torch.SymInt, ...]
-    buffers: tuple[str, ...]
-    writes: tuple[str, ...]  # those of the buffers that it writes
-    numbers: Mapping[str, int]
-    constants: Mapping[str, Any]
-    warps: int
-
-
-@dataclass(frozen=True)
-class Program:
-    """What a form does: the buffers that it needs besides the input `x`, with the two results first, and its launches."""
-
-    buffers: tuple[Buffer, ...]
-    launches: tuple[Launch, ...]
-
-
-@dataclass(frozen=True)
 class Choice:
     """Which form a top-k takes, None for aten's own kernels, and why."""
 
@@ -150,7 +122,7 @@ def form_of(fields: Mapping[str, Any]) -> Form:
 def _row_launch(top_k: TopK, form: OneProgram) -> Launch:
     numbers = {"n": top_k.length, "k": top_k.k, "row_stride": top_k.row_stride, "stride": top_k.stride}
     constants = {"largest": top_k.largest, **_tile(_power(top_k.length), top_k.dtype)}
-    return Launch("top_k_row", (top_k.rows,), ("x", *_RESULTS), _RESULTS, numbers, constants, form.warps)
+    return Launch("top_k_row", (top_k.rows,), _named("x", *_RESULTS), _RESULTS, numbers, constants, form.warps)
 
 
 def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) -> Program:
@@ -170,16 +142,22 @@ def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) ->
     row = {"n": length, "row_stride": top_k.row_stride, "stride": top_k.stride}
     shared = {"largest": top_k.largest, "programs": form.programs}
     tiled = {**shared, "padded": _power(form.programs), **_tile(tile, top_k.dtype), "capacity": capacity}
+    found = ("bounds", "listed")
     lists = ("bounds", "counts", "listed", "list_keys", "list_places")
     bounds_numbers = {**row, "k": k, "slack": form.slack}
     launches = (
-        Launch("top_k_bounds", (rows, form.programs), ("x", "bounds", "listed"), ("bounds", "listed"), bounds_numbers,
+        Launch("top_k_bounds", (rows, form.programs), _named("x", *found), found, bounds_numbers,
                {**shared, "tile": tile}, form.warps[0]),
-        Launch("top_k_count", (rows, chunks), ("x", *lists), lists[1:], row, tiled, form.warps[1]),
-        Launch("top_k_write", (rows, chunks), ("x", *_RESULTS, *lists), _RESULTS, {**row, "k": k},
+        Launch("top_k_count", (rows, chunks), _named("x", *lists), lists[1:], row, tiled, form.warps[1]),
+        Launch("top_k_write", (rows, chunks), _named("x", *_RESULTS, *lists), _RESULTS, {**row, "k": k},
                {**tiled, "padded_chunks": _power(chunks), "usual": usual}, form.warps[2]),
     )  # fmt: skip
     return Program(buffers, launches)
+
+
+def _named(*names: str) -> dict[str, str]:
+    """Return tensors by parameters of the same names."""
+    return dict(zip(names, names, strict=True))
 
 
 def usual_list(length: int, k: int, form: SeveralPrograms) -> int:
@@ -234,6 +212,6 @@ def launch(x: torch.Tensor, work: Program) -> dict[str, torch.Tensor]:
     """Allocate the buffers of `work`, launch its kernels on `x` and return the buffers by name."""
     buffers = {each.name: torch.empty(each.shape, dtype=each.dtype, device=x.device) for each in work.buffers}
     for each in work.launches:
-        pointers = {name: x if name == "x" else buffers[name] for name in each.buffers}
+        pointers = {name: x if name == "x" else buffers[name] for name in each.tensors}
         kernel(each.kernel)[each.grid](**pointers, **each.numbers, **each.constants, num_warps=each.warps)
     return buffers
