@@ -21,10 +21,15 @@ class Cycle:
 
 @pytest.fixture(autouse=True)
 def by_hand() -> Iterator[None]:
+    """Collect nothing by itself, and leave nothing out from the start, as the suite does."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
     gc.collect()
     with no_collection():
         yield
     gc.collect()
+    if frozen:
+        gc.freeze()
 
 
 def _dropped() -> weakref.ref[Cycle]:
