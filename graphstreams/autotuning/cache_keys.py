@@ -21,6 +21,7 @@ from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.recorded_launches import Substitute
 from graphstreams.inductor.opaque_objects import class_of_object
 from graphstreams.ir.devices import Device
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
@@ -35,9 +36,13 @@ def source_hash() -> bytes:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
-def graph_key(serial: str, input_names: Sequence[str]) -> str:
-    """Return what a graph is told apart by, with its serial wrapper: graphs with the same one have the same report."""
-    return hashlib.sha256(source_hash() + repr((serial, tuple(input_names))).encode()).hexdigest()
+def graph_key(serial: str, input_names: Sequence[str], options: Options, marked: Sequence[MarkedModule] = ()) -> str:
+    """Return what a graph is told apart by, with its serial wrapper, options and marked modules.
+
+    Graphs with the same one, plan and verdict have the same report.
+    """
+    asked = replace(options, dump=None), tuple(marked)
+    return hashlib.sha256(source_hash() + repr((serial, tuple(input_names), asked)).encode()).hexdigest()
 
 
 def setting(device: Device) -> str:
