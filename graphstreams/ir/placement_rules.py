@@ -40,8 +40,8 @@ class PlacementRule:
         return fnmatch.fnmatchcase(graph, self.graph)
 
     def matches(self, kernel: Kernel) -> bool:
-        """Return whether a kernel is one that the pattern stands for."""
-        return any(fnmatch.fnmatchcase(name, self.pattern) for name in names_of(kernel))
+        """Return whether a kernel is one that the pattern stands for: a name, such as "layers[0]", stands for itself too."""
+        return any(name == self.pattern or fnmatch.fnmatchcase(name, self.pattern) for name in names_of(kernel))
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,11 @@ class MarkedModule:
         if not self.expression or self.expression in kernel.modules:
             return True
         return not kernel.modules and path_of(self.expression) in _paths_of_owner(kernel)
+
+    def is_around(self, other: MarkedModule) -> bool:
+        """Return whether the module of another mark is inside this one."""
+        own, inner = path_of(self.expression), path_of(other.expression)
+        return inner.startswith((f"{own}.", f"{own}[")) if own else bool(inner)
 
     @property
     def reason(self) -> str:
@@ -94,7 +99,7 @@ def parse_pins(value: Any) -> tuple[PlacementRule, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        value = dict(_pair(part) for part in _parts(value))
+        value = _pairs(value)
     if _are_rules(value):
         return tuple(value)
     if not isinstance(value, Mapping):
@@ -141,7 +146,7 @@ def _patterns(value: Any) -> Iterable[Any]:
         return [value]
     if not isinstance(value, list | tuple | set | frozenset):
         raise OptionError(f"{_EXCLUDE}, not {shown(value)}")
-    return sorted(value) if isinstance(value, set | frozenset) else value
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else value
 
 
 def _text(value: Any, takes: str) -> str:
@@ -157,6 +162,14 @@ def _graph_and_pattern(text: Any) -> tuple[str, Any]:
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, stream in map(_pair, _parts(text)):
+        if found.setdefault(name, stream) != stream:
+            raise OptionError(f"option 'pin' has two streams for {name!r}, {shown(found[name])} and {shown(stream)}; give one")
+    return found
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -56,14 +56,15 @@ def placed(graph: KernelGraph, options: Options, marked: Sequence[MarkedModule] 
 
 
 def _asked(kernel: Kernel, rules: Sequence[PlacementRule], marked: Sequence[MarkedModule]) -> dict[int, str]:
-    """Return the streams that a kernel is asked to be on, each with the first reason. Of marks the innermost counts."""
+    """Return the streams that a kernel is asked to be on, each with the first reason. Of marks the innermost count."""
     found: dict[int, str] = {}
     for rule in rules:
         if rule.matches(kernel):
             found.setdefault(rule.stream, rule.reason)
-    if around := [mark for mark in marked if mark.holds(kernel)]:
-        mark = max(around, key=lambda mark: len(mark.expression))
-        found.setdefault(mark.stream, mark.reason)
+    holding = [mark for mark in marked if mark.holds(kernel)]
+    for mark in holding:
+        if not any(mark.is_around(other) for other in holding):
+            found.setdefault(mark.stream, mark.reason)
     return found
 
 

@@ -186,6 +186,24 @@ def test_a_unit_of_several_launches_cannot_be_on_two_streams() -> None:
     assert raised.value.verdict == "refused"
 
 
+def test_a_unit_of_two_marked_modules_of_which_none_is_inside_the_other_is_refused() -> None:
+    unit = replace(GRAPH.kernels[0], modules=("L['self']", "L['self'].a", "L['self'].longer", "L['self'].longer.b"))
+    one, other, inner = (
+        MarkedModule("L['self'].a", 1),
+        MarkedModule("L['self'].longer", 2),
+        MarkedModule("L['self'].longer.b", 1),
+    )
+    graph = replace(GRAPH, kernels=(unit, GRAPH.kernels[1]))
+    with pytest.raises(StaySerial) as raised:
+        placed(graph, Options(), [MarkedModule("", 0), one, other])
+    assert str(raised.value) == (
+        "kernel 'a' is pinned to stream 1 by graphstreams.pin for module 'a', and pinned to stream 2 by graphstreams.pin for "
+        "module 'longer'"
+    )
+    kernel, _ = placed(graph, Options(), [one, other, inner])[0].kernels
+    assert kernel.pinned == 1
+
+
 def test_a_kernel_that_has_to_stay_stays_with_a_note() -> None:
     kernels = (replace(GRAPH.kernels[0], exclusive=True, exclusive_reason="it draws"), GRAPH.kernels[1])
     graph, notes = placed(replace(GRAPH, kernels=kernels), Options(pin={"*": 1}))  # type: ignore[arg-type]
