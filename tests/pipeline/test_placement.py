@@ -198,7 +198,7 @@ def test_a_unit_of_two_marked_modules_of_which_none_is_inside_the_other_is_refus
         placed(graph, Options(), [MarkedModule("", 0), one, other])
     assert str(raised.value) == (
         "kernel 'a' is pinned to stream 1 by graphstreams.pin for module 'a', and pinned to stream 2 by graphstreams.pin for "
-        "module 'longer'"
+        "module 'longer'; it is fused of 'a', 'longer.b': name kernels in place of modules"
     )
     kernel, _ = placed(graph, Options(), [one, other, inner])[0].kernels
     assert kernel.pinned == 1
