@@ -130,7 +130,8 @@ def _pins(value: Mapping[Any, Any]) -> Iterator[PlacementRule]:
         if isinstance(stream, Mapping):
             own = [(_text(name, _PIN), _text(pattern, _PIN), each) for pattern, each in stream.items()]
         else:
-            own = [(*_graph_and_pattern(_text(name, _PIN)), stream)]
+            graph, pattern = _graph_and_pattern(_text(name, _PIN))
+            own = [(_text(graph, _PIN), _text(pattern, _PIN), stream)]
         for graph, pattern, each in own:
             if not isinstance(each, int) or isinstance(each, bool) or each < 0:
                 raise OptionError(f"option 'pin' has {shown(each)} for {pattern!r}; a stream is a whole number, 0 the caller's")

@@ -63,6 +63,8 @@ def test_exclusions(value: Any, rules: list[tuple[str, str]]) -> None:
         ({"pin": {"a": 5}}, "option 'pin' has stream 5 for 'a'; with streams=5 they are 0 to 4"),
         ({"pin": {"a": 1}, "streams": 1}, "option 'pin' has stream 1 for 'a'; with streams=1 they are 0 to 0"),
         ({"pin": "a=1,b=1,a=2"}, "option 'pin' has two streams for 'a', 1 and 2; give one"),
+        ({"pin": "0_inference/=1"}, "option 'pin' takes a dict .*not ''"),
+        ({"pin": {"/a": 1}}, "option 'pin' takes a dict .*not ''"),
         ({"exclude": {"a", 3}}, "option 'exclude' takes names or patterns, .*not 3"),
         ({"exclude": 3}, "option 'exclude' takes names or patterns, .*not 3"),
         ({"exclude": [3]}, "option 'exclude' takes names or patterns, .*not 3"),
