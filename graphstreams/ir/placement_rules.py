@@ -53,7 +53,8 @@ class MarkedModule:
 
     def holds(self, kernel: Kernel) -> bool:
         """Return whether a kernel computes something of the module."""
-        if not self.expression or self.expression in kernel.modules:
+        inside = (f"{self.expression}.", f"{self.expression}[")
+        if not self.expression or any(module == self.expression or module.startswith(inside) for module in kernel.modules):
             return True
         return not kernel.modules and path_of(self.expression) in _paths_of_owner(kernel)
 
@@ -78,7 +79,16 @@ def names_of(kernel: Kernel) -> list[str]:
 
 def paths_of(kernel: Kernel) -> list[str]:
     """Return the paths of the modules that a kernel computes something of, those around them included."""
-    return list(filter(None, map(path_of, kernel.modules))) if kernel.modules else _paths_of_owner(kernel)
+    if not kernel.modules:
+        return _paths_of_owner(kernel)
+    return list(
+        dict.fromkeys(around for path in filter(None, map(path_of, kernel.modules)) for around in _with_those_around(path))
+    )
+
+
+def _with_those_around(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _paths_of_owner(kernel: Kernel) -> list[str]:
@@ -87,8 +97,7 @@ def _paths_of_owner(kernel: Kernel) -> list[str]:
     A pass of Inductor's may make nodes that stand in no module; the parameters tell theirs.
     """
     owners = [name.rpartition(".")[0] for name in kernel.parameters if "." in name and ":" not in name]
-    parts = owners[0].split(".") if owners else []
-    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return _with_those_around(owners[0]) if owners else []
 
 
 def parse_pins(value: Any) -> tuple[PlacementRule, ...]:

@@ -86,7 +86,8 @@ def test_the_environment_has_both() -> None:
     ("pattern", "matches"),
     [
         ("moe.gate.mm#2", True), ("moe.gate.mm", False), ("moe.gate.*", True), ("moe", True), ("moe.experts.1", True),
-        ("moe.experts.?", True), ("*.experts.*", True), ("experts", False), ("gate", False), ("MOE", False), ("mo", False),
+        ("moe.experts.?", True), ("*.experts.*", True), ("moe.experts", True),
+        ("experts", False), ("gate", False), ("MOE", False), ("mo", False),
     ],
 )  # fmt: skip
 def test_a_pattern_is_for_a_kernel_by_its_name_or_a_module_around_it(pattern: str, matches: bool) -> None:

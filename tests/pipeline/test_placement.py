@@ -119,6 +119,31 @@ def test_marks_in_the_models_code_do_the_same_and_the_innermost_counts() -> None
     assert reasons["right.up"].startswith("It is pinned to stream 2 by graphstreams.pin for module 'right'.")
 
 
+class Direct(Arms):
+    """Calls what is in a module, and never the module."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.left.down(self.left.up(x)), self.middle(x), self.right(x)]
+
+
+def test_a_module_need_not_be_called_itself() -> None:
+    report = reported(Direct(), pin={"left": 3})
+    assert is_proved(report) and streams_of(report, "left") == {3}
+    module = Direct()
+    graphstreams.pin(module.left, 3)
+    report = reported(module)
+    assert is_proved(report) and streams_of(report, "left") == {3}
+
+
+def test_a_marked_module_may_have_several_names() -> None:
+    module = Arms()
+    module.right = graphstreams.pin(module.left, 3)
+    report = reported(module)
+    assert is_proved(report) and report.kernels is not None
+    pinned = {kernel.pinned for kernel in report.kernels.kernels if {"L['self'].left", "L['self'].right"} & {*kernel.modules}}
+    assert pinned == {3}
+
+
 def test_names_may_be_for_one_graph() -> None:
     names = {"*_inference": {"left": 2}, "none": {"left": 1}}
     report = reported(pin=names, exclude={"none": ["right"]})
