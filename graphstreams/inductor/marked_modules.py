@@ -46,11 +46,13 @@ def _marked(module: Any, stream: int) -> Any:
         raise OptionError(f"only a torch.nn.Module, or a class of them, can be marked, not {shown(module)}")
     if not isinstance(stream, int) or isinstance(stream, bool) or stream < 0:
         raise OptionError(f"a module is pinned to stream {shown(stream)}; a stream is a whole number, 0 the caller's")
+    before = getattr(inner, MARK, None)
     setattr(inner, MARK, stream)
     if not is_class:
         # A list of modules is never called, so no graph is traced through it.
         for child in inner.children() if _is_list(inner) else ():
-            _marked(child, stream)
+            if getattr(child, MARK, None) in (None, before):  # a mark of its own wins
+                _marked(child, stream)
     return module
 
 
