@@ -88,7 +88,7 @@ class StreamPass(PostGradPass):
         """Return the wrapper to run, with the lines added to Inductor's. Raises GraphstreamsError if strict."""
         gm: Any = lowered.graph.module
         if placed := placed_streams(gm):
-            report = _report_on_placed(name, placed, lowered, graph_key(lowered.source, self.input_names))
+            report = _report_on_placed(name, placed, lowered, graph_key(lowered.source, self.input_names, self.options))
             code = _with_verdict(report.wrapper, report)
         else:
             compilation = run_stages(

@@ -1,6 +1,7 @@
 """Computes the keys of the cache on disk: all that a measured time or plan depends on.
 
-Read in torch 2.15.0: `utils/_config_module.py`.
+Read in torch 2.15.0: `utils/_config_module.py`, `_higher_order_ops/triton_kernel_wrap.py`,
+`_inductor/codegen/wrapper.py` (user_defined_triton_kernel_transitive_closure_source_code).
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._inductor import config
+from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code
 
 from graphstreams.autotuning.matmul_precision import precisions
 from graphstreams.autotuning.recorded_launches import Substitute
 from graphstreams.inductor.opaque_objects import class_of_object
 from graphstreams.ir.devices import Device
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
@@ -35,9 +39,13 @@ def source_hash() -> bytes:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
 
 
-def graph_key(serial: str, input_names: Sequence[str]) -> str:
-    """Return what a graph is told apart by, with its serial wrapper: graphs with the same one have the same report."""
-    return hashlib.sha256(source_hash() + repr((serial, tuple(input_names))).encode()).hexdigest()
+def graph_key(serial: str, input_names: Sequence[str], options: Options, marked: Sequence[MarkedModule] = ()) -> str:
+    """Return what a graph is told apart by, with its serial wrapper, options and marked modules.
+
+    Graphs with the same one, plan and verdict have the same report.
+    """
+    asked = replace(options, dump=None), tuple(marked)
+    return hashlib.sha256(source_hash() + repr((serial, tuple(input_names), asked)).encode()).hexdigest()
 
 
 def setting(device: Device) -> str:
@@ -48,16 +56,28 @@ def setting(device: Device) -> str:
 def plan_key(reading: Reading, options: Options, given: Plan | None = None) -> str:
     """Return the key of a graph's plan, to which `setting` adds the device and versions.
 
-    It depends on the graph with all sizes, strides and dtypes, on the options of the search, on every setting of Inductor, on
-    this package, and if a plan is `given` on its order, streams and events.
+    It depends on the graph with all sizes, strides and dtypes, on the source of a user's Triton kernels, on the options of the
+    search, on every setting of Inductor, on this package, and if a plan is `given` on its order, streams and events.
     """
     chosen = (options.streams, options.event_us, options.search, options.priority)
     settings = sorted(config.save_config_portable(ignore_private_configs=False).items())
     kernels = replace(reading.kernels, name="")  # the name depends on how many graphs the process has compiled
     values = [_described(node.meta.get("val")) for node in reading.module.graph.nodes]
     asked = replace(given, name="") if given is not None else None
-    graph = (str(reading.module.graph), values, kernels, chosen, settings, source_hash(), asked)
+    own = [_triton_kernel(node.kwargs["kernel_idx"]) for node in reading.module.graph.nodes if "kernel_idx" in node.kwargs]
+    graph = (str(reading.module.graph), values, kernels, chosen, settings, source_hash(), asked, own)
     return hashlib.sha256(repr(graph).encode()).hexdigest()
+
+
+def _triton_kernel(number: int) -> tuple[str, ...]:
+    """Return the configurations and the source of a user's Triton kernel, for which a graph has a number only."""
+    kernel: Any = kernel_side_table.get_kernel(number)
+    configs: list[str] = []
+    while not hasattr(kernel, "src") and hasattr(kernel, "fn"):
+        configs += map(str, getattr(kernel, "configs", ()))
+        kernel = kernel.fn
+    has_source = hasattr(kernel, "src")
+    return (*configs, user_defined_triton_kernel_transitive_closure_source_code(kernel) if has_source else repr(kernel))
 
 
 def _described(value: Any) -> Any:

@@ -29,6 +29,9 @@ from graphstreams.verification.wrapper.operator_schemas import REFUSED_NAMESPACE
 RESOURCE = "resource "  # what the names of storages that stand for declared resources begin with
 _TRUSTED = {"aten", "prims", "inductor", "quantized", "_quantized", "higher_order"}
 _OWN = {*_TRUSTED, *REFUSED_NAMESPACES, "_c10d_functional"}  # of torch itself: nobody declares them
+_WAITING = ("atomic", "inline_asm", "extern", "grid_barrier")
+# Loads of what another block may have stored meanwhile; all others may be taken out of a loop.
+_FRESH = ("volatile", ".cv")
 _COUNTING = re.compile(r"\btl\.atomic_(add|and|max|min|or|xor)\(")
 # The wrapper has more imports, of which kernels use no name.
 _HEADER = """
@@ -111,12 +114,16 @@ def _triton_reason(kernel: Any) -> str:
 def may_wait(source: str) -> str:
     """Return what in the source of a kernel its blocks may wait for each other with; empty if they can't.
 
-    Blocks that wait for each other hang if another kernel occupies their SMs. They need atomics or assembly to wait. Atomics
-    that only count do not wait by themselves, and without a `while` every loop has an end that is known when it begins.
+    Blocks that wait for each other hang if another kernel occupies their SMs. They need atomics, assembly or loads that are
+    made anew each time to wait. Atomics that only count, and such loads, do not wait by themselves, and without a `while`
+    every loop has an end that is known when it begins.
     """
     others = _COUNTING.sub("", source)
-    found = next((word for word in ("atomic", "inline_asm", "extern") if word in others), "")
-    return found or ("atomic" if others != source and re.search(r"\bwhile\b", source) else "")
+    if found := next((word for word in _WAITING if word in others), ""):
+        return found
+    if not re.search(r"\bwhile\b", source):
+        return ""
+    return "atomic" if others != source else next((word for word in _FRESH if word in source), "")
 
 
 def _unclear_access(kernel: Any, function: Any, configs: Any, source: str) -> str:

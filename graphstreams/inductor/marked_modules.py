@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Collection, Iterator, Mapping
+from inspect import getattr_static
 from typing import Any, TypeVar
 
 import torch
@@ -45,12 +46,18 @@ def _marked(module: Any, stream: int) -> Any:
         raise OptionError(f"only a torch.nn.Module, or a class of them, can be marked, not {shown(module)}")
     if not isinstance(stream, int) or isinstance(stream, bool) or stream < 0:
         raise OptionError(f"a module is pinned to stream {shown(stream)}; a stream is a whole number, 0 the caller's")
+    before = getattr(inner, MARK, None)
     setattr(inner, MARK, stream)
     if not is_class:
         # A list of modules is never called, so no graph is traced through it.
-        for child in inner.children() if type(inner).forward is torch.nn.Module.forward else ():
-            _marked(child, stream)
+        for child in inner.children() if _is_list(inner) else ():
+            if getattr(child, MARK, None) in (None, before):  # a mark of its own wins
+                _marked(child, stream)
     return module
+
+
+def _is_list(module: Any) -> bool:
+    return getattr_static(type(module), "forward", None) is torch.nn.Module.forward
 
 
 def marked_modules(gm: fx.GraphModule) -> list[tuple[str, int]]:
@@ -62,13 +69,16 @@ def marked_modules(gm: fx.GraphModule) -> list[tuple[str, int]]:
     found: dict[str, int] = {}
     if own is not None and isinstance(stream := getattr(own, MARK, None), int):
         found[""] = stream
-    entries = _stack_entries(gm)
-    modules = {key: _resolved(expression, {"L": locals_, "G": globals_}) for key, expression in entries.items()}
-    missing = {key for key, module in modules.items() if id(module) != _id_of(key)}
-    modules.update(_of_the_process(missing))
-    for key, expression in entries.items():
-        module = modules[key]
-        if module is not own and isinstance(stream := getattr(module, MARK, None), int):
+    scopes, entries = {"L": locals_, "G": globals_}, _stack_entries(gm)
+    modules = {entry: _resolved(entry[1], scopes) for entry in entries}
+    lost = _of_the_process({key for (key, _), module in modules.items() if id(module) != _id_of(key)})
+    named = {expression: lost.get(key, modules[key, expression]) for key, expression in entries}
+    # Modules around these, which are not called themselves.
+    around = {expression[: step.end()] for expression in named for step in _STEP.finditer(expression)} - named.keys()
+    reached = {expression: _resolved(expression, scopes) for expression in around}
+    named.update((expression, module) for expression, module in reached.items() if not _is_list(module))
+    for expression, module in named.items():
+        if isinstance(module, torch.nn.Module) and module is not own and isinstance(stream := getattr(module, MARK, None), int):
             found[expression] = stream
     return sorted(found.items())
 
@@ -86,10 +96,13 @@ def _scope() -> tuple[Mapping[str, Any], Mapping[str, Any], Any]:
     return output.local_scope, output.global_scope, first if isinstance(first, torch.nn.Module) else None
 
 
-def _stack_entries(gm: fx.GraphModule) -> dict[str, str]:
-    """Return the expressions of the modules that nodes stand in, by a key with the module's id, as Dynamo records them."""
+def _stack_entries(gm: fx.GraphModule) -> set[tuple[str, str]]:
+    """Return the modules that nodes stand in, as Dynamo records them: a key with the module's id, and an expression.
+
+    A module that several attributes hold has several expressions.
+    """
     stacks = (node.meta.get("nn_module_stack") or {} for node in gm.graph.nodes)
-    return {str(key): expression for stack in stacks for key, (expression, _) in stack.items()}
+    return {(str(key), expression) for stack in stacks for key, (expression, _) in stack.items()}
 
 
 def _of_the_process(keys: Collection[str]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class SizeNodes:
         inputs = graph.find_nodes(op="placeholder")
         self._behind = inputs[-1] if inputs else None
         self._known: dict[sympy.Expr, fx.Node] = {}
+        self._in_front = set(inputs)  # nodes that all others may use
         host = set(inputs)  # what is known without running a kernel
         for node in graph.nodes:
             value = node.meta.get("val")
@@ -46,12 +47,27 @@ class SizeNodes:
         return isinstance(expression, sympy.Add | sympy.Mul) and all(map(self.can_tell, expression.args))
 
     def node(self, expression: sympy.Expr) -> Size:
-        """Return what computes an expression that `can_tell` is true of: a number or a node. New ones are behind the inputs."""
+        """Return what computes an expression that `can_tell` is true of: a number or a node. All are behind the inputs."""
         if isinstance(expression, sympy.Integer):
             return int(expression)
         if expression not in self._known:
             self._known[expression] = self._computed(expression)
+        self._hoist(self._known[expression])
         return self._known[expression]
+
+    def _hoist(self, node: Size) -> None:
+        """Move a number that the graph computes somewhere, with what it is computed from, behind the inputs."""
+        if not isinstance(node, fx.Node) or node in self._in_front:
+            return
+        for operand in node.all_input_nodes:
+            self._hoist(operand)
+        assert self._behind is not None
+        self._behind.append(node)
+        self._put_behind(node)
+
+    def _put_behind(self, node: fx.Node) -> None:
+        self._behind = node
+        self._in_front.add(node)
 
     def _computed(self, expression: sympy.Expr) -> fx.Node:
         if isinstance(expression, sympy.Pow):
@@ -71,7 +87,7 @@ class SizeNodes:
         with self._behind.graph.inserting_after(self._behind):
             node = self._behind.graph.call_function(function, (one, other))
         node.meta["val"] = function(value_of(one), value_of(other))
-        self._behind = node
+        self._put_behind(node)
         return node
 
 

@@ -40,8 +40,8 @@ class PlacementRule:
         return fnmatch.fnmatchcase(graph, self.graph)
 
     def matches(self, kernel: Kernel) -> bool:
-        """Return whether a kernel is one that the pattern stands for."""
-        return any(fnmatch.fnmatchcase(name, self.pattern) for name in names_of(kernel))
+        """Return whether a kernel is one that the pattern stands for: a name, such as "layers[0]", stands for itself too."""
+        return any(name == self.pattern or fnmatch.fnmatchcase(name, self.pattern) for name in names_of(kernel))
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,15 @@ class MarkedModule:
 
     def holds(self, kernel: Kernel) -> bool:
         """Return whether a kernel computes something of the module."""
-        if not self.expression or self.expression in kernel.modules:
+        inside = (f"{self.expression}.", f"{self.expression}[")
+        if not self.expression or any(module == self.expression or module.startswith(inside) for module in kernel.modules):
             return True
         return not kernel.modules and path_of(self.expression) in _paths_of_owner(kernel)
+
+    def is_around(self, other: MarkedModule) -> bool:
+        """Return whether the module of another mark is inside this one."""
+        own, inner = path_of(self.expression), path_of(other.expression)
+        return inner.startswith((f"{own}.", f"{own}[")) if own else bool(inner)
 
     @property
     def reason(self) -> str:
@@ -73,7 +79,16 @@ def names_of(kernel: Kernel) -> list[str]:
 
 def paths_of(kernel: Kernel) -> list[str]:
     """Return the paths of the modules that a kernel computes something of, those around them included."""
-    return list(filter(None, map(path_of, kernel.modules))) if kernel.modules else _paths_of_owner(kernel)
+    if not kernel.modules:
+        return _paths_of_owner(kernel)
+    return list(
+        dict.fromkeys(around for path in filter(None, map(path_of, kernel.modules)) for around in _with_those_around(path))
+    )
+
+
+def _with_those_around(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
 
 
 def _paths_of_owner(kernel: Kernel) -> list[str]:
@@ -82,8 +97,7 @@ def _paths_of_owner(kernel: Kernel) -> list[str]:
     A pass of Inductor's may make nodes that stand in no module; the parameters tell theirs.
     """
     owners = [name.rpartition(".")[0] for name in kernel.parameters if "." in name and ":" not in name]
-    parts = owners[0].split(".") if owners else []
-    return [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+    return _with_those_around(owners[0]) if owners else []
 
 
 def parse_pins(value: Any) -> tuple[PlacementRule, ...]:
@@ -94,7 +108,7 @@ def parse_pins(value: Any) -> tuple[PlacementRule, ...]:
     if value is None:
         return ()
     if isinstance(value, str):
-        value = dict(_pair(part) for part in _parts(value))
+        value = _pairs(value)
     if _are_rules(value):
         return tuple(value)
     if not isinstance(value, Mapping):
@@ -125,7 +139,8 @@ def _pins(value: Mapping[Any, Any]) -> Iterator[PlacementRule]:
         if isinstance(stream, Mapping):
             own = [(_text(name, _PIN), _text(pattern, _PIN), each) for pattern, each in stream.items()]
         else:
-            own = [(*_graph_and_pattern(_text(name, _PIN)), stream)]
+            graph, pattern = _graph_and_pattern(_text(name, _PIN))
+            own = [(_text(graph, _PIN), _text(pattern, _PIN), stream)]
         for graph, pattern, each in own:
             if not isinstance(each, int) or isinstance(each, bool) or each < 0:
                 raise OptionError(f"option 'pin' has {shown(each)} for {pattern!r}; a stream is a whole number, 0 the caller's")
@@ -141,7 +156,7 @@ def _patterns(value: Any) -> Iterable[Any]:
         return [value]
     if not isinstance(value, list | tuple | set | frozenset):
         raise OptionError(f"{_EXCLUDE}, not {shown(value)}")
-    return sorted(value) if isinstance(value, set | frozenset) else value
+    return sorted(value, key=str) if isinstance(value, set | frozenset) else value
 
 
 def _text(value: Any, takes: str) -> str:
@@ -157,6 +172,14 @@ def _graph_and_pattern(text: Any) -> tuple[str, Any]:
 
 def _parts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _pairs(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, stream in map(_pair, _parts(text)):
+        if found.setdefault(name, stream) != stream:
+            raise OptionError(f"option 'pin' has two streams for {name!r}, {shown(found[name])} and {shown(stream)}; give one")
+    return found
 
 
 def _pair(text: str) -> tuple[str, Any]:

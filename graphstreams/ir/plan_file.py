@@ -127,7 +127,9 @@ def _row(kernel: PlannedKernel) -> dict[str, Any]:
 
 def _parsed(text: str) -> Mapping[str, Any]:
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_object)
+    except PlanFileError:
+        raise
     except ValueError as error:
         raise PlanFileError(f"it is not JSON: {error}") from None
     except RecursionError:
@@ -135,6 +137,13 @@ def _parsed(text: str) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise PlanFileError(f"it is no plan: an object with 'kernels' is needed, not {shown(data)}")
     return data
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if twice := [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]:
+        named = dict(pairs).get("name")
+        raise PlanFileError(f"{f'kernel {named!r}' if isinstance(named, str) else 'the plan'} has {twice[0]!r} twice")
+    return dict(pairs)
 
 
 def _tokens(data: Mapping[str, Any]) -> TokenRange | None:

@@ -63,6 +63,8 @@ def run_given_plan(progress: Progress, task: Task, attempt: Callable[[GivenPlan]
         return False
     with progress.stage("plan"):
         found = plan_for(task.reading.kernels, task.options.plan, task.options.streams)
+        if found.rival:
+            progress.note(f"{found.rival} is for this graph too, and says otherwise than {found.path}, which comes first")
         if found.serial:
             raise StaySerial("serial", f"its plan, {found.path}, keeps it serial")
     if found.plan is not None:

@@ -12,8 +12,8 @@ from torch import fx
 from graphstreams.errors import StaySerial
 from graphstreams.inductor.marked_modules import marked_modules
 from graphstreams.ir.kernels import Kernel, KernelGraph
-from graphstreams.ir.placement_rules import MarkedModule, PlacementRule, names_of
-from graphstreams.messages import with_type
+from graphstreams.ir.placement_rules import MarkedModule, PlacementRule, names_of, paths_of
+from graphstreams.messages import listed, with_type
 from graphstreams.options import Options
 from graphstreams.runtime.matched_names import is_news, note_match
 from graphstreams.runtime.ranks import on_rank
@@ -56,14 +56,15 @@ def placed(graph: KernelGraph, options: Options, marked: Sequence[MarkedModule] 
 
 
 def _asked(kernel: Kernel, rules: Sequence[PlacementRule], marked: Sequence[MarkedModule]) -> dict[int, str]:
-    """Return the streams that a kernel is asked to be on, each with the first reason. Of marks the innermost counts."""
+    """Return the streams that a kernel is asked to be on, each with the first reason. Of marks the innermost count."""
     found: dict[int, str] = {}
     for rule in rules:
         if rule.matches(kernel):
             found.setdefault(rule.stream, rule.reason)
-    if around := [mark for mark in marked if mark.holds(kernel)]:
-        mark = max(around, key=lambda mark: len(mark.expression))
-        found.setdefault(mark.stream, mark.reason)
+    holding = [mark for mark in marked if mark.holds(kernel)]
+    for mark in holding:
+        if not any(mark.is_around(other) for other in holding):
+            found.setdefault(mark.stream, mark.reason)
     return found
 
 
@@ -71,8 +72,7 @@ def _agreed(kernel: Kernel, asked: dict[int, str], streams: int) -> tuple[int | 
     """Return the one stream that a kernel is asked to be on, and why; None if there is none."""
     if len(asked) > 1:
         one, other = list(asked.values())[:2]
-        unit = f"; its {len(kernel.launches)} launches are one unit: {kernel.joined}" if kernel.joined else ""
-        raise StaySerial("refused", f"kernel {kernel.name!r} is {one}, and {other}{unit}")
+        raise StaySerial("refused", f"kernel {kernel.name!r} is {one}, and {other}{_why_both(kernel)}")
     for stream, reason in asked.items():
         if stream >= streams:
             raise StaySerial(
@@ -80,6 +80,17 @@ def _agreed(kernel: Kernel, asked: dict[int, str], streams: int) -> tuple[int | 
             )
         return stream, reason
     return None, ""
+
+
+def _why_both(kernel: Kernel) -> str:
+    """Return why a kernel may belong to several names, and what to do, as the end of a sentence."""
+    if kernel.joined:
+        return f"; its {len(kernel.launches)} launches are one unit: {kernel.joined}"
+    paths = paths_of(kernel)
+    innermost = [path for path in paths if not any(other.startswith((f"{path}.", f"{path}[")) for other in paths)]
+    if len(innermost) < 2:
+        return ""
+    return f"; it is fused of {listed(list(map(repr, innermost)))}: name kernels in place of modules"
 
 
 def _unmatched(rule: PlacementRule, graph: KernelGraph) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphstreams.errors import PlanFileError
@@ -29,6 +29,7 @@ class GivenPlan:
     plan: Plan | None = None  # None if that file keeps the graph serial, or can't be used
     refused: str = ""  # why the file that was meant for the graph is not used
     others: str = ""  # if no file was meant for the graph: which is nearest, and why it is not the graph's
+    rival: str = ""  # a later file that is for the graph too, and says otherwise
     several: bool = False  # whether there are several files, of which some may be of graphs that this process does not have
 
     @property
@@ -71,9 +72,11 @@ def plan_for(graph: KernelGraph, given: Sequence[str], streams: int) -> GivenPla
                 unreadable = unreadable or (one_line(error) if isinstance(error, OSError) else f"{path}: {one_line(error)}")
     except PlanFileError as error:
         unreadable = str(error)
-    for path, file in files:
-        if not misfit(file, graph):
-            return _of_graph(path, file, graph, streams)
+    fitting = [(path, file) for path, file in files if not misfit(file, graph)]
+    if fitting:
+        (path, file), *others = fitting
+        rivals = [str(other) for other, its in others if replace(its, graph=file.graph) != file]
+        return replace(_of_graph(path, file, graph, streams), rival=rivals[0] if rivals else "")
     if unreadable:
         return GivenPlan(refused=unreadable)
     path, nearest = max(files, key=lambda each: likeness(each[1], graph))

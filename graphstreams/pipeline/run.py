@@ -103,7 +103,7 @@ def run_stages(
     """
     progress = Progress(name)
     if serial is not None:
-        progress.tell(graph_key=graph_key(serial.source, input_names))
+        progress.tell(graph_key=graph_key(serial.source, input_names, options, marked))
     with progress.until_stopped():
         graph = _read(progress, gm, options, input_names, device, serial, marked)
         task = Task(graph.reading, device or device_at_hand(), options)

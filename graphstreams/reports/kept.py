@@ -22,9 +22,10 @@ def kept(key: str, folder: Path) -> Report | None:
     """Return the report that was kept under a verdict's key; None if there is none that can be read."""
     try:
         report = pickle.loads(zlib.decompress(_path(folder, key).read_bytes()))
+        # Fields of another version may be missing, or hold something else.
+        return report if isinstance(report, Report) and report.as_verdict().report_key == key else None
     except Exception:  # unpickling a file that another program wrote may raise anything
         return None
-    return report if isinstance(report, Report) and report.as_verdict().report_key == key else None
 
 
 def _path(folder: Path, key: str) -> Path:

@@ -129,7 +129,10 @@ class Report:
     def as_verdict(self, verdict: str = "") -> Verdict:
         """Return what the wrapper carries of this report, with `verdict` if it is not in the report yet."""
         told = self._told(verdict or self.verdict)
-        return replace(told, report_key=told.digest(self.graph_key)) if self.graph_key else told
+        if not self.graph_key:
+            return told
+        # Plans that differ may have the same streams and times.
+        return replace(told, report_key=told.digest(f"{self.graph_key}\n{self.plan}"))
 
     def _told(self, verdict: str) -> Verdict:
         if verdict != "clean":

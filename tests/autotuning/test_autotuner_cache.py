@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 from torch import fx
+from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
 from graphstreams.autotuning import cache_keys
 from graphstreams.autotuning.autotuner import Autotuner
@@ -83,6 +86,34 @@ def test_strides_and_settings_of_inductor_and_of_products_make_another_graph(mon
         torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = before
     monkeypatch.setattr(cache_keys, "source_hash", lambda: b"another version of this package")
     assert not kept(4, 1)
+
+
+@triton.jit
+def _one(x):
+    tl.store(x, 1)
+
+
+@triton.jit
+def _two(x):
+    tl.store(x, 2)
+
+
+def _tuned(kernel: Any, warps: int) -> Any:
+    return triton.autotune(configs=[triton.Config({}, num_warps=warps)], key=[])(kernel)
+
+
+def test_the_source_and_the_warps_of_a_users_kernel_make_another_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph has a number for the kernel, which another process may give to another one."""
+    module = fx.GraphModule(torch.nn.Module(), fx.Graph())
+    module.graph.call_function(torch.ops.higher_order.triton_kernel_wrapper_mutation, (), {"kernel_idx": 0})
+    module.graph.output(())
+
+    def key(kernel: Any) -> str:
+        monkeypatch.setattr(kernel_side_table, "id_to_kernel", {0: kernel})
+        return cache_keys.plan_key(replace(reading_of(DIAMOND), module=module), Options())
+
+    assert len({key(kernel) for kernel in (_one, _two, _tuned(_one, 4), _tuned(_one, 8), _tuned(_two, 8))}) == 5
+    assert key(_one) == key(_one)
 
 
 @pytest.mark.parametrize("options", [{"min_gain": 0.5}, {"strict": True}, {"dump": "somewhere"}])

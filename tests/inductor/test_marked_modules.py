@@ -94,6 +94,20 @@ def test_they_are_found_however_the_model_is_reached() -> None:
     assert sorted(closure.values()) == sorted(MARKS.values())
 
 
+def test_a_mark_of_a_list_leaves_those_of_the_modules_in_it() -> None:
+    model = Model()
+    model.many = graphstreams.pin(nn.ModuleList([Arm(), graphstreams.exclude(Arm())]), 3)
+    assert found(model)[0]["L['self'].many.1"] == 0
+    graphstreams.pin(model.many, 4)
+    torch._dynamo.reset()
+    assert found(lambda x: model.many[0](x) + model.many[1](x)) == [{"L['model'].many.0": 4, "L['model'].many.1": 0}]
+
+
+def test_a_scripted_module_can_be_marked() -> None:
+    scripted = torch.jit.script(nn.Linear(8, 8))
+    assert graphstreams.pin(scripted, 1) is scripted
+
+
 class Hidden:
     """Gives a model by an attribute that no dict holds."""
 

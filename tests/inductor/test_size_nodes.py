@@ -66,6 +66,21 @@ def test_what_the_graph_computes_already_gets_no_node() -> None:
     assert len(graph.nodes) == before
 
 
+def test_numbers_that_the_graph_computes_late_are_moved_to_where_all_may_use_them() -> None:
+    graph, (s, t), _ = graph_of_sizes()
+    _, other, _, both, computed, *_ = graph.nodes
+    computed.append(both)  # behind a kernel
+    with graph.inserting_after(both):
+        product = graph.call_function(operator.mul, (both, other))
+    product.meta["val"] = both.meta["val"] * other.meta["val"]
+    numbers = SizeNodes(graph)
+    found = [numbers.node((s + t) * t), numbers.node(s + t + 1), numbers.node(s + t)]
+    assert found[0] is product and found[2] is both
+    order = list(graph.nodes)
+    assert all(isinstance(node, fx.Node) and order.index(node) < order.index(computed) for node in found)
+    graph.lint()
+
+
 def test_what_is_no_polynomial_or_comes_from_a_kernel_cannot_be_told() -> None:
     graph, (s, _), _ = graph_of_sizes()
     numbers = SizeNodes(graph)

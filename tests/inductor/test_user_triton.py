@@ -254,6 +254,11 @@ def test_a_triton_kernel_whose_atomics_only_count_may_move():
         ("def f(a):\n    tl.atomic_cas(a, 0, 1)\n", "atomic"),
         ("def f(a):\n    add = tl.atomic_add\n    add(a, 1)\n", "atomic"),
         ("def f(a):\n    tl.inline_asm_elementwise('', '', [a], tl.int32, True, 1)\n", "inline_asm"),
+        ("def f(a):\n    triton_helpers.x_grid_barrier(a)\n", "grid_barrier"),
+        ("def f(a):\n    tl.debug_barrier()\n    tl.load(a, volatile=True)\n", ""),
+        ("def f(a):\n    while tl.load(a, volatile=True) == 0:\n        pass\n", "volatile"),
+        ("def f(a):\n    while tl.load(a, cache_modifier='.cv') == 0:\n        pass\n", ".cv"),
+        ("def f(a, n):\n    while n > 0:\n        n -= tl.load(a)\n", ""),
     ],
 )
 def test_what_blocks_may_wait_for_each_other_with(source, word):

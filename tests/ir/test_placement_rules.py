@@ -62,6 +62,10 @@ def test_exclusions(value: Any, rules: list[tuple[str, str]]) -> None:
         ({"pin": "a"}, "option 'pin' has 'a'; as a text it takes NAME=STREAM"),
         ({"pin": {"a": 5}}, "option 'pin' has stream 5 for 'a'; with streams=5 they are 0 to 4"),
         ({"pin": {"a": 1}, "streams": 1}, "option 'pin' has stream 1 for 'a'; with streams=1 they are 0 to 0"),
+        ({"pin": "a=1,b=1,a=2"}, "option 'pin' has two streams for 'a', 1 and 2; give one"),
+        ({"pin": "0_inference/=1"}, "option 'pin' takes a dict .*not ''"),
+        ({"pin": {"/a": 1}}, "option 'pin' takes a dict .*not ''"),
+        ({"exclude": {"a", 3}}, "option 'exclude' takes names or patterns, .*not 3"),
         ({"exclude": 3}, "option 'exclude' takes names or patterns, .*not 3"),
         ({"exclude": [3]}, "option 'exclude' takes names or patterns, .*not 3"),
         ({"exclude": [""]}, "option 'exclude' takes names or patterns"),
@@ -82,11 +86,18 @@ def test_the_environment_has_both() -> None:
     ("pattern", "matches"),
     [
         ("moe.gate.mm#2", True), ("moe.gate.mm", False), ("moe.gate.*", True), ("moe", True), ("moe.experts.1", True),
-        ("moe.experts.?", True), ("*.experts.*", True), ("experts", False), ("gate", False), ("MOE", False), ("mo", False),
+        ("moe.experts.?", True), ("*.experts.*", True), ("moe.experts", True),
+        ("experts", False), ("gate", False), ("MOE", False), ("mo", False),
     ],
 )  # fmt: skip
 def test_a_pattern_is_for_a_kernel_by_its_name_or_a_module_around_it(pattern: str, matches: bool) -> None:
     assert PlacementRule(pattern, 1).matches(KERNEL) is matches
+
+
+def test_a_name_with_brackets_is_for_what_has_it() -> None:
+    kernel = Kernel(0, "a", "gemm", modules=("L['self']", "L['self'].layers[0]"))
+    assert PlacementRule("layers[0]", 1).matches(kernel) and PlacementRule("layers[[]0]", 1).matches(kernel)
+    assert not PlacementRule("layers[1]", 1).matches(kernel) and not PlacementRule("layers0", 1).matches(kernel)
 
 
 def test_a_rule_is_for_graphs_by_their_name() -> None:
@@ -118,6 +129,13 @@ def test_of_a_kernel_that_stands_in_no_module_its_first_parameter_tells() -> Non
     assert not MarkedModule("L['self'].norm", 1).holds(kernel) and not MarkedModule("L['self'].moe", 1).holds(
         Kernel(1, "a", "gemm")
     )
+
+
+def test_which_mark_is_around_another() -> None:
+    moe, more, listed = (MarkedModule(f"L['self'].{path}", 1) for path in ("moe", "moe2", "moe[0]"))
+    expert = MarkedModule("L['self']._modules['moe']._modules['experts']._modules['1']", 2)
+    assert moe.is_around(expert) and moe.is_around(listed) and MarkedModule("", 0).is_around(moe)
+    assert not any([expert.is_around(moe), moe.is_around(more), moe.is_around(moe), moe.is_around(MarkedModule("", 0))])
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,8 @@ def with_kernel(**fields: Any) -> str:
         (with_kernel(launches=[1]), "the 'launches' of kernel 'short'"),
         (with_kernel(bytes="1"), "the 'bytes' of kernel 'short' is '1'"),
         (with_kernel(name="add"), "kernel 'add' is placed twice"),
+        (TEXT.replace('"priority": 0', '"priority": 0, "priority": -1'), "the plan has 'priority' twice"),
+        (TEXT.replace('"stream": ', '"stream": 0, "stream": '), "kernel '[a-z]+' has 'stream' twice"),
     ],
 )
 def test_what_is_no_plan_is_refused_with_the_entry_at_fault(text: str, told: str) -> None:

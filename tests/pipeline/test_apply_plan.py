@@ -95,6 +95,15 @@ def test_two_kernels_on_each_others_streams_are_proved_and_in_effect(kept: Path,
     assert equal_as_captured(module, inputs, [outcome]) == [True]
 
 
+def test_of_two_plans_for_a_graph_the_first_counts_and_a_note_names_the_other(kept: Path, tmp_path: Path) -> None:
+    other = edited(kept, tmp_path, swap)
+    report = reported([kept, other])
+    assert is_proved(report) and report.plan_file == str(kept)
+    assert f"{other} is for this graph too, and says otherwise than {kept}, which comes first" in report.notes
+    same = edited(kept, tmp_path, lambda kernels: None, graph="7_inference")
+    assert not any("says otherwise" in note for note in reported([kept, same]).notes)
+
+
 def test_without_any_waits_they_are_placed(kept: Path, tmp_path: Path) -> None:
     def swap_only(kernels: Kernels) -> None:
         kernels[1]["stream"], kernels[2]["stream"] = 1, 0

@@ -119,6 +119,31 @@ def test_marks_in_the_models_code_do_the_same_and_the_innermost_counts() -> None
     assert reasons["right.up"].startswith("It is pinned to stream 2 by graphstreams.pin for module 'right'.")
 
 
+class Direct(Arms):
+    """Calls what is in a module, and never the module."""
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [self.left.down(self.left.up(x)), self.middle(x), self.right(x)]
+
+
+def test_a_module_need_not_be_called_itself() -> None:
+    report = reported(Direct(), pin={"left": 3})
+    assert is_proved(report) and streams_of(report, "left") == {3}
+    module = Direct()
+    graphstreams.pin(module.left, 3)
+    report = reported(module)
+    assert is_proved(report) and streams_of(report, "left") == {3}
+
+
+def test_a_marked_module_may_have_several_names() -> None:
+    module = Arms()
+    module.right = graphstreams.pin(module.left, 3)
+    report = reported(module)
+    assert is_proved(report) and report.kernels is not None
+    pinned = {kernel.pinned for kernel in report.kernels.kernels if {"L['self'].left", "L['self'].right"} & {*kernel.modules}}
+    assert pinned == {3}
+
+
 def test_names_may_be_for_one_graph() -> None:
     names = {"*_inference": {"left": 2}, "none": {"left": 1}}
     report = reported(pin=names, exclude={"none": ["right"]})
@@ -184,6 +209,24 @@ def test_a_unit_of_several_launches_cannot_be_on_two_streams() -> None:
     told = "kernel 'a' is pinned to stream 1 by 'a', and pinned to stream 2 by 'c'"
     assert str(raised.value) == f"{told}; its 2 launches are one unit: they write one buffer"
     assert raised.value.verdict == "refused"
+
+
+def test_a_unit_of_two_marked_modules_of_which_none_is_inside_the_other_is_refused() -> None:
+    unit = replace(GRAPH.kernels[0], modules=("L['self']", "L['self'].a", "L['self'].longer", "L['self'].longer.b"))
+    one, other, inner = (
+        MarkedModule("L['self'].a", 1),
+        MarkedModule("L['self'].longer", 2),
+        MarkedModule("L['self'].longer.b", 1),
+    )
+    graph = replace(GRAPH, kernels=(unit, GRAPH.kernels[1]))
+    with pytest.raises(StaySerial) as raised:
+        placed(graph, Options(), [MarkedModule("", 0), one, other])
+    assert str(raised.value) == (
+        "kernel 'a' is pinned to stream 1 by graphstreams.pin for module 'a', and pinned to stream 2 by graphstreams.pin for "
+        "module 'longer'; it is fused of 'a', 'longer.b': name kernels in place of modules"
+    )
+    kernel, _ = placed(graph, Options(), [one, other, inner])[0].kernels
+    assert kernel.pinned == 1
 
 
 def test_a_kernel_that_has_to_stay_stays_with_a_note() -> None:

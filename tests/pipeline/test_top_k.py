@@ -66,6 +66,25 @@ def arms(m: Any, x: torch.Tensor) -> Any:
     return values + 1, indices * 2, m.wb(x)
 
 
+class _Longer(torch.nn.Module):
+    """A top-k of one row more than twice those of its input, a number that the graph computes for another kernel too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        rows = torch.cat([x.repeat(2, 1), x.new_zeros(1, 64)])
+        return torch.topk(rows, 4, sorted=False), x.new_zeros(2 * x.shape[0], 3) + 1, self.beside(x)
+
+
+def test_a_number_of_rows_that_the_graph_computes_for_others_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "times_of", lambda device: times({ONE: 1.0}, aten=9.0, rows=4, length=64, k=4))
+    report = graphstreams.explain(_Longer(), (torch.randn(6, 64),), "h200", {"min_gain": 0.0}, dynamic=True)
+    assert report.verdict == "clean", report.reason
+    assert ATEN not in report.wrapper and verify(report.wrapper) == []
+
+
 @pytest.fixture
 def unsorted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Add the sample "unsorted"."""
