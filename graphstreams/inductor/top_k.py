@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +19,14 @@ import torch
 from torch import fx
 from torch._inductor import config
 
+from graphstreams.inductor.lowering import copy_graph
 from graphstreams.inductor.scheduler_nodes import KNOWN_US
 from graphstreams.inductor.size_nodes import SizeNodes, expressions
 from graphstreams.kernels.launches import Buffer, Launch, Program
 from graphstreams.kernels.top_k import Choice, TopK, kernel, program
+from graphstreams.messages import with_type
+
+log = logging.getLogger("graphstreams")
 
 _aten = torch.ops.aten
 _KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "original_aten", "from_node", "seq_nr")
@@ -35,23 +40,39 @@ Choose = Callable[[TopK], Choice]
 def replace_top_k(gm: fx.GraphModule, choose: Choose) -> list[str]:
     """Replace each top-k of `gm` on CUDA for which `choose` names a form; return notes on what was chosen, and why.
 
-    The notes are kept in the graph's meta, too, for the report.
+    The notes are kept in the graph's meta, too, for the report. If a replacement fails, all stay as they were.
     """
-    notes = []
-    for node in gm.graph.find_nodes(op="call_function", target=_aten.topk.default):
-        value = _input(node).meta.get("val")
-        if not isinstance(value, torch.Tensor) or value.device.type != "cuda":
-            continue
-        found = described(node)
-        choice = choose(found) if isinstance(found, TopK) else Choice(None, found)
-        if choice.form is not None and isinstance(found, TopK):
-            _replace(gm, node, program(found, choice.form), choice.us)
-        notes.append(f"top-k {node.name!r} {'is replaced' if choice.form else 'stays as aten has it'}: {choice.reason}")
+    chosen = [(node, *_chosen(node, choose)) for node in _on_cuda(gm.graph)]
+    notes = [
+        f"top-k {node.name!r} {'is replaced' if choice.form else 'stays as aten has it'}: {choice.reason}"
+        for node, _, choice in chosen
+    ]
+    if any(choice.form for _, _, choice in chosen):
+        before = copy_graph(gm).graph
+        try:
+            for node, found, choice in chosen:
+                if choice.form is not None and found is not None:
+                    _replace(gm, node, program(found, choice.form), choice.us)
+            gm.graph.lint()
+        except Exception as error:  # a faster top-k is not worth a compile
+            log.debug("top-k can't be replaced", exc_info=True)
+            gm.graph = before
+            notes = [f"every top-k stays as aten has it: {with_type(error)}; please report it"]
+        gm.recompile()
     if notes:
         gm.meta[NOTES] = tuple(notes)
-        gm.graph.lint()
-        gm.recompile()
     return notes
+
+
+def _on_cuda(graph: fx.Graph) -> list[fx.Node]:
+    nodes = graph.find_nodes(op="call_function", target=_aten.topk.default)
+    values = [(node, _input(node).meta.get("val")) for node in nodes]
+    return [node for node, value in values if isinstance(value, torch.Tensor) and value.device.type == "cuda"]
+
+
+def _chosen(node: fx.Node, choose: Choose) -> tuple[TopK | None, Choice]:
+    found = described(node)
+    return (None, Choice(None, found)) if isinstance(found, str) else (found, choose(found))
 
 
 def described(node: fx.Node) -> TopK | str:

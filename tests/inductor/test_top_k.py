@@ -170,3 +170,16 @@ def test_a_form_that_is_not_chosen_leaves_the_graph_as_it_is() -> None:
 def test_the_cpus_top_k_is_none_of_ours() -> None:
     gm, notes = replaced(FORM, fake(2, 5000, device="cpu"), 10, sorted=False)
     assert gm.graph.find_nodes(op="call_function", target=TOPK) and not notes and NOTES not in gm.meta
+
+
+def test_if_a_replacement_fails_the_graph_is_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("no more room")
+
+    monkeypatch.setattr("graphstreams.inductor.top_k._launch", fails)
+    gm, notes = replaced(FORM, fake(2, 4096), 16, -1, True, False)
+    assert notes == ["every top-k stays as aten has it: RuntimeError: no more room; please report it"]
+    assert not launches_of(gm) and gm.meta[NOTES] == tuple(notes)
+    (call,) = gm.graph.find_nodes(op="call_function", target=TOPK)
+    assert call.meta["stack_trace"] == "where it stands" and len(list(gm.graph.nodes)) == 5
+    gm.graph.lint()
