@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -253,12 +250,14 @@ dist.barrier()
 
 
 def test_each_rank_compiles_for_itself_and_its_line_and_folder_name_it(tmp_path: Path) -> None:
-    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    commands = [[sys.executable, "-c", RANK, str(rank), str(tmp_path)] for rank in range(2)]
-    started = [subprocess.Popen(each, env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True) for each in commands]
-    for rank, process in enumerate(started):
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+    def run(rank: int) -> str:
+        done = run_forked(RANK, str(rank), str(tmp_path), more={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")})
+        assert done.returncode == 0, done.stderr
+        return str(done.stderr)
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(run, range(2)))
+    for rank, said in enumerate(told):
         (line,) = [line for line in said.splitlines() if line.startswith("graphstreams: ")]
         assert line.startswith(f"graphstreams: rank {rank}: Block: ")
         assert len([*(tmp_path / "dump" / f"rank{rank}").rglob("report.html")]) == 1
