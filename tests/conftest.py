@@ -43,6 +43,12 @@ def _frozen_imports() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _rare_collections() -> None:
+    """Let garbage be collected less often than by default: compiling makes many objects, most of which stay for a while."""
+    gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_calibration_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     empty = tmp_path_factory.mktemp("calibration")
     with pytest.MonkeyPatch.context() as patch:
