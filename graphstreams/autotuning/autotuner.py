@@ -48,7 +48,7 @@ class Autotuner:
         self._store = Store(cache_folder(), setting(device))
         self._key = plan_key(reading, options, plan)
         self._loaded: PlanBenchmark | None = None
-        self._garbage: NewGarbage
+        self._garbage: NewGarbage | None = None
         self._worker: WorkerClient | None = None
 
     @cached_property
@@ -121,11 +121,12 @@ class Autotuner:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-        if self._loaded is not None:
+        if self._garbage is not None:  # also if loading failed
             self._loaded = None
             # Generated code refers to itself. Left to a later collection, it would take its kernels along in the middle of
             # someone's capture, and so end that capture.
             self._garbage.collect()
+            self._garbage = None
             torch.cuda.empty_cache()
 
     @cached_property
@@ -146,7 +147,7 @@ class Autotuner:
     def benchmark(self) -> PlanBenchmark:
         """What times plans and generated code, on the compiled kernels of the graph. Collectives have stand-ins."""
         if self._loaded is None:
-            self._garbage = NewGarbage()
+            self._garbage = self._garbage or NewGarbage()
             with unset_fake_temporarily():
                 arguments = self._code.arguments(self._values)
                 replayer = self._code.replayer(arguments)

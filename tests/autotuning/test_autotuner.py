@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from graphstreams.autotuning import autotuner, plan_benchmark, timing
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.measured_search import SCREENED
+from graphstreams.errors import Unmeasurable
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.measurement import Measurement
@@ -240,6 +242,23 @@ def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     current.close()
     assert (alive(), replay()) == (None, None)
     current.close()
+
+
+def test_closed_it_leaves_nothing_out_of_collections_also_if_it_could_not_measure(code: type[Code]) -> None:
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    try:
+        code.error = Unmeasurable("its buffers take too much")
+        current = make_autotuner()
+        for _ in range(2):
+            with pytest.raises(Unmeasurable):
+                _ = current.benchmark
+        assert gc.get_freeze_count() > 0
+        current.close()
+        assert gc.get_freeze_count() == 0
+    finally:
+        if frozen:
+            gc.freeze()
 
 
 def test_a_search_ends_in_time_where_a_replay_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
