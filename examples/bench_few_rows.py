@@ -30,7 +30,7 @@ from few_rows_cases import KINDS, LAYERS, Case, Shape, case_of, copies_of, layer
 from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.autotuning.timing import times_in_turns
 from graphstreams.benchmark.bits import equal_bits
-from graphstreams.benchmark.results import environment, write
+from graphstreams.benchmark.results import environment, write, write_or_print
 from graphstreams.benchmark.run import has_gpu, release
 from graphstreams.benchmark.timing import summary
 from graphstreams.ir.devices import Device, device_at_hand
@@ -257,11 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark, or make the table of a result. Return 2 without a GPU, 1 if a product failed or a form was wrong."""
     arguments = parse_args(argv)
     if arguments.rule:
-        text = json.dumps(rule(json.loads(arguments.rule.read_text(encoding="utf-8"))), indent=1) + "\n"
-        if arguments.to is None:
-            print(text, end="")
-        else:
-            arguments.to.write_text(text, encoding="utf-8")
+        write_or_print(rule(json.loads(arguments.rule.read_text(encoding="utf-8"))), arguments.to)
         return 0
     if not has_gpu("bench_few_rows"):
         return 2

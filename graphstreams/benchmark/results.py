@@ -67,6 +67,16 @@ def write(result: Mapping[str, Any], text: str, stem: Path) -> None:
     stem.with_suffix(".md").write_text(text, encoding="utf-8")
 
 
+def write_or_print(data: Mapping[str, Any], path: Path | None) -> None:
+    """Write data as JSON into a file, whose folder is made if it is missing, or print it if no file is given."""
+    text = json.dumps(data, indent=1) + "\n"
+    if path is None:
+        print(text, end="")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def environment() -> dict[str, Any]:
     """Return device, driver, versions, date and command."""
     import triton

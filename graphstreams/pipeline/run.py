@@ -232,21 +232,21 @@ def _choose(
     modelled = PlanAsGiven(ModelledPlans(), plan, given_tokens) if plan else ModelledPlans()
     if inputs is None or task.options.costs not in ("auto", "measured"):
         return _choose_by(progress, task, modelled), None
-    autotuner = None
     try:
         values = inputs_by_position(task.reading.module, inputs)
-        autotuner = Autotuner(task.reading, task.device, task.options, values, graph.serial, plan)
-        plans = MeasuredPlans(autotuner)
-        choice = _choose_by(progress, task, PlanAsGiven(plans, plan, given_tokens, autotuner) if plan else plans)
-        if not task.reading.kernels.has_collectives():
+        with contextlib.ExitStack() as stack:  # it is closed whatever stops it, also an interrupt
+            autotuner = stack.enter_context(
+                contextlib.closing(Autotuner(task.reading, task.device, task.options, values, graph.serial, plan))
+            )
+            plans = MeasuredPlans(autotuner)
+            choice = _choose_by(progress, task, PlanAsGiven(plans, plan, given_tokens, autotuner) if plan else plans)
+            if task.reading.kernels.has_collectives():
+                progress.note(COLLECTIVES_LEFT_OUT)
+                return choice, None
+            stack.pop_all()  # the caller closes it
             return choice, autotuner
-        progress.note(COLLECTIVES_LEFT_OUT)
-        autotuner.close()
-        return choice, None
     except Exception as error:
         log.debug("measuring failed", exc_info=True)
-        if autotuner is not None:
-            autotuner.close()
         reason = str(error) if isinstance(error, Unmeasurable) else with_type(error)
         progress.note(f"kernels were not measured: {reason}")
         if task.options.costs == "measured":

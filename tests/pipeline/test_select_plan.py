@@ -32,7 +32,7 @@ class FakeAutotuner:
         self.played, self.compiled = played, compiled
         self.direct = 0.0, 0.0, 0.0  # us of a call that the host launches: on streams, serially, and until the former returns
         self.on_disk: tuple[list[float], Plan, Measurement] | None = None
-        self.failing: dict[str, Exception] = {}
+        self.failing: dict[str, BaseException] = {}
         self.calls: list[str] = []
         self.written: list[tuple[Sequence[float], Plan, Measurement]] = []
         self.changed: Callable[[Plan], Plan] = lambda plan: plan
@@ -135,6 +135,14 @@ def test_a_measured_plan_with_collectives_that_gains_too_little_stays_serial(mea
     with fake_ranks():
         report = measured(FakeAutotuner(played=39.5), (TwoSums(), [torch.empty(8, 64)]), priority=0).report
     assert report.verdict == "serial" and "the plan's measured gain is 1.2%" in report.reason, report.reason
+
+
+def test_an_interrupt_while_it_measures_closes_it(measured: Measured) -> None:
+    autotuner = FakeAutotuner()
+    autotuner.failing["search"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        measured(autotuner)
+    assert autotuner.calls == ["load_cached", "times", "blocks", "search", "close"]
 
 
 def test_without_a_search_two_plans_are_measured(measured: Measured) -> None:
