@@ -3,7 +3,7 @@
 A collective leaves the stream it is started on, and runs beside it until its wait. So does the pause: a kernel of one thread,
 on a stream of its own for each process group, that spins for as long as the collective is predicted to take. It takes next to
 no room on the GPU, as the simulator assumes of a collective too. So it does not tell how long other kernels hold a collective
-up, as they may with streams of a higher priority.
+up, as they may with streams of a higher priority. Read in torch 2.15.0: `cuda/__init__.py` (_sleep).
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ class Pausing(Protocol):
 def stand_ins(
     graph: KernelGraph, us: Mapping[int, float], new_pause: Callable[[str, float], Pausing] | None = None
 ) -> dict[int, RecordedLaunch]:
-    """Return what is launched in place of each start of a collective, and of each wait, by kernel id.
+    """Return what is launched in place of each start of a collective, and of each wait, by kernel id; empty if there is none.
 
     `us` has the time of each start in us. `new_pause` makes a pause for a process group and a time, by default one on the
     current GPU.
     """
-    if not graph.has_collectives():
-        return {}
-    background, predecessors = graph.background(), graph.predecessors()
     make = new_pause or _pause
-    pauses = {start: make(group, us[start]) for start, group in background.groups.items()}
+    pauses = {start: make(group, us[start]) for start, group in graph.background().groups.items()}
     found: dict[int, RecordedLaunch] = {start: pause.start for start, pause in pauses.items()}
-    for kernel in graph.kernels:
-        if kernel.collective == "wait":
-            awaited = background.awaited(kernel.id, predecessors[kernel.id])
-            found[kernel.id] = _All([pauses[start].wait for start in awaited if start in pauses])
+    for wait, starts in _starts_of_waits(graph).items():
+        found[wait] = _All([pauses[start].wait for start in starts])
     return found
 
 
 def cuts_a_collective(graph: KernelGraph, kernels: range) -> bool:
     """Return whether some kernels of a graph, run apart, would start a collective without its wait, or wait for none."""
+    pairs = ((start, wait) for wait, starts in _starts_of_waits(graph).items() for start in starts)
+    return any((start in kernels) != (wait in kernels) for start, wait in pairs)
+
+
+def _starts_of_waits(graph: KernelGraph) -> dict[int, list[int]]:
+    """Return the starts that each wait is for, by kernel id."""
     background, predecessors = graph.background(), graph.predecessors()
     waits = [kernel.id for kernel in graph.kernels if kernel.collective == "wait"]
-    awaited = ((start, wait) for wait in waits for start in background.awaited(wait, predecessors[wait]))
-    pairs = [(start, wait) for start, wait in awaited if start in background.groups]
-    return any((start in kernels) != (wait in kernels) for start, wait in pairs)
+    awaited = {wait: background.awaited(wait, predecessors[wait]) for wait in waits}
+    return {wait: [kernel for kernel in before if kernel in background.groups] for wait, before in awaited.items()}
 
 
 class Pause:
