@@ -19,6 +19,8 @@ from torch._inductor import config
 from graphstreams.errors import OptionError
 from graphstreams.messages import shown
 
+GRAPH_KINDS = ("inference", "forward", "backward")  # as AOTAutograd names graphs: "0_inference"
+
 
 def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Mapping[str, Any]) -> Any:
     """Return the function that Inductor compiles a graph from Dynamo to, with `settings` of Inductor."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,6 +12,7 @@ from difflib import get_close_matches
 from torch import fx
 
 from graphstreams.errors import StaySerial
+from graphstreams.inductor.compile import GRAPH_KINDS
 from graphstreams.inductor.marked_modules import marked_modules
 from graphstreams.ir.kernels import Kernel, KernelGraph
 from graphstreams.ir.placement_rules import MarkedModule, PlacementRule, names_of, paths_of
@@ -20,6 +23,8 @@ from graphstreams.runtime.ranks import on_rank
 
 log = logging.getLogger("graphstreams")
 
+GRAPHS_AHEAD = 1000  # that a model with breaks may still have, of those whose name a pattern may be for
+OF_GRAPHS = "graph of pin and exclude"
 NEAREST = 3  # names that are told of those most alike to one that matches nothing
 
 
@@ -42,6 +47,10 @@ def placed(graph: KernelGraph, options: Options, marked: Sequence[MarkedModule] 
     rules = [rule for rule in (*options.pin, *options.exclude) if rule.is_for(graph.name)]
     others = sorted({rule.graph for rule in (*options.pin, *options.exclude)} - {rule.graph for rule in rules})
     notes = [f"the options pin and exclude have names for other graphs only: {', '.join(map(repr, others))}"] if others else []
+    for rule in rules:
+        note_match(OF_GRAPHS, rule.graph)
+    for other in others:
+        _warn_if_nothing_has_that_name(other, graph.name)
     notes += [text for rule in rules if (text := _unmatched(rule, graph))]
     kernels = []
     for kernel in graph.kernels:
@@ -105,3 +114,15 @@ def _unmatched(rule: PlacementRule, graph: KernelGraph) -> str:
     if is_news(rule.option, rule.pattern):
         log.warning("graphstreams: %s: %s", on_rank(graph.name), text)
     return text
+
+
+def _warn_if_nothing_has_that_name(pattern: str, graph: str) -> None:
+    """Warn if a pattern of graphs has matched none so far, and is not one that a later graph can have."""
+    number = re.match(r"\d+", graph)
+    first = int(number[0]) if number else 0
+    later = (f"{first + ahead}_{kind}" for ahead in range(GRAPHS_AHEAD) for kind in GRAPH_KINDS)
+    if not any(fnmatch.fnmatchcase(name, pattern) for name in later) and is_news(OF_GRAPHS, pattern):
+        log.warning(
+            "graphstreams: %s: the options pin and exclude have names for a graph %r, and there is none; this one is %r",
+            on_rank(graph), pattern, graph,
+        )  # fmt: skip

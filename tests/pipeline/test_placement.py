@@ -295,6 +295,23 @@ def test_of_another_graphs_names_nothing_is_said(caplog: pytest.LogCaptureFixtur
     assert warnings_of(caplog) == []
 
 
+@pytest.mark.parametrize("name", ["0_inferense", "inference", "x*"])
+def test_a_name_that_no_graph_can_have_is_one_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        placed(GRAPH, Options(pin={name: {"a": 1}}))  # type: ignore[arg-type]
+    assert warnings_of(caplog) == [
+        f"graphstreams: 0_inference: the options pin and exclude have names for a graph {name!r}, and there is none; "
+        "this one is '0_inference'"
+    ]
+
+
+def test_a_name_of_a_graph_that_was_before_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    options = Options(pin={"0_inference": {"a": 1}})  # type: ignore[arg-type]
+    placed(GRAPH, options)
+    placed(replace(GRAPH, name="1_inference"), options)
+    assert warnings_of(caplog) == []
+
+
 # Caches, measured plans, plans of files
 
 
