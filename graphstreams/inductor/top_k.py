@@ -32,6 +32,7 @@ _aten = torch.ops.aten
 _KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "original_aten", "from_node", "seq_nr")
 
 
+DIMENSIONS = 3  # of a grid as the launcher that Inductor generates takes it; Dynamo fills up a user's
 NOTES = "graphstreams_top_k"  # key in the meta of a GraphModule; its value are notes on what became of each top-k
 
 Choose = Callable[[TopK], Choice]
@@ -173,10 +174,11 @@ def _launch(
 
     written = [name for name in launch.tensors if name in launch.writes]
     arguments = {**{name: buffers[name] for name in launch.tensors}, **launch.numbers, **launch.constants}
+    grid = (*launch.grid, 1, 1)[:DIMENSIONS]
     given: dict[str, Any] = {
         "kernel_idx": kernel_side_table.add_kernel(function),
         "constant_args_idx": kernel_side_table.add_constant_args({}),
-        "grid": [tuple(_as_nodes(launch.grid, sizes))],
+        "grid": [tuple(_as_nodes(grid, sizes))],
         "tma_descriptor_metadata": {},
         "kwargs": arguments,
         "tensors_to_clone": written,
@@ -186,7 +188,7 @@ def _launch(
     _noted(call, top_k, after)
     values = {name: each.meta["val"] if isinstance(each, fx.Node) else each for name, each in arguments.items()}
     # By these Inductor gives the kernel its inputs with the very strides that are among its numbers.
-    call.meta["eager_input_vals"] = ((), {**given, "grid": [launch.grid], "kwargs": values})
+    call.meta["eager_input_vals"] = ((), {**given, "grid": [grid], "kwargs": values})
     return {name: _noted(graph.call_function(operator.getitem, (call, name)), top_k, after[name]) for name in written}
 
 

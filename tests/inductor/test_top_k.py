@@ -68,7 +68,7 @@ def test_one_program_a_row_is_one_node() -> None:
     assert not gm.graph.find_nodes(op="call_function", target=TOPK)
     (node,) = launches_of(gm)
     assert function_of(node) == ("top_k_row", 8)
-    assert node.kwargs["grid"] == [(2,)] and node.kwargs["tensors_to_clone"] == ["values", "indices"]
+    assert node.kwargs["grid"] == [(2, 1, 1)] and node.kwargs["tensors_to_clone"] == ["values", "indices"]
     given = node.kwargs["kwargs"]
     assert (given["n"], given["k"], given["row_stride"], given["stride"]) == (5000, 10, 5000, 1)
     assert notes == ["top-k 'topk_default' is replaced: it was asked for"] and gm.meta[NOTES] == tuple(notes)
@@ -91,7 +91,7 @@ def test_the_results_are_atens_in_shape_type_and_order() -> None:
     found = [(tuple(node.meta["val"].shape), node.meta["val"].dtype, node.meta["stack_trace"]) for node in (indices, values)]
     assert found == [((2, 3, 7), torch.int64, "where it stands"), ((2, 3, 7), torch.float32, "where it stands")]
     (node,) = launches_of(gm)
-    assert node.kwargs["grid"] == [(6,)] and node.kwargs["kwargs"]["largest"] is False
+    assert node.kwargs["grid"] == [(6, 1, 1)] and node.kwargs["kwargs"]["largest"] is False
 
 
 def test_inductor_is_told_the_strides_that_the_kernel_is_given() -> None:

@@ -54,6 +54,15 @@ def test_v32s_indexer_takes_the_kernel_that_is_faster() -> None:
     )
 
 
+def test_a_launch_has_a_grid_of_three_dimensions_as_the_launcher_that_inductor_generates_takes_it() -> None:
+    wrapper = explained(top_k=True).wrapper
+    calls = re.findall(r"top_k_row_\d+\.run\((.*), stream=", wrapper)
+    names = re.findall(r"@triton\.jit\ndef top_k_row\((.*?)\):", wrapper, re.DOTALL)[0].split(",")
+    constants = [name for name in names if "constexpr" in name]
+    assert "'extra_launcher_args': ['_grid_0', '_grid_1', '_grid_2']" in wrapper
+    assert calls and {len(call.split(", ")) for call in calls} == {len(names) - len(constants) + 3}
+
+
 def test_without_the_option_v32_has_atens_top_k() -> None:
     report = explained(top_k=False)
     assert report.verdict == "clean"
