@@ -3,9 +3,10 @@
     python examples/bench_top_k.py --out top_k [--sweep]
     python examples/bench_top_k.py --rule top_k/top_k.json --to graphstreams/costs/data/top_k/h200.json
 
-The first needs a GPU. Bits and order are compared with aten's first, then all columns are timed in turns, as CUDA graphs and
-launched by the host. Writes DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. The second needs
-none: it writes the table of times by which graphstreams chooses a form, from a result of the first.
+The first needs a GPU. Bits and order are compared with aten's first, then all columns are timed in turns as CUDA graphs. The
+fastest form and aten's are then compiled by Inductor, each alone in a graph, and called directly in turns. Writes
+DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. The second needs none: it writes the table of
+times by which graphstreams chooses a form, from a result of the first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 from bench_top_k_report import ATEN, FLASHINFER, HEADERS, cells, tables
+from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.autotuning.timing import times_in_turns
@@ -28,22 +30,25 @@ from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import environment, write, write_or_print
 from graphstreams.benchmark.run import has_gpu, release
 from graphstreams.benchmark.timing import captures_in, samples_over_captures, summary
+from graphstreams.inductor.top_k import replace_top_k
 from graphstreams.kernels.launches import Program
 from graphstreams.kernels.top_k import DTYPES as KERNEL_DTYPES
 from graphstreams.kernels.top_k import (
+    Choice,
     Form,
     OneProgram,
     SeveralPrograms,
     TopK,
     fields_of,
     form_name,
+    form_of,
     launch,
     program,
     supports,
 )
 
 DEVICE = "cuda"
-REPEATS = {"graph": 20, "direct": 5}  # calls in a sample of a time
+REPEATS = {"graph": 20, "direct": 10}  # calls in a sample of a time
 ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
 LENGTHS = (2049, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 DTYPES = ("float32", "bfloat16")
@@ -51,12 +56,14 @@ ALIKE = 64  # neighbours that share most of their value where neighbours are ali
 SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
 
 FORMS: tuple[Form, ...] = (
-    OneProgram(8), OneProgram(16), OneProgram(32), SeveralPrograms(), SeveralPrograms(warps=(16, 16, 16))
+    OneProgram(8), OneProgram(16), OneProgram(32), SeveralPrograms(), SeveralPrograms(warps=(16, 16, 16)),
+    SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(slack=8, spare=2.0, warps=(16, 16, 16)),
 )  # fmt: skip
 SWEEP: tuple[Form, ...] = (
     OneProgram(4), OneProgram(8), OneProgram(16), OneProgram(32),
     SeveralPrograms(), SeveralPrograms(spare=2.0), SeveralPrograms(slack=8), SeveralPrograms(slack=32),
-    SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(warps=(4, 4, 4)), SeveralPrograms(warps=(16, 16, 16)),
+    SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(slack=4, spare=2.0), SeveralPrograms(warps=(4, 4, 4)),
+    SeveralPrograms(slack=8, spare=2.0, warps=(16, 16, 16)), SeveralPrograms(warps=(16, 16, 16)),
     SeveralPrograms(warps=(8, 8, 16)), SeveralPrograms(warps=(16, 8, 8)), SeveralPrograms(programs=16, warps=(16, 16, 16)),
 )  # fmt: skip
 
@@ -137,10 +144,7 @@ def measure(
         return {name: each.replay for name, each in captured.items()}
 
     graph = samples_over_captures(capture, rounds, REPEATS["graph"])
-    calls = [partial(function, x) for function in functions.values()]
-    direct = dict(zip(functions, times_in_turns(calls, rounds, REPEATS["direct"]), strict=True))
-    for way, samples in (("graph", graph), ("direct", direct)):
-        row[way] = {name: summary(samples[name]) for name in functions}
+    row["graph"] = {name: summary(graph[name]) for name in functions}
     for each in captured.values():
         each.load([rows_of(int(top_k.rows), top_k.length, top_k.dtype, 1)])
     alike = times_in_turns([each.replay for each in captured.values()], rounds, REPEATS["graph"])
@@ -148,6 +152,39 @@ def measure(
     right = [name for name, wrong in row["wrong"].items() if not wrong]
     row["best"] = min(right, key=lambda name: row["graph"][name]["median"], default=None)
     return row
+
+
+class UseForm(CustomGraphPass):
+    """Takes one form for each top-k of a graph, as graphstreams does, whatever is known of its times."""
+
+    def __init__(self, form: Form) -> None:
+        self.form = form
+
+    def __call__(self, graph: torch.fx.Graph) -> None:
+        assert graph.owning_module is not None
+        replace_top_k(graph.owning_module, lambda top_k: Choice(self.form, "it was asked for"))
+
+    def uuid(self) -> str:
+        return form_name(self.form)
+
+
+def called_directly(top_k: TopK, form: Form, rounds: int) -> dict[str, Any]:
+    """Return the times of aten's kernels and of a form, each compiled by Inductor and called directly, and if bits differ."""
+    x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, 0)
+
+    def plain(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.topk(x, top_k.k, sorted=False)
+
+    def replaced(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.topk(x, top_k.k, sorted=False)
+
+    torch._dynamo.reset()
+    own = {"post_grad_custom_post_pass": UseForm(form)}
+    compiled = {ATEN: torch.compile(plain, dynamic=False), form_name(form): torch.compile(replaced, dynamic=False, options=own)}
+    results = [[*function(x)] for function in compiled.values()]
+    samples = times_in_turns([partial(function, x) for function in compiled.values()], rounds, REPEATS["direct"])
+    times = {name: summary(own) for name, own in zip(compiled, samples, strict=True)}
+    return {"direct": times, "direct_equal": equal_bits(*results)}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -164,6 +201,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         try:
             functions = columns(top_k, arguments.sweep, other)
             row.update(measure(functions, top_k, arguments.seeds, arguments.rounds))
+            if row["best"] and arguments.direct:
+                row.update(called_directly(top_k, form_of(result["forms"][row["best"]]), arguments.rounds))
         except Exception as error:
             row["failed"] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
@@ -201,6 +240,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=20, help="samples of each time")
     add("--seeds", type=int, default=8, help="rows whose bits are compared, for each shape")
     add("--sweep", action="store_true", help="time more forms")
+    add("--direct", action=argparse.BooleanOptionalAction, default=True, help="compile and call the best form (default yes)")
     add("--rule", type=Path, metavar="JSON", help="write the table of times of a result instead of measuring")
     add("--to", type=Path, metavar="JSON", help="where the table of times goes")
     arguments = parser.parse_args(argv)
@@ -223,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     with torch.no_grad():
         rows = run(arguments)["rows"]
-    return int(any("failed" in row or any(row["wrong"].values()) for row in rows))
+    return int(any("failed" in row or any(row["wrong"].values()) or not row.get("direct_equal", True) for row in rows))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ HEADERS = (
 )  # fmt: skip
 LEGEND = (
     "Times are medians of one replay of a CUDA graph, with the quartiles in brackets. `ratio` is how many times faster than "
-    "aten the best form is as a CUDA graph, `direct ratio` launched by the host; `alike` is its time on rows whose neighbours "
-    "are alike. Runs are wrong if values or indices have "
-    "other bits than aten's, or another order. FlashInfer gives the same elements in another order."
+    "aten the best form is as a CUDA graph, `direct ratio` compiled by Inductor and called directly; `alike` is its time on "
+    "rows whose neighbours are alike. Runs are wrong if values or indices have other bits than aten's, or another order. "
+    "FlashInfer gives the same elements in another order."
 )
 
 
@@ -26,8 +26,8 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     first = [row["dtype"], str(row["rows"]), str(row["length"])]
     if "failed" in row:
         return [*first, f"failed: {shortened(row['failed'])}", *["-"] * (len(HEADERS) - 4)]
-    graph, direct, best = row["graph"], row["direct"], row["best"]
-    ratios = [f"{way[ATEN]['median'] / way[best]['median']:.2f}x" if best else "-" for way in (graph, direct)]
+    graph, direct, best = row["graph"], row.get("direct", {}), row["best"]
+    ratios = [f"{way[ATEN]['median'] / way[best]['median']:.2f}x" if best in way else "-" for way in (graph, direct)]
     ratios.insert(1, timed(row["alike"][best]) if best else "-")
     other = timed(graph[FLASHINFER]) if FLASHINFER in graph else "-"
     wrong = f"{sum(row['wrong'].values())} / {sum(row['runs'].values())}"
@@ -40,10 +40,10 @@ def timed(summary: Mapping[str, float]) -> str:
 
 
 def forms_table(row: Mapping[str, Any]) -> list[list[str]]:
-    """Return one line a form of a shape: form, time as a CUDA graph, there with neighbours alike, and launched by the host."""
+    """Return one line a form of a shape: form, time as a CUDA graph, there with neighbours alike, and called directly."""
     place = f"{row['dtype']} {row['rows']} x {row['length']}"
-    ways = ("graph", "alike", "direct")
-    return [[place, name, *(timed(row[way][name]) for way in ways)] for name in row.get("graph", {})]
+    ways = [row.get(way, {}) for way in ("graph", "alike", "direct")]
+    return [[place, name, *(timed(way[name]) if name in way else "-" for way in ways)] for name in row.get("graph", {})]
 
 
 def tables(result: Mapping[str, Any]) -> str:

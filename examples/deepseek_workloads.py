@@ -69,6 +69,8 @@ WORKLOADS: dict[str, Workload | V4Workload] = {
     "layer-tp8-16": Workload(Config(tp=8, tokens=16), True),
     "layer-tp8-32": Workload(Config(tp=8, tokens=32), True),
     "layer-tp8-64": Workload(Config(tp=8, tokens=64), True),
+    "layer-tp8-1-65536": Workload(Config(tp=8, tokens=1, context=65_536), True),
+    "layer-tp8-8-65536": Workload(Config(tp=8, tokens=8, context=65_536), True),
     "block-16-1-fp8": Workload(Config(heads=16, tokens=1, fp8=True), False),
     "block-128-1-fp8": Workload(Config(heads=128, tokens=1, fp8=True), False),
     "layer-tp8-1-fp8": Workload(Config(tp=8, tokens=1, fp8=True), True),
