@@ -278,7 +278,7 @@ def compiled(module: torch.nn.Module, inputs: Inputs, options: dict[str, Any]) -
     """Return the module compiled and called once, and what `report.json` says of its largest graph."""
     with tempfile.TemporaryDirectory() as directory:
         # A graph from a cache might be one of another plan: what is patched here is in no key.
-        given = {**PRICED, "force_disable_caches": True, "dump": directory, **options}
+        given = {**PRICED, "fx_graph_cache": False, "dump": directory, **options}
         streamed = torch.compile(module, backend="graphstreams", options=given)
         streamed(*(value.clone() for value in inputs(0)))
         reports = [json.loads(path.read_text()) for path in Path(directory).glob("*/report.json")]
