@@ -179,11 +179,11 @@ def called_directly(top_k: TopK, form: Form, rounds: int) -> dict[str, Any]:
         return torch.topk(x, top_k.k, sorted=False)
 
     torch._dynamo.reset()
-    own = {"post_grad_custom_post_pass": UseForm(form)}
+    own: dict[str, Any] = {"post_grad_custom_post_pass": UseForm(form)}
     compiled = {ATEN: torch.compile(plain, dynamic=False), form_name(form): torch.compile(replaced, dynamic=False, options=own)}
     results = [[*function(x)] for function in compiled.values()]
     samples = times_in_turns([partial(function, x) for function in compiled.values()], rounds, REPEATS["direct"])
-    times = {name: summary(own) for name, own in zip(compiled, samples, strict=True)}
+    times = {name: summary(taken) for name, taken in zip(compiled, samples, strict=True)}
     return {"direct": times, "direct_equal": equal_bits(*results)}
 
 

@@ -18,7 +18,7 @@ from graphstreams.rewriting.wrapper_source import Host, kernel_name, unnamed_ker
 
 STREAMED = "call_on_streams"  # the function that is added
 DISPATCH_IMPORT = "from graphstreams.runtime.dispatch import runs_on_streams as _runs_on_streams"
-SETTLE_IMPORT = "from graphstreams.runtime.dispatch import settle as _settle"
+SETTLE_IMPORT = "from graphstreams.runtime.dispatch import adopt as _adopt, settle as _settle"
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ def join(
     """Return `serial` with the body of `streamed` added, which runs if `condition` (the arguments of the check) holds.
 
     `outputs` maps each buffer that `host` returns to the buffer of `streamed` that holds the same value. With `settled` the
-    kernels that only the streamed body launches get one configuration when the wrapper is loaded. `lines` are added at the top
-    level.
+    kernels that only the streamed body launches are loaded with the wrapper, and in a capture get one configuration without
+    being timed. `lines` are added at the top level.
     Raises CannotJoin if the top level of `streamed` has a statement for which there is no rule.
     """
     first, second = ast.parse(serial), ast.parse(streamed)
@@ -48,6 +48,8 @@ def join(
     start, wait = wrapper_source.function_named(first, host.name).body[0], wrapper_source.line_of_wait(first)
     indent = " " * start.col_offset
     settling = [f"_settle({', '.join(new.own)})"] if new.own and settled else []
+    if settling:
+        body[1:1] = [f"    _adopt({', '.join([name, *new.alike(name)])})" for name in new.own]
     imports = new.imports([DISPATCH_IMPORT, *([SETTLE_IMPORT] if settling else [])])
     additions = {
         wait: [*imports, *lines, *new.kernels, *body],
@@ -79,6 +81,10 @@ class _Additions:
         self.renamed: dict[str, str] = {}  # kernel of the streamed wrapper -> what it is called in the result
         self.kernels: list[str] = []  # lines that define the kernels that only the streamed body launches
         self.own: list[str] = []  # their names
+        self._own_sizes: dict[str, str] = {}
+        self._sizes = {
+            name: _size_hints(ast.unparse(statement)) for statement in first.body if (name := kernel_name(statement))
+        }
         self._imports: list[str] = []
         known = {unnamed_kernel(statement, name): name for statement in first.body if (name := kernel_name(statement))}
         for statement in second.body:
@@ -96,6 +102,11 @@ class _Additions:
         """Return the imports that the serial wrapper lacks, with those of `more`."""
         return [line for line in (*self._imports, *more) if line not in self._present]
 
+    def alike(self, name: str) -> list[str]:
+        """Return the serial wrapper's kernel with the operators and sizes of an own one, as a list of one or none."""
+        found = [other for other in self._sizes if _operators(other) == _operators(name)]
+        return [other for other in found if self._sizes[other] == self._own_sizes[name]][:1]
+
     def _add_import(self, statement: ast.stmt) -> None:
         if not isinstance(statement, ast.Import | ast.ImportFrom):
             raise CannotJoin(f"its streamed wrapper has {' '.join(ast.unparse(statement).split())[:80]!r} at the top level")
@@ -112,7 +123,19 @@ class _Additions:
         self._bound.add(new)
         self.renamed[name] = new
         self.own.append(new)
+        self._own_sizes[new] = _size_hints(text)
         self.kernels += re.sub(rf"\b{re.escape(name)}\b", new, text).split("\n")
+
+
+def _operators(kernel: str) -> str:
+    """Return the part of a kernel's name that tells its kind and operators: Inductor counts kernels at its end."""
+    return re.sub(r"_\d+$", "", kernel.removesuffix("_streams"))
+
+
+def _size_hints(kernel: str) -> str:
+    """Return the sizes by which Inductor chooses configurations of a kernel, from its definition."""
+    found = re.search(r"size_hints=(\{[^}]*\})", kernel)
+    return found[1] if found else ""
 
 
 def _body(

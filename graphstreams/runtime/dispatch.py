@@ -98,13 +98,37 @@ def cannot_settle() -> str:
 
 
 def settle(*kernels: Any) -> None:
-    """Reduce each Triton kernel to one configuration without timing it.
+    """Load Triton kernels that only the streamed body launches: a capture, in which they may run first, can't compile any.
 
-    It is for kernels that only the streamed body launches: their first call may be in a capture, where nothing can be timed.
+    One of a single configuration is not tuned any more. Of several, `adopt` chooses.
     """
     for kernel in kernels:
         kernel.precompile()
-        kernel.launchers = kernel.launchers[:1]
-        for launcher in kernel.launchers:
-            launcher.config.found_by_coordesc = True
-            launcher.config.found_by_combo_autotune = True
+        if len(kernel.launchers) == 1:
+            _keep(kernel.launchers[0])
+
+
+def adopt(kernel: Any, like: Any = None) -> None:
+    """In a capture, reduce a kernel that only the streamed body launches to one configuration, since none can be timed there.
+
+    It is the one that `like` was tuned to, the serial body's kernel with the same operators and sizes; otherwise the first.
+    Elsewhere Inductor tunes the kernel when it is launched.
+    """
+    if len(kernel.launchers) == 1 or not _capturing():  # type: ignore[misc]
+        return
+    tuned = _described(like.launchers[0]) if like is not None and len(like.launchers) == 1 else None
+    alike = [launcher for launcher in kernel.launchers if _described(launcher) == tuned]
+    chosen = (alike or kernel.launchers)[0]
+    kernel.launchers = [chosen]
+    _keep(chosen)
+
+
+def _described(launcher: Any) -> tuple[Any, ...]:
+    config = launcher.config
+    return dict(config.kwargs), config.num_warps, config.num_stages
+
+
+def _keep(launcher: Any) -> None:
+    """Let Inductor not go on to tune what it has."""
+    launcher.config.found_by_coordesc = True
+    launcher.config.found_by_combo_autotune = True

@@ -58,6 +58,7 @@ def test_a_kernel_that_only_the_streamed_body_has_gets_a_name_of_its_own_and_is_
     assert "k_0_streams = async_compile.triton('k_0_streams', '''\ndef k_0_streams(in_ptr0):\n    third" in joined.source
     assert "    k_0_streams.run(arg1_1)\n    k_0_xnumel = 3" in joined.source
     assert "async_compile.wait(globals())\n_settle(k_0_streams)\n" in joined.source
+    assert "def call_on_streams(args):\n    _adopt(k_0_streams, k_0)\n" in joined.source
     assert "_settle" not in join(SERIAL, streamed, CALL, "False", {}, settled=False).source
 
 

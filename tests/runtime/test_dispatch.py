@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from graphstreams.runtime import dispatch
-from graphstreams.runtime.dispatch import Dispatch, runs_on_streams, settle, size_source, sizes_of
+from graphstreams.runtime.dispatch import Dispatch, adopt, runs_on_streams, settle, size_source, sizes_of
 
 
 @pytest.fixture(params=[False, True])
@@ -105,10 +105,40 @@ def test_reading_a_size_adds_no_guard() -> None:
     assert list(shape_env.guards) == before
 
 
-def test_a_kernel_is_settled_on_its_first_configuration_and_is_not_tuned_any_more() -> None:
-    launchers = [SimpleNamespace(config=SimpleNamespace(warps=warps)) for warps in (4, 8)]
+def kernel_of(*warps: int) -> SimpleNamespace:
+    """Return a kernel that is not loaded yet, with a configuration for each number of warps."""
+    configs = [SimpleNamespace(kwargs={"XBLOCK": 8}, num_warps=number, num_stages=1) for number in warps]
     kernel = SimpleNamespace(launchers=[])
-    kernel.precompile = lambda: kernel.launchers.extend(launchers)
-    settle(kernel)
-    (launcher,) = kernel.launchers
-    assert (launcher.config.warps, launcher.config.found_by_coordesc) == (4, True)
+    kernel.precompile = lambda: kernel.launchers.extend(SimpleNamespace(config=config) for config in configs)
+    return kernel
+
+
+def test_a_kernel_of_one_configuration_is_not_tuned_once_it_is_loaded() -> None:
+    one, several = kernel_of(4), kernel_of(4, 8)
+    settle(one, several)
+    assert one.launchers[0].config.found_by_coordesc and len(several.launchers) == 2
+    assert not hasattr(several.launchers[0].config, "found_by_coordesc")
+
+
+@pytest.mark.parametrize(
+    ("tuned", "expected"), [((8,), 8), ((4, 8), 4), ((16,), 4), ((), 4)], ids=["tuned", "not tuned", "other", "not loaded"]
+)
+def test_a_kernel_takes_what_its_likeness_in_the_serial_body_was_tuned_to_once_it_is_captured(
+    capturing: bool, tuned: tuple[int, ...], expected: int
+) -> None:
+    own, like = kernel_of(4, 8), kernel_of(*tuned)
+    settle(own, like)
+    adopt(own, like)
+    if not capturing:
+        assert len(own.launchers) == 2  # Inductor tunes it
+        return
+    (launcher,) = own.launchers
+    assert (launcher.config.num_warps, launcher.config.found_by_coordesc) == (expected, True)
+
+
+def test_a_kernel_without_a_likeness_takes_its_first_configuration_in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_capturing", lambda: True)
+    own = kernel_of(4, 8)
+    settle(own)
+    adopt(own)
+    assert [launcher.config.num_warps for launcher in own.launchers] == [4]

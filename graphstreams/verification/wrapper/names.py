@@ -27,7 +27,7 @@ IMPORTS = {
     "torch._C._cuda_getCurrentRawStream", f"{GUARDS}copy_if_misaligned", "torch.cuda.nvtx",
     "torch._dynamo.variables.streams._get_stream_by_index", "graphstreams.runtime.streams.acquire_for_call",
     "graphstreams.runtime.streams.join", "graphstreams.runtime.dispatch.runs_on_streams",
-    "graphstreams.runtime.dispatch.settle", "graphstreams.runtime.verdicts.announce",
+    "graphstreams.runtime.dispatch.settle", "graphstreams.runtime.dispatch.adopt", "graphstreams.runtime.verdicts.announce",
 }  # fmt: skip
 ALIASES = {
     "torch.ops.aten", "torch.ops.inductor", "torch.ops._quantized", "torch.ops.inductor._alloc_from_pool",

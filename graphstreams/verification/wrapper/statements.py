@@ -28,6 +28,7 @@ from graphstreams.verification.wrapper.control_flow import ControlFlowReader
 from graphstreams.verification.wrapper.inputs import Inputs
 from graphstreams.verification.wrapper.names import WrapperModule
 
+_ADOPT = "graphstreams.runtime.dispatch.adopt"
 _PROFILER = ast.parse("from torch.profiler import record_function").body[0]
 
 
@@ -122,6 +123,8 @@ class CallReader(ControlFlowReader):
                 self._assign(target, value)
             case ast.Delete(targets=targets):
                 self._delete(targets)
+            case ast.Expr(value=ast.Call(func=ast.Name() as function) as call) if self._path(function) == _ADOPT:
+                self._check_adopted(call)
             case ast.Expr(value=ast.Call() as call):
                 self._call(call)
             case ast.With(items=[ast.withitem(context_expr=context, optional_vars=None)], body=body):
@@ -141,6 +144,13 @@ class CallReader(ControlFlowReader):
                 pass
             case _:
                 self._check(statement)
+
+    def _check_adopted(self, call: ast.Call) -> None:
+        """Read a choice of a kernel's configuration, which launches nothing. It names kernels."""
+        names = [argument.id for argument in call.args if isinstance(argument, ast.Name)]
+        kernels = self._module.kernels.keys() - self._names.keys()
+        if call.keywords or not 1 <= len(names) == len(call.args) <= 2 or not set(names) <= kernels:
+            raise self._machine.unsupported(f"{shortened(call)}, which names no kernels")
 
     def _assign(self, target: ast.expr, source: ast.expr) -> None:
         if isinstance(target, ast.Tuple):

@@ -66,7 +66,7 @@ def _modules(device: Device, accesses: Accesses, misaligned: Callable[[], bool],
     )
     runtime = {
         "streams": types.SimpleNamespace(acquire_for_call=pools.acquire_for_call, join=_join),
-        "dispatch": types.SimpleNamespace(runs_on_streams=_dispatch(streamed), settle=_settle),
+        "dispatch": types.SimpleNamespace(runs_on_streams=_dispatch(streamed), settle=_settle, adopt=_settle),
         "verdicts": types.SimpleNamespace(announce=json.loads),
     }
     return {

@@ -239,6 +239,32 @@ def test_a_partition_has_two_bodies() -> None:
     assert verify(partitioned(partition=PARTITION.replace("            event1.wait(default_stream)\n", "")))
 
 
+ADOPT = "from graphstreams.runtime.dispatch import adopt as _adopt\n"
+_ARGUMENTS = "    arg0_1, arg1_1 = args\n"
+
+
+def adopting(call: str) -> str:
+    """Return the wrapper with a statement at the start of its streamed body."""
+    return ADOPT + module(streamed=STREAMED.replace(_ARGUMENTS, f"    {call}\n{_ARGUMENTS}", 1))
+
+
+@pytest.mark.parametrize("call", ["_adopt(copy)", "_adopt(copy, add)"])
+def test_a_choice_of_a_kernels_configuration_leaves_no_step(call: str) -> None:
+    assert verify(adopting(call)) == []
+    found, expected = (
+        [[type(step) for step in body.steps] for body in read_bodies(text)] for text in (adopting(call), module())
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "call", ["_adopt()", "_adopt(args)", "_adopt(copy, add, add)", "_adopt(copy, like=add)", "_adopt('copy')", "adopt(copy)"]
+)
+def test_a_choice_that_names_no_kernels_is_refused(call: str) -> None:
+    with pytest.raises(UnreadableWrapper, match="line"):
+        verify(adopting(call))
+
+
 def test_another_choice_in_a_partition_is_refused() -> None:
     choice = "    if _runs_on_streams(args, False):\n        return call_on_streams(args)\n"
     for partition, elsewhere in (
