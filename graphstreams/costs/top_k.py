@@ -1,8 +1,9 @@
 """Choose the form of a top-k by times that were measured on one GPU, over rows, lengths and sizes of elements.
 
-A form is taken if the longest of its times that were measured around a shape is shorter than the shortest of aten's. Nothing is
-drawn between two measurements, because times go in steps: aten takes other kernels from some length on, and a form's tiles are
-powers of two. `examples/bench_top_k.py --rule` writes the file.
+A form is taken if the longest of its times that were measured around a shape is shorter than the shortest of aten's, as CUDA
+graphs, and it was no slower wherever both were called directly. Nothing is drawn between two measurements, because times go in
+steps: aten takes other kernels from some length on, and a form's tiles are powers of two.
+`examples/bench_top_k.py --rule` writes the file.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +23,7 @@ from graphstreams.kernels.top_k import Choice, Form, TopK, form_of, supports
 
 ATEN = "aten"  # the name of aten's own kernels in the file
 MARGIN = 0.95  # of aten's time, that a form has to stay below: medians of equal launches differ by up to 2 %
+DIRECT_MARGIN = 1.02  # of aten's time in direct calls, that a form has to stay below
 LEAST_SHARE_OF_K = 0.25  # of the k of a measurement, that a k which it stands for has at least; at most it is the same
 _PACKAGED = Path(__file__).parent / "data" / "top_k"
 
@@ -34,6 +37,7 @@ class Measured:
     length: int
     k: int
     us: Mapping[str, float]
+    direct_us: Mapping[str, float] = field(default_factory=dict)  # of those that were called directly too
 
 
 @dataclass(frozen=True)
@@ -51,10 +55,7 @@ class TopKTimes:
         try:
             data = json.loads(text)
             forms = {name: form_of(fields) for name, fields in data["forms"].items()}
-            rows = [
-                Measured(getattr(torch, each["dtype"]).itemsize, each["rows"], each["length"], each["k"], each["us"])
-                for each in data["times"]
-            ]
+            rows = [_measured(each) for each in data["times"]]
             found = TopKTimes(data["measured"]["device"], data["measured"]["date"], forms, tuple(rows))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no times of top-k: {type(error).__name__}: {error}") from None
@@ -63,6 +64,11 @@ class TopKTimes:
             if unknown or ATEN not in each.us:
                 raise ValueError(f"no times of top-k: {each.rows} x {each.length} has {unknown or 'no time of aten'}")
         return found
+
+
+def _measured(entry: Mapping[str, Any]) -> Measured:
+    size, shape = getattr(torch, entry["dtype"]).itemsize, (entry["rows"], entry["length"], entry["k"])
+    return Measured(size, *shape, entry["us"], entry.get("direct_us", {}))
 
 
 def times_of(device: Device) -> TopKTimes | None:
@@ -88,10 +94,10 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
     known = [
         name
         for name, form in times.forms.items()
-        if supports(top_k, form) and all(name in each.us for group in groups for each in group)
+        if supports(top_k, form) and all(_may_serve(name, each) for group in groups for each in group)
     ]
     if not known:
-        return Choice(None, f"no form of the kernels was measured around {shape}")
+        return Choice(None, f"no form of the kernels was measured around {shape}, or none is as fast launched by the host")
     worst = {name: max(groups, key=lambda group, name=name: _ratio(name, group)) for name in known}  # type: ignore[misc]
     best = min(known, key=lambda name: (_ratio(name, worst[name]), name))
     slowest, aten = _extremes(best, worst[best])
@@ -102,6 +108,12 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
 def _extremes(name: str, group: Sequence[Measured]) -> tuple[float, float]:
     """Return the longest time of a form, and the shortest of aten, on shapes that stand for one."""
     return max(each.us[name] for each in group), min(each.us[ATEN] for each in group)
+
+
+def _may_serve(name: str, measured: Measured) -> bool:
+    """Return whether a form has a time on a shape, and was no slower than aten there if it was called directly."""
+    direct = measured.direct_us
+    return name in measured.us and (name not in direct or direct[name] <= DIRECT_MARGIN * direct[ATEN])
 
 
 def _ratio(name: str, group: Sequence[Measured]) -> float:

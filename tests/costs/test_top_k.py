@@ -84,6 +84,14 @@ def test_a_form_that_is_no_faster_is_not_taken() -> None:
     assert chosen(TopKTimes.loads(json.dumps(table({ONE: 15.1}, aten=16.0)))).form == ONE
 
 
+@pytest.mark.parametrize(("direct", "form"), [(20.3, SHARED), (21.0, ONE)])
+def test_a_form_that_is_slower_launched_by_the_host_is_not_taken(direct: float, form: Any) -> None:
+    made = table({ONE: 9.0, SHARED: 8.0}, aten=17.0)
+    made["times"][0]["direct_us"] = {"aten": 20.0, form_name(SHARED): direct}
+    asked = TopK(1, 4096, 2048, torch.float32, 4096)
+    assert choose_form(asked, TopKTimes.loads(json.dumps(made)), "NVIDIA H200").form == form
+
+
 def test_without_times_nothing_is_chosen() -> None:
     assert choose_form(ROW, None, "a GPU") == Choice(None, "no times of the kernels are known for a GPU")
     assert times_of(replace(DEVICES["h200"], name="a GPU")) is None

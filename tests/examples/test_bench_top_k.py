@@ -63,10 +63,32 @@ def test_the_rule_has_forms_that_never_were_wrong(result: dict[str, Any], tmp_pa
     rule = json.loads(target.read_text())
     assert rule["measured"]["device"] == "device"
     assert {name: form_of(fields) for name, fields in rule["forms"].items()} == {form_name(SHARED): SHARED}
+    us = {"aten": 20.0, form_name(SHARED): 8.0}
     assert rule["times"] == [
-        {"dtype": "float32", "rows": 1, "length": length, "k": 2048, "us": {"aten": 20.0, form_name(SHARED): 8.0}}
-        for length in (16_384, 32_768)
+        {"dtype": "float32", "rows": 1, "length": length, "k": 2048, "us": us, "direct_us": us} for length in (16_384, 32_768)
     ]
+
+
+def test_a_later_result_counts_where_shapes_are_the_same(result: dict[str, Any]) -> None:
+    later = {**result, "date": "later", "rows": [_row(16_384, one_wrong=1), _row(8192)]}
+    later["rows"][0]["graph"] = _times(aten=30.0)
+    rule = bench_top_k.rule([result, later])
+    assert {entry["length"]: entry["us"]["aten"] for entry in rule["times"]} == {16_384: 30.0, 8192: 20.0}
+    assert rule["measured"]["date"] == "later" and rule["measured"]["command"] == "command; command"
+    with pytest.raises(SystemExit, match="several devices or versions"):
+        bench_top_k.rule([result, {**later, "torch": "another"}])
+
+
+def test_called_directly_are_the_fastest_form_and_the_fastest_of_one_launch(result: dict[str, Any]) -> None:
+    row = _row(16_384)
+    assert bench_top_k.to_call(row, result["forms"]) == [SHARED, ONE]
+    assert bench_top_k.to_call({**row, "wrong": {form_name(ONE): 0}}, result["forms"]) == [ONE]
+
+
+def test_functions_of_one_text_are_compiled_apart() -> None:
+    first, second = bench_top_k._selecting(2), bench_top_k._selecting(2)
+    assert first.__code__ is not second.__code__
+    assert torch.equal(first(torch.arange(4.0))[1].sort()[0], torch.tensor([2, 3]))
 
 
 def test_a_sweep_has_fewer_rows() -> None:
