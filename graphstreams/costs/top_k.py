@@ -1,8 +1,8 @@
 """Choose the form of a top-k by times that were measured on one GPU, over rows, lengths and sizes of elements.
 
 A form is taken if the longest of its times that were measured around a shape is shorter than the shortest of aten's, as CUDA
-graphs, and it was no slower wherever both were called directly. Nothing is drawn between two measurements, because times go in
-steps: aten takes other kernels from some length on, and a form's tiles are powers of two.
+graphs, and, unless Inductor captures the graph, if it was no slower in direct calls there. Nothing is drawn between two
+measurements, because times go in steps: aten takes other kernels from some length on, and a form's tiles are powers of two.
 `examples/bench_top_k.py --rule` writes the file.
 """
 
@@ -82,8 +82,11 @@ def _shipped(key: str) -> TopKTimes:
     return TopKTimes.loads((_PACKAGED / f"{key}.json").read_text(encoding="utf-8"))
 
 
-def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
-    """Return the fastest form for a top-k on the GPU that the driver calls `device`, or None for aten's, with the reason."""
+def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: bool = False) -> Choice:
+    """Return the fastest form for a top-k on the GPU that the driver calls `device`, or None for aten's, with the reason.
+
+    `captured` says that it is called in CUDA graphs only. Otherwise the host may launch it, and what that takes counts too.
+    """
     if times is None:
         return Choice(None, f"no times of the kernels are known for {device}")
     rows = top_k.rows if isinstance(top_k.rows, int) else "any number"
@@ -94,10 +97,11 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str) -> Choice:
     known = [
         name
         for name, form in times.forms.items()
-        if supports(top_k, form) and all(_may_serve(name, each) for group in groups for each in group)
+        if supports(top_k, form) and all(_may_serve(name, each, captured) for group in groups for each in group)
     ]
     if not known:
-        return Choice(None, f"no form of the kernels was measured around {shape}, or none is as fast launched by the host")
+        why = "" if captured else ", or none is known to be as fast as aten's launched by the host"
+        return Choice(None, f"no form of the kernels was measured around {shape}{why}")
     worst = {name: max(groups, key=lambda group, name=name: _ratio(name, group)) for name in known}  # type: ignore[misc]
     best = min(known, key=lambda name: (_ratio(name, worst[name]), name))
     slowest, aten = _extremes(best, worst[best])
@@ -110,10 +114,10 @@ def _extremes(name: str, group: Sequence[Measured]) -> tuple[float, float]:
     return max(each.us[name] for each in group), min(each.us[ATEN] for each in group)
 
 
-def _may_serve(name: str, measured: Measured) -> bool:
-    """Return whether a form has a time on a shape, and was no slower than aten there if it was called directly."""
+def _may_serve(name: str, measured: Measured, captured: bool) -> bool:
+    """Return whether a form has a time on a shape, and is known to be no slower than aten there if the host launches it."""
     direct = measured.direct_us
-    return name in measured.us and (name not in direct or direct[name] <= DIRECT_MARGIN * direct[ATEN])
+    return name in measured.us and (captured or (name in direct and direct[name] <= DIRECT_MARGIN * direct[ATEN]))
 
 
 def _ratio(name: str, group: Sequence[Measured]) -> float:

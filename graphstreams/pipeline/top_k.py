@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from graphstreams.costs.top_k import choose_form, times_of
+from graphstreams.inductor.settings import captures_graphs
 from graphstreams.inductor.top_k import replace_top_k
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.kernels.top_k import Choice, TopK
@@ -19,7 +20,7 @@ def use_top_k_kernels(gm: fx.GraphModule, options: Options, device: Device | Non
 
     def choose(top_k: TopK) -> Choice:
         target = device or device_at_hand()
-        return choose_form(top_k, times_of(target), target.name)
+        return choose_form(top_k, times_of(target), target.name, captures_graphs())
 
     if options.top_k:
         replace_top_k(gm, choose)

@@ -87,9 +87,19 @@ def test_a_form_that_is_no_faster_is_not_taken() -> None:
 @pytest.mark.parametrize(("direct", "form"), [(20.3, SHARED), (21.0, ONE)])
 def test_a_form_that_is_slower_launched_by_the_host_is_not_taken(direct: float, form: Any) -> None:
     made = table({ONE: 9.0, SHARED: 8.0}, aten=17.0)
-    made["times"][0]["direct_us"] = {"aten": 20.0, form_name(SHARED): direct}
-    asked = TopK(1, 4096, 2048, torch.float32, 4096)
-    assert choose_form(asked, TopKTimes.loads(json.dumps(made)), "NVIDIA H200").form == form
+    made["times"][0]["direct_us"] = {"aten": 20.0, form_name(ONE): 20.0, form_name(SHARED): direct}
+    asked, times = TopK(1, 4096, 2048, torch.float32, 4096), TopKTimes.loads(json.dumps(made))
+    assert choose_form(asked, times, "NVIDIA H200").form == form
+    assert choose_form(asked, times, "NVIDIA H200", captured=True).form == SHARED
+
+
+def test_a_form_whose_direct_calls_were_not_timed_is_for_cuda_graphs_only() -> None:
+    made = table({ONE: 8.0}, aten=17.0)
+    del made["times"][0]["direct_us"]
+    asked, times = TopK(1, 4096, 2048, torch.float32, 4096), TopKTimes.loads(json.dumps(made))
+    assert choose_form(asked, times, "NVIDIA H200", captured=True).form == ONE
+    choice = choose_form(asked, times, "NVIDIA H200")
+    assert choice.form is None and choice.reason.endswith("is known to be as fast as aten's launched by the host")
 
 
 def test_without_times_nothing_is_chosen() -> None:

@@ -132,7 +132,7 @@ def test_the_pre_attention_block_is_the_layers_first_part() -> None:
 def test_the_command_line_runs_everything_by_default() -> None:
     arguments = bench.parse_args([])
     assert arguments.workloads == list(bench.WORKLOADS)
-    assert len(bench.WORKLOADS) == 11 + 4 + 6
+    assert len(bench.WORKLOADS) == 13 + 4 + 6
     assert arguments.settings == ["deterministic", "default"]
     assert arguments.hand == list(PHASES)
     assert (arguments.rounds, arguments.replays, arguments.limit, arguments.out) == (40, 50, None, Path("bench"))
@@ -177,7 +177,7 @@ def test_a_title_names_a_context_of_another_size() -> None:
 
 
 def test_the_blocks_stand_before_the_layers_and_fp8_behind_bf16() -> None:
-    assert [workload.whole for workload in V32.values()] == [False] * 6 + [True] * 5 + [False] * 2 + [True] * 2
+    assert [workload.whole for workload in V32.values()] == [False] * 6 + [True] * 7 + [False] * 2 + [True] * 2
     assert list(bench.WORKLOADS)[: len(V32)] == list(V32)
 
 
