@@ -32,7 +32,7 @@ from graphstreams.planning.given_plan import given_plan
 from graphstreams.planning.paths import Assignment, Timing, timed
 from graphstreams.planning.synchronization import check_plan
 
-REPORTED = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured")
+REPORTED = ("verdict", "reason", "kernels_serial", "kernels_streamed", "streams", "events", "measured", "notes")
 
 
 def compile_variants(

@@ -59,9 +59,16 @@ def launch_program(
 
 
 def stored(graph: fx.Graph, x: fx.Node) -> fx.Node:
-    """Add a node that stands for a value in memory: else each launch has what computes it stored once more for itself."""
-    value = x.meta["val"]
-    node = graph.call_function(torch.ops.prims.inductor_force_stride_order.default, (x, list(value.stride())))
+    """Return a node that stands for a value in memory: else each launch has what computes it stored once more for itself.
+
+    One that was added for an earlier launch is used again.
+    """
+    value, operator = x.meta["val"], torch.ops.prims.inductor_force_stride_order.default
+    arguments = x, list(value.stride())
+    for user in x.users:
+        if user.target is operator and (user.args[0], list(user.args[1])) == arguments:  # type: ignore[arg-type]
+            return user
+    node = graph.call_function(operator, arguments)
     node.meta = {**x.meta, "val": value}
     return node
 
