@@ -127,7 +127,7 @@ class PlanBenchmark:
     def outputs(self, serial: Lowered) -> list[Any]:
         """Return what Inductor's serial code returns for the inputs that everything is measured on."""
         with torch.no_grad():
-            return clones(leaves(self._caller(serial.source, serial)()))
+            return clones(leaves(self.replayer.run(self._caller(serial.source, serial))))
 
     def _caller(self, source: str, serial: Lowered) -> Callable[[], Any]:
         """Return what calls a wrapper for the graph that `serial` is lowered from."""

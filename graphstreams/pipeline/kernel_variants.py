@@ -134,11 +134,12 @@ class KernelVariants:
         report = run_stages(
             self._module(trial.forms), given.options, given.name, given.input_names, inputs=given.inputs, marked=given.marked
         ).report
-        made = report.measurement
-        if report.verdict != "clean" or made is None or not made.compiled_us or not made.played_us:
+        made, found = report.measurement, trial.choice.measurement
+        if report.verdict != "clean" or report.plan is None or made is None or not made.compiled_us:
             return times.serial_us, f"serially ({report.reason})" if report.reason else "serially"
-        slower = made.compiled_us / made.played_us
-        return slower * (times.plan_us or times.serial_us), f"on {report.plan.used if report.plan else 1} streams"
+        # The GPU's clock may have been another when the plan was searched.
+        scale = times.plan_us / found.played_us if times.plan_us and found and found.played_us else 1.0
+        return made.compiled_us * scale, f"on {report.plan.used} streams"
 
     def keep(self, number: int) -> None:
         """Keep the plan of a variant, for the compile that runs it."""
