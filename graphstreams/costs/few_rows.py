@@ -1,7 +1,8 @@
 """Choose forms of products of few rows by what they were measured to take alone, beside what torch's own product takes.
 
 A form counts only if it was right: its error may be a few times that of torch's product, as another order of a sum makes it,
-and has to lie within what its length allows. It is taken if it is faster than torch's by more than medians differ.
+and has to lie within what its length allows. One that is faster than torch's alone by more than medians differ is tried in the
+whole graph, and so is one that leaves room for a neighbour: there the time of the graph decides.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any
 from graphstreams.kernels.few_rows import program
 from graphstreams.kernels.few_rows_forms import Form, Product, fields_of, form_of
 
-MARGIN = 0.95  # of the time of torch's product, that a form has to stay below: medians of equal launches differ by up to 2 %
+MARGIN = 0.97  # of the time of torch's product, that a form has to stay below: medians of equal launches differ by up to 2 %
 WORSE = 4.0  # times the error of torch's product that is more than another order of a sum makes
-BESIDE = 0.5  # share of the SMs that a form has blocks for at most, if a neighbour is to run beside it
+# Blocks for each SM that a form has at most if a neighbour is to run beside it, and how much of the time of torch's product
+# it may take alone for that: first those that leave half of the SMs free, then those that are all there from the start.
+BESIDE = ((0.5, 1.1), (2.0, 1.0))
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,12 @@ def fastest_alone(times: ProductTimes) -> FormTime | None:
 
 
 def fastest_beside(product: Product, times: ProductTimes, sm_count: int) -> FormTime | None:
-    """Return the fastest form that leaves half of the SMs to a neighbour; None if each is slower than torch's product alone."""
-    limit = BESIDE * sm_count
-    few = [each for each in right_forms(times) if blocks_of(product, each.form) <= limit]
-    return next((each for each in few if each.us < times.torch_us), None)
+    """Return the fastest form of few blocks, which leaves room to a neighbour; None if each takes too long for that."""
+    for blocks, share in BESIDE:
+        few = [each for each in right_forms(times) if blocks_of(product, each.form) <= blocks * sm_count]
+        if few and few[0].us < share * times.torch_us:
+            return few[0]
+    return None
 
 
 def blocks_of(product: Product, form: Form) -> int:

@@ -98,7 +98,7 @@ def capture(
     def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
         with unset_fake_temporarily():  # torch.compile lowers outside the mode too: a graph's constants are real
             use_top_k_kernels(gm, chosen, device)
-            use_fast_kernels(GivenGraph(gm, chosen), at_hand=False)
+            use_fast_kernels(GivenGraph(gm, chosen, graph_name(), input_names=names), at_hand=False)
             compilations.append(run_stages(gm, chosen, graph_name(), names, device, marked=tuple(marked)))
 
     with (

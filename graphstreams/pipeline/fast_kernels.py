@@ -17,7 +17,7 @@ import torch
 
 from graphstreams.autotuning.cache_keys import kernels_key, setting
 from graphstreams.autotuning.few_rows_benchmark import times_of_products
-from graphstreams.costs.few_rows import FormTime, ProductTimes, fastest_alone, fastest_beside
+from graphstreams.costs.few_rows import MARGIN, FormTime, ProductTimes, fastest_alone, fastest_beside
 from graphstreams.errors import StaySerial, Unmeasurable, Unsupported
 from graphstreams.inductor.disk_cache import Store, cache_folder
 from graphstreams.inductor.few_rows import WeightProduct, weight_products
@@ -106,7 +106,7 @@ def decide(
     """
     alone = {each.node.name: form for each in found if (form := fastest_alone(times[each.product]))}
     if not alone:
-        return Decision({}, ("kernels='fast': no form is 5 % faster than torch's product alone",))
+        return Decision({}, (f"kernels='fast': no form takes less than {MARGIN:.0%} of the time of torch's product alone",))
     tried: list[Forms] = [{}, alone]
     variants.plan({})
     beside = variants.plan(alone)
