@@ -68,33 +68,36 @@ def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> None:
     Notes in the graph's meta say what was chosen, and why. `at_hand` says whether the GPU to plan for is there. Never raises
     what measuring raises: then all products stay as they are.
     """
-    gm = given.module
     if given.options.kernels != "fast":
         return
-    found, left = weight_products(gm.graph)
-    notes = notes_on_left(left, given.input_names, gm)
-    if not found:
-        add_notes(gm, [*notes, "kernels='fast': no product of up to 64 rows with a weight is there to be replaced"])
-        return
-    if reason := _why_not(given, at_hand):
-        add_notes(gm, [*notes, f"kernels='fast': all products stay torch's: {reason}"])
-        return
     try:
-        decision, times = _decision(given, found)
-        own = notes_on_choice(found, times, decision.forms, given.input_names, gm)
-        before = copy_graph(gm).graph
-        try:
-            put_forms(gm, decision.forms)
-        except Exception:
-            gm.graph = before
-            gm.recompile()
-            raise
-        add_notes(gm, [*notes, *own, *decision.notes])
+        add_notes(given.module, _replaced(given, at_hand))
     except Exception as error:  # faster kernels are not worth a compile
         log.debug("kernels can't be chosen", exc_info=True)
         known = isinstance(error, Unmeasurable | StaySerial | Unsupported)
         reason = str(error) if known else f"{with_type(error)}; please report it"
-        add_notes(gm, [*notes, f"kernels='fast': all products stay torch's: {reason}"])
+        add_notes(given.module, [f"kernels='fast': all products stay torch's: {reason}"])
+
+
+def _replaced(given: GivenGraph, at_hand: bool) -> list[str]:
+    """Replace products as it is decided, and return notes on all of them. If that fails, the graph is as it was."""
+    gm = given.module
+    found, left = weight_products(gm.graph)
+    notes = notes_on_left(left, given.input_names, gm)
+    if not found:
+        return [*notes, "kernels='fast': no product of up to 64 rows with a weight is there to be replaced"]
+    if reason := _why_not(given, at_hand):
+        return [*notes, f"kernels='fast': all products stay torch's: {reason}"]
+    decision, times = _decision(given, found)
+    own = notes_on_choice(found, times, decision.forms, given.input_names, gm)
+    before = copy_graph(gm).graph
+    try:
+        put_forms(gm, decision.forms)
+    except Exception:
+        gm.graph = before
+        gm.recompile()
+        raise
+    return [*notes, *own, *decision.notes]
 
 
 def decide(
@@ -149,6 +152,8 @@ def _why_not(given: GivenGraph, at_hand: bool) -> str:
     options = given.options
     if not at_hand or not torch.cuda.is_available():
         return "kernels are chosen by measuring, and the GPU is not at hand"
+    if torch.cuda.is_current_stream_capturing():
+        return "a CUDA graph is being captured, and nothing can be measured meanwhile"
     if options.costs not in ("auto", "measured"):
         return f"kernels are chosen by measuring, and costs={options.costs!r} measures nothing"
     if not given.inputs:
