@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -174,17 +174,20 @@ def _is_dynamic(value: Any) -> bool:
 
 def _decision(given: GivenGraph, found: Sequence[WeightProduct]) -> tuple[Decision, Mapping[Product, ProductTimes]]:
     """Return what an earlier compile of the same graph has decided, or decide now, and the times of products alone."""
-    device = device_at_hand()
+    device, started = device_at_hand(), time.perf_counter()
     store, key = Store(cache_folder(), setting(device)), f"kernels {kernels_key(given.module, given.options)}"
     times = times_of_products(found, device)
+    alone = time.perf_counter() - started
     if (kept := _kept(store.get(key))) is not None:
         return kept, times
-    started, variants = time.perf_counter(), KernelVariants(given)
+    variants = KernelVariants(given)
     try:
         decision = decide(found, times, device.sm_count, variants)
     finally:
         variants.close()
-    log.info("graphstreams: %s: kernels were chosen in %.1f s", given.name, time.perf_counter() - started)
+    taken = f"kernels='fast': choosing took {time.perf_counter() - started:.1f} s, {alone:.1f} of them for products alone"
+    log.info("graphstreams: %s: %s", given.name, taken)
+    decision = replace(decision, notes=(*decision.notes, taken))
     forms = {name: {**asdict(each), "form": fields_of(each.form)} for name, each in decision.forms.items()}
     store.put(key, {"forms": forms, "notes": list(decision.notes)})
     return decision, times
