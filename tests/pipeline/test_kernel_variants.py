@@ -123,12 +123,12 @@ def test_all_variants_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, tuned:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "lasts"), [("clean", (33.0, "on 3 streams")), ("serial", (40.0, "serially (its plan had a race)"))]
+    ("verdict", "lasts"), [("clean", (33.0, "on {} streams")), ("serial", (40.0, "serially (its plan had a race)"))]
 )
 def test_what_lasts_is_the_time_of_the_code(
     monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner], verdict: str, lasts: tuple[float, str]
 ) -> None:
-    found: list[Any] = []
+    found, used = list[Any](), list[int]()
 
     def stages(plan: Plan, *_: Any, **__: Any) -> GraphCompilation:
         reason = "" if verdict == "clean" else "its plan had a race"
@@ -139,12 +139,13 @@ def test_what_lasts_is_the_time_of_the_code(
     def act(variants: KernelVariants) -> None:
         variants.plan({"mm": FORM})
         plan = variants._trials[0].choice.plan
-        assert plan is not None and plan.used == 3
+        assert plan is not None and plan.used > 1
+        used.append(plan.used)
         monkeypatch.setattr(kernel_variants, "run_stages", partial(stages, plan))
         found.append(variants.lasting(0, Times(40.0, 30.0)))
 
     on_graph(monkeypatch, act)
-    assert found[0][1] == lasts[1] and found[0][0] == pytest.approx(lasts[0])
+    assert found[0][1] == lasts[1].format(*used) and found[0][0] == pytest.approx(lasts[0])
     assert tuned[0].log == ["saved", "closed"]
 
 
