@@ -35,7 +35,7 @@ def _own_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def compiled(module: Any, inputs: Sequence[Any], folder: Path, **options: Any) -> tuple[CapturedFunction, Any, dict[str, Any]]:
     """Return a module as a CUDA graph and as it is compiled, and the report on its largest graph."""
     torch._dynamo.reset()
-    asked = {"strict": "refused", "force_disable_caches": True, "dump": str(folder), **options}
+    asked = {"strict": "refused", "fx_graph_cache": False, "dump": str(folder), **options}
     with torch.no_grad():
         function = torch.compile(module, backend="graphstreams", options=asked)
         captured = CapturedFunction(function, inputs)
@@ -60,7 +60,7 @@ def test_the_v32_layer_is_no_slower_within_rounding_and_decided_once(tmp_path: P
     wrapper = next((tmp_path / "first").glob("*/wrapper.py")).read_text()
     assert ("few_rows_" in wrapper) == any("products replaced" in note for note in notes)
     with torch.no_grad():
-        serial = torch.compile(module, options={"force_disable_caches": True})
+        serial = torch.compile(module, options={"fx_graph_cache": False})
         for seed in range(3):
             fresh = deepseek_v32.example_inputs(config, "cuda", seed)
             ours.load(fresh)
@@ -139,4 +139,4 @@ def test_float8_layers_products_are_timed_and_right(monkeypatch: pytest.MonkeyPa
     with torch.no_grad():
         captured.load(inputs)
         captured.replay()
-        assert difference([torch.compile(module, options={"force_disable_caches": True})(*inputs)], captured.outputs) < ROUNDING
+        assert difference([torch.compile(module, options={"fx_graph_cache": False})(*inputs)], captured.outputs) < ROUNDING
