@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,42 @@ def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(measured) == 2
     times_of_products(products[:1], DEVICES["h100"])
     assert len(measured) == 3
+
+
+class _Graph:
+    """A captured graph that replays nothing."""
+
+    overhead_us = 0.0
+
+    def __init__(self, function: Any, stream: Any) -> None:
+        function()
+
+
+def test_forms_that_fail_have_no_time_and_wrong_ones_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, wrong, failing, impossible = (
+        MultiplyAndSum(2, 64), MultiplyAndSum(4, 64), TensorCores(16, 64), TensorCores(32, 64, splits=4),
+    )  # fmt: skip
+    launched = {8: right, 4: wrong, 1: failing}  # by the blocks of 16 columns
+
+    def run(work: Any, operands: Any) -> torch.Tensor:
+        form = launched[work.launches[0].grid[0]]
+        if form == failing:
+            raise RuntimeError("out of resources")
+        product: torch.Tensor = operands["x"] @ operands["w"]
+        return product * 1.5 if form == wrong else product
+
+    monkeypatch.setattr(few_rows_benchmark, "run", run)
+    monkeypatch.setattr(few_rows_benchmark, "candidates", lambda product, sms: (failing, wrong, right, impossible))
+    monkeypatch.setattr(few_rows_benchmark, "CudaGraph", _Graph)
+    monkeypatch.setattr(few_rows_benchmark, "capture_stream", lambda device: None)
+    monkeypatch.setattr(few_rows_benchmark, "COPIES_LIMIT", 2)
+    monkeypatch.setattr(few_rows_benchmark, "medians_in_turns", lambda graphs, *_: [20.0, 10.0, 8.0][: len(graphs)])
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
+    times = few_rows_benchmark._measured(
+        found_in(replace(random_case(3, 64, 16, torch.bfloat16), out_dtype=torch.bfloat16)), H200
+    )
+    assert times.torch_us == 10.0  # of two copies
+    assert [(each.form, each.us) for each in times.forms] == [(wrong, 5.0), (right, 4.0)]
+    assert [each.within for each in times.forms] == [False, True]
+    assert times.forms[1].difference == 0.0 and times.forms[0].error > 0.1
