@@ -124,10 +124,14 @@ class PlanBenchmark:
         code = partial(self.replayer.capture_call, self._caller(serial.source, serial))
         return [code, *([partial(self.replayer.capture_plan, plan)] if plan else [])]
 
+    def direct_call(self, serial: Lowered) -> Callable[[], Any]:
+        """Return what puts the inputs back and launches Inductor's serial code from the host."""
+        return partial(self.replayer.run, self._caller(serial.source, serial))
+
     def outputs(self, serial: Lowered) -> list[Any]:
         """Return what Inductor's serial code returns for the inputs that everything is measured on."""
         with torch.no_grad():
-            return clones(leaves(self.replayer.run(self._caller(serial.source, serial))))
+            return clones(leaves(self.direct_call(serial)()))
 
     def _caller(self, source: str, serial: Lowered) -> Callable[[], Any]:
         """Return what calls a wrapper for the graph that `serial` is lowered from."""

@@ -32,6 +32,7 @@ from graphstreams.runtime.ranks import several_ranks
 
 log = logging.getLogger("graphstreams")
 
+SLOWER = 1.02  # times what calls with torch's products take, from which on calls count as slower
 KEEPS = 0.99  # of the time with torch's products, that a variant has to stay below: medians in turns differ by less
 
 
@@ -135,7 +136,14 @@ def decide(
         return Decision({}, (f"kernels='fast': torch's products are as fast in the whole graph: {told}",))
     kind = "few blocks beside other kernels" if best == 2 else "the fastest alone"
     text = f"the graph takes {lasting:.1f} us, {runs}, with {len(tried[best])} products replaced ({kind}): {told}"
-    return Decision(tried[best], (f"kernels='fast': {text}", f"kernels='fast': {told_difference(difference)}"))
+    told_all = (text, told_direct(measured[best].direct_us, measured[0].direct_us), told_difference(difference))
+    return Decision(tried[best], tuple(f"kernels='fast': {each}" for each in told_all))
+
+
+def told_direct(us: float, torch_us: float) -> str:
+    """Return what calls take that the host launches, and that they should be captured if they take longer, in words."""
+    advice = "; it is only faster in a CUDA graph, so capture it" if us > SLOWER * torch_us else ""
+    return f"launched by the host the serial code takes {us:.1f} us, with torch's products {torch_us:.1f}{advice}"
 
 
 def told_difference(difference: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.autotuner import Autotuner
-from graphstreams.autotuning.timing import means_within
+from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, means_within, repeats_within, times_in_turns
 from graphstreams.costs.few_rows import FormTime
 from graphstreams.errors import Unmeasurable
 from graphstreams.inductor.few_rows import replace_product, weight_products
@@ -29,6 +30,7 @@ from graphstreams.pipeline.select_plan import PlanChoice, Task
 Forms = Mapping[str, FormTime]  # by the name of the product's node
 
 SECONDS = 1.5  # for all variants in turns
+DIRECT_REPEATS = 5  # calls that the host launches in a sample
 OVERLAP_US = 0.5  # for which two kernels run at the same time if they run beside each other
 
 
@@ -75,6 +77,7 @@ class Times:
 
     serial_us: float  # Inductor's serial code, with the user's settings
     plan_us: float | None  # the kernels as its plan places them
+    direct_us: float = 0.0  # of one call of the serial code that the host launches
 
     @property
     def us(self) -> float:
@@ -113,7 +116,11 @@ class KernelVariants:
             captures = [each.autotuner.benchmark.captures(each.graph.serial, each.plan) for each in self._trials]
             longest = max(sum(each.us) for each in self._trials)
             flat = iter(means_within(SECONDS, [capture for own in captures for capture in own], longest))
-        return [Times(next(flat), next(flat) if len(own) > 1 else None) for own in captures]
+            times = [Times(next(flat), next(flat) if len(own) > 1 else None) for own in captures]
+            calls = [each.autotuner.benchmark.direct_call(each.graph.serial) for each in self._trials]
+            repeats = repeats_within(SECONDS, longest, len(calls) * (LONG_ROUNDS + DISCARDED), DIRECT_REPEATS)
+            direct = times_in_turns(calls, LONG_ROUNDS, repeats)
+        return [replace(own, direct_us=statistics.median(us)) for own, us in zip(times, direct, strict=True)]
 
     def difference(self, number: int) -> float:
         """Return how far the outputs of a variant lie from those of the first one, on the inputs that are known."""

@@ -44,7 +44,10 @@ class Autotuner:
         def captures(serial: Any, plan: Plan | None) -> list[Callable[[], Any]]:
             return [lambda: f"{self.serial} serial", *([lambda: f"{self.serial} plan"] if plan else [])]
 
-        return SimpleNamespace(captures=captures, outputs=lambda serial: [torch.full((3,), float(len(self.serial)))])
+        call = lambda serial: lambda: None  # noqa: E731
+        return SimpleNamespace(
+            captures=captures, direct_call=call, outputs=lambda serial: [torch.full((3,), float(len(self.serial)))]
+        )
 
     def save(self, us: Sequence[float], plan: Plan, measurement: Measurement) -> None:
         self.log.append("saved")
@@ -109,11 +112,12 @@ def test_all_variants_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, tuned:
         return [float(place) for place in range(len(captures))]
 
     monkeypatch.setattr(kernel_variants, "means_within", means)
+    monkeypatch.setattr(kernel_variants, "times_in_turns", lambda calls, *_: [[7.0, 8.0, 9.0]] * len(calls))
 
     def act(variants: KernelVariants) -> None:
         variants.plan({})
         variants.plan({"mm": FORM})
-        assert variants.times() == [Times(0.0, 1.0), Times(2.0, 3.0)]
+        assert variants.times() == [Times(0.0, 1.0, 8.0), Times(2.0, 3.0, 8.0)]
         assert variants.difference(1) == 0.0
         variants.keep(1)
 
