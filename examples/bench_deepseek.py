@@ -3,7 +3,8 @@
     python examples/bench_deepseek.py --out bench
 
 Needs a GPU. Variants: streams by hand in the model, opaque custom operators as in vLLM, graphstreams with modelled costs, with
-measured costs and with search, and the policies of other systems on the same kernels. There are no custom operators for V4
+measured costs and with search, and the policies of other systems on the same kernels. If asked for, also kernels="fast"
+(`--own fast`) and serial Inductor with max-autotune (`--autotuned`). There are no custom operators for V4
 and FP8. DIR/bench.md and DIR/bench.json are written after every workload: an interrupted run leaves what it measured.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import hand_streams_v4
+import torch
 from custom_op_streams import by_operators
 from deepseek_workloads import WORKLOADS, V4Workload, Workload
 from hand_streams import PHASES, by_hand
@@ -25,10 +27,11 @@ from peers import POLICIES, syncs
 from graphstreams.benchmark.results import add_row, empty_result, report
 from graphstreams.benchmark.run import has_gpu, parse_counts, prepared, release, run_workload
 from graphstreams.benchmark.tables import best
-from graphstreams.benchmark.variants import OWN_VARIANTS, BenchmarkSpec, Compiler
+from graphstreams.benchmark.variants import FAST_VARIANTS, OURS, OWN_VARIANTS, BenchmarkSpec, Compiler, Settings
 
-HAND, CUSTOM = "hand", "custom op"  # what the names of these variants begin with
+HAND, CUSTOM, AUTOTUNED = "hand", "custom op", "max-autotune"  # what the names of these variants begin with
 TITLE, GROUPS = "DeepSeek's attention: streams compared", {"streams by hand": HAND, "custom operators": CUSTOM}
+OWN = {**OWN_VARIANTS, **FAST_VARIANTS}
 NO_OPERATORS = "not run: there are no custom operators for V4 and FP8"
 
 
@@ -42,12 +45,18 @@ def compilers(workload: Workload | V4Workload, hand: Sequence[str], custom: Sequ
     return {f"{group}: {name}": partial(way, phases=PHASES[name]) for group, (way, names) in ways.items() for name in names}
 
 
+def autotuned(module: torch.nn.Module, settings: Settings) -> Any:
+    """Compile a module with serial Inductor's setting max_autotune."""
+    return torch.compile(module, options={**settings, "max_autotune": True})
+
+
 def measure(
     workload: Workload | V4Workload, arguments: argparse.Namespace, hand: Sequence[str], setting: str
 ) -> dict[str, Any]:
     """Return all about one workload under one setting, with these phases of streams by hand."""
     ways = compilers(workload, hand, arguments.custom)
-    own = {name: OWN_VARIANTS[name] for name in arguments.own}
+    ways.update({AUTOTUNED: autotuned} if arguments.autotuned else {})
+    own = {name: OWN[name] for name in arguments.own}
     policies = POLICIES if arguments.policies else None
     spec = BenchmarkSpec(ways, policies, {}, syncs, arguments.rounds, arguments.replays, own=own)
     row = run_workload(workload.title, workload.make, spec, setting == "deterministic")
@@ -60,7 +69,9 @@ def measure(
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all workloads under all settings. The second setting takes the variant by hand that was fastest under the first."""
     started = time.perf_counter()
-    result = empty_result(TITLE, GROUPS, arguments.settings, arguments.rounds, arguments.replays)
+    groups = {**GROUPS, **({"Inductor, max-autotune": AUTOTUNED} if arguments.autotuned else {})}
+    groups.update({f"graphstreams, {name} kernels": f"{OURS}: {name}" for name in arguments.own if name in FAST_VARIANTS})
+    result = empty_result(TITLE, groups, arguments.settings, arguments.rounds, arguments.replays)
     fastest: dict[str, str] = {}
     for setting in arguments.settings:
         for name in arguments.workloads:
@@ -83,9 +94,16 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="NAME", help=f"of {', '.join(WORKLOADS)}")
     add("--settings", nargs="+", choices=("deterministic", "default"), default=["deterministic", "default"],
         help="of Inductor: deterministic (all variants, bits compared), default (what is compiled, speed only)")  # fmt: skip
-    add("--hand", nargs="+", choices=PHASES, default=list(PHASES), help="variants of streams placed by hand (default all)")
-    add("--custom", nargs="+", choices=PHASES, default=["both"], help="variants of custom operators (default both)")
-    add("--own", nargs="+", choices=OWN_VARIANTS, default=list(OWN_VARIANTS), help="variants of graphstreams (default all)")
+    add("--hand", nargs="*", choices=PHASES, default=list(PHASES), help="variants of streams placed by hand (default all)")
+    add("--custom", nargs="*", choices=PHASES, default=["both"], help="variants of custom operators (default both)")
+    add(
+        "--own",
+        nargs="+",
+        choices=OWN,
+        default=list(OWN_VARIANTS),
+        help=f"variants of graphstreams (default {' '.join(OWN_VARIANTS)}; fast: kernels with other bits than serial's)",
+    )
+    add("--autotuned", action="store_true", help="compile serial Inductor with max_autotune too")
     add("--policies", action=argparse.BooleanOptionalAction, default=True, help="replay plans of other systems (default yes)")
     add("--limit", type=float, help="seconds after which no further workload is started")
     add("--out", type=Path, default=Path("bench"), help="directory for bench.md and bench.json (default bench)")

@@ -17,7 +17,7 @@ from torch import fx
 from graphstreams.autotuning.cache_keys import graph_key, source_hash
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
-from graphstreams.inductor.compile import compile_graph, input_names, module_name, post_grad_passes
+from graphstreams.inductor.compile import compile_graph, graph_name, input_names, module_name, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.settings import unusable_setting
 from graphstreams.inductor.wrapper_codegen import Code
@@ -25,7 +25,9 @@ from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generat
 from graphstreams.ir.declarations import all_declared
 from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.options import Options, disabled
+from graphstreams.pipeline.fast_kernels import use_fast_kernels
 from graphstreams.pipeline.given_options import read_options
+from graphstreams.pipeline.kernel_variants import GivenGraph
 from graphstreams.pipeline.placement import marks_of
 from graphstreams.pipeline.plan_files import hash_of_plans
 from graphstreams.pipeline.publish import cached_report, keep_report, publish, publishes
@@ -81,8 +83,9 @@ class StreamPass(PostGradPass):
         return bool(reason)
 
     def prepare(self, gm: fx.GraphModule) -> None:
-        """Take this package's kernels for top-k where they are faster."""
+        """Take this package's kernels for top-k, and if asked for products of few rows, where they are faster."""
         use_top_k_kernels(gm, self.options)
+        use_fast_kernels(GivenGraph(gm, self.options, graph_name(), self.inputs, self.input_names, self.marked))
 
     def code_for(self, lowered: Lowered, name: str) -> Code:
         """Return the wrapper to run, with the lines added to Inductor's. Raises GraphstreamsError if strict."""
@@ -162,6 +165,9 @@ def graphstreams(
     given = read_options(options, mode)
     chosen, settings = given.options, given.settings
     if disabled() or chosen.streams == 1:
+        if chosen.kernels != "exact":
+            why = "streams=1 turns graphstreams off" if chosen.streams == 1 else "GRAPHSTREAMS_DISABLE is set"
+            log.warning("graphstreams: kernels=%r has no effect: %s", chosen.kernels, why)
         return compile_graph(gm, example_inputs, settings)
     stream_pass = StreamPass(chosen, input_names(gm), inputs=example_inputs, marked=marks_of(gm))
     patches = {**settings, "post_grad_custom_post_pass": [*post_grad_passes(settings), stream_pass]}

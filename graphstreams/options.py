@@ -27,13 +27,14 @@ PREFIX = "GRAPHSTREAMS_"
 def _field(
     default: Any, kind: type, limits: tuple[float, float] | None, text: str, words: tuple[str, ...] = (),
     read: Callable[[Any], Any] | None = None, read_text: Callable[[str], Any] | None = None, values: str = "",
+    choices: tuple[str, ...] = (),
 ) -> Any:  # fmt: skip
-    """An option; `words` are values that it can have beside those of its type.
+    """An option; `words` are values that it can have beside those of its type, `choices` the only values.
 
     If it holds several things, `read` makes them of what is given, `read_text` of the environment's text if that is another
     form, and `values` says what may be given.
     """
-    told = {"kind": kind, "limits": limits, "text": text, "words": words, "values": values}
+    told = {"kind": kind, "limits": limits, "text": text, "words": words, "values": values, "choices": choices}
     return dataclasses.field(default=default, metadata={**told, "read": read, "read_text": read_text or read})
 
 
@@ -119,6 +120,12 @@ class Options:
         True, bool, None,
         "whether top-k takes kernels of this package where they were measured to be faster than aten's, whose bits and order "
         "they keep",
+    )  # fmt: skip
+    kernels: str = _field(
+        "exact", str, None,
+        "'exact': serial's bits; 'fast': products of up to 64 rows with a weight take kernels of this package, which sum in "
+        "another order, if that was measured to be faster",
+        choices=("exact", "fast"),
     )  # fmt: skip
     priority: int | None = _field(
         None, int, (-5, 0), "CUDA priority of the aux streams; lower numbers run first; None: 0, or what was measured as best"
@@ -287,6 +294,8 @@ def _checked(field: Any, value: Any) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         words = "".join(f" or {word!r}" for word in field.metadata["words"])
         raise OptionError(f"option {field.name!r} takes {kind.__name__}{words}{_range(field)}, not {shown(value)}")
+    if (choices := field.metadata["choices"]) and value not in choices:
+        raise OptionError(f"option {field.name!r} is {shown(value)}; it has to be {' or '.join(map(repr, choices))}")
     if limits is not None and not limits[0] <= value <= limits[1]:
         raise OptionError(f"option {field.name!r} is {shown(value)}; it has to be from {limits[0]} to {limits[1]}")
     return value
@@ -295,6 +304,8 @@ def _checked(field: Any, value: Any) -> Any:
 def _values(field: Any) -> str:
     """What an option's value may be, as its type, its limits and the words that it also takes tell."""
     kind, limits = field.metadata["kind"], field.metadata["limits"]
+    if choices := field.metadata["choices"]:
+        return ", ".join(map(repr, choices))
     words = {str: "text", bool: "True, False"}.get(kind, kind.__name__)
     plain = f"{limits[0]} to {limits[1]}" if limits else field.metadata["values"] or words
     return ", ".join([plain, *map(repr, field.metadata["words"]), *(["None"] if field.default is None else [])])

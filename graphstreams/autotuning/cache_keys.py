@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import fx
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 from torch._inductor import config
 from torch._inductor.codegen.wrapper import user_defined_triton_kernel_transitive_closure_source_code
@@ -59,14 +61,27 @@ def plan_key(reading: Reading, options: Options, given: Plan | None = None) -> s
     It depends on the graph with all sizes, strides and dtypes, on the source of a user's Triton kernels, on the options of the
     search, on every setting of Inductor, on this package, and if a plan is `given` on its order, streams and events.
     """
+    kernels = replace(reading.kernels, name="")  # the name depends on how many graphs the process has compiled
+    asked = replace(given, name="") if given is not None else None
+    graph = (*_searched(reading.module, options), kernels, asked)
+    return hashlib.sha256(repr(graph).encode()).hexdigest()
+
+
+def kernels_key(module: fx.GraphModule, options: Options) -> str:
+    """Return the key of the kernels that a post-grad graph is given in place of an operator's, as `plan_key` does of plans."""
+    chosen = (options.min_gain, options.pin, options.exclude, options.operators, options.max_extra_memory, options.max_tokens)
+    return hashlib.sha256(repr((*_searched(module, options), chosen)).encode()).hexdigest()
+
+
+def _searched(module: fx.GraphModule, options: Options) -> tuple[Any, ...]:
+    """Return what decides what a search finds, of a graph, of the options, of Inductor's settings and of this package."""
     chosen = (options.streams, options.event_us, options.search, options.priority)
     settings = sorted(config.save_config_portable(ignore_private_configs=False).items())
-    kernels = replace(reading.kernels, name="")  # the name depends on how many graphs the process has compiled
-    values = [_described(node.meta.get("val")) for node in reading.module.graph.nodes]
-    asked = replace(given, name="") if given is not None else None
-    own = [_triton_kernel(node.kwargs["kernel_idx"]) for node in reading.module.graph.nodes if "kernel_idx" in node.kwargs]
-    graph = (str(reading.module.graph), values, kernels, chosen, settings, source_hash(), asked, own)
-    return hashlib.sha256(repr(graph).encode()).hexdigest()
+    values = [_described(node.meta.get("val")) for node in module.graph.nodes]
+    own = [_triton_kernel(node.kwargs["kernel_idx"]) for node in module.graph.nodes if "kernel_idx" in node.kwargs]
+    # Numbers in torch's tables depend on what else the process has compiled.
+    text = re.sub(r"(kernel_idx|constant_args_idx) = \d+", r"\1", str(module.graph))
+    return text, values, chosen, settings, source_hash(), own
 
 
 def _triton_kernel(number: int) -> tuple[str, ...]:

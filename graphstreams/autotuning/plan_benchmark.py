@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.autotuning.cuda_graph import CudaGraph
+from graphstreams.autotuning.cuda_graph import CudaGraph, clones, leaves
 from graphstreams.autotuning.measured_search import SCREENED, MeasuredCandidate, search_by_measuring
 from graphstreams.autotuning.replay import KernelReplayer
 from graphstreams.autotuning.timing import (
@@ -103,12 +103,7 @@ class PlanBenchmark:
         scaled to that graph's time in `measurement`, because the GPU's clock may differ now. Both are also timed as the host
         launches them, and until a call of the first returns.
         """
-
-        def caller(text: str) -> Callable[[], Any]:
-            call = load_call(text, serial.graph.constants)
-            return lambda: call(list(self._arguments))
-
-        functions = [caller(source), caller(serial.source)]
+        functions = [self._caller(source, serial), self._caller(serial.source, serial)]
         code: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_call, function) for function in functions]
         with torch.no_grad():
             replayed_us, streamed_us, inductor_us = means_within(
@@ -123,6 +118,25 @@ class PlanBenchmark:
             measurement, compiled_us=streamed_us * scale, inductor_us=inductor_us * scale,
             direct_us=direct_us, direct_serial_us=direct_serial_us, direct_host_us=host,
         )  # fmt: skip
+
+    def captures(self, serial: Lowered, plan: Plan | None) -> list[Callable[[], CudaGraph]]:
+        """Return what captures Inductor's serial code, and if there is a plan what captures the kernels as it places them."""
+        code = partial(self.replayer.capture_call, self._caller(serial.source, serial))
+        return [code, *([partial(self.replayer.capture_plan, plan)] if plan else [])]
+
+    def direct_call(self, serial: Lowered) -> Callable[[], Any]:
+        """Return what puts the inputs back and launches Inductor's serial code from the host."""
+        return partial(self.replayer.run, self._caller(serial.source, serial))
+
+    def outputs(self, serial: Lowered) -> list[Any]:
+        """Return what Inductor's serial code returns for the inputs that everything is measured on."""
+        with torch.no_grad():
+            return clones(leaves(self.direct_call(serial)()))
+
+    def _caller(self, source: str, serial: Lowered) -> Callable[[], Any]:
+        """Return what calls a wrapper for the graph that `serial` is lowered from."""
+        call = load_call(source, serial.graph.constants)
+        return lambda: call(list(self._arguments))
 
     def _screen(self, plans: Sequence[Plan]) -> int:
         repeats = self._repeats(SCREENED * (SCREENING_ROUNDS + DISCARDED), 4)

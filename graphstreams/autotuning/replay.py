@@ -98,6 +98,11 @@ class KernelReplayer:
                 function()
         return self._capture(function)
 
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Return what a function returns that is called once on the inputs as they were."""
+        self._restore()
+        return function()
+
     def kernel_times(self, order: Sequence[int], replays: int = 25) -> dict[int, float]:
         """Return the time of each kernel in us inside the serial graph `order`, with its share of the gaps between kernels.
 

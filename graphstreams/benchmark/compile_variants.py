@@ -57,7 +57,7 @@ def compile_own_variants(
             function = torch.compile(module, backend="graphstreams", options=options)
             run.compiled[f"{OURS}: {name}"] = CompiledVariant(function, values)
             folder, report = largest_report(Path(directory))
-            record.update({key: report[key] for key in REPORTED}, stages=report["seconds"])
+            record.update({key: report[key] for key in REPORTED}, stages=report["seconds"], notes=report.get("notes", []))
             if (plan := folder / "plan.json").exists():
                 plans[name] = PlanFile.loads(plan.read_text())
     return plans

@@ -41,6 +41,7 @@ OWN_VARIANTS: dict[str, dict[str, Any]] = {  # options of graphstreams by the va
     "measured": {"costs": "measured", "search": 0},
     "search": {"costs": "measured"},
 }
+FAST_VARIANTS: dict[str, dict[str, Any]] = {"fast": {"costs": "measured", "kernels": "fast"}}  # whose bits are not serial's
 
 
 class CompiledVariant(CapturedFunction):

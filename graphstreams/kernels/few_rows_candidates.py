@@ -17,7 +17,7 @@ from graphstreams.kernels.few_rows_forms import (
     supports,
 )
 
-LIMIT = 24
+LIMIT = 28
 LEAST_STEPS = 2  # of a split
 WAVES = 2  # programs for each SM that splits should make
 
@@ -48,7 +48,7 @@ _DOTS = (
 
 
 def candidates(product: Product, sm_count: int) -> tuple[Form, ...]:
-    """Return up to 24 forms that are worth timing for a product on a GPU of so many SMs, none if no form can do it."""
+    """Return up to 28 forms that are worth timing for a product on a GPU of so many SMs, none if no form can do it."""
     kinds = [list(_distinct(product, _dots(product, sm_count)))]
     if product.rows <= SUM_ROWS_LIMIT:
         kinds.append(list(_distinct(product, _sums(product, sm_count))))
@@ -96,17 +96,21 @@ def _widened(product: Product, form: Form) -> Form:
 
 
 def _with_splits(product: Product, forms: list[Form], sm_count: int) -> Iterator[Form]:
-    """Yield the forms in turns: with splits if tiles leave SMs idle, as they are, then some of few programs."""
+    """Yield the forms in turns: with splits if tiles leave SMs idle, as they are, then some whose programs take turns.
+
+    Of the first forms there are also such that leave half of the SMs to neighbours. On an H200 a form whose programs take turns
+    was slower than one of as many blocks without, and of sums five times as slow.
+    """
     first, rest = forms[:2], forms[2:]
     for form in first:
         yield from (form, replace(form, splits=_splits(product, form, WAVES * sm_count)))
-        yield replace(form, programs=sm_count)
+        yield from (replace(form, splits=_splits(product, form, programs)) for programs in (sm_count, sm_count // 2))
     for form in rest:
         yield replace(form, splits=_splits(product, form, WAVES * sm_count))
     for form in rest:
         yield form
     for form in first:
-        yield from (replace(form, programs=sm_count // 2), replace(form, splits=_splits(product, form, sm_count)))
+        yield from (replace(form, programs=programs) for programs in (sm_count // 2, sm_count))
 
 
 def _splits(product: Product, form: Form, programs: int) -> int:

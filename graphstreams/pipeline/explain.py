@@ -21,6 +21,8 @@ from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
+from graphstreams.pipeline.fast_kernels import use_fast_kernels
+from graphstreams.pipeline.kernel_variants import GivenGraph
 from graphstreams.pipeline.placement import marks_of
 from graphstreams.pipeline.run import run_stages
 from graphstreams.pipeline.top_k import use_top_k_kernels
@@ -96,6 +98,7 @@ def capture(
     def plan(gm: fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
         with unset_fake_temporarily():  # torch.compile lowers outside the mode too: a graph's constants are real
             use_top_k_kernels(gm, chosen, device)
+            use_fast_kernels(GivenGraph(gm, chosen, graph_name(), input_names=names), at_hand=False)
             compilations.append(run_stages(gm, chosen, graph_name(), names, device, marked=tuple(marked)))
 
     with (

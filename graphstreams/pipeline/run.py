@@ -22,11 +22,11 @@ from graphstreams.inductor import conformance
 from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.inductor.own_kernels import NOTES
 from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
 from graphstreams.inductor.stream_ops import events_of
 from graphstreams.inductor.streamed_code import streamed_code
-from graphstreams.inductor.top_k import NOTES
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement
@@ -105,7 +105,7 @@ def run_stages(
     if serial is not None:
         progress.tell(graph_key=graph_key(serial.source, input_names, options, marked))
     with progress.until_stopped():
-        graph = _read(progress, gm, options, input_names, device, serial, marked)
+        graph = read_graph(progress, gm, options, input_names, device, serial, marked)
         task = Task(graph.reading, device or device_at_hand(), options)
         progress.tell(device=task.device.name)
         with progress.stage("report"):
@@ -117,7 +117,7 @@ def run_stages(
             finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
         def as_given(given: GivenPlan) -> None:
-            choice, autotuner = _choose(progress, task, inputs, graph, given)
+            choice, autotuner = choose_plan(progress, task, inputs, graph, given)
             with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
                 go_on(choice, autotuner)
 
@@ -131,7 +131,7 @@ def _plan_and_run(
     go_on: Callable[[PlanChoice, Autotuner | None], None],
 ) -> None:  # fmt: skip
     """Choose a plan and go on with it, or with another one if its code is refused."""
-    choice, autotuner = _choose(progress, task, inputs, graph)
+    choice, autotuner = choose_plan(progress, task, inputs, graph)
     progress.note(*note_on_layers(graph.reading.kernels))
     progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
     with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
@@ -165,7 +165,7 @@ def finish(
     progress.keep(added=joined.added)
 
 
-def _read(
+def read_graph(
     progress: Progress, gm: fx.GraphModule, options: Options, input_names: Sequence[str], device: Device | None,
     serial: Lowered | None, marked: Sequence[MarkedModule],
 ) -> ReadGraph:  # fmt: skip
@@ -211,7 +211,7 @@ def _read(
         return ReadGraph(reading, serial, host, tokens, sizes, sizes_named(final, tokens.size, input_names))
 
 
-def _choose(
+def choose_plan(
     progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph, given: GivenPlan | None = None
 ) -> tuple[PlanChoice, Autotuner | None]:
     """Price the kernels and choose the plan: by measuring if that is wanted and possible, else from modelled times.

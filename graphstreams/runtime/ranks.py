@@ -12,6 +12,13 @@ def current_rank() -> int | None:
     return distributed.get_rank()
 
 
+def several_ranks() -> bool:
+    """Return whether this process is one of several ranks, which may have to compute the same values."""
+    import torch.distributed as distributed
+
+    return current_rank() is not None and distributed.get_world_size() > 1
+
+
 def on_rank(name: str) -> str:
     """Return what a log calls a graph: its name, with the rank if there is one."""
     rank = current_rank()

@@ -273,6 +273,18 @@ def test_variants_of_ours_and_policies_can_be_left_out(on_cpu: CpuReplayer, tmp_
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_fast_kernels_and_max_autotune_are_columns_if_asked_for(
+    on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "autotuned", lambda module, settings: module)
+    given = ["--workloads", "block", "--settings", "default", "--hand", "--custom", "--own", "fast", "--autotuned"]
+    (row,) = bench.run(arguments(tmp_path, *given))["passes"]["default"]
+    assert list(row["rivals"]) == ["serial", "max-autotune", "graphstreams: fast"]
+    header = next(line for line in (tmp_path / "bench.md").read_text().splitlines() if line.startswith("| workload"))
+    assert "Inductor, max-autotune" in header and "graphstreams, fast kernels" in header
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("replays", ["0", "7"])
 def test_all_variants_are_timed_on_the_first_inputs(
     on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replays: str

@@ -88,7 +88,8 @@ def test_candidates_are_few_distinct_and_possible(product: Product) -> None:
 
 
 def test_some_candidates_leave_sms_to_neighbours_and_some_split_what_has_few_tiles() -> None:
-    assert SM_COUNT in {form.programs for form in candidates(PRODUCT, SM_COUNT)}
+    assert min(program(PRODUCT, form).launches[0].grid[0] for form in candidates(PRODUCT, SM_COUNT)) <= SM_COUNT // 2
+    assert TensorCores(64, 128, splits=2, swapped=True) in candidates(PRODUCT, SM_COUNT)  # of 33 tiles
     wide = replace(PRODUCT, rows=8, columns=24_576, depth=1536)
     assert SM_COUNT // 2 in {form.programs for form in candidates(wide, SM_COUNT)}
     narrow = replace(PRODUCT, rows=8, columns=64)

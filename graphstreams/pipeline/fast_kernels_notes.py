@@ -1,0 +1,52 @@
+"""Say for the report which products of a graph take which kernels, and which stay torch's, and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from torch import fx
+
+from graphstreams.costs.few_rows import ProductTimes, right_forms
+from graphstreams.inductor.few_rows import Left, WeightProduct
+from graphstreams.kernels.few_rows_forms import Product, form_name
+from graphstreams.messages import listed
+from graphstreams.pipeline.kernel_variants import Forms
+from graphstreams.reading.naming import named_inputs
+
+
+def notes_on_choice(
+    found: Sequence[WeightProduct], times: Mapping[Product, ProductTimes], forms: Forms, input_names: Sequence[str],
+    gm: fx.GraphModule,
+) -> list[str]:  # fmt: skip
+    """Return a note for the products of each shape that take the same kernel: which, and what was measured of both alone."""
+    names, groups = named_inputs(gm, input_names), defaultdict[str, list[str]](list)
+    for each in found:
+        groups[_told(each, times[each.product], forms)].append(repr(_name(each.weight, names)))
+    return [f"kernels='fast': {listed(weights)}: {text}" for text, weights in groups.items()]
+
+
+def notes_on_left(left: Sequence[Left], input_names: Sequence[str], gm: fx.GraphModule) -> list[str]:
+    """Return a note for each reason for which products with weights are none of the kernels'."""
+    names, groups = named_inputs(gm, input_names), defaultdict[str, list[str]](list)
+    for each in left:
+        groups[each.reason].append(repr(_name(each.weight, names)))
+    return [f"kernels='fast': {listed(weights)} stays torch's: {reason}" for reason, weights in groups.items()]
+
+
+def _told(found: WeightProduct, times: ProductTimes, forms: Forms) -> str:
+    product, taken = found.product, forms.get(found.node.name)
+    shape = f"{product.rows} x {product.depth} by {product.columns}, {str(product.dtype).removeprefix('torch.')}"
+    if taken is not None:
+        return (
+            f"{shape}: {form_name(taken.form)}: {taken.us:.2f} us alone, torch's {times.torch_us:.2f}; error "
+            f"{taken.error:.1e} of the largest value, torch's {times.torch_error:.1e}, difference {taken.difference:.1e}"
+        )
+    right = right_forms(times)
+    fastest = f", the fastest form {right[0].us:.2f} ({form_name(right[0].form)})" if right else ", and no form did it"
+    return f"{shape}: torch's: {times.torch_us:.2f} us alone{fastest}"
+
+
+def _name(weight: fx.Node, names: Mapping[str, str]) -> str:
+    name = names.get(weight.name, weight.name)
+    return name.removesuffix(".weight")

@@ -1,0 +1,186 @@
+"""Try a graph with other kernels for some of its products: plan each variant by measuring, and time all of them in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, means_within, repeats_within, times_in_turns
+from graphstreams.costs.few_rows import FormTime
+from graphstreams.errors import Unmeasurable
+from graphstreams.inductor.few_rows import replace_product, weight_products
+from graphstreams.inductor.lowering import copy_graph
+from graphstreams.ir.devices import device_at_hand
+from graphstreams.ir.placement_rules import MarkedModule
+from graphstreams.ir.plan import Plan
+from graphstreams.ir.reading import Reading
+from graphstreams.options import Options
+from graphstreams.pipeline.compilation import Progress
+from graphstreams.pipeline.run import ReadGraph, choose_plan, read_graph, run_stages
+from graphstreams.pipeline.select_plan import PlanChoice, Task
+
+Forms = Mapping[str, FormTime]  # by the name of the product's node
+
+SECONDS = 1.5  # for all variants in turns
+DIRECT_REPEATS = 5  # calls that the host launches in a sample
+OVERLAP_US = 0.5  # for which two kernels run at the same time if they run beside each other
+
+
+@dataclass(frozen=True)
+class GivenGraph:
+    """A post-grad graph, and what is known of the call that it is compiled for."""
+
+    module: fx.GraphModule
+    options: Options
+    name: str = "graph"
+    inputs: Sequence[Any] = ()
+    input_names: Sequence[str] = ()
+    marked: Sequence[MarkedModule] = ()
+
+
+def put_forms(gm: fx.GraphModule, forms: Forms) -> None:
+    """Replace the products of a graph for which there is a form. Raises what keeps a product from being replaced."""
+    for each in weight_products(gm.graph)[0]:
+        if (taken := forms.get(each.node.name)) is not None:
+            replace_product(gm, each, taken.form, taken.us)
+    gm.graph.lint()
+    gm.recompile()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A variant of a graph, as it was planned by measuring, and what can time it further."""
+
+    forms: Forms
+    graph: ReadGraph
+    choice: PlanChoice
+    us: tuple[float, ...]  # of each kernel
+    autotuner: Autotuner
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan that the graph is to have; None if it is to stay serial."""
+        return None if self.choice.rejected else self.choice.plan
+
+
+@dataclass(frozen=True)
+class Times:
+    """The us of one replay of a variant, in turns with those of others."""
+
+    serial_us: float  # Inductor's serial code, with the user's settings
+    plan_us: float | None  # the kernels as its plan places them
+    direct_us: float = 0.0  # of one call of the serial code that the host launches
+
+    @property
+    def us(self) -> float:
+        """What the variant takes in a CUDA graph."""
+        return self.serial_us if self.plan_us is None else min(self.serial_us, self.plan_us)
+
+
+class KernelVariants:
+    """Variants of one graph on the GPU at hand. They hold the memory of each until they are closed."""
+
+    def __init__(self, given: GivenGraph) -> None:
+        """A plan that the user gives is for the kernels that are chosen here, and does not choose them."""
+        self._given = replace(given, options=replace(given.options, plan=()))
+        self._trials: list[Trial] = []
+        self._open = contextlib.ExitStack()
+
+    def plan(self, forms: Forms) -> set[str]:
+        """Plan the graph with these forms by measuring, and return the weights whose products run beside other kernels.
+
+        Raises Unmeasurable if it can't be measured, and StaySerial or Unsupported if it can't be read.
+        """
+        given, progress = self._given, Progress(self._given.name)
+        graph = read_graph(progress, self._module(forms), given.options, given.input_names, None, None, given.marked)
+        task = Task(graph.reading, device_at_hand(), given.options)
+        choice, autotuner = choose_plan(progress, task, given.inputs, graph)
+        if autotuner is None:
+            raise Unmeasurable("; ".join(progress.report.notes[-1:]) or "the graph was not measured")
+        self._open.callback(autotuner.close)
+        trial = Trial(forms, graph, choice, progress.report.us, autotuner)
+        self._trials.append(trial)
+        return weights_beside_others(graph.reading, trial.plan) if trial.plan else set()
+
+    def times(self) -> list[Times]:
+        """Return the times of all variants, in the order in which they were planned."""
+        with unset_fake_temporarily(), torch.no_grad():
+            captures = [each.autotuner.benchmark.captures(each.graph.serial, each.plan) for each in self._trials]
+            longest = max(sum(each.us) for each in self._trials)
+            flat = iter(means_within(SECONDS, [capture for own in captures for capture in own], longest))
+            times = [Times(next(flat), next(flat) if len(own) > 1 else None) for own in captures]
+            calls = [each.autotuner.benchmark.direct_call(each.graph.serial) for each in self._trials]
+            repeats = repeats_within(SECONDS, longest, len(calls) * (LONG_ROUNDS + DISCARDED), DIRECT_REPEATS)
+            direct = times_in_turns(calls, LONG_ROUNDS, repeats)
+        return [replace(own, direct_us=statistics.median(us)) for own, us in zip(times, direct, strict=True)]
+
+    def difference(self, number: int) -> float:
+        """Return how far the outputs of a variant lie from those of the first one, on the inputs that are known."""
+        with unset_fake_temporarily():
+            both = (self._trials[0], self._trials[number])
+            first, other = (each.autotuner.benchmark.outputs(each.graph.serial) for each in both)
+            return max(map(_difference, first, other), default=0.0)
+
+    def lasting(self, number: int, times: Times) -> tuple[float, str]:
+        """Return what a variant takes in the end, once its code is generated, proved and timed, and what it runs as.
+
+        The other variants are closed before.
+        """
+        trial = self._trials[number]
+        self.keep(number)
+        self.close()
+        given = self._given
+        report = run_stages(
+            self._module(trial.forms), given.options, given.name, given.input_names, inputs=given.inputs, marked=given.marked
+        ).report
+        made, found = report.measurement, trial.choice.measurement
+        if report.verdict != "clean" or report.plan is None or made is None or not made.compiled_us:
+            return times.serial_us, f"serially ({report.reason})" if report.reason else "serially"
+        # The GPU's clock may have been another when the plan was searched.
+        scale = times.plan_us / found.played_us if times.plan_us and found and found.played_us else 1.0
+        return made.compiled_us * scale, f"on {report.plan.used} streams"
+
+    def keep(self, number: int) -> None:
+        """Keep the plan of a variant, for the compile that runs it."""
+        trial = self._trials[number]
+        if trial.choice.plan is not None and trial.choice.measurement is not None:
+            trial.autotuner.save(trial.us, trial.choice.plan, trial.choice.measurement)
+
+    def close(self) -> None:
+        """Free the memory of all variants, which can't be timed any more."""
+        self._open.close()
+
+    def _module(self, forms: Forms) -> fx.GraphModule:
+        module = copy_graph(self._given.module)
+        put_forms(module, forms)
+        return module
+
+
+def weights_beside_others(reading: Reading, plan: Plan) -> set[str]:
+    """Return the inputs of a graph that are read by kernels which a plan lets run beside a kernel on another stream."""
+    storages = {storage: node.name for node, storage in reading.storages.items() if node.op == "placeholder"}
+    found: set[str] = set()
+    for each in plan.placements:
+        others = (other for other in plan.placements if other.stream != each.stream)
+        if any(min(each.end_us, other.end_us) - max(each.start_us, other.start_us) > OVERLAP_US for other in others):
+            read = {access.storage for access in reading.kernels.kernels[each.kernel].reads}
+            found.update(name for storage, name in storages.items() if storage in read)
+    return found
+
+
+def _difference(first: Any, second: Any) -> float:
+    """Return the largest difference of two tensors as a share of the largest value; of whole numbers, how many differ."""
+    if not isinstance(first, torch.Tensor) or not first.numel():
+        return 0.0
+    if not first.is_floating_point():
+        return float((first != second).double().mean())
+    gap, largest = ((first.double() - second.double()).abs(), first.double().abs())
+    return float(gap.nan_to_num(0.0, 0.0).max() / largest.nan_to_num(0.0, 0.0).max().clamp(min=1e-300))
