@@ -1,40 +1,26 @@
-"""Replace top-k in a post-grad graph by launches of Triton kernels, as if the model's author had written them.
-
-Inductor then generates plain launches for them, which are read, planned and proved like those of any kernel of a user's.
-Read in torch 2.15.0: `_higher_order_ops/triton_kernel_wrap.py`, `_inductor/graph.py` (run_node, for layouts),
-`_inductor/ir.py` (UserDefinedTritonKernel), `_inductor/fx_passes/reinplace.py`.
-"""
+"""Replace top-k in a post-grad graph by launches of this package's kernels."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import logging
 import math
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
-from torch._inductor import config
 
 from graphstreams.inductor.lowering import copy_graph
-from graphstreams.inductor.scheduler_nodes import KNOWN_US
+from graphstreams.inductor.own_kernels import LAYOUTS_MAY_CHANGE, add_notes, keeps_layouts, launch_program, stored
 from graphstreams.inductor.size_nodes import SizeNodes, expressions
-from graphstreams.kernels.launches import Buffer, Launch, Program
+from graphstreams.kernels.launches import Program
 from graphstreams.kernels.top_k import Choice, TopK, kernel, program
 from graphstreams.messages import with_type
 
 log = logging.getLogger("graphstreams")
 
 _aten = torch.ops.aten
-_KEPT_META = ("stack_trace", "nn_module_stack", "source_fn_stack", "original_aten", "from_node", "seq_nr")
-
-
-DIMENSIONS = 3  # of a grid as the launcher that Inductor generates takes it; Dynamo fills up a user's
-NOTES = "graphstreams_top_k"  # key in the meta of a GraphModule; its value are notes on what became of each top-k
-
 Choose = Callable[[TopK], Choice]
 
 
@@ -60,8 +46,7 @@ def replace_top_k(gm: fx.GraphModule, choose: Choose) -> list[str]:
             gm.graph = before
             notes = [f"every top-k stays as aten has it: {with_type(error)}; please report it"]
         gm.recompile()
-    if notes:
-        gm.meta[NOTES] = tuple(notes)
+    add_notes(gm, notes)
     return notes
 
 
@@ -88,8 +73,8 @@ def described(node: fx.Node) -> TopK | str:
         return "sizes other than a matrix's number of rows are dynamic, and a form is chosen for one length"
     if not all(map(SizeNodes(node.graph).can_tell, expressions(value.shape[:1]))):
         return "the number of its rows depends on data"
-    if config.triton_kernel_default_layout_constraint != "needs_fixed_stride_order":  # type: ignore[attr-defined]
-        return "Inductor's setting triton_kernel_default_layout_constraint lets kernels have inputs of other strides"
+    if not keeps_layouts():
+        return LAYOUTS_MAY_CHANGE
     row_stride = _row_stride(value)
     if row_stride is None:
         return "its rows are not the same distance apart"
@@ -125,87 +110,13 @@ def _row_stride(value: torch.Tensor) -> int | None:
 
 
 def _replace(gm: fx.GraphModule, node: fx.Node, work: Program, us: float) -> None:
-    """Replace a top-k by launches that take `us` us together, if that is known."""
-    shape, sizes = node.meta["val"][0].shape, SizeNodes(gm.graph)
+    """Replace a top-k by launches that take `us` us together, if that is known. Its results keep the shape of aten's."""
+    shape = node.meta["val"][0].shape
     with gm.graph.inserting_before(node):
-        x = _stored(gm.graph, node)
-        made = {each.name: _empty(gm.graph, node, each, shape, sizes) for each in work.buffers}
-        for launch in work.launches:
-            function = _kernel(launch.kernel, launch.warps, us / len(work.launches))
-            made.update(_launch(gm.graph, node, launch, function, {**made, "x": x}, sizes))
+        operands = {"x": stored(gm.graph, _input(node))}
+        made = launch_program(gm.graph, node, work, operands, kernel, us, {"values": shape, "indices": shape})
     results = [made[buffer.name] for buffer in work.buffers[:2]]
     for user in list(node.users):
         user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
         gm.graph.erase_node(user)
     gm.graph.erase_node(node)
-
-
-def _stored(graph: fx.Graph, top_k: fx.Node) -> fx.Node:
-    """Add a node that stands for the input in memory: else each launch has what computes it stored once more for itself."""
-    x = _input(top_k)
-    value = x.meta["val"]
-    node = graph.call_function(torch.ops.prims.inductor_force_stride_order.default, (x, list(value.stride())))
-    node.meta = {**x.meta, "val": value}
-    return node
-
-
-def _empty(
-    graph: fx.Graph, top_k: fx.Node, buffer: Buffer, result_shape: Sequence[int | torch.SymInt], sizes: SizeNodes
-) -> fx.Node:  # fmt: skip
-    """Add a buffer's allocation. The two results have the shape that aten gives them, the others their own."""
-    like = _input(top_k).meta["val"]
-    shape = list(result_shape) if buffer.name in ("values", "indices") else list(buffer.shape)
-    value = like.new_empty(shape, dtype=buffer.dtype)
-    options = {"dtype": buffer.dtype, "layout": torch.strided, "device": like.device, "pin_memory": False}
-    given = _as_nodes(shape, sizes), list(value.stride())
-    return _noted(graph.call_function(_aten.empty_strided.default, given, options), top_k, value)
-
-
-def _as_nodes(numbers: Sequence[int | torch.SymInt], sizes: SizeNodes) -> list[Any]:
-    """Return numbers as a graph has them: dynamic ones as nodes."""
-    return [sizes.node(each) for each in expressions(numbers)]
-
-
-def _launch(
-    graph: fx.Graph, top_k: fx.Node, launch: Launch, function: Any, buffers: Mapping[str, fx.Node], sizes: SizeNodes
-) -> dict[str, fx.Node]:  # fmt: skip
-    """Add a launch of `function`, and return the buffers that it writes as they are after it."""
-    from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
-
-    written = [name for name in launch.tensors if name in launch.writes]
-    arguments = {**{name: buffers[name] for name in launch.tensors}, **launch.numbers, **launch.constants}
-    grid = (*launch.grid, 1, 1)[:DIMENSIONS]
-    given: dict[str, Any] = {
-        "kernel_idx": kernel_side_table.add_kernel(function),
-        "constant_args_idx": kernel_side_table.add_constant_args({}),
-        "grid": [tuple(_as_nodes(grid, sizes))],
-        "tma_descriptor_metadata": {},
-        "kwargs": arguments,
-        "tensors_to_clone": written,
-    }
-    after = {name: buffers[name].meta["val"].clone() for name in written}
-    call = graph.call_function(torch.ops.higher_order.triton_kernel_wrapper_functional, (), given)
-    _noted(call, top_k, after)
-    values = {name: each.meta["val"] if isinstance(each, fx.Node) else each for name, each in arguments.items()}
-    # By these Inductor gives the kernel its inputs with the very strides that are among its numbers.
-    call.meta["eager_input_vals"] = ((), {**given, "grid": [grid], "kwargs": values})
-    return {name: _noted(graph.call_function(operator.getitem, (call, name)), top_k, after[name]) for name in written}
-
-
-def _noted(node: fx.Node, top_k: fx.Node, value: Any) -> fx.Node:
-    node.meta.update({key: top_k.meta[key] for key in _KEPT_META if key in top_k.meta})
-    node.meta["val"] = value
-    return node
-
-
-@functools.cache
-def _kernel(name: str, warps: int, us: float) -> Any:
-    """Return a kernel that is launched with so many warps, which the graph's operator for kernels can't be told otherwise.
-
-    `us` is what it was measured to take, 0 if that is not known.
-    """
-    import triton
-
-    tuned = triton.autotune(configs=[triton.Config({}, num_warps=warps)], key=[])(kernel(name))
-    setattr(tuned, KNOWN_US, us)
-    return tuned

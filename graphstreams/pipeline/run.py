@@ -22,11 +22,11 @@ from graphstreams.inductor import conformance
 from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
+from graphstreams.inductor.own_kernels import NOTES
 from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
 from graphstreams.inductor.stream_ops import events_of
 from graphstreams.inductor.streamed_code import streamed_code
-from graphstreams.inductor.top_k import NOTES
 from graphstreams.inductor.wrapper_registry import REWRITTEN
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.ir.measurement import Measurement

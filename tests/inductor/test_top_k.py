@@ -13,7 +13,8 @@ from torch._inductor import config
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from graphstreams.inductor.top_k import NOTES, described, replace_top_k
+from graphstreams.inductor.own_kernels import NOTES
+from graphstreams.inductor.top_k import described, replace_top_k
 from graphstreams.kernels.top_k import Choice, Form, OneProgram, SeveralPrograms, TopK
 
 TOPK = torch.ops.aten.topk.default
@@ -176,7 +177,7 @@ def test_if_a_replacement_fails_the_graph_is_as_it_was(monkeypatch: pytest.Monke
     def fails(*_: Any) -> None:
         raise RuntimeError("no more room")
 
-    monkeypatch.setattr("graphstreams.inductor.top_k._launch", fails)
+    monkeypatch.setattr("graphstreams.inductor.own_kernels._launch", fails)
     gm, notes = replaced(FORM, fake(2, 4096), 16, -1, True, False)
     assert notes == ["every top-k stays as aten has it: RuntimeError: no more room; please report it"]
     assert not launches_of(gm) and gm.meta[NOTES] == tuple(notes)
