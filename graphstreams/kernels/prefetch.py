@@ -43,8 +43,9 @@ _BULK = (
 class Prefetch:
     """How to prefetch: by which instruction, with `programs` programs of `warps` warps that take `step` bytes in turns.
 
-    "load" is a volatile load, "sum" an ordinary one whose sum is stored, "line" a prefetch of the line of an address, one every `line`
-    bytes, and "bulk" one prefetch of a whole step. With `last` what "sum" and "line" bring is what the cache evicts last.
+    "load" is a volatile load, "sum" an ordinary one whose sum is stored, "line" a prefetch of the line of an address, one
+    every `line` bytes, and "bulk" one prefetch of a whole step. With `last` what "sum" and "line" bring is what the cache
+    evicts last.
     """
 
     instruction: Instruction = "load"
