@@ -205,6 +205,7 @@ def compile_variant(
             path.write_text(plan.dumps(), encoding="utf-8")
             options = {"plan": str(path), "streams": STREAMS, "costs": "roofline", "search": 0, "strict": True}
         dump = Path(directory) / "dump"
+        dump.mkdir()
         run.compiled[name] = CompiledVariant(compiled(module, rule, options, record, str(dump)), values)
         return PlanFile.loads((Path(record.pop("folder")) / "plan.json").read_text(encoding="utf-8"))
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from prefetch_layers import CONTROL, LAUNCHED, WITHOUT, WithPlaces, with_prefetc
 from torch._inductor import config
 
 from graphstreams.inductor.prefetch import PrefetchPass, Rule
+from graphstreams.ir.kernels import Kernel
 from graphstreams.ir.plan_file import PlanFile
 from graphstreams.kernels.prefetch import Prefetch
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
+from graphstreams.planning.list_schedule import plan_kernels
+from tests.support.benchmark_on_cpu import ENVIRONMENT, GRAPH, CpuVariant, replace_gpu
 
 FORM = Prefetch("load", 96, 8, 32_768)
 
@@ -73,6 +77,42 @@ def test_variants_have_names_of_their_own() -> None:
     found = prefetch_layers.variants_of(arguments)
     assert len({each.name for each in found}) == len(found) == 3 * 2 * 2 + 1
     assert [each.rule.form.programs for each in found if each.searched] == [96]
+
+
+def test_a_layer_is_measured_with_every_variant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    replace_gpu(monkeypatch)
+    prefetch = Kernel(4, f"k1.{LAUNCHED}", "triton", launches=(LAUNCHED,))
+    launching = {each: ("extern_kernels.mm",) for each in range(4)}
+    plain = tuple(replace(each, launches=launching[each.id]) for each in GRAPH.kernels)
+    given: list[PlanFile] = []
+
+    def compiled(module: Any, backend: str = "inductor", options: Any = None) -> Any:
+        if backend == "graphstreams":
+            plan = PlanFile.of(plan_kernels(GRAPH, [1.0] * 4, 2), replace(GRAPH, kernels=plain))
+            if "plan" in options:
+                plan = PlanFile.loads(Path(options["plan"]).read_text())
+                given.append(plan)
+            folder = Path(options["dump"]) / "0_inference"
+            folder.mkdir()
+            report = {"verdict": "clean", "reason": "", "streams": 3, "kernels_streamed": 5, "kernels_serial": 5}
+            (folder / "report.json").write_text(json.dumps(report))
+            (folder / "plan.json").write_text(plan.dumps())
+        return module
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(prefetch_layers, "CompiledVariant", CpuVariant)
+    monkeypatch.setattr(prefetch_layers, "kernels_with", lambda *_: replace(GRAPH, kernels=(*plain, prefetch)))
+    module = torch.nn.Linear(4, 4).requires_grad_(False)
+    layer = ("a layer", lambda: (module, lambda seed: [torch.full((2, 4), float(seed))]))
+    monkeypatch.setitem(prefetch_layers.LAYERS, "v32-tp8-1", layer)
+    monkeypatch.setattr(bench_prefetch_layers, "environment", lambda: {**ENVIRONMENT, "command": "?"})
+    result = bench_prefetch_layers.run(bench_prefetch_layers.parse_args(["--out", str(tmp_path), "--rounds", "5"]))
+    (row,) = result["rows"]
+    assert "failed" not in row and not row["left_out"]
+    assert len(row["variants"]) == 3 + 3 * 2 * 2 + 1
+    assert all(not each.get("failed") and each["graph"] for each in row["variants"].values())
+    assert [len(plan.kernels) for plan in given] == [4] + [5] * 12  # that of the control, and those with a prefetch
+    assert "serial's" in (tmp_path / "prefetch_layers.md").read_text()
 
 
 def test_gains_are_against_the_plan_without_prefetches() -> None:

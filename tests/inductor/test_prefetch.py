@@ -26,7 +26,11 @@ class Layer(nn.Module):
 
     def __init__(self, places: int = 4) -> None:
         super().__init__()
-        self.first, self.second, self.small = nn.Linear(WIDTH, WIDTH, False), nn.Linear(WIDTH, WIDTH, False), nn.Linear(WIDTH, 8)
+        self.first, self.second, self.small = (
+            nn.Linear(WIDTH, WIDTH, False),
+            nn.Linear(WIDTH, WIDTH, False),
+            nn.Linear(WIDTH, 8),
+        )
         self.places = places
         self.to(torch.bfloat16)
 
