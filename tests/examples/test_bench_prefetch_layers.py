@@ -1,4 +1,4 @@
-"""Check the benchmark of prefetches in whole layers: its variants, its plans, which graphstreams has to take, and its tables."""
+"""Check the benchmark of prefetches in whole layers: its variants, its plans, which graphstreams takes, and its tables."""
 
 from __future__ import annotations
 

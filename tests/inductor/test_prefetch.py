@@ -1,4 +1,4 @@
-"""Check prefetches in whole graphs: which weights get one, from when on, that the launches survive, and that they are planned."""
+"""Check prefetches in whole graphs: which weights get one, from when on, and that the launches survive and are planned."""
 
 from __future__ import annotations
 
