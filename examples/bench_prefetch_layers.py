@@ -89,7 +89,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--layers", nargs="+", choices=LAYERS, default=["v32-tp8-1"], help="layers (default v32-tp8-1)")
     add("--behind", nargs="+", choices=RULES, default=list(RULES), help="from when on weights are prefetched (default all)")
-    add("--searched", nargs="*", choices=RULES, default=["top-k"], help="of these also a variant whose plan is searched")
     add("--programs", type=int, nargs="+", default=[48, 96], help="blocks of a prefetch")
     add("--megabytes", type=float, nargs="+", default=[16, 30], help="10**6 bytes to prefetch, of each weight at most")
     add("--least", type=float, default=8, help="10**6 bytes that a weight has to have to be prefetched (default 8)")

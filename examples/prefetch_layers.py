@@ -2,8 +2,8 @@
 
 The plan without prefetches is found by graphstreams' measured search. With prefetches the same kernels have the same places,
 and a stream more has the prefetches, each of which starts behind the kernel that its rule names. So what is compared is one
-plan with and without. Some variants are searched instead, with the prefetches as kernels like any other. All code is compiled
-by graphstreams and proved. All are timed in turns with serial Inductor as CUDA graphs, and bits are compared with serial's.
+plan with and without. One variant of each rule is searched instead, with the prefetches as kernels like any other. All code is
+compiled by graphstreams and proved. All are timed in turns with serial Inductor as CUDA graphs; bits are compared with serial's.
 """
 
 from __future__ import annotations
@@ -23,22 +23,14 @@ import torch
 from deepseek_cases import CASES
 from deepseek_workloads import WORKLOADS
 
-from graphstreams.autotuning.cuda_graph import clones
 from graphstreams.benchmark.bits import compare_bits
 from graphstreams.benchmark.compile_variants import compile_variants
 from graphstreams.benchmark.results import largest_report
 from graphstreams.benchmark.timing import time_in_turns
 from graphstreams.benchmark.variants import OURS, CompiledVariant, Function, Inputs, WorkloadRun
-from graphstreams.inductor.compile import PostGradBackend
 from graphstreams.inductor.prefetch import Behind, PrefetchPass, Rule, place
-from graphstreams.inductor.settings import stream_settings, under_settings
-from graphstreams.ir.kernels import Kernel, KernelGraph
-from graphstreams.ir.plan_file import PlanFile, PlannedKernel, bytes_touched
+from graphstreams.ir.plan_file import PlanFile, PlannedKernel
 from graphstreams.kernels.prefetch import Prefetch
-from graphstreams.options import Options
-from graphstreams.pipeline.preconditions import final_graph
-from graphstreams.pipeline.top_k import use_top_k_kernels
-from graphstreams.reading.reader import read
 
 MEGABYTE = 10**6
 STREAMS = 8  # the most that the option takes: one more than a plan without prefetches has
@@ -100,37 +92,26 @@ class Variant:
 
 
 def variants_of(arguments: argparse.Namespace) -> list[Variant]:
-    """Return the variants that the arguments ask for. The searched ones have the most programs and bytes."""
+    """Return the variants that the arguments ask for. The first of each rule is searched, with the most programs and bytes."""
     found = []
-    for behind, programs, size in itertools.product(arguments.behind, arguments.programs, arguments.megabytes):
-        form = Prefetch("load", programs, 8, 32_768)
-        found.append(Variant(Rule(form, int(size * MEGABYTE), int(arguments.least * MEGABYTE), behind)))
-    largest = {each.rule.behind: each for each in found}
-    return found + [replace(largest[behind], searched=True) for behind in arguments.searched if behind in largest]
+    for behind in arguments.behind:
+        own = []
+        for programs, size in itertools.product(arguments.programs, arguments.megabytes):
+            form = Prefetch("load", programs, 8, 32_768)
+            own.append(Variant(Rule(form, int(size * MEGABYTE), int(arguments.least * MEGABYTE), behind)))
+        found += [replace(own[-1], searched=True), *own]
+    return found
 
 
-def kernels_with(module: Module, values: Sequence[Any], rule: Rule) -> KernelGraph:
-    """Return the kernels of a module with prefetches, as graphstreams reads them. Nothing is run on the GPU."""
-    found: list[KernelGraph] = []
+def with_prefetches(plan: PlanFile, searched: PlanFile) -> PlanFile:
+    """Return a plan with the prefetches that `searched` has beside the same kernels: on a stream more, each before its product.
 
-    def visit(gm: torch.fx.GraphModule, names: list[str], _: Sequence[Any]) -> None:
-        use_top_k_kernels(gm, Options())
-        found.append(read(final_graph(gm), "with prefetches", names, stream_settings()).kernels)
-
-    with under_settings({**SETTINGS, "post_grad_custom_post_pass": PrefetchPass(rule)}):
-        torch.compile(WithPlaces(module, rule.form), backend=PostGradBackend(visit))(*values)
-    return max(found, key=lambda graph: len(graph.kernels))
-
-
-def with_prefetches(plan: PlanFile, graph: KernelGraph) -> PlanFile:
-    """Return a plan for `graph`, which is the plan's graph with prefetches: each on a stream more, right before its product.
-
-    Each kernel waits for what it depends on. Raises ValueError if the kernels of plan and graph are not the same otherwise, or
-    if the plan has no product for a prefetch.
+    Each kernel waits for what it depends on. Raises ValueError if the kernels are not the same otherwise, or if the plan has no
+    product for a prefetch.
     """
-    fetching = [each for each in graph.kernels if each.launches == (LAUNCHED,)]
-    names = _names_in(plan, [each for each in graph.kernels if each not in fetching])
-    kernels = [replace(each, name=names[each.name], waits=None, launches=None, bytes=None) for each in plan.kernels]
+    fetching = [each for each in searched.kernels if each.launches == (LAUNCHED,)]
+    names = _names_in(plan, [each for each in searched.kernels if each not in fetching])
+    kernels = [PlannedKernel(names[each.name], each.stream) for each in plan.kernels]
     stream = 1 + max(each.stream for each in kernels)
     for fetch in fetching:
         product = names[_product(plan, fetch.name.partition(f".{LAUNCHED}")[0])]
@@ -139,23 +120,18 @@ def with_prefetches(plan: PlanFile, graph: KernelGraph) -> PlanFile:
     return replace(plan, kernels=tuple(kernels))
 
 
-def _names_in(plan: PlanFile, kernels: Sequence[Kernel]) -> dict[str, str]:
-    """Return what a graph calls the kernels of a plan for another reading of it, which may have numbered them in other order.
+def _names_in(plan: PlanFile, kernels: Sequence[PlannedKernel]) -> dict[str, str]:
+    """Return what `kernels` call the kernels of a plan, which may be numbered in other order.
 
     Those of one module with the same launches, in any order, and bytes are taken in the order of their numbers.
     """
     given, found = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
-    for planned in sorted(plan.kernels, key=lambda each: _number(each.name)):
-        given[_key(planned.name, planned.launches or (), planned.bytes)].append(planned.name)
-    for kernel in sorted(kernels, key=lambda each: _number(each.name)):
-        found[_key(kernel.name, kernel.launches, bytes_touched(kernel))].append(kernel.name)
+    for own, planned in ((given, plan.kernels), (found, kernels)):
+        for each in sorted(planned, key=lambda kernel: _number(kernel.name)):
+            own[each.name.partition("#")[0], tuple(sorted(each.launches or ())), each.bytes].append(each.name)
     if other := sorted(str(key) for key in given.keys() | found.keys() if len(given[key]) != len(found[key])):
         raise ValueError(f"with prefetches other kernels differ: {other[0]}")
     return dict(pair for key in given for pair in zip(given[key], found[key], strict=True))
-
-
-def _key(name: str, launches: Sequence[str], touched: int | None) -> tuple[str, tuple[str, ...], int | None]:
-    return name.partition("#")[0], tuple(sorted(launches)), touched
 
 
 def _number(name: str) -> int:
@@ -224,19 +200,21 @@ def compile_all(
         raise RuntimeError(f"there is no plan without prefetches: {run.records[WITHOUT].get('failed')}")
     bare = replace(plan, kernels=tuple(replace(each, waits=None) for each in plan.kernels))
     compile_variant(run, CONTROL, module, values, None, bare)
-    graphs: dict[Behind, KernelGraph] = {}  # no form changes the kernels' names
+    searched: dict[Behind, PlanFile | None] = {}
     left = []
     for variant in variants:
-        rule, given = variant.rule, None
+        rule, name = variant.rule, variant.name
         if time.monotonic() > deadline:
-            left.append(variant.name)
-            continue
-        with run.record(variant.name):
-            if not variant.searched:
-                graphs[rule.behind] = graphs.get(rule.behind) or kernels_with(module, clones(values), rule)
-                given = with_prefetches(plan, graphs[rule.behind])
-        if "failed" not in run.records[variant.name]:
-            compile_variant(run, variant.name, module, values, rule, given)
+            left.append(name)
+        elif variant.searched:
+            searched[rule.behind] = compile_variant(run, name, module, values, rule)
+        elif (found := searched.get(rule.behind)) is not None:
+            with run.record(name) as record:
+                given = with_prefetches(plan, found)
+            if "failed" not in record:
+                compile_variant(run, name, module, values, rule, given)
+        else:
+            run.records[name] = {"failed": "the searched variant failed, which tells the kernels' names"}
     return left
 
 

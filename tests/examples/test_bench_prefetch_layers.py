@@ -17,8 +17,7 @@ from prefetch_layers import CONTROL, LAUNCHED, WITHOUT, WithPlaces, with_prefetc
 from torch._inductor import config
 
 from graphstreams.inductor.prefetch import PrefetchPass, Rule
-from graphstreams.ir.kernels import Kernel
-from graphstreams.ir.plan_file import PlanFile
+from graphstreams.ir.plan_file import PlanFile, PlannedKernel
 from graphstreams.kernels.prefetch import Prefetch
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.explain import capture
@@ -48,12 +47,11 @@ def plan_of(found: GraphCompilation) -> PlanFile:
 
 @pytest.mark.parametrize(("behind", "count"), [("top-k", 1), ("product", 4)])
 def test_a_plan_with_prefetches_is_the_plan_without_and_a_stream_more(behind: Any, count: int, tmp_path: Path) -> None:
-    plan, reading = plan_of(planned(None)), planned(behind).reading
-    assert reading is not None
-    given = with_prefetches(plan, reading.kernels)
+    plan, searched = plan_of(planned(None)), plan_of(planned(behind))
+    given = with_prefetches(plan, searched)
     own = [each for each in given.kernels if each.name.endswith(LAUNCHED)]
     assert {each.stream for each in own} == {1 + max(each.stream for each in plan.kernels)} and len(own) == count
-    launches = {each.name: sorted(each.launches) for each in reading.kernels.kernels}
+    launches = {each.name: sorted(each.launches or ()) for each in searched.kernels}
     others = [(each.stream, launches[each.name]) for each in given.kernels if each not in own]
     assert others == [(each.stream, sorted(each.launches or ())) for each in plan.kernels]
     names = [each.name for each in given.kernels]
@@ -66,29 +64,30 @@ def test_a_plan_with_prefetches_is_the_plan_without_and_a_stream_more(behind: An
 
 
 def test_a_plan_of_other_kernels_is_refused() -> None:
-    plan, reading = plan_of(planned(None)), planned("top-k").reading
-    assert reading is not None
+    plan = plan_of(planned(None))
     with pytest.raises(ValueError, match="other kernels differ"):
-        with_prefetches(replace(plan, kernels=plan.kernels[1:]), reading.kernels)
+        with_prefetches(replace(plan, kernels=plan.kernels[1:]), plan_of(planned("top-k")))
 
 
 def test_variants_have_names_of_their_own() -> None:
     arguments = bench_prefetch_layers.parse_args([])
     found = prefetch_layers.variants_of(arguments)
-    assert len({each.name for each in found}) == len(found) == 3 * 2 * 2 + 1
-    assert [each.rule.form.programs for each in found if each.searched] == [96]
+    assert len({each.name for each in found}) == len(found) == 3 * (2 * 2 + 1)
+    assert [each.rule.form.programs for each in found if each.searched] == [96] * 3
+    assert found[0].searched and found[1].rule.behind == found[0].rule.behind
 
 
 def test_a_layer_is_measured_with_every_variant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     replace_gpu(monkeypatch)
-    prefetch = Kernel(4, f"k1.{LAUNCHED}", "triton", launches=(LAUNCHED,))
-    launching = {each: ("extern_kernels.mm",) for each in range(4)}
-    plain = tuple(replace(each, launches=launching[each.id]) for each in GRAPH.kernels)
+    prefetch = PlannedKernel(f"k1.{LAUNCHED}", 1, (), (LAUNCHED,), 0)
+    plain = tuple(replace(each, launches=("extern_kernels.mm",)) for each in GRAPH.kernels)
     given: list[PlanFile] = []
 
     def compiled(module: Any, backend: str = "inductor", options: Any = None) -> Any:
         if backend == "graphstreams":
             plan = PlanFile.of(plan_kernels(GRAPH, [1.0] * 4, 2), replace(GRAPH, kernels=plain))
+            if options["inductor"]["post_grad_custom_post_pass"].rule is not None:
+                plan = replace(plan, kernels=(prefetch, *plan.kernels))
             if "plan" in options:
                 plan = PlanFile.loads(Path(options["plan"]).read_text())
                 given.append(plan)
@@ -101,7 +100,6 @@ def test_a_layer_is_measured_with_every_variant(monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr(prefetch_layers, "CompiledVariant", CpuVariant)
-    monkeypatch.setattr(prefetch_layers, "kernels_with", lambda *_: replace(GRAPH, kernels=(*plain, prefetch)))
     module = torch.nn.Linear(4, 4).requires_grad_(False)
     layer = ("a layer", lambda: (module, lambda seed: [torch.full((2, 4), float(seed))]))
     monkeypatch.setitem(prefetch_layers.LAYERS, "v32-tp8-1", layer)
@@ -109,7 +107,7 @@ def test_a_layer_is_measured_with_every_variant(monkeypatch: pytest.MonkeyPatch,
     result = bench_prefetch_layers.run(bench_prefetch_layers.parse_args(["--out", str(tmp_path), "--rounds", "5"]))
     (row,) = result["rows"]
     assert "failed" not in row and not row["left_out"]
-    assert len(row["variants"]) == 3 + 3 * 2 * 2 + 1
+    assert len(row["variants"]) == 3 + 3 * (2 * 2 + 1)
     assert all(not each.get("failed") and each["graph"] for each in row["variants"].values())
     assert [len(plan.kernels) for plan in given] == [4] + [5] * 12  # that of the control, and those with a prefetch
     assert "serial's" in (tmp_path / "prefetch_layers.md").read_text()
