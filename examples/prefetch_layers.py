@@ -3,7 +3,7 @@
 The plan without prefetches is found by graphstreams' measured search. With prefetches the same kernels have the same places,
 and a stream more has the prefetches, each of which starts behind the kernel that its rule names. So what is compared is one
 plan with and without. One variant of each rule is searched instead, with the prefetches as kernels like any other. All code is
-compiled by graphstreams and proved. All are timed in turns with serial Inductor as CUDA graphs; bits are compared with serial's.
+compiled by graphstreams and proved. All are timed in turns with serial Inductor as CUDA graphs, and have their bits compared.
 """
 
 from __future__ import annotations
