@@ -3,8 +3,9 @@
 On an H200 a product of one row whose weight another stream had prefetched during a top-k of 23 us took 8.3 us instead of 11.8
 (29 MB, bf16), with 48 blocks that load 16 MB; more blocks or bytes gained less, and 16 blocks were too slow.
 
-In a graph only "sum" can be planned. torch drops "load", because it writes nothing, and takes assembly to write all that it is
-given (torch 2.15.0, `_higher_order_ops/triton_kernel_wrap.py`), which keeps its place in a plan besides.
+"load" and "sum" can be planned in a graph, because each program writes four bytes: torch drops a kernel that writes nothing.
+It takes assembly to write all that it is given (torch 2.15.0, `_higher_order_ops/triton_kernel_wrap.py`), and kernels with
+assembly that touches memory keep their place in a plan besides.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _BULK = (
 class Prefetch:
     """How to prefetch: by which instruction, with `programs` programs of `warps` warps that take `step` bytes in turns.
 
-    "load" is a volatile load, "sum" a load whose sum is stored, "line" a prefetch of the line of an address, one every `line`
-    bytes, and "bulk" one prefetch of a whole step. With `last` what "sum" and "line" bring is what the cache evicts last.
+    "load" is a volatile load, "sum" an ordinary one whose sum is stored, "line" a prefetch of the line of an address, one
+    every `line` bytes, and "bulk" one prefetch of a whole step. With `last` what "sum" and "line" bring is what the cache
+    evicts last.
     """
 
     instruction: Instruction = "load"
@@ -76,8 +78,9 @@ def supports(size: int, form: Prefetch, capability: tuple[int, int] = BULK_CAPAB
 
 
 def program(size: int, form: Prefetch, itemsize: int) -> Program:
-    """Return what a form does for `size` bytes, rounded down to a multiple of 128, of elements of `itemsize` bytes.
+    """Return what a form does for the first `size` bytes of "x", rounded down to a multiple of 128.
 
+    Elements have `itemsize` bytes. "load" reads an element of "after", too, so that in a graph it follows what computes that.
     Raises ValueError for what it can't do.
     """
     if not supports(size, form) or itemsize not in _NUMBERS:
@@ -93,9 +96,11 @@ def program(size: int, form: Prefetch, itemsize: int) -> Program:
         own["instruction"] = _BULK
     elif form.instruction == "sum":
         own.update(number=_number(itemsize), policy="evict_last" if form.last else "")
-    buffers = (Buffer("out", grid, torch.int32),) if form.instruction == "sum" else ()
+    types = {"load": torch.float32, "sum": torch.int32}
+    buffers = (Buffer("out", grid, types[form.instruction]),) if form.instruction in types else ()
     written = tuple(each.name for each in buffers)
-    tensors = {"x": "x", **{name: name for name in written}}
+    read = ("x", "after") if form.instruction == "load" else ("x",)
+    tensors = {name: name for name in (*read, *written)}
     return Program(
         buffers, (Launch(_KERNELS[form.instruction], grid, tensors, written, {"size": size // unit}, own, form.warps),)
     )
@@ -135,7 +140,7 @@ def launch(form: Prefetch, x: torch.Tensor, size: int | None = None) -> None:
         raise ValueError("only memory without gaps, aligned to 16 bytes, is prefetched")
     (each,) = (work := program(min(size or available, available), form, x.element_size())).launches
     buffers = {own.name: torch.empty(own.shape, dtype=own.dtype, device=x.device) for own in work.buffers}
-    tensors = {parameter: x if name == "x" else buffers[name] for parameter, name in each.tensors.items()}
+    tensors = {parameter: buffers.get(name, x) for parameter, name in each.tensors.items()}
     kernel(each.kernel)[each.grid](**tensors, **each.numbers, **each.constants, num_warps=each.warps)
 
 

@@ -12,11 +12,15 @@ import triton.language as tl
 
 
 @triton.jit
-def prefetch_by_loads(x, size, step: tl.constexpr):
-    """Load the first `size` elements of `x` in turns of `step` elements, by volatile loads."""
+def prefetch_by_loads(x, after, out, size, step: tl.constexpr):
+    """Load the first `size` elements of `x` in turns of `step` elements, by volatile loads.
+
+    Each program writes the first element of `after` to `out`, as float32.
+    """
     for start in range(tl.program_id(0) * step, size, tl.num_programs(0) * step):
         place = start + tl.arange(0, step)
         tl.load(x + place, place < size, other=0.0, volatile=True)
+    tl.store(out + tl.program_id(0), tl.load(after).to(tl.float32))
 
 
 @triton.jit

@@ -18,6 +18,7 @@ from graphstreams.ir.module_paths import path_of
 from graphstreams.ir.reading import Region
 
 OTHER_NAMES = {"inductor_force_stride_order": "copy"}  # of operations whose own tells little
+PREFETCH = "prefetch_"  # how the names of kernels begin that bring a weight into the cache and compute nothing of its module
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
@@ -27,9 +28,9 @@ def source_name(region: Region, nodes: Sequence[fx.Node], read: Sequence[str]) -
     `nodes` went into the kernel, in graph order. `read` are the names that `parameters` returns.
     """
     owners = [name.rpartition(".")[0] for name in read if "." in name and ":" not in name]
-    if owners:
-        return owners[0]
     chosen = [*reversed(region.targets), *reversed(nodes)]
+    if owners:
+        return f"{owners[0]}.{what}" if (what := _what(chosen)).startswith(PREFETCH) else owners[0]
     path = next((path for node in chosen if (path := _module_path(node))), "")
     function = next((name for node in chosen if (name := _function(node))), "").strip("_")
     parts = [path, function if function not in ("", "forward") else "", _what(chosen)]

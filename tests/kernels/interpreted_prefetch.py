@@ -25,9 +25,11 @@ def test_sums_are_those_of_the_first_bytes(programs: int, size: int) -> None:
     assert reduce(xor, out.tolist()) == reduce(xor, x[: size // 128 * 32].tolist())
 
 
-def test_a_volatile_load_writes_nothing() -> None:
-    x = torch.arange(1000, dtype=torch.float32)
+def test_a_volatile_load_writes_what_it_follows() -> None:
+    x, after = torch.arange(1000, dtype=torch.float32), torch.full((3,), 7.0, dtype=torch.bfloat16)
     before = x.clone()
-    (each,) = program(4000, Prefetch(step=512, programs=3, warps=1), 4).launches
-    kernel(each.kernel)[each.grid](x, **each.numbers, **each.constants)
-    assert torch.equal(x, before)
+    work = program(4000, Prefetch(step=512, programs=3, warps=1), 4)
+    (each,) = work.launches
+    out = torch.zeros(work.buffers[0].shape)
+    kernel(each.kernel)[each.grid](x, after, out, **each.numbers, **each.constants)
+    assert torch.equal(x, before) and out.tolist() == [7.0] * 3

@@ -78,14 +78,14 @@ def test_products_with_scales_may_move() -> None:
     ("form", "expected"),
     [
         (Prefetch("sum"), [""]),
-        (Prefetch("load"), []),  # torch sees that it writes nothing, and drops it
+        (Prefetch("load"), [""]),
         (Prefetch("bulk", warps=1), ["inline_asm"]),
     ],
     ids=str,
 )
-def test_a_prefetch_by_sums_may_move_and_others_are_dropped_or_keep_their_place(form: Prefetch, expected: list[str]) -> None:
-    weight = torch.empty(64, 512, dtype=torch.bfloat16)
+def test_prefetches_by_loads_and_sums_may_move_and_others_keep_their_place(form: Prefetch, expected: list[str]) -> None:
+    weight, after = torch.empty(64, 512, dtype=torch.bfloat16), torch.empty(3)
     work = prefetch.program(weight.numel() * 2, form, 2)
-    found = list(reasons(_Running(work, prefetch, ("x",)), weight).values())
+    found = list(reasons(_Running(work, prefetch, ("x", "after")), weight, after).values())
     assert len(found) == len(expected) and all(word in reason for word, reason in zip(expected, found, strict=True))
     assert [reason == "" for reason in found] == [word == "" for word in expected]

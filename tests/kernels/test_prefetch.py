@@ -43,7 +43,7 @@ def fetches(made: Any) -> list[str]:
 
 def fetches_of(form: Prefetch, dtype: torch.dtype) -> list[str]:
     (each,) = program(SIZE, form, dtype.itemsize).launches
-    tensors = {name: dtype if name == "x" else torch.int32 for name in each.tensors}
+    tensors = {name: torch.int32 if name == "out" else dtype for name in each.tensors}
     return fetches(compiled(kernel(each.kernel), tensors, each.numbers, each.constants, each.warps))
 
 
@@ -60,7 +60,8 @@ def test_what_prefetches_survives_the_compiler(form: Prefetch, dtype: torch.dtyp
         "bulk": ("cp.async.bulk.prefetch.L2.global", 1),
     }  # fmt: skip
     instruction, count = expected[form.instruction]
-    assert found == [instruction] * count
+    followed = [f"ld.global.b{8 * dtype.itemsize}"] if form.instruction == "load" else []
+    assert found == [instruction] * count + followed
 
 
 @pytest.mark.parametrize("dropped", [_unused_loads, _pure_assembly], ids=lambda each: each.__name__)
@@ -75,10 +76,12 @@ def test_programs_take_steps_in_turns() -> None:
     assert few.grid == (2,) and few.numbers == {"size": 4992} and few.constants == {"step": 4096}  # 78 lines of 64 elements
 
 
-def test_a_sum_is_the_only_one_that_writes() -> None:
-    work = program(SIZE, Prefetch("sum", programs=20), 2)
-    assert [(each.name, each.shape) for each in work.buffers] == [("out", (20,))] and work.launches[0].writes == ("out",)
-    assert all(not program(SIZE, form, 2).buffers for form in FORMS if form.instruction != "sum")
+@pytest.mark.parametrize("form", FORMS, ids=form_name)
+def test_loads_and_sums_write_four_bytes_a_program(form: Prefetch) -> None:
+    work = program(SIZE, replace(form, programs=20), 2)
+    expected = ("out",) if form.instruction in ("load", "sum") else ()
+    assert tuple(each.name for each in work.buffers) == work.launches[0].writes == expected
+    assert all(each.shape == (20,) and each.dtype.itemsize == 4 for each in work.buffers)
 
 
 @pytest.mark.parametrize(
