@@ -1,0 +1,86 @@
+"""Prepare workers side by side, then ask them one at a time, so that what is timed has the GPU for itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workers import Lost, Worker, environment_of
+from benchmarks.zoo.run import ROOT, last_line
+
+Request = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lane:
+    """How workers are started, prepared and asked."""
+
+    module: str  # what Python runs as a worker
+    folder: Path  # for what they print
+    jobs: int = 6  # prepared at a time
+    prepare_s: float = 240.0
+    limit_s: float = 120.0  # for one measurement
+
+    def prepare(self, requests: Mapping[str, Request]) -> dict[str, Worker | str]:
+        """Return, by name, the worker that has been prepared, or what failed."""
+        with ThreadPoolExecutor(max(1, self.jobs)) as pool:
+            return dict(zip(requests, pool.map(self._prepared, requests, requests.values()), strict=True))
+
+    def measure(self, name: str, worker: Worker, request: Request) -> Answer:
+        """Return a worker's answer with the seconds that it took, or what "failed". A worker that gives none is ended."""
+        started = time.monotonic()
+        answer = self._asked(name, worker, request, self.limit_s)
+        return {**answer, "seconds": round(time.monotonic() - started, 1)}
+
+    def _prepared(self, name: str, request: Request) -> Worker | str:
+        others = {
+            "HF_HUB_OFFLINE": "1",
+            "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, (os.cpu_count() or 1) // self.jobs)),
+            "OMP_NUM_THREADS": "1",
+        }
+        log = self.folder / f"{name}.log"
+        worker = Worker([sys.executable, "-m", self.module], environment_of(ROOT, others), log)
+        answer = self._asked(name, worker, request, self.prepare_s)
+        return f"prepare: {answer['failed']}" if "failed" in answer else worker
+
+    def _asked(self, name: str, worker: Worker, request: Request, limit_s: float) -> Answer:
+        try:
+            answer = worker.ask(request, limit_s)
+        except Lost as error:
+            worker.close()
+            answer = {"failed": f"{error}: {last_line(self.folder / f'{name}.log')}", "lost": True}
+        return answer
+
+
+def run(
+    lane: Lane, requests: Mapping[str, Request], measurements: Sequence[Request], budget_s: float,
+    done: Callable[[str, Request, Answer], None],
+) -> None:  # fmt: skip
+    """Prepare a worker for each of `requests`, ask every one each of `measurements`, and call `done` with each answer.
+
+    Every worker is asked the first measurement before any is asked the second. What would begin later than `budget_s` after the
+    start is not asked, and `done` is told so.
+    """
+    until = time.monotonic() + budget_s
+    workers = lane.prepare(requests)
+    for measurement in measurements:
+        for name, worker in workers.items():
+            if isinstance(worker, str):
+                answer: Answer = {"failed": worker}
+            elif time.monotonic() > until:
+                answer = {"failed": f"not measured: {budget_s:.0f} s were over"}
+            else:
+                answer = lane.measure(name, worker, measurement)
+                if answer.pop("lost", False):
+                    workers[name] = answer["failed"]
+            done(name, measurement, answer)
+    for worker in workers.values():
+        if not isinstance(worker, str):
+            worker.close()
