@@ -34,6 +34,8 @@ from graphstreams.inductor.compile import mode_settings
 
 STEPS, IMAGES = 4, 4  # of an image; how many are compared
 ROUNDS, REPEATS = 20, 5  # samples of each side, and steps in a sample
+Steps = Mapping[str, Callable[..., Tensor]]  # by backend: one step
+Samples = Callable[[], Mapping[str, Sequence[float]]]  # takes samples in us, by backend
 
 
 @dataclass
@@ -71,17 +73,14 @@ class Model:
         found: dict[str, Any] = {"batch": batch, "mode": mode, "ways": {}, "images": {}}
         found["sides"] = {backend: side.record for backend, side in sides.items()}
         steps = {backend: partial(side.step, tuple(self._values(batch, 0))) for backend, side in sides.items()}
-        with torch.random.fork_rng(devices=[]):
-            for way, calls, samples in self._ways(mode, batch, steps):
-                found["images"][way] = self._compared(calls, batch)
-                found["ways"][way] = _times(samples())
+        for way, calls, samples in self._ways(mode, batch, steps):
+            found["images"][way] = self._compared(calls, batch)
+            found["ways"][way] = _times(samples())
         del steps, sides
         release()
         return found
 
-    def _ways(
-        self, mode: str, batch: int, steps: Mapping[str, Callable[..., Tensor]]
-    ) -> list[tuple[str, dict[str, Callable[..., Tensor]], Callable[[], Mapping[str, Sequence[float]]]]]:
+    def _ways(self, mode: str, batch: int, steps: Steps) -> list[tuple[str, Steps, Samples]]:
         """Return each way to run the sides: its name, a function for each side, and one that takes samples of all in us."""
         values = list(self._values(batch, 0).values())
 
@@ -90,18 +89,11 @@ class Model:
             clock = {} if self.device == "cuda" else {"us_of": _host_us}
             return dict(zip(steps, times_in_turns(calls, ROUNDS, REPEATS, **clock), strict=True))
 
-        found = [(mode if mode != "default" else "launched by the host", dict(steps), directly)]
-        if mode == "default" and self.device == "cuda":
-            variants = {backend: CompiledVariant(step, values) for backend, step in steps.items()}
-
-            def captured(again: bool) -> dict[str, Callable[[], None]]:
-                for each in variants.values():
-                    if again:
-                        each.capture_again()
-                return {backend: each.replay for backend, each in variants.items()}
-
-            replayed = {backend: partial(_replayed, variant) for backend, variant in variants.items()}
-            found.insert(0, ("captured by hand", replayed, partial(samples_over_captures, captured, ROUNDS, REPEATS)))
+        if mode != "default":
+            return [(mode, steps, directly)]
+        found: list[tuple[str, Steps, Samples]] = [("launched by the host", steps, directly)]
+        if self.device == "cuda":
+            found.insert(0, ("captured by hand", *_captured(steps, values)))
         return found
 
     def _compiled(self, backend: str, mode: str, batch: int) -> Side:
@@ -146,6 +138,20 @@ def _image(call: Callable[..., Tensor], values: Values) -> Tensor:
     for _ in range(STEPS):
         sample = sample - call(*{**values, "sample": sample}.values()) / STEPS
     return sample.clone()
+
+
+def _captured(steps: Steps, values: Sequence[Tensor]) -> tuple[Steps, Samples]:
+    """Return the replay of each side's step in a CUDA graph, and what takes samples of these."""
+    variants = {backend: CompiledVariant(step, values) for backend, step in steps.items()}
+
+    def captured(again: bool) -> dict[str, Callable[[], None]]:
+        for each in variants.values():
+            if again:
+                each.capture_again()
+        return {backend: each.replay for backend, each in variants.items()}
+
+    replayed = {backend: partial(_replayed, variant) for backend, variant in variants.items()}
+    return replayed, partial(samples_over_captures, captured, ROUNDS, REPEATS)
 
 
 def _replayed(variant: CompiledVariant, *values: Tensor) -> Tensor:

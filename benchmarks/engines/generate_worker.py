@@ -34,10 +34,10 @@ class Model:
         self.sides: dict[str, dict[str, Side]] = {}
         for mode in request["modes"]:
             configs = {backend: compile_config(backend, mode, self.run) for backend in (PLAIN, OURS, AGAIN)}
-            self.sides[mode] = {
-                name: Side(name, mode, sharing(model), config, folder / mode) for name, config in configs.items()
-            }
-            warm_up(self.sides[mode][PLAIN], self.prompts[0], self.run)
+            own = self.sides[mode] = {}
+            for name, config in configs.items():
+                own[name] = Side(name, mode, sharing(model), config, folder / mode)
+            warm_up(own[PLAIN], self.prompts[0], self.run)
 
     def measure(self, mode: str, profiled: bool) -> dict[str, Any]:
         """Return what the sides of a mode took, whether their texts are equal, and the ratios of their times."""
