@@ -41,14 +41,14 @@ def decode_call(model: Any, prompt: dict[str, torch.Tensor], tokens: int = 64) -
     config = CompileConfig()
     config._compile_all_devices = True
     model.get_compiled_call = lambda _: stop
-    if "grouped_mm" in model.get_experts_implementation().values():
-        model.set_experts_implementation("batched_mm")  # as `generate` does on a GPU
     try:
         with torch.no_grad():
             model.generate(
                 **prompt, compile_config=config, cache_implementation="static", max_new_tokens=tokens, do_sample=False
             )
     except Stopped as stopped:
+        if "grouped_mm" in model.get_experts_implementation().values():
+            model.set_experts_implementation("batched_mm")  # as `generate` does on a GPU for all but the prompt
         found: dict[str, Any] = stopped.args[0]
         return found
     finally:

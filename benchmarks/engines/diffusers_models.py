@@ -32,6 +32,12 @@ class Denoiser:
                 model._repeated_blocks = list(chosen)  # type: ignore[assignment]
             model.compile_repeated_blocks(**how)  # type: ignore[operator]
 
+    def compiled_blocks(self, name: str) -> list[nn.Module]:
+        """Return the blocks of a model that `compile_blocks` compiles."""
+        model: Any = self.models[name]
+        chosen = self.blocks[name] or model._repeated_blocks
+        return [block for block in model.modules() if type(block).__name__ in chosen]
+
     def __call__(self, **values: Tensor) -> Tensor:
         """Return what the models predict of the sample's noise, with its shape."""
         return self.step(**self.models, **values)

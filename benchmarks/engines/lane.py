@@ -48,13 +48,16 @@ class Lane:
         log = self.folder / f"{name}.log"
         worker = Worker([sys.executable, "-m", self.module], environment_of(ROOT, others), log)
         answer = self._asked(name, worker, request, self.prepare_s)
-        return f"prepare: {answer['failed']}" if "failed" in answer else worker
+        if "failed" not in answer:
+            return worker
+        worker.close()
+        return f"prepare: {answer['failed']}"
 
     def _asked(self, name: str, worker: Worker, request: Request, limit_s: float) -> Answer:
         try:
             answer = worker.ask(request, limit_s)
         except Lost as error:
-            worker.close()
+            worker.close()  # by now, because what it holds of the GPU's memory is wanted by others
             answer = {"failed": f"{error}: {last_line(self.folder / f'{name}.log')}", "lost": True}
         return answer
 
@@ -70,17 +73,26 @@ def run(
     """
     until = time.monotonic() + budget_s
     workers = lane.prepare(requests)
-    for measurement in measurements:
-        for name, worker in workers.items():
-            if isinstance(worker, str):
-                answer: Answer = {"failed": worker}
-            elif time.monotonic() > until:
-                answer = {"failed": f"not measured: {budget_s:.0f} s were over"}
-            else:
-                answer = lane.measure(name, worker, measurement)
-                if answer.pop("lost", False):
-                    workers[name] = answer["failed"]
-            done(name, measurement, answer)
-    for worker in workers.values():
-        if not isinstance(worker, str):
-            worker.close()
+    try:
+        for measurement in measurements:
+            for name in requests:
+                done(name, measurement, _measured(lane, workers, name, measurement, until, budget_s))
+    finally:
+        for worker in workers.values():
+            if not isinstance(worker, str):
+                worker.close()
+
+
+def _measured(
+    lane: Lane, workers: dict[str, Worker | str], name: str, measurement: Request, until: float, budget_s: float
+) -> Answer:  # fmt: skip
+    """Return an answer. The worker of one that was lost becomes the reason."""
+    worker = workers[name]
+    if isinstance(worker, str):
+        return {"failed": worker}
+    if time.monotonic() > until:
+        return {"failed": f"not measured: {budget_s:.0f} s were over"}
+    answer = lane.measure(name, worker, measurement)
+    if answer.pop("lost", False):
+        workers[name] = answer["failed"]
+    return answer
