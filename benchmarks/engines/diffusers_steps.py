@@ -48,6 +48,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--batches", nargs="+", type=int, default=[1, 2], help="images at a time (default 1 2)")
     add("--modes", nargs="+", choices=MODES, default=list(MODES), help="of torch.compile (default both)")
     add("--own-settings", action="store_true", help="compile all sides without Inductor's setting `deterministic`")
+    add("--no-cudnn", action="store_true", help="run convolutions without cuDNN, for a machine whose cuDNN is too old")
     add("--jobs", type=int, default=3, help="models prepared at a time (default 3)")
     add("--prepare", type=float, default=240.0, metavar="SECONDS", help="time to prepare a model (default 240)")
     add("--limit", type=float, default=90.0, metavar="SECONDS", help="time for a batch in one mode (default 90)")
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         way = f"batch {measurement['batch']}, {measurement['mode']}"
         print(f"[{time.monotonic() - started:.0f} s] {name}, {way}: {said}", flush=True)
 
-    same = {"do": "prepare", "device": arguments.device, "tiny": arguments.tiny, "deterministic": not arguments.own_settings,
+    same = {"do": "prepare", "cudnn": not arguments.no_cudnn, "device": arguments.device, "tiny": arguments.tiny, "deterministic": not arguments.own_settings,
             "modes": arguments.modes, "batches": arguments.batches}  # fmt: skip
     measurements = [{"do": "measure", "mode": m, "batch": b} for m in arguments.modes for b in arguments.batches]
     with tempfile.TemporaryDirectory() as folder:

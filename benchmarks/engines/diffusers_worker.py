@@ -59,6 +59,7 @@ class Model:
     def __init__(self, request: Mapping[str, Any], folder: Path) -> None:
         """Build the model and compile plain Inductor's blocks. Raises what these raise."""
         self.device, self.folder, self.deterministic = request["device"], folder, request["deterministic"]
+        torch.backends.cudnn.enabled = request["cudnn"]
         self.denoiser = build(request["model"], self.device, request["tiny"])
         self.plain = {}
         for mode in request["modes"]:
