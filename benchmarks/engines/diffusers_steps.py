@@ -119,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         way = f"batch {measurement['batch']}, {measurement['mode']}"
         print(f"[{time.monotonic() - started:.0f} s] {name}, {way}: {said}", flush=True)
 
-    same = {"do": "prepare", "cudnn": not arguments.no_cudnn, "device": arguments.device, "tiny": arguments.tiny, "deterministic": not arguments.own_settings,
-            "modes": arguments.modes, "batches": arguments.batches}  # fmt: skip
+    same = {name: getattr(arguments, name) for name in ("device", "tiny", "modes", "batches")}
+    same |= {"do": "prepare", "cudnn": not arguments.no_cudnn, "deterministic": not arguments.own_settings}
     measurements = [{"do": "measure", "mode": m, "batch": b} for m in arguments.modes for b in arguments.batches]
     with tempfile.TemporaryDirectory() as folder:
         lane = Lane(WORKER, Path(folder), arguments.jobs, arguments.prepare, arguments.limit)

@@ -43,8 +43,9 @@ def test_generate_asks_the_backend_and_has_the_same_tokens(name: str) -> None:
     config = CompileConfig(backend="graphstreams", mode=mode)
     config._compile_all_devices = True
     assert tokens_of(sharing(model), compile_config=config) == tokens_of(model, disable_compile=True)
-    (verdict,) = graphstreams.reports()
-    assert verdict.reason.startswith("it has no CUDA tensors") and verdict.module == type(model).__name__
+    said = graphstreams.reports()  # of Gemma 3 Dynamo compiles two graphs
+    assert said and {verdict.module for verdict in said} == {type(model).__name__}
+    assert all(verdict.reason.startswith("it has no CUDA tensors") for verdict in said)
 
 
 @pytest.mark.parametrize("name", SIX)
