@@ -27,7 +27,7 @@ from tabulate import tabulate
 
 from benchmarks.engines.diffusers_models import BUILDS
 from benchmarks.engines.generate_table import NEVER_SLOWER, OURS, PLAIN
-from benchmarks.engines.lane import Lane, run
+from benchmarks.lane import Lane, run, threads_of
 from benchmarks.paired import PairedRatio, verdict
 from benchmarks.workers import one_line
 from benchmarks.zoo.gpu import gpus
@@ -123,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     same |= {"do": "prepare", "cudnn": not arguments.no_cudnn, "deterministic": not arguments.own_settings}
     measurements = [{"do": "measure", "mode": m, "batch": b} for m in arguments.modes for b in arguments.batches]
     with tempfile.TemporaryDirectory() as folder:
-        lane = Lane(WORKER, Path(folder), arguments.jobs, arguments.prepare, arguments.limit)
+        threads = threads_of(arguments.jobs // 2)  # what is measured by itself compiles a little, too
+        lane = Lane(WORKER, Path(folder), arguments.jobs, arguments.prepare, arguments.limit, threads=threads)
         run(lane, {name: {**same, "model": name} for name in arguments.models}, measurements, arguments.budget, done)
     print(table(records))
     return int(any(fault(record) for record in records))

@@ -28,7 +28,7 @@ from typing import Any
 from benchmarks.engines.generate_models import MODELS, SIX
 from benchmarks.engines.generate_side import SETTLED
 from benchmarks.engines.generate_table import failures, table
-from benchmarks.engines.lane import Lane, run
+from benchmarks.lane import Lane, run, threads_of
 from benchmarks.paired import FEWEST
 from benchmarks.zoo.gpu import gpus
 
@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     measurements = [{"do": "measure", "mode": mode, "profile": arguments.profile} for mode in arguments.modes]
     with tempfile.TemporaryDirectory() as folder:
-        lane = Lane(WORKER, Path(folder), arguments.jobs, arguments.prepare, arguments.limit)
+        threads = threads_of(arguments.jobs // 2)  # what is measured by itself compiles a little, too
+        lane = Lane(WORKER, Path(folder), arguments.jobs, arguments.prepare, arguments.limit, threads=threads)
         run(lane, requests(arguments), measurements, arguments.budget, done)
     print(table(list(results.values())))
     return int(any(failures(result) for result in results.values()))

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.engines import denoising_blocks, diffusers_steps, diffusers_worker, lane
+from benchmarks import lane
+from benchmarks.engines import denoising_blocks, diffusers_steps, diffusers_worker
 from benchmarks.engines.diffusers_models import Denoiser, Values
 from benchmarks.engines.diffusers_steps import fault, rows, table
 from benchmarks.engines.generate_table import AGAIN, OURS, PLAIN, ratios

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.engines import lane
-from benchmarks.engines.lane import Lane
+from benchmarks import lane
+from benchmarks.lane import Lane
 from benchmarks.workers import Lost
 
 
@@ -62,8 +62,8 @@ def test_each_measurement_is_made_of_all_before_the_next(workers: list[FakeWorke
 def test_a_fault_is_told_of_each_measurement_and_the_others_go_on(workers: list[FakeWorker], tmp_path: Path) -> None:
     found = {(name, mode): answer for name, mode, answer in answers(["unknown", "slow", "wrong", "a"], tmp_path)}
     assert {found["unknown", mode]["failed"] for mode in ("one", "two")} == {"prepare: no such model"}
-    assert all(found["slow", mode]["failed"].startswith("no answer in 7 s") for mode in ("one", "two"))
-    assert found["wrong", "two"]["failed"] == "ValueError: no" and found["a", "two"]["answer"] == "two"
+    assert all(found["slow", mode]["failed"].startswith("measure: no answer in 7 s") for mode in ("one", "two"))
+    assert found["wrong", "two"]["failed"] == "measure: ValueError: no" and found["a", "two"]["answer"] == "two"
     assert workers[1].asked == ["one"] and workers[2].asked == ["one", "two"]
     assert all(worker.closed for worker in workers)
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.engines import generate_worker, lane, transformers_generate
+from benchmarks import lane
+from benchmarks.engines import generate_worker, transformers_generate
 from benchmarks.engines.generate_models import MODELS, SIX, merged, prompt_of
 from benchmarks.engines.generate_side import SETTLED, Clock, compared, first_difference, short_reports
 from benchmarks.engines.generate_table import AGAIN, OURS, PLAIN, failures, ratios, table

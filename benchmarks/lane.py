@@ -18,6 +18,11 @@ Request = Mapping[str, Any]
 Answer = dict[str, Any]
 
 
+def threads_of(jobs: int) -> int:
+    """Return how many threads each of `jobs` workers may compile by: its share of the cores, and at least two."""
+    return max(2, (os.cpu_count() or 1) // max(1, jobs))
+
+
 @dataclass(frozen=True)
 class Lane:
     """How workers are started, prepared and asked."""
@@ -27,6 +32,8 @@ class Lane:
     jobs: int = 6  # prepared at a time
     prepare_s: float = 240.0
     limit_s: float = 120.0  # for one measurement
+    gpu: int | None = None  # the only one that workers see; all of them by default
+    threads: int = 2  # by which each worker compiles kernels
 
     def prepare(self, requests: Mapping[str, Request]) -> dict[str, Worker | str]:
         """Return, by name, the worker that has been prepared, or what failed."""
@@ -42,16 +49,18 @@ class Lane:
     def _prepared(self, name: str, request: Request) -> Worker | str:
         others = {
             "HF_HUB_OFFLINE": "1",
-            "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, (os.cpu_count() or 1) // self.jobs)),
+            "TORCHINDUCTOR_COMPILE_THREADS": str(self.threads),
             "OMP_NUM_THREADS": "1",
         }
+        if self.gpu is not None:
+            others["CUDA_VISIBLE_DEVICES"] = str(self.gpu)
         log = self.folder / f"{name}.log"
         worker = Worker([sys.executable, "-m", self.module], environment_of(ROOT, others), log)
         answer = self._asked(name, worker, request, self.prepare_s)
         if "failed" not in answer:
             return worker
         worker.close()
-        return f"prepare: {answer['failed']}"
+        return str(answer["failed"])
 
     def _asked(self, name: str, worker: Worker, request: Request, limit_s: float) -> Answer:
         try:
@@ -59,6 +68,8 @@ class Lane:
         except Lost as error:
             worker.close()  # by now, because what it holds of the GPU's memory is wanted by others
             answer = {"failed": f"{error}: {last_line(self.folder / f'{name}.log')}", "lost": True}
+        if "failed" in answer:
+            answer["failed"] = f"{request['do']}: {answer['failed']}"
         return answer
 
 
