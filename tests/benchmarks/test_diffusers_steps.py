@@ -59,15 +59,15 @@ def synthetic(name: str = "sd3", device: str = "cpu", tiny: bool = True) -> Deno
 
 
 class InThisProcess:
-    """Stands in for a worker's process."""
+    """Stands in for a worker's process. What it is told to print is beside what it dumps."""
 
-    def __init__(self, *_: Any) -> None:
-        pass
+    def __init__(self, command: Any, environment: Any, log: Path) -> None:
+        self.folder = log.parent
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         with torch.inference_mode():
             if request["do"] == "prepare":
-                self.model = diffusers_worker.Model(request, Path("nowhere"))
+                self.model = diffusers_worker.Model(request, self.folder)
                 return {}
             return self.model.measure(request["mode"], request["batch"])
 
