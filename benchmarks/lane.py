@@ -66,7 +66,7 @@ class Lane:
         try:
             answer = worker.ask(request, limit_s)
         except Lost as error:
-            worker.close()  # by now, because what it holds of the GPU's memory is wanted by others
+            worker.close()  # at once, because what it holds of the GPU's memory is wanted by others
             answer = {"failed": f"{error}: {last_line(self.folder / f'{name}.log')}", "lost": True}
         if "failed" in answer:
             answer["failed"] = f"{request['do']}: {answer['failed']}"

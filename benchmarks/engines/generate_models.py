@@ -114,8 +114,8 @@ MODELS: dict[str, Model] = {
         {"hidden_size": 4096, "num_attention_heads": 64, "new_decoder_architecture": True, "num_kv_heads": 8},
     ),
 }  # fmt: skip
-# Parallel blocks, experts with a shared one, Mamba with attention, sparse latent attention, two stacks, and images.
-SIX = ("cohere_7b", "qwen2_moe", "bamba", "deepseek_v32", "t5", "gemma3")
+# Parallel blocks, experts with a shared one, two stacks, images, Mamba with attention, and sparse latent attention.
+SIX = ("cohere_7b", "qwen2_moe", "t5", "gemma3", "bamba", "deepseek_v32")  # the largest last
 
 
 def build(name: str, layers: int, device: str, tiny: bool) -> Any:
