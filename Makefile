@@ -62,7 +62,7 @@ zoo: $(ZOO_READY) ## plan models of other libraries, each in a process of its ow
 
 zoo-test: $(ZOO_READY) ## twelve of these models: no crash, no launch lost, the same bits; the pages on their libraries
 	$(ZOO_VENV)/bin/python -m benchmarks.zoo --quick --jobs $(JOBS) --out build/zoo-test --fresh
-	$(ZOO_VENV)/bin/python -m pytest tests/engines
+	$(ZOO_VENV)/bin/python -m pytest -n $(JOBS) tests/engines/test_pages.py tests/engines/test_transformers.py
 
 clean: ## remove the environments and what was built
 	rm -rf .venv .venv-* graphstreams_dump build *.egg-info
