@@ -38,7 +38,7 @@ lint: venv ## check style, types, and which way imports go
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy -p benchmarks.zoo
+	$(VENV)/bin/mypy -p benchmarks.zoo -p benchmarks.engines
 	$(VENV)/bin/python scripts/imports.py --check
 
 format: venv ## format, and mend what ruff can
@@ -60,8 +60,9 @@ soak: venv ## the long runs of the proof's tests
 zoo: $(ZOO_READY) ## plan models of other libraries, each in a process of its own, without a GPU
 	$(ZOO_VENV)/bin/python -m benchmarks.zoo --jobs $(JOBS) --out build/zoo
 
-zoo-test: $(ZOO_READY) ## twelve of these models: no crash, no launch lost, the same bits
+zoo-test: $(ZOO_READY) ## twelve of these models: no crash, no launch lost, the same bits; the pages on their libraries
 	$(ZOO_VENV)/bin/python -m benchmarks.zoo --quick --jobs $(JOBS) --out build/zoo-test --fresh
+	$(ZOO_VENV)/bin/python -m pytest -n $(JOBS) tests/engines/test_pages.py tests/engines/test_transformers.py
 
 clean: ## remove the environments and what was built
 	rm -rf .venv .venv-* graphstreams_dump build *.egg-info

@@ -40,6 +40,7 @@ HERE = {
     "ranks": ["test_each_rank_compiles_for_itself_and_its_line_and_folder_name_it"],
 }
 ELSEWHERE = {
+    "default backend": ["tests/engines/test_any_code.py::test_the_default_backend_is_asked_and_the_result_is_right"],
     "no mode": [
         "tests/runtime/test_verdicts.py::test_a_gain_that_nothing_captures_is_a_warning_in_the_same_line",
         "tests/runtime/test_verdicts.py::test_a_graph_on_streams_is_one_line_that_tells_launch_and_source",

@@ -16,7 +16,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,12 +23,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.workers import Lost, Worker, environment_of
+from benchmarks.lane import Lane, threads_of
 from benchmarks.zoo.cases import CASES
 from benchmarks.zoo.gpu_table import fault, line, text
-from benchmarks.zoo.run import ROOT, last_line
 
-WORKER = ("-m", "benchmarks.zoo.gpu_worker")
+WORKER = "benchmarks.zoo.gpu_worker"
 # Some of each library. Left out: calls that Python cuts into many graphs, and models that a call changes.
 DEFAULT = (
     "llama-decode", "qwen2-prefill", "qwen2-moe-decode", "qwen3-next-decode", "cohere-decode", "cohere2-decode",
@@ -41,52 +39,16 @@ DEFAULT = (
 )  # fmt: skip
 
 
-class Lane:
-    """The cases of one GPU: prepared side by side, then measured one after another."""
-
-    def __init__(self, gpu: int, names: Sequence[str], arguments: argparse.Namespace, folder: Path) -> None:
-        self.gpu, self.names, self.arguments, self.folder = gpu, names, arguments, folder
-
-    def run(self, say: queue.SimpleQueue[dict[str, Any]]) -> None:
-        """Put the record of each case on `say` as soon as there is one."""
-        share = max(1, self.arguments.jobs // max(1, self.arguments.gpus))
-        with ThreadPoolExecutor(share) as pool:
-            prepared = list(pool.map(self._prepare, self.names))
-        for name, found in zip(self.names, prepared, strict=True):
-            say.put(found if isinstance(found, dict) else self._measure(name, found))
-
-    def _prepare(self, name: str) -> Worker | dict[str, Any]:
-        log = self.folder / f"{name}.log"
-        others = {
-            "CUDA_VISIBLE_DEVICES": str(self.gpu),
-            "HF_HUB_OFFLINE": "1",
-            "TORCHINDUCTOR_COMPILE_THREADS": str(max(2, (os.cpu_count() or 1) // self.arguments.jobs)),
-            "OMP_NUM_THREADS": "1",
-        }
-        worker = Worker([sys.executable, *WORKER], environment_of(ROOT, others), log)
-        return self._asked(worker, name, {"do": "prepare", "case": name}, self.arguments.prepare) or worker
-
-    def _measure(self, name: str, worker: Worker) -> dict[str, Any]:
-        plans = self.arguments.plans if name in self.arguments.planned else 0
-        started, answer = time.monotonic(), dict[str, Any]()
-        failed = self._asked(worker, name, {"do": "measure", "plans": plans}, self.arguments.limit, answer)
+def run_lane(lane: Lane, names: Sequence[str], arguments: argparse.Namespace, say: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Prepare the cases of one GPU side by side, measure them one after another, and put the record of each on `say`."""
+    workers = lane.prepare({name: {"do": "prepare", "case": name} for name in names})
+    for name, worker in workers.items():
+        if isinstance(worker, str):
+            say.put({"case": name, "failed": worker})
+            continue
+        plans = arguments.plans if name in arguments.planned else 0
+        say.put({"case": name, **lane.measure(name, worker, {"do": "measure", "plans": plans})})
         worker.close()
-        return failed or {**answer, "seconds": round(time.monotonic() - started, 1)}
-
-    def _asked(
-        self, worker: Worker, name: str, request: Mapping[str, Any], limit: float, into: dict[str, Any] | None = None
-    ) -> dict[str, Any]:  # fmt: skip
-        """Return a record of what failed; an empty one if there is an answer, which is put `into`."""
-        try:
-            answer = worker.ask(request, limit)
-        except Lost as error:
-            answer = {"failed": f"{error}: {last_line(self.folder / f'{name}.log')}"}
-        if "failed" in answer:
-            worker.close()
-            return {"case": name, "failed": f"{request['do']}: {answer['failed']}"}
-        if into is not None:
-            into.update(answer)
-        return {}
 
 
 def gpus() -> int:
@@ -125,9 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments.out.mkdir(parents=True, exist_ok=True)
     started, records, found = time.monotonic(), list[dict[str, Any]](), queue.SimpleQueue[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.gpus) as pool:
-        lanes = [Lane(gpu, arguments.cases[gpu :: arguments.gpus], arguments, Path(folder)) for gpu in range(arguments.gpus)]
-        for lane in lanes:
-            pool.submit(lane.run, found)
+        share = max(1, arguments.jobs // arguments.gpus)
+        for gpu in range(arguments.gpus):
+            lane = Lane(WORKER, Path(folder), share, arguments.prepare, arguments.limit, gpu, threads_of(arguments.jobs))
+            pool.submit(run_lane, lane, arguments.cases[gpu :: arguments.gpus], arguments, found)
         while len(records) < len(arguments.cases):
             records.append(found.get())
             print(

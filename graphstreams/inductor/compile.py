@@ -10,6 +10,7 @@ import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from graphstreams.errors import OptionError
 from graphstreams.messages import shown
 
 GRAPH_KINDS = ("inference", "forward", "backward")  # as AOTAutograd names graphs: "0_inference"
+_STAND_IN = "wrap_inline."  # a function of `_dynamo/external_utils.py`
 
 
 def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: Mapping[str, Any]) -> Any:
@@ -110,13 +112,23 @@ def input_names(gm: fx.GraphModule) -> list[str]:
 def module_name() -> str:
     """Return the class whose `forward`, or else the function whose code, Dynamo traces; empty if it is not known.
 
-    Read in torch 2.15.0: `_guards.py` (TracingContext.traced_code), `_dynamo/external_utils.py` (wrap_inline), which stands in
-    for modules and functions of torch's own. Before Python 3.11 code does not know its class.
+    If what it traces only stands in for another function, it is the class of the last `forward` to end. Read in torch 2.15.0:
+    `_guards.py` (TracingContext.traced_code: the compiled function, then those that it calls, as they end). Before Python 3.11
+    code does not know its class.
     """
     context = torch._guards.TracingContext.try_get()
-    names = [getattr(code, "co_qualname", "") for code in getattr(context, "traced_code", ())]
-    owner, _, name = next((name for name in names if not name.startswith("wrap_inline.")), "").rpartition(".")
+    codes = list(getattr(context, "traced_code", ()))
+    names = [getattr(code, "co_qualname", "") for code in codes]
+    own = [name for name in names if not name.startswith(_STAND_IN)]
+    if codes and _stands_in(codes[0], names[0]):
+        own = [*(name for name in reversed(names[1:]) if name.endswith(".forward")), *own]
+    owner, _, name = next(iter(own), "").rpartition(".")
     return owner if owner and (name == "forward" or name.startswith("torch_dynamo_resume")) else name
+
+
+def _stands_in(code: CodeType, name: str) -> bool:
+    """Return whether code is torch's, around modules and functions of its own, or a decorator's, around a method."""
+    return name.startswith(_STAND_IN) or (".<locals>." in name and code.co_varnames[:1] == ("self",))
 
 
 def graph_name() -> str:

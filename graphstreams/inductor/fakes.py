@@ -3,7 +3,7 @@
 A fake tensor has the size, strides, dtype and offset of a tensor and no memory. Tensors that share memory get fakes that share
 a storage, because a compiler has to see that one's write is the other's. What the captured call does to objects is undone, as
 it leaves fakes in them. Read in torch 2.15.0: `_subclasses/fake_tensor.py`, `_subclasses/meta_utils.py`,
-`utils/_python_dispatch.py`.
+`utils/_python_dispatch.py`, `_dynamo/eval_frame.py` (innermost_fn).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._dynamo.eval_frame import innermost_fn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass, transform_subclass
 
@@ -143,6 +144,8 @@ class _StandIns:
                         own[name] = self.replaced(each, f"{place}.{name}")
             if tables and own.get("_compiled_call_impl") is not None:  # `module.compile()`: the caller compiles it
                 own["_compiled_call_impl"] = None
+            if tables and hasattr(own.get("forward"), "_torchdynamo_orig_callable"):  # `module.forward = torch.compile(...)`
+                own["forward"] = innermost_fn(own["forward"])
         for kind in type(value).__mro__:
             if kind.__module__.partition(".")[0] not in ("builtins", "torch") and not is_outside_name(kind.__module__):
                 if id(kind) not in self._known:

@@ -1,10 +1,12 @@
 """Check what is said of a graph, once and in one line, by the process that compiles it and by one that loads it."""
 
+import functools
 import logging
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -172,8 +174,40 @@ def function(x: torch.Tensor) -> torch.Tensor:
     return x.cos() + 1
 
 
+def decorated(forward: Any) -> Any:
+    @functools.wraps(forward)
+    def wrapper(self: torch.nn.Module, x: torch.Tensor) -> Any:
+        return forward(self, x)
+
+    return wrapper
+
+
+class Decorated(torch.nn.Module):
+    """As models of transformers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = torch.nn.ModuleList([Inner(), Inner()])
+
+    @decorated
+    @decorated
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
 @pytest.mark.parametrize(
-    ("model", "name", "module"), [(Inner(), None, "Inner"), (Inner(), "decoder", "decoder"), (function, None, "function")]
+    ("model", "name", "module"),
+    [
+        (Inner(), None, "Inner"),
+        (Inner(), "decoder", "decoder"),
+        (function, None, "function"),
+        (Decorated(), None, "Decorated"),
+        (Decorated().__call__, None, "Decorated"),
+        (torch.no_grad()(Decorated().forward), None, "Decorated"),
+        (torch.nn.Sequential(Inner(), Inner()), None, "Sequential"),
+    ],
 )
 def test_the_report_has_the_name_of_the_model(model: object, name: str | None, module: str) -> None:
     torch._dynamo.reset()

@@ -1,14 +1,15 @@
-"""The ratios and tables of `generate.py`, and the bars that are not reached."""
+"""The ratios and tables of `transformers_generate.py`, and the bars that are not reached."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from decode_trace import side_by_side
-from paired import PairedRatio, verdict
 from tabulate import tabulate
-from workers import one_line
+
+from benchmarks.decode_trace import side_by_side
+from benchmarks.paired import PairedRatio, verdict
+from benchmarks.workers import one_line
 
 PLAIN, OURS, AGAIN = "inductor", "graphstreams", "inductor again"  # the last is compiled behind ours
 BARS = {("cohere", "reduce-overhead"): 1.08, ("cohere_7b", "reduce-overhead"): 1.08}
@@ -29,7 +30,8 @@ def ratios(samples: Mapping[str, Sequence[float]]) -> dict[str, PairedRatio]:
 
 def failures(result: Mapping[str, Any]) -> list[str]:
     """Return what failed, and which bars are not reached. A bar is for all steps together."""
-    found = [f"{side['mode']}, {side['backend']}: {side['failed']}" for side in result["sides"] if "failed" in side]
+    found = [result["failed"]] if "failed" in result else []
+    found += [f"{side['mode']}, {side['backend']}: {side['failed']}" for side in result["sides"] if "failed" in side]
     for mode, paired in result["paired"].items():
         bar = BARS.get((result["model"], mode), NEVER_SLOWER)
         ratio, control = (PairedRatio(**paired["all"][name]) for name in ("ratio", "control"))
@@ -66,8 +68,8 @@ def _cells(side: Mapping[str, Any], gain: Mapping[str, Any]) -> list[str]:
 
 
 def _texts(result: Mapping[str, Any], side: Mapping[str, Any]) -> str:
-    texts = result["texts"].get(side["mode"])
-    if not texts or side["backend"] != OURS:
+    texts = result["texts"].get(side["mode"], {}).get(side["backend"])
+    if not texts:
         return ""
     return f"{texts['equal']}/{texts['texts']}" + (f", first at {texts['first']}" if texts["first"] is not None else "")
 

@@ -1,0 +1,1 @@
+"""Benchmarks of libraries that call `torch.compile` themselves: transformers and diffusers."""
