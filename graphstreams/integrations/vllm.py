@@ -1,0 +1,76 @@
+"""The pass for vLLM's pieces of a model: what its operators touch, which sizes a piece is for, and how its cache is keyed.
+
+vLLM cuts a model's graph at its attention operators and compiles each piece with Inductor, for ranges of token counts. The pass
+stands in front of vLLM's own lowering and of `fix_functionalization`, but only marks a piece there; the plan and the proof are
+for the code that Inductor generates behind them all (docs/design/024). vLLM replays the pieces in CUDA graphs.
+
+vLLM looks for a pass by the last part of its dotted name, in the namespace of the top-level package. So this module, when it is
+imported, puts its pass there: `{"post_grad_custom_post_pass": "graphstreams.integrations.vllm.vllm_pass"}`.
+Read in vLLM 0.33.0: `config/compilation.py`, `compilation/passes/`, `compilation/backends.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from vllm.compilation.passes import inductor_pass
+
+import graphstreams
+from graphstreams.backend import StreamPass
+from graphstreams.ir.declarations import Declarations
+from graphstreams.options import Options
+
+log = logging.getLogger("graphstreams")
+
+PASS_KEY = "post_grad_custom_post_pass"
+CACHE = "vllm_kv_cache"  # the keys and values of all layers, which operators find by a layer's name
+WORKSPACE = "vllm_workspace"  # the scratch memory that operators of one engine share
+# What vLLM's own operators touch beside their arguments (`model_executor/layers/attention/`, `v1/worker/workspace.py`). All
+# others of its namespace are unknown: they keep their place.
+DECLARED: Declarations = (
+    ("vllm::unified_attention_with_output", (CACHE, WORKSPACE)),
+    ("vllm::unified_kv_cache_update", (CACHE,)),
+    ("vllm::unified_mla_attention_with_output", (CACHE, WORKSPACE)),
+    ("vllm::unified_mla_kv_cache_update", (CACHE,)),
+)
+
+
+class VllmPass(StreamPass, inductor_pass.InductorPass):  # type: ignore[misc]
+    """A StreamPass that vLLM takes for one of its own. Its options come from the environment, if none are given."""
+
+    captured_by = "vLLM"
+
+    def __init__(self, options: Options | Mapping[str, Any] | None = None) -> None:
+        """Raises OptionError for options that are none."""
+        chosen = options if isinstance(options, Options) else Options.from_dict(options)
+        super().__init__(replace(chosen, operators=(*chosen.operators, *DECLARED)))
+
+    def uuid(self) -> str:
+        """Identify the pass in the keys of Inductor's cache and of vLLM's; one that can't be identified never hits."""
+        return super().uuid() or uuid.uuid4().hex
+
+    def name_of(self, graph_name: str) -> str:
+        """Return the graph's name with the token counts that vLLM compiles it for, such as `graph_tokens_1_8192`."""
+        context = inductor_pass._pass_context
+        if context is None:
+            return graph_name
+        tokens = context.compile_range
+        return f"{graph_name}_tokens_{tokens.start}_{tokens.end}"
+
+
+def add_pass(vllm_config: Any) -> None:
+    """Put the pass into an engine's configuration, unless that has one of its user's or does not compile pieces."""
+    compilation = vllm_config.compilation_config
+    settings = compilation.inductor_compile_config
+    if PASS_KEY not in settings:
+        settings[PASS_KEY] = vllm_pass
+    elif not isinstance(settings[PASS_KEY], VllmPass):
+        log.warning("graphstreams: vLLM is given another %s, so its graphs run as they are: %r", PASS_KEY, settings[PASS_KEY])
+
+
+vllm_pass = VllmPass()
+graphstreams.vllm_pass = vllm_pass  # type: ignore[attr-defined]
