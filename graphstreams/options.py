@@ -22,6 +22,7 @@ from graphstreams.messages import shown
 log = logging.getLogger("graphstreams")
 
 PREFIX = "GRAPHSTREAMS_"
+SWITCHES = ("disable", "vllm")  # variables that are no options
 
 
 def _field(
@@ -228,8 +229,17 @@ class Options:
 
 def disabled(environment: Mapping[str, str] | None = None) -> bool:
     """Return whether GRAPHSTREAMS_DISABLE turns everything off. Raises OptionError if it is neither 0 nor 1."""
-    text = (os.environ if environment is None else environment).get(PREFIX + "DISABLE", "")
-    return _boolean(PREFIX + "DISABLE", text) if text else False
+    return _switch("DISABLE", environment)
+
+
+def vllm_enabled(environment: Mapping[str, str] | None = None) -> bool:
+    """Return whether GRAPHSTREAMS_VLLM puts the pass into every engine of vLLM. Raises OptionError if it is neither 0 nor 1."""
+    return _switch("VLLM", environment)
+
+
+def _switch(name: str, environment: Mapping[str, str] | None) -> bool:
+    text = (os.environ if environment is None else environment).get(PREFIX + name, "")
+    return _boolean(PREFIX + name, text) if text else False
 
 
 @functools.cache
@@ -243,11 +253,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    known = [PREFIX + name.upper() for name in (*fields, "disable")]
+    known = [PREFIX + name.upper() for name in (*fields, *SWITCHES)]
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
             _warn_of_unknown(variable, _nearest(variable, known))
     disabled(environment)
+    vllm_enabled(environment)
     found: dict[str, Any] = {}
     for name, field in fields.items():
         variable = PREFIX + name.upper()

@@ -1,1 +1,1 @@
-"""Benchmarks of libraries that call `torch.compile` themselves: transformers and diffusers."""
+"""Benchmarks of libraries that call `torch.compile` themselves: transformers, diffusers and vLLM."""
