@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import sympy
@@ -14,6 +13,7 @@ from torch import fx
 from graphstreams.costs.roofline import Roofline
 from graphstreams.dynamic_shapes.cost_curves import KernelCostCurves, anchored
 from graphstreams.dynamic_shapes.threshold import HIGHEST, GainCurves, SimulateAt, set_by_user, solve
+from graphstreams.inductor.scheduler_nodes import most_saved_us
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
@@ -92,10 +92,14 @@ class CostsBySize:
     simulate: SimulateAt
     slowdown: float = 1.0  # how much longer than predicted, beside the serial graph, plans take
     loses_at: int | None = None  # a number of tokens that is known to be too large
+    joined: tuple[frozenset[int], ...] = ()  # kernels of which the serial code makes one launch, if times are modelled
 
     def curves(self, plan: Plan) -> GainCurves:
         """Return the serial and the streamed time over the number of tokens."""
-        return GainCurves(self.times, plan, self.simulate, self.slowdown, partial(serial_us, self.kernels))
+        return GainCurves(self.times, plan, self.simulate, self.slowdown, self._serial_us)
+
+    def _serial_us(self, us: Sequence[float]) -> float:
+        return serial_us(self.kernels, us) - most_saved_us(self.joined, us)
 
     def corrected(self, plan: Plan, measured_gain: float | None) -> CostsBySize:
         """Return the costs with the slowdown at which a plan for the example gains what was measured."""

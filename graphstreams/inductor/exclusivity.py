@@ -63,11 +63,15 @@ def resources(node: Any, declared: Declarations) -> tuple[str, ...]:
     return tuple(f"{RESOURCE}{resource}" for name in names for resource in resources_of(name, declared) or ())
 
 
+def is_own(operator: torch._ops.OpOverload) -> bool:
+    """Return whether an operator is one of torch itself."""
+    return operator.namespace in _OWN
+
+
 def _foreign(leaf: Any) -> str:
     """Return "namespace::name" of the operator that a leaf calls, if it is not torch's own; empty otherwise."""
     operator = operator_of(leaf)
-    own = operator is None or operator.namespace in _OWN
-    return "" if own else operator._schema.name  # type: ignore[union-attr]
+    return "" if operator is None or is_own(operator) else operator._schema.name
 
 
 def _exclusive_reason(leaf: Any, declared: Declarations) -> str:

@@ -23,6 +23,7 @@ from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of, notes_on_groups
 from graphstreams.inductor.lowering import Lowered, copy_graph, finish_post_grad_passes, lower
 from graphstreams.inductor.own_kernels import NOTES
+from graphstreams.inductor.scheduler_nodes import joined_kernels
 from graphstreams.inductor.scheduling import KERNEL
 from graphstreams.inductor.settings import notes_on_collectives, notes_on_settings, pass_over_collectives, stream_settings
 from graphstreams.inductor.stream_ops import events_of
@@ -77,6 +78,7 @@ class ReadGraph:
     tokens: Tokens | None  # if calls choose their number
     sizes: Mapping[str, str]  # the Python that reads each dynamic size from the list that `host` is called with
     where: str  # which sizes of the inputs make the number of tokens
+    joined: tuple[frozenset[int], ...] = ()  # kernels of which the serial code makes one launch
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def run_stages(
         progress.tell(graph_key=graph_key(serial.source, input_names, options, marked))
     with progress.until_stopped():
         graph = read_graph(progress, gm, options, input_names, device, serial, marked)
-        task = Task(graph.reading, device or device_at_hand(), options)
+        task = Task(graph.reading, device or device_at_hand(), options, graph.joined)
         progress.tell(device=task.device.name)
         with progress.stage("report"):
             progress.tell(graph_serial=readable_code(graph.reading.module), owners_serial=owners(graph.reading.regions))
@@ -193,6 +195,7 @@ def read_graph(
         progress.note(*notes_on_kernels(reading))
         with serial.active():
             launches = conformance.launch_count(serial)
+            joined = tuple(map(frozenset, joined_kernels(serial, kernels)))
         progress.tell(kernels=kernels, kernels_serial=launches, memory_serial=reading.peak_memory, wrapper=serial.source)
         host = host_of(serial)
         progress.tell(inputs=named_inputs(reading.module, input_names))
@@ -206,9 +209,9 @@ def read_graph(
             check_tokens(final, options)
         values = {node.name: node.meta.get("val") for node in final.graph.find_nodes(op="placeholder")}
         if tokens is None:
-            return ReadGraph(reading, serial, host, None, {}, "")
+            return ReadGraph(reading, serial, host, None, {}, "", joined)
         sizes = sizes_of([values.get(name, name) for name in host.inputs])
-        return ReadGraph(reading, serial, host, tokens, sizes, sizes_named(final, tokens.size, input_names))
+        return ReadGraph(reading, serial, host, tokens, sizes, sizes_named(final, tokens.size, input_names), joined)
 
 
 def choose_plan(

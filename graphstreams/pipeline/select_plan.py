@@ -40,6 +40,7 @@ class Task:
     reading: Reading
     device: Device
     options: Options
+    joined: tuple[frozenset[int], ...] = ()  # kernels by id of which the serial code makes one launch
 
 
 @dataclass(frozen=True)

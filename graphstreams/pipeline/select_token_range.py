@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from graphstreams.dynamic_shapes.crossover import CostsBySize, SmallerSizes, Tokens, costs_by_size, plan_for_fewer
@@ -91,5 +92,5 @@ def streamed_part(threshold: Threshold | None, example: int | None) -> float:
 def _costs_by_size(task: Task, tokens: Tokens, us: Sequence[float], choice: PlanChoice) -> CostsBySize:
     costs = costs_by_size(tokens, task.reading.kernels, us, task.device, task.options.event_us)
     if choice.plan is None or choice.measurement is None:
-        return costs
+        return replace(costs, joined=task.joined)
     return costs.corrected(choice.plan, choice.measurement.gain)

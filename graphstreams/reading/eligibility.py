@@ -10,7 +10,7 @@ from torch import fx
 
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.collective_operators import is_wait
-from graphstreams.inductor.opaque_objects import class_of_object
+from graphstreams.inductor.opaque_objects import class_of_object, only_names
 from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
 from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, stream_of
 from graphstreams.messages import listed
@@ -34,7 +34,7 @@ def check_graph(module: fx.GraphModule) -> None:
             raise Unsupported(f"it has a subgraph ({node.target}), from a control-flow or other higher-order operator")
         if node.target is torch.ops.higher_order.with_effects:
             raise Unsupported(f"it has an operator with effects that its schema does not tell ({node.args[1]})")
-        if (kind := class_of_object(node.meta.get("val"))) and node.users:
+        if (kind := class_of_object(node.meta.get("val"))) and node.users and not only_names(node):
             takes = ", ".join(str(user.target) for user in node.users)
             raise Unsupported(f"it hands an object of class {kind} ({node.name}) to {takes}, and what that does is not known")
         if made := node.meta.get("unbacked_bindings"):

@@ -73,6 +73,21 @@ class AbstractMachine:
         for name in sizes_in(*values):
             raise self.unsupported(f"{what} takes {name} for a tensor, an input whose name is one of a size")
 
+    def take_for_object(self, otherwise: str, value: TensorValue) -> None:
+        """Take an input for a Python object, which has no memory, and forget its storage.
+
+        Raises UnreadableWrapper, which says `otherwise`, if it is no input, or has been used as a tensor.
+        """
+        for storage in value.all:
+            if not storage.is_object and (storage.used or storage not in self.inputs):
+                raise self.unsupported(otherwise)
+            self.inputs.pop(storage, None)
+            storage.is_object = storage.ended = True
+
+    def _refuse_objects(self, name: str, *values: Value) -> None:
+        if found := next((storage for storage in storages_of(*values) if storage.is_object), None):
+            raise self.unsupported(f"{name} of {next(iter(found.names), 'an input')}, which an operator takes for an object")
+
     def use_device(self, device: object) -> None:
         """Note the device. Raises UnreadableWrapper for a second one: its streams have pools and a current one of their own."""
         if not isinstance(device, int):
@@ -139,7 +154,8 @@ class AbstractMachine:
 
         It touches no more than `parts` of the storages in them.
         """
-        written = list(writes)
+        written, reads = list(writes), list(reads)
+        self._refuse_objects(name, *written, *reads)
         if scratch:
             # Sort, topk, cuBLASLt and others take scratch space from the pool, as a later allocation may.
             written.append(self.allocate(f"scratch memory of {name}"))
@@ -196,6 +212,7 @@ class AbstractMachine:
         Its group keeps its tensors alive until a stream waits for it (torch 2.15.0, `ProcessGroupNCCL`, `TensorShelf`). NCCL
         does not take its scratch memory from the allocator. `arguments` are what it is given beside tensors.
         """
+        self._refuse_objects(name, *reads, *writes)
         collective = _Collective(next(self._collective_numbers), (*reads, *writes))
         number, sizes = collective.number, tuple(tensor.sizes for tensor in tensors_of(*reads))
         self._emit(StartStep(self.stream, self.line, name, _keys(reads), _keys(writes), (), number, arguments, sizes))

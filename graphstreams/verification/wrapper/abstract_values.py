@@ -25,6 +25,7 @@ class Storage:
     on_host: bool = False
     on_device: bool = False  # neither of the two if the source does not tell
     used: bool = False  # as a tensor's
+    is_object: bool = False  # an input that is a Python object, and no memory
     copy_pending: bool = False  # a copy that the host did not wait for may still be on its way into it
     count: int = 0  # certain references
     possible: int = 0  # possible references

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from graphstreams.verification.wrapper import sizes_told
 from graphstreams.verification.wrapper.abstract_machine import AbstractMachine
@@ -78,6 +79,7 @@ def _schema(machine: AbstractMachine, path: str, caller: str = "") -> OperatorSc
 
 
 def _apply(machine: AbstractMachine, name: str, path: str, schema: OperatorSchema, call: Call, taken: tuple[int, ...]) -> Value:
+    call = _without_objects(machine, path, schema, call)
     given = _bind(machine, path, schema, call)
     use(*call.values)
     collective = path.startswith("_c10d_functional.")
@@ -108,6 +110,22 @@ def _wait(machine: AbstractMachine, name: str, given: Mapping[str, Value], call:
     (awaited,) = given.values()
     machine.finish_collective(name, awaited)
     return machine.heap.sequence(list(awaited.items)) if isinstance(awaited, GroupValue) else awaited
+
+
+def _without_objects(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Call) -> Call:
+    """Return the call with constants in place of the inputs that it takes for Python objects, as its schema says."""
+    if not schema.objects:
+        return call
+
+    def known(name: str, value: Value) -> Value:
+        if name not in schema.objects or not isinstance(value, TensorValue):
+            return value
+        machine.take_for_object(f"operator {path} with a tensor for {name}, which is none", value)
+        return ConstantValue()
+
+    positional = (*schema.arguments, *([""] * len(call.arguments)))
+    arguments = tuple(known(name, value) for name, value in zip(positional, call.arguments, strict=False))
+    return replace(call, arguments=arguments, keywords={name: known(name, value) for name, value in call.keywords.items()})
 
 
 def _bind(machine: AbstractMachine, path: str, schema: OperatorSchema, call: Call) -> dict[str, Value]:

@@ -2,7 +2,8 @@
 
 A schema marks the arguments that the operator writes, `(a!)`, and the returns that are views of an argument, `(a)`. Operators
 of other libraries may do nothing else: torch.library forbids it. Some of torch's own hide an alias or a write, so those that
-are composed of others, and those that are listed here, are refused. Read in torch 2.15.0: `native_functions.yaml`.
+are composed of others, and those that are listed here, are refused. An argument of the type PyObject is an object of a class
+that its library has registered. Read in torch 2.15.0: `native_functions.yaml`, `_library/opaque_object.py`.
 """
 
 from __future__ import annotations
@@ -50,12 +51,15 @@ class Returned:
 
 @dataclass(frozen=True)
 class OperatorSchema:
-    """The names of the arguments in order, those that are tensors or lists of them, those written, and the returns."""
+    """The names of the arguments in order, those that are tensors or lists of them, those written, the returns, and the names
+    of those that are Python objects.
+    """
 
     arguments: tuple[str, ...]
     tensors: frozenset[str]
     written: frozenset[str]
     returns: tuple[Returned, ...]
+    objects: frozenset[str] = frozenset()
 
 
 def is_type(path: str) -> bool:
@@ -86,7 +90,10 @@ def read_operator(path: str) -> OperatorSchema:
         raise UnknownOperatorError("its overloads differ in what they write, and the call does not name one")
     # The longest list of arguments has the names of all others.
     longest = max([first, *others], key=lambda operator: len(operator.arguments))
-    return OperatorSchema(longest.arguments, first.tensors.union(*(o.tensors for o in others)), first.written, first.returns)
+    tensors, objects = (
+        frozenset().union(*sets) for sets in zip(*((o.tensors, o.objects) for o in (first, *others)), strict=True)
+    )
+    return OperatorSchema(longest.arguments, tensors, first.written, first.returns, objects - tensors)
 
 
 def _overloads(namespace: str, name: str, overload: str) -> list[Any]:
@@ -132,6 +139,7 @@ def _operator(schema: Any) -> OperatorSchema:
         tensors,
         written,
         tuple(replace(_returned(r, aliases, in_lists), copied=copied) for r in schema.returns),
+        frozenset(a.name for a in schema.arguments if str(a.type) == "PyObject"),
     )
 
 
