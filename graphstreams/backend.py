@@ -53,6 +53,8 @@ class StreamPass(PostGradPass):
     A graph that cannot be helped, or proved, runs as Inductor would run it. `reports` holds one Report for each graph compiled.
     """
 
+    captured = False  # whether whoever compiles captures the calls in CUDA graphs, without Inductor knowing
+
     def __init__(
         self,
         options: Options | Mapping[str, Any] | None = None,
@@ -87,6 +89,10 @@ class StreamPass(PostGradPass):
         use_top_k_kernels(gm, self.options)
         use_fast_kernels(GivenGraph(gm, self.options, graph_name(), self.inputs, self.input_names, self.marked))
 
+    def planned_with(self, gm: fx.GraphModule) -> tuple[Options, Sequence[Any]]:
+        """Return the options and the inputs, as far as they are known, that a graph is planned with."""
+        return self.options, self.inputs
+
     def code_for(self, lowered: Lowered, name: str) -> Code:
         """Return the wrapper to run, with the lines added to Inductor's. Raises GraphstreamsError if strict."""
         gm: Any = lowered.graph.module
@@ -94,9 +100,8 @@ class StreamPass(PostGradPass):
             report = _report_on_placed(name, placed, lowered, graph_key(lowered.source, self.input_names, self.options))
             code = _with_verdict(report.wrapper, report)
         else:
-            compilation = run_stages(
-                gm, self.options, name, self.input_names, inputs=self.inputs, serial=lowered, marked=self.marked
-            )  # fmt: skip
+            options, inputs = self.planned_with(gm)
+            compilation = run_stages(gm, options, name, self.input_names, inputs=inputs, serial=lowered, marked=self.marked)
             report = compilation.report
             clean = report.verdict == "clean"
             code = (report.wrapper, compilation.added) if clean else _with_verdict(lowered.source, report)
@@ -140,7 +145,7 @@ class StreamPass(PostGradPass):
         strict = self.options.strict
         if report.verdict != "clean" and (report.verdict == strict or strict is True):
             raise GraphstreamsError(on_rank(str(report.as_verdict())))
-        verdicts.say(report.as_verdict())
+        verdicts.say(report.as_verdict(), captured=self.captured)
         if folder is not None and (text := to_keep(report, folder)):
             log.info("graphstreams: %s: %s", on_rank(report.name), text)
 

@@ -20,7 +20,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "graphstreams"
 PARTS = (
     "messages", "errors", "files", "ir", "options", "runtime", "verification", "kernels", "inductor", "reading", "costs",
-    "planning", "dynamic_shapes", "rewriting", "autotuning", "reports", "pipeline", "backend", "api", "benchmark",
+    "planning", "dynamic_shapes", "rewriting", "autotuning", "reports", "pipeline", "backend", "api",
+    "integrations", "benchmark",
     "calibration", "testing", "command_line", "__init__", "__main__",
 )  # fmt: skip
 FLOORS = 10

@@ -8,6 +8,10 @@ from typing import Any
 
 import sympy
 import torch
+from torch import fx
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from graphstreams.inductor.exclusivity import is_own
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,25 @@ class Layout:
             # From a generator of its own, because a compile must not change the caller's random numbers.
             return value.normal_(generator=torch.Generator(value.device).manual_seed(0))
         return value.zero_()
+
+
+def synthetic_inputs(gm: fx.GraphModule) -> list[Any]:
+    """Return inputs for the function that a post-grad graph was compiled from, in its order, made from shapes alone.
+
+    There are none if an operator of another library is in the graph: what it does with such values is not known. An input that
+    AOTAutograd does not tell the place of stays unknown, and so the graph is not measured.
+    """
+    nodes = list(gm.graph.nodes)
+    if any(isinstance(node.target, torch._ops.OpOverload) and not is_own(node.target) for node in nodes):
+        return []
+    found: dict[int, Any] = {}
+    with unset_fake_temporarily():
+        for node in nodes:
+            index = getattr(node.meta.get("desc"), "idx", None) if node.op == "placeholder" else None
+            if index is not None:
+                value = node.meta.get("val")
+                found[index] = Layout.of(value).synthesize() if isinstance(value, torch.Tensor) else concrete(value)
+    return [found.get(index) for index in range(max(found, default=-1) + 1)]
 
 
 def concrete(size: Any, sizes: Mapping[str, int] | None = None) -> Any:

@@ -82,6 +82,10 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
     def prepare(self, gm: fx.GraphModule) -> None:
         """Change a graph that is not skipped, before Inductor's last passes run on it. By default nothing is changed."""
 
+    def name_of(self, name: str) -> str:
+        """Return what a graph is called that AOTAutograd calls `name`."""
+        return name
+
     @abc.abstractmethod
     def code_for(self, lowered: Lowered, name: str) -> Code:
         """Return the code to run for a lowered graph, whose serial wrapper is `lowered.source`."""
@@ -93,7 +97,7 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
         for module in gm.modules():  # subgraphs, which were marked earlier, are part of their caller's code
             if isinstance(module, fx.GraphModule):
                 module.meta.pop(SEEN, None)
-        name = graph_name()
+        name = self.name_of(graph_name())
         if self.skips(gm, name, is_inference):
             return
         self.prepare(gm)

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import fx
 from vllm.compilation.passes import inductor_pass
 
 import graphstreams
+from graphstreams.autotuning.synthetic_inputs import synthetic_inputs
 from graphstreams.backend import StreamPass
+from graphstreams.dynamic_shapes.crossover import dynamic_tokens
 from graphstreams.ir.declarations import Declarations
 from graphstreams.options import Options
 
@@ -42,7 +46,7 @@ DECLARED: Declarations = (
 class VllmPass(StreamPass, inductor_pass.InductorPass):  # type: ignore[misc]
     """A StreamPass that vLLM takes for one of its own. Its options come from the environment, if none are given."""
 
-    captured_by = "vLLM"
+    captured = True
 
     def __init__(self, options: Options | Mapping[str, Any] | None = None) -> None:
         """Raises OptionError for options that are none."""
@@ -53,13 +57,31 @@ class VllmPass(StreamPass, inductor_pass.InductorPass):  # type: ignore[misc]
         """Identify the pass in the keys of Inductor's cache and of vLLM's; one that can't be identified never hits."""
         return super().uuid() or uuid.uuid4().hex
 
-    def name_of(self, graph_name: str) -> str:
-        """Return the graph's name with the token counts that vLLM compiles it for, such as `graph_tokens_1_8192`."""
-        context = inductor_pass._pass_context
-        if context is None:
-            return graph_name
-        tokens = context.compile_range
-        return f"{graph_name}_tokens_{tokens.start}_{tokens.end}"
+    def name_of(self, name: str) -> str:
+        """Return the graph's name with the numbers of tokens that vLLM compiles it for, such as "0_inference_tokens_1_8192"."""
+        tokens = _tokens()
+        return f"{name}_tokens_{tokens.start}_{tokens.end}" if tokens else name
+
+    def planned_with(self, gm: fx.GraphModule) -> tuple[Options, Sequence[Any]]:
+        """Return the options, with the end of a range as the most tokens, and for a single size inputs to measure with.
+
+        vLLM compiles from shapes alone, and for a range from those of its largest batch.
+        """
+        tokens, options = _tokens(), self.options
+        if tokens is None:
+            return options, ()
+        if tokens.is_single_size():
+            measures = options.costs in ("auto", "measured") and torch.cuda.is_available()
+            return options, synthetic_inputs(gm) if measures else ()
+        most = tokens.end if options.max_tokens is None else min(tokens.end, options.max_tokens)
+        example = dynamic_tokens(gm)
+        return (replace(options, max_tokens=most) if example is not None and most < example.example else options), ()
+
+
+def _tokens() -> Any:
+    """Return the range of numbers of tokens that vLLM is compiling for; None if it is not compiling a piece."""
+    context = inductor_pass._pass_context
+    return None if context is None else context.compile_range
 
 
 def add_pass(vllm_config: Any) -> None:

@@ -117,15 +117,16 @@ def compiled(verdict: Verdict) -> None:
     _told.compiled.add(json.dumps(asdict(verdict)))
 
 
-def say(verdict: Verdict, source: str = "") -> None:
+def say(verdict: Verdict, source: str = "", captured: bool = False) -> None:
     """Keep a verdict, and log it in one line, which ends in `source` if there is one.
 
-    The line is a warning if the graph runs serially, and if nothing that is known of captures it in a CUDA graph.
+    The line is a warning if the graph runs serially, and if nothing that is known of captures it in a CUDA graph. `captured`
+    says that something does.
     """
     verdict = replace(verdict, module=verdict.module or _told.module)
     _said.append(verdict)
     level, text = (logging.INFO if verdict.verdict == "clean" else logging.WARNING), f"{verdict}{source}"
-    if verdict.verdict == "clean" and not verdict.direct and not _captured():
+    if verdict.verdict == "clean" and not verdict.direct and not captured and not _captured():
         level, text = logging.WARNING, f"{text}; {CAPTURE_IT}"
     log.log(level, "graphstreams: %s", on_rank(text))
 
