@@ -27,6 +27,8 @@ from benchmarks.engines.vllm_models import MODELS, MODES, OURS, SERIAL
 from benchmarks.workers import Lost, Worker, environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
+# For single sizes vLLM switches on settings with which products may come from templates, whose times can't be predicted.
+WITHOUT_AUTOTUNING = {"VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE": "0", "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING": "0"}
 TEXTS = {"do": "texts", "prompts": 64, "tokens": 32}
 
 
@@ -43,7 +45,7 @@ class Side:
         self.dump = out / "reports" / label
         given = {
             **MODELS[arguments.model].sides[name], "VLLM_CACHE_ROOT": str(out / "cache" / label),
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHINDUCTOR_COMPILE_THREADS": "4",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHINDUCTOR_COMPILE_THREADS": "4", **WITHOUT_AUTOTUNING,
         }  # fmt: skip
         if name == OURS:
             given["GRAPHSTREAMS_DUMP"] = str(self.dump)
@@ -52,7 +54,7 @@ class Side:
         )
         self._request = {
             "do": "build", "model": arguments.model, "mode": mode, "side": name, "layers": arguments.layers,
-            "sizes": arguments.sizes, "ranges": arguments.ranges, "arguments": json.loads(arguments.arguments),
+            "sizes": arguments.sizes, "ranges": arguments.ranges, "single": arguments.single, "arguments": json.loads(arguments.arguments),
         }  # fmt: skip
 
     def ask(self, request: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:
@@ -185,6 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batches", type=numbers, default=[1, 32])
     parser.add_argument("--sizes", type=numbers, default=[1, 2, 4, 8, 16, 32, 64], help="token counts that are captured")
     parser.add_argument("--ranges", type=numbers, default=[], help="ends of the ranges that vLLM compiles for")
+    parser.add_argument(
+        "--single", type=numbers, default=[], help="token counts that have code of their own, planned by measuring"
+    )
     parser.add_argument("--tokens", type=int, default=65, help="tokens of each sequence that is timed")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=100.0, help="no round begins later than this after the start")

@@ -83,8 +83,13 @@ def config_of(model: Model, layers: int | None = None) -> dict[str, Any]:
     return {**model.config, **named, **extra, "bos_token_id": 1, "eos_token_id": 2}
 
 
-def compilation_of(mode: str, side: str, sizes: list[int], ranges: list[int]) -> dict[str, Any]:
-    """Return vLLM's `compilation_config` of a side: CUDA graphs for `sizes` tokens, code for ranges that end at `ranges`."""
+def compilation_of(
+    mode: str, side: str, sizes: list[int], ranges: list[int], single: list[int] | None = None
+) -> dict[str, Any]:
+    """Return vLLM's `compilation_config` of a side: CUDA graphs for `sizes` tokens, code for ranges that end at `ranges`.
+
+    For each of the `single` numbers of tokens there is code of its own.
+    """
     passes = {"inductor_passes": dict(PASS)} if side == OURS else {}
     ends = {"compile_ranges_endpoints": ranges} if ranges else {}
-    return {**MODES[mode], **passes, **ends, "cudagraph_capture_sizes": sizes}
+    return {**MODES[mode], **passes, **ends, "cudagraph_capture_sizes": sizes, "compile_sizes": single or []}

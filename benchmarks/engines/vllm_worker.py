@@ -54,7 +54,9 @@ class Engine:
     """vLLM with random weights, in this process."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
-        """Build the engine: `model`, `mode`, `side`, `layers`, `sizes`, `ranges` and vLLM's `arguments`."""
+        """Build the engine: `model`, `mode`, `side`, `layers`, `sizes`, `ranges`, `single` and vLLM's
+        `arguments`.
+        """
         self.replays = Replays()
         started = time.perf_counter()
         from vllm import LLM, SamplingParams
@@ -69,7 +71,9 @@ class Engine:
             model=str(folder), skip_tokenizer_init=True, load_format="dummy", dtype="bfloat16", seed=0, max_model_len=2048,
             max_num_seqs=64, max_num_batched_tokens=2048, enable_prefix_caching=False, disable_log_stats=True,
             kv_cache_memory_bytes=request.get("kv_bytes", 4 << 30), gpu_memory_utilization=0.2,
-            compilation_config=compilation_of(request["mode"], request["side"], request["sizes"], request["ranges"]),
+            compilation_config=compilation_of(
+                request["mode"], request["side"], request["sizes"], request["ranges"], request.get("single")
+            ),
             **{**model.arguments, **request.get("arguments", {})},
         )  # fmt: skip
         ended = time.perf_counter()
