@@ -54,7 +54,8 @@ class Side:
         )
         self._request = {
             "do": "build", "model": arguments.model, "mode": mode, "side": name, "layers": arguments.layers,
-            "sizes": arguments.sizes, "ranges": arguments.ranges, "single": arguments.single, "arguments": json.loads(arguments.arguments),
+            "sizes": arguments.sizes, "ranges": arguments.ranges, "single": arguments.single,
+            "arguments": json.loads(arguments.arguments),
         }  # fmt: skip
 
     def ask(self, request: Mapping[str, Any], timeout_s: float = 120.0) -> dict[str, Any]:

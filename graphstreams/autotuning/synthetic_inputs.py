@@ -12,6 +12,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.inductor.exclusivity import is_own
+from graphstreams.ir.declarations import Declarations, resources_of
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,15 @@ class Layout:
         return value.zero_()
 
 
-def synthetic_inputs(gm: fx.GraphModule) -> list[Any]:
+def synthetic_inputs(gm: fx.GraphModule, declared: Declarations = ()) -> list[Any]:
     """Return inputs for the function that a post-grad graph was compiled from, in its order, made from shapes alone.
 
-    There are none if an operator of another library is in the graph: what it does with such values is not known. An input that
-    AOTAutograd does not tell the place of stays unknown, and so the graph is not measured.
+    There are none if the graph holds an operator of another library that is not declared as pure: what that does with such
+    values is not known. An input that AOTAutograd does not tell the place of stays unknown, and so the graph is not measured.
     """
     nodes = list(gm.graph.nodes)
-    if any(isinstance(node.target, torch._ops.OpOverload) and not is_own(node.target) for node in nodes):
+    called = {node.target for node in nodes if isinstance(node.target, torch._ops.OpOverload) and not is_own(node.target)}
+    if any(resources_of(operator._schema.name, declared) != () for operator in called):
         return []
     found: dict[int, Any] = {}
     with unset_fake_temporarily():

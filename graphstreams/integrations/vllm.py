@@ -73,7 +73,7 @@ class VllmPass(StreamPass, inductor_pass.InductorPass):  # type: ignore[misc]
             return options, ()
         if tokens.is_single_size():
             measures = options.costs in ("auto", "measured") and torch.cuda.is_available()
-            return options, synthetic_inputs(gm) if measures else ()
+            return options, synthetic_inputs(gm, options.operators) if measures else ()
         most = tokens.end if options.max_tokens is None else min(tokens.end, options.max_tokens)
         example = dynamic_tokens(gm)
         return (replace(options, max_tokens=most) if example is not None and most < example.example else options), ()

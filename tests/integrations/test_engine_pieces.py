@@ -1,4 +1,4 @@
-"""Check that pieces of models as vLLM compiles them are planned: its operators, its layer names, its settings and its ranges."""
+"""Check that pieces of models as vLLM compiles them are planned: its operators, layer names, settings and ranges."""
 
 from __future__ import annotations
 

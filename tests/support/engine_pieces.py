@@ -111,7 +111,7 @@ def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class BeforeAttention(nn.Module):
     """V3.2 from the layer's norm to the arguments of the indexer and of attention, in bf16 or, as served, with FP8 products."""
 
-    def __init__(self, sizes: Sizes = Sizes(), fp8: bool = False) -> None:  # noqa: B008
+    def __init__(self, sizes: Sizes = Sizes(), fp8: bool = False) -> None:
         super().__init__()
         self.sizes, self.fp8 = sizes, fp8
         s = sizes
