@@ -14,6 +14,8 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from graphstreams.inductor.exclusivity import is_own
 from graphstreams.ir.declarations import Declarations, resources_of
 
+MOST_MEMORY = 0.25  # share of the free memory that inputs may take
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -29,6 +31,12 @@ class Layout:
         """Return the layout of `value`, which may be a fake tensor; `sizes` as for `concrete`."""
         shape, strides = (tuple(concrete(size, sizes) for size in of) for of in (value.shape, value.stride()))
         return Layout(shape, strides, str(value.dtype).removeprefix("torch."), str(value.device))
+
+    @property
+    def bytes(self) -> int:
+        """Return the memory from its first element to its last."""
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        return 0 if 0 in self.shape else (last + 1) * getattr(torch, self.dtype).itemsize
 
     def empty(self) -> torch.Tensor:
         """Return a tensor without initialized values."""
@@ -47,20 +55,21 @@ def synthetic_inputs(gm: fx.GraphModule, declared: Declarations = ()) -> list[An
     """Return inputs for the function that a post-grad graph was compiled from, in its order, made from shapes alone.
 
     There are none if the graph holds an operator of another library that is not declared as pure: what that does with such
-    values is not known. An input that AOTAutograd does not tell the place of stays unknown, and so the graph is not measured.
+    values is not known; nor if they would take too much memory. An input that AOTAutograd does not tell the place of stays
+    unknown, and so the graph is not measured.
     """
     nodes = list(gm.graph.nodes)
     called = {node.target for node in nodes if isinstance(node.target, torch._ops.OpOverload) and not is_own(node.target)}
     if any(resources_of(operator._schema.name, declared) != () for operator in called):
         return []
-    found: dict[int, Any] = {}
+    places = {node: getattr(node.meta.get("desc"), "idx", None) for node in nodes if node.op == "placeholder"}
+    given = {index: node.meta.get("val") for node, index in places.items() if index is not None}
+    layouts = {index: Layout.of(value) for index, value in given.items() if isinstance(value, torch.Tensor)}
     with unset_fake_temporarily():
-        for node in nodes:
-            index = getattr(node.meta.get("desc"), "idx", None) if node.op == "placeholder" else None
-            if index is not None:
-                value = node.meta.get("val")
-                found[index] = Layout.of(value).synthesize() if isinstance(value, torch.Tensor) else concrete(value)
-    return [found.get(index) for index in range(max(found, default=-1) + 1)]
+        if sum(layout.bytes for layout in layouts.values()) > MOST_MEMORY * torch.cuda.mem_get_info()[0]:
+            return []
+        made = {index: layout.synthesize() for index, layout in layouts.items()}
+        return [made.get(index, concrete(given.get(index))) for index in range(max(given, default=-1) + 1)]
 
 
 def concrete(size: Any, sizes: Mapping[str, int] | None = None) -> Any:
