@@ -189,6 +189,17 @@ def test_no_number_of_tokens_gains(options):
     assert plan_for_fewer(alone(), options, 0.0, plan_at) is None
 
 
+def test_what_serial_code_joins_counts_where_fewer_tokens_are_looked_for():
+    each = alone(example=2**14)
+    every = (frozenset(kernel.id for kernel in each.kernels.kernels),)  # one launch of all, as long as the longest
+    joined = replace(each, joined=every)
+    plan = plan_of(each)
+    (size, serial, streamed), with_joins = each.curves(plan).at(64), joined.curves(plan).at(64)
+    longest, total = max(each.times.at(64)), sum(each.times.at(64))
+    assert with_joins == (size, pytest.approx(serial - total + longest), streamed)
+    assert plan_for_fewer(joined, Options(min_gain=0.0), 0.0, plan_at) is None
+
+
 def test_a_slowdown_counts_where_fewer_tokens_are_looked_for():
     assert plan_for_fewer(alone(slowdown=10.0), Options(), 0.0, plan_at) is None
 

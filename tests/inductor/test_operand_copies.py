@@ -60,6 +60,9 @@ class BlockScaled(nn.Module):
         ]
 
 
+@pytest.mark.xfail(
+    torch.__version__.startswith("2.14.0"), reason="torch 2.14.0 copies the activation once for each product, in one kernel"
+)
 @pytest.mark.parametrize("rows", [4, 8, 32])
 @pytest.mark.parametrize("widths", [(2048, 1024), (1536, 576, 128)])
 def test_products_with_scales_of_blocks_share_one_quantized_activation(rows: int, widths: tuple[int, ...]) -> None:

@@ -89,6 +89,13 @@ def test_a_gain_that_nothing_captures_is_a_warning_in_the_same_line(
     assert record.getMessage().endswith(f"; {CAPTURE_IT}") is lost
 
 
+def test_a_gain_that_an_engine_captures_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "graphstreams"):
+        say(CLEAN, captured=True)
+    (record,) = caplog.records
+    assert record.levelno == logging.INFO and CAPTURE_IT not in record.getMessage()
+
+
 def test_a_line_of_several_ranks_names_its_own(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("graphstreams.runtime.ranks.current_rank", lambda: 3)
     say(SERIAL)
