@@ -1,7 +1,7 @@
 # `make help` lists the targets. All that is needed is Python 3.10 or later.
 PYTHON ?= python3
 TORCH ?= 2.15.0
-# Another torch gets an environment of its own: make test TORCH=2.14.1
+# Another torch gets an environment of its own: make test TORCH=2.14.1, or TORCH=2.14.0, which is vLLM 0.33's
 VENV ?= $(if $(filter 2.15.0,$(TORCH)),.venv,.venv-$(TORCH))
 READY := $(VENV)/ready-$(TORCH)
 # Models come from libraries of which none may get into the package's environment. torch stays what it is.
