@@ -72,11 +72,20 @@ class VllmPass(StreamPass, inductor_pass.InductorPass):  # type: ignore[misc]
         if tokens is None:
             return options, ()
         if tokens.is_single_size():
-            measures = options.costs in ("auto", "measured") and torch.cuda.is_available()
-            return options, synthetic_inputs(gm, options.operators) if measures else ()
+            return options, self._inputs_for(gm)
         most = tokens.end if options.max_tokens is None else min(tokens.end, options.max_tokens)
         example = dynamic_tokens(gm)
         return (replace(options, max_tokens=most) if example is not None and most < example.example else options), ()
+
+    def _inputs_for(self, gm: fx.GraphModule) -> Sequence[Any]:
+        """Return inputs to measure a piece with; none if nothing is to be measured, or if they can't be made."""
+        if self.options.costs not in ("auto", "measured") or not torch.cuda.is_available():
+            return ()
+        try:
+            return synthetic_inputs(gm, self.options.operators)
+        except Exception:  # the engine needs no plan to go on
+            log.warning("graphstreams: a piece is planned from modelled times, for no inputs can be made", exc_info=True)
+            return ()
 
 
 def _tokens() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import fx
 import graphstreams
 from graphstreams.errors import OptionError
 from graphstreams.integrations import vllm_plugin
-from tests.support.vllm_stub import InductorPass, Range, config_of, stubbed
+from tests.support.vllm_stub import InductorPass, Range, config_of, configurations_in_the_documents, stubbed
 
 NAME = "graphstreams.integrations.vllm.vllm_pass"
 KEY = "post_grad_custom_post_pass"
@@ -49,6 +50,11 @@ def test_vllm_finds_the_pass_by_its_name(passes: Any) -> None:
 def test_the_documents_name_the_pass_and_the_switch() -> None:
     text = (Path(__file__).parents[2] / "docs" / "engines" / "vllm.md").read_text(encoding="utf-8")
     assert NAME in text and "GRAPHSTREAMS_VLLM=1" in text
+
+
+def test_configurations_in_the_documents_are_json() -> None:
+    for text in configurations_in_the_documents():
+        assert isinstance(json.loads(text), dict)
 
 
 def test_keys_cover_options_and_what_is_declared(ours: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +123,19 @@ def test_without_a_gpu_a_single_size_is_not_measured(ours: Any, passes: Any, mon
     monkeypatch.setattr(ours, "synthetic_inputs", lambda gm, declared: ["inputs", declared])
     assert ours.VllmPass().planned_with(with_tokens(8))[1] == ["inputs", ours.DECLARED]
     assert ours.VllmPass({"costs": "roofline"}).planned_with(with_tokens(8))[1] == ()
+
+
+def test_an_engine_goes_on_if_no_inputs_can_be_made(
+    ours: Any, passes: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(gm: fx.GraphModule, declared: Any) -> None:
+        raise torch.OutOfMemoryError("no memory is left")
+
+    passes._pass_context = context(8, 8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ours, "synthetic_inputs", full)
+    assert ours.VllmPass().planned_with(with_tokens(8))[1] == ()
+    assert "is planned from modelled times" in caplog.text
 
 
 def test_the_pass_outside_of_a_piece_is_a_stream_pass(ours: Any) -> None:

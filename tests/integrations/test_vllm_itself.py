@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
 import pytest
+
+from tests.support.vllm_stub import configurations_in_the_documents
 
 vllm_config = pytest.importorskip("vllm.config")
 
@@ -20,6 +23,13 @@ def ours() -> Any:
 def test_a_configuration_takes_the_pass_by_its_name(ours: Any) -> None:
     configuration = vllm_config.CompilationConfig(inductor_passes=PASSES)
     assert configuration.inductor_compile_config["post_grad_custom_post_pass"] is ours.vllm_pass
+
+
+def test_vllm_takes_the_configurations_in_the_documents(ours: Any) -> None:
+    found = configurations_in_the_documents()
+    assert len(found) >= 3
+    for text in found:
+        vllm_config.CompilationConfig(**json.loads(text))
 
 
 def test_the_hash_of_a_configuration_covers_the_options(ours: Any) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -41,6 +43,12 @@ class CudaPlatform:
     @classmethod
     def check_and_update_config(cls, vllm_config: Any) -> None:
         vllm_config.updated = True
+
+
+def configurations_in_the_documents() -> list[str]:
+    """Return what `-cc` is given in the commands of the page on vLLM."""
+    page = Path(__file__).parents[2] / "docs" / "engines" / "vllm.md"
+    return re.findall(r"-cc '([^']+)'", page.read_text(encoding="utf-8"))
 
 
 def config_of(**settings: Any) -> SimpleNamespace:
