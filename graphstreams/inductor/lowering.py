@@ -95,12 +95,15 @@ def _last_passes(gm: fx.GraphModule) -> None:
 def _deduplicate_waits(gm: fx.GraphModule) -> None:
     """Keep the first of several waits for one collective, as Inductor does in every graph; 2.14 does not."""
     operator = getattr(torch.ops._c10d_functional, "wait_tensor", None)
-    waits = gm.graph.find_nodes(op="call_function", target=operator.default, sort=False) if operator is not None else []
-    if waits:
-        from torch._inductor.fx_passes import bucketing  # imports torch.distributed, which a torch may be without
-
-        if (deduplicate := getattr(bucketing, "deduplicate_wait_tensors", None)) is not None:
-            deduplicate(gm.graph, waits)
+    first: dict[Any, fx.Node] = {}  # by what is awaited; a wait gives its argument, so it stands for that
+    for node in list(gm.graph.nodes):
+        if operator is None or node.target is not operator.default:
+            continue
+        if (earlier := first.setdefault(node.args[0], node)) is not node:
+            node.replace_all_uses_with(earlier)
+            gm.graph.erase_node(node)
+        else:
+            first[node] = node
 
 
 class _Recorder(GraphLowering):

@@ -21,7 +21,7 @@ from graphstreams.pipeline.explain import capture
 from graphstreams.reading import reader
 from graphstreams.testing.cpu_execution import run_on_cpu
 from graphstreams.testing.equal_on_cpu import equal_as_captured
-from tests.support.sample_modules import FREE_EVENTS
+from tests.support.sample_modules import FREE_EVENTS, TORCH_2_14_0
 
 RECIPES = (ScalingType.BlockWise1x128, ScalingType.BlockWise128x128)
 
@@ -60,9 +60,7 @@ class BlockScaled(nn.Module):
         ]
 
 
-@pytest.mark.xfail(
-    torch.__version__.startswith("2.14.0"), reason="torch 2.14.0 copies the activation once for each product, in one kernel"
-)
+@pytest.mark.xfail(TORCH_2_14_0, reason="torch 2.14.0 copies the activation once for each product, in one kernel")
 @pytest.mark.parametrize("rows", [4, 8, 32])
 @pytest.mark.parametrize("widths", [(2048, 1024), (1536, 576, 128)])
 def test_products_with_scales_of_blocks_share_one_quantized_activation(rows: int, widths: tuple[int, ...]) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from graphstreams.errors import CannotPlan
 from graphstreams.pipeline.explain import capture, explain, explain_graphs
-from tests.support.sample_modules import FREE_EVENTS
+from tests.support.sample_modules import FREE_EVENTS, TORCH_2_14_0
 
 X, W = torch.randn(64, 64), torch.randn(64, 64)
 TABLE, HELD = {"w": W}, nn.Linear(64, 64)
@@ -168,6 +168,7 @@ def test_sizes_that_depend_on_data_are_not_made_up_between_graphs() -> None:
     assert any("is not planned: DynamicOutputShapeException" in note for note in reports[0].notes)
 
 
+@pytest.mark.xfail(TORCH_2_14_0, reason="torch 2.14.0 compiles nothing of the function that calls a recurrent network")
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_graphs_around_a_recurrent_network_are_planned(kind: Any, bidirectional: bool) -> None:

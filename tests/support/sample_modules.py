@@ -240,6 +240,7 @@ SAMPLES: Mapping[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] 
 
 STREAMABLE = sorted(SAMPLES.keys() - {"only_views"})
 TORCH_2_14 = torch.__version__.startswith("2.14.")
+TORCH_2_14_0 = torch.__version__.startswith("2.14.0")
 
 
 @functools.cache

@@ -33,6 +33,7 @@ from tests.support.finishing import finished
 from tests.support.sample_modules import (
     FREE_EVENTS,
     STREAMABLE,
+    TORCH_2_14_0,
     as_on_h200,
     captured,
     kernels_of,
@@ -132,9 +133,11 @@ MOVABLE = {
     "diamond": {"wa": 0, "wb": 1, "wc": 0, "mul": 1, "wd": 0},
     "swap": {"wa": 0, "wb": 1, "clone": 0, "copy": 1, "copy#2": 0},
 }
+# In torch 2.14.0 one kernel makes both copies of "swap".
+MOVED = [name for name in MOVABLE if not (TORCH_2_14_0 and name == "swap")]
 
 
-@pytest.mark.parametrize("sample", MOVABLE)
+@pytest.mark.parametrize("sample", MOVED)
 def test_trap_4_a_consumer_stays_behind_its_wait_although_inductor_moves_kernels(
     sample: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +183,7 @@ def test_trap_5_the_last_record_of_an_aux_stream_is_behind_its_kernels(sample: s
         assert steps[stream][-1].startswith("record"), steps[stream]
 
 
-@pytest.mark.parametrize("sample", MOVABLE)
+@pytest.mark.parametrize("sample", MOVED)
 def test_trap_5_without_dependencies_kernels_land_behind_that_record(sample: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, plan = reading_of(sample), named_plan(kernels_of(sample), MOVABLE[sample])
     plan_with(monkeypatch, reorder_for_peak_memory=True)
