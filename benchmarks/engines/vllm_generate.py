@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from benchmarks.engines.vllm_models import MODELS, MODES, OURS, SERIAL
 from benchmarks.workers import Lost, Worker, environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
+CACHES = Path(tempfile.gettempdir()) / "vllm_generate"  # one for each side: none is to find what another one has compiled
 # For single sizes vLLM switches on settings with which products may come from templates, whose times can't be predicted.
 WITHOUT_AUTOTUNING = {"VLLM_ENABLE_INDUCTOR_MAX_AUTOTUNE": "0", "VLLM_ENABLE_INDUCTOR_COORDINATE_DESCENT_TUNING": "0"}
 TEXTS = {"do": "texts", "prompts": 64, "tokens": 32}
@@ -44,7 +46,7 @@ class Side:
         label = f"{mode}-{name}".replace(" ", "_")
         self.dump = out / "reports" / label
         given = {
-            **MODELS[arguments.model].sides[name], "VLLM_CACHE_ROOT": str(out / "cache" / label),
+            **MODELS[arguments.model].sides[name], "VLLM_CACHE_ROOT": str(CACHES / label),
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHINDUCTOR_COMPILE_THREADS": "4", **WITHOUT_AUTOTUNING,
         }  # fmt: skip
         if name == OURS:
