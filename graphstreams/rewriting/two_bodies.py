@@ -135,7 +135,7 @@ def _operators(kernel: str) -> str:
 def _size_hints(kernel: str) -> str:
     """Return the sizes by which Inductor chooses configurations of a kernel, from its definition."""
     found = re.search(r"size_hints=(\{[^}]*\})", kernel)
-    return found[1] if found else ""
+    return found[1].replace("\\", "") if found else ""  # a text with quotes of both kinds is unparsed with backslashes
 
 
 def _body(

@@ -62,6 +62,15 @@ def test_a_kernel_that_only_the_streamed_body_has_gets_a_name_of_its_own_and_is_
     assert "_settle" not in join(SERIAL, streamed, CALL, "False", {}, settled=False).source
 
 
+def test_the_likeness_of_an_own_kernel_is_found_if_its_text_has_quotes_of_both_kinds() -> None:
+    def sized(body: str) -> str:
+        return kernel("k_0", f"size_hints={{'x': 64}}; tl.device_assert(tmp0 < 8, \"index\"); {body}")
+
+    serial = wrapper(sized("first"), body="k_0.run(arg0_1)\nreturn (arg0_1, )")
+    streamed = wrapper(sized("second"), body="k_0.run(arg0_1)\nreturn (arg0_1, )")
+    assert "    _adopt(k_0_streams, k_0)\n" in join(serial, streamed, CALL, "False", {}).source
+
+
 def test_lines_of_the_serial_wrapper_are_found_again() -> None:
     streamed = wrapper(kernel("k_0", "third"), body="k_0.run(arg1_1)\nreturn (arg0_1, )")
     joined = join(SERIAL, streamed, CALL, "False", {}, lines=["GRAPHSTREAMS = 'told'"])
