@@ -25,7 +25,7 @@ from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generat
 from graphstreams.ir.declarations import all_declared
 from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.options import Options, disabled
-from graphstreams.pipeline.fast_kernels import use_fast_kernels
+from graphstreams.pipeline.fast_kernels import use_fast_kernels, why_not_now
 from graphstreams.pipeline.given_options import read_options
 from graphstreams.pipeline.kernel_variants import GivenGraph
 from graphstreams.pipeline.placement import marks_of
@@ -130,7 +130,10 @@ class StreamPass(PostGradPass):
         # A report is not part of the code.
         options = "disabled" if disabled() else repr((replace(self.options, dump=None), all_declared(())))
         content = fingerprint() + profile + plans
-        seen = (options, source_hash(), self.input_names, bool(self.inputs), self.marked, unsupported_allocator())
+        seen = (
+            options, source_hash(), self.input_names, bool(self.inputs), self.marked, unsupported_allocator(),
+            why_not_now() if self.options.kernels == "fast" else "",
+        )  # fmt: skip
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 
     def publish_cached(self, verdict: verdicts.Verdict) -> None:

@@ -176,6 +176,18 @@ def test_the_uuid_is_stable_and_changes_with_what_decides(monkeypatch, tmp_path)
     assert StreamPass().uuid() != uuids[0]
 
 
+def test_the_uuid_of_fast_kernels_changes_with_whether_they_can_be_measured(monkeypatch):
+    passes = [StreamPass({"kernels": kernels}) for kernels in ("exact", "fast")]
+    before = [each.uuid() for each in passes]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr("graphstreams.pipeline.fast_kernels.several_ranks", lambda: False)
+    alone = [each.uuid() for each in passes]
+    monkeypatch.setattr("graphstreams.pipeline.fast_kernels.several_ranks", lambda: True)
+    exact, fast = zip(before, alone, [each.uuid() for each in passes], strict=True)
+    assert len(set(exact)) == 1 and len(set(fast)) == 3
+
+
 def test_the_uuid_changes_with_what_a_plan_holds_and_without_it_nothing_is_cached(tmp_path):
     plan = tmp_path / "plan.json"
     plan.write_text('{"version": 1, "kernels": [{"name": "wa", "stream": 0}]}')

@@ -67,10 +67,13 @@ def plan_key(reading: Reading, options: Options, given: Plan | None = None) -> s
     return hashlib.sha256(repr(graph).encode()).hexdigest()
 
 
-def kernels_key(module: fx.GraphModule, options: Options) -> str:
-    """Return the key of the kernels that a post-grad graph is given in place of an operator's, as `plan_key` does of plans."""
+def kernels_key(module: fx.GraphModule, options: Options, placed: object = None) -> str:
+    """Return the key of the kernels that a post-grad graph is given in place of an operator's, as `plan_key` does of plans.
+
+    `placed` is what else decides which kernels may run beside others.
+    """
     chosen = (options.min_gain, options.pin, options.exclude, options.operators, options.max_extra_memory, options.max_tokens)
-    return hashlib.sha256(repr((*_searched(module, options), chosen)).encode()).hexdigest()
+    return hashlib.sha256(repr((*_searched(module, options), chosen, placed)).encode()).hexdigest()
 
 
 def _searched(module: fx.GraphModule, options: Options) -> tuple[Any, ...]:
@@ -78,9 +81,10 @@ def _searched(module: fx.GraphModule, options: Options) -> tuple[Any, ...]:
     chosen = (options.streams, options.event_us, options.search, options.priority)
     settings = sorted(config.save_config_portable(ignore_private_configs=False).items())
     values = [_described(node.meta.get("val")) for node in module.graph.nodes]
-    own = [_triton_kernel(node.kwargs["kernel_idx"]) for node in module.graph.nodes if "kernel_idx" in node.kwargs]
+    launches = [node.kwargs for node in module.graph.nodes if "kernel_idx" in node.kwargs]
+    own = [(_triton_kernel(each["kernel_idx"]), _constants(each.get("constant_args_idx"))) for each in launches]
     # Numbers in torch's tables depend on what else the process has compiled.
-    text = re.sub(r"(kernel_idx|constant_args_idx) = \d+", r"\1", str(module.graph))
+    text = re.sub(r"(kernel_idx|constant_args_idx): \d+", r"\1", str(module.graph))
     return text, values, chosen, settings, source_hash(), own
 
 
@@ -93,6 +97,11 @@ def _triton_kernel(number: int) -> tuple[str, ...]:
         kernel = kernel.fn
     has_source = hasattr(kernel, "src")
     return (*configs, user_defined_triton_kernel_transitive_closure_source_code(kernel) if has_source else repr(kernel))
+
+
+def _constants(number: Any) -> str:
+    """Return the arguments of a launch that a graph can't hold, such as types, for which it has a number only."""
+    return repr(sorted(kernel_side_table.get_constant_args(number).items())) if number is not None else ""
 
 
 def _described(value: Any) -> Any:

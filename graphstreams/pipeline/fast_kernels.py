@@ -33,6 +33,7 @@ from graphstreams.runtime.ranks import several_ranks
 log = logging.getLogger("graphstreams")
 
 SLOWER = 1.02  # times what calls with torch's products take, from which on calls count as slower
+NOT_AT_HAND = "kernels are chosen by measuring, and the GPU is not at hand"
 KEEPS = 0.99  # of the time with torch's products, that a variant has to stay below: medians in turns differ by less
 
 
@@ -77,6 +78,8 @@ def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> None:
         log.debug("kernels can't be chosen", exc_info=True)
         known = isinstance(error, Unmeasurable | StaySerial | Unsupported)
         reason = str(error) if known else f"{with_type(error)}; please report it"
+        if isinstance(error, torch.OutOfMemoryError):
+            reason = "the GPU has not enough free memory to measure them"
         add_notes(given.module, [f"kernels='fast': all products stay torch's: {reason}"])
 
 
@@ -158,20 +161,27 @@ def told_difference(difference: float) -> str:
 def _why_not(given: GivenGraph, at_hand: bool) -> str:
     """Return why nothing can be measured; empty if it can."""
     options = given.options
-    if not at_hand or not torch.cuda.is_available():
-        return "kernels are chosen by measuring, and the GPU is not at hand"
-    if torch.cuda.is_current_stream_capturing():
-        return "a CUDA graph is being captured, and nothing can be measured meanwhile"
+    if not at_hand:
+        return NOT_AT_HAND
     if options.costs not in ("auto", "measured"):
         return f"kernels are chosen by measuring, and costs={options.costs!r} measures nothing"
     if not given.inputs:
         return "kernels are chosen by measuring, and the inputs of the graph are not known; the backend knows them"
-    if several_ranks():
-        return "several ranks have to compute the same, and each would choose by what it has measured"
+    if reason := why_not_now():
+        return reason
     values = (node.meta.get("val") for node in given.module.graph.find_nodes(op="placeholder"))
     if any(_is_dynamic(value) for value in values):
         return "its sizes are dynamic, and kernels are chosen for one size"
     return ""
+
+
+def why_not_now() -> str:
+    """Return why this process can't measure kernels at the moment; empty if it can."""
+    if not torch.cuda.is_available():
+        return NOT_AT_HAND
+    if torch.cuda.is_current_stream_capturing():
+        return "a CUDA graph is being captured, and nothing can be measured meanwhile"
+    return "several ranks have to compute the same, and each would choose by what it has measured" if several_ranks() else ""
 
 
 def _is_dynamic(value: Any) -> bool:
@@ -183,7 +193,8 @@ def _is_dynamic(value: Any) -> bool:
 def _decision(given: GivenGraph, found: Sequence[WeightProduct]) -> tuple[Decision, Mapping[Product, ProductTimes]]:
     """Return what an earlier compile of the same graph has decided, or decide now, and the times of products alone."""
     device, started = device_at_hand(), time.perf_counter()
-    store, key = Store(cache_folder(), setting(device)), f"kernels {kernels_key(given.module, given.options)}"
+    placed = tuple(given.input_names), tuple(given.marked)
+    store, key = Store(cache_folder(), setting(device)), f"kernels {kernels_key(given.module, given.options, placed)}"
     times = times_of_products(found, device)
     alone = time.perf_counter() - started
     if (kept := _kept(store.get(key))) is not None:

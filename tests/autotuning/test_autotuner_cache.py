@@ -116,6 +116,21 @@ def test_the_source_and_the_warps_of_a_users_kernel_make_another_graph(monkeypat
     assert key(_one) == key(_one)
 
 
+def test_the_constants_of_a_users_kernel_make_another_graph_and_their_numbers_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = {0: {"kind": tl.float32}, 1: {"kind": tl.float16}, 2: {"kind": tl.float32}}
+    monkeypatch.setattr(kernel_side_table, "id_to_kernel", dict.fromkeys(range(3), _one))
+    monkeypatch.setattr(kernel_side_table, "constant_args", constants)
+
+    def key(number: int) -> str:
+        module = fx.GraphModule(torch.nn.Module(), fx.Graph())
+        given = {"kernel_idx": number, "constant_args_idx": number}
+        module.graph.call_function(torch.ops.higher_order.triton_kernel_wrapper_mutation, (), given)
+        module.graph.output(())
+        return cache_keys.plan_key(replace(reading_of(DIAMOND), module=module), Options())
+
+    assert key(0) == key(2) != key(1)
+
+
 @pytest.mark.parametrize("options", [{"min_gain": 0.5}, {"strict": True}, {"dump": "somewhere"}])
 def test_options_that_do_not_concern_the_search_do_not_count(options: dict[str, Any]) -> None:
     make_autotuner().save(US, PLAN, MEASURED)

@@ -20,6 +20,7 @@ from graphstreams.errors import Unmeasurable
 from graphstreams.inductor.few_rows import WeightProduct, weight_products
 from graphstreams.inductor.own_kernels import NOTES
 from graphstreams.ir.devices import DEVICES
+from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.kernels.few_rows_candidates import candidates
 from graphstreams.kernels.few_rows_forms import Form, MultiplyAndSum, Product, TensorCores
 from graphstreams.options import Options
@@ -196,7 +197,11 @@ def test_modelled_times_measure_nothing(graph: Any) -> None:
 
 
 def test_what_measuring_raises_leaves_the_graph_as_it_was(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error, text in ((Unmeasurable("it holds a collective"), "it holds a collective"), (KeyError("x"), "please report it")):
+    for error, text in (
+        (Unmeasurable("it holds a collective"), "it holds a collective"),
+        (KeyError("x"), "please report it"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough free memory"),
+    ):
 
         def fails(*_: Any, error: Exception = error) -> Any:
             raise error
@@ -218,6 +223,9 @@ def test_a_decision_is_found_again(graph: Any, monkeypatch: pytest.MonkeyPatch) 
     def times(found: Sequence[WeightProduct], device: Any) -> dict[Product, ProductTimes]:
         return {each.product: timed({MultiplyAndSum(1, 64): 5.0}) for each in found}
 
+    def marked(given: GivenGraph) -> None:
+        use_fast_kernels(replace(given, marked=[MarkedModule("wa", 1)]))
+
     monkeypatch.setattr(fast_kernels, "KernelVariants", variants)
     monkeypatch.setattr(fast_kernels, "times_of_products", times)
     monkeypatch.setattr(fast_kernels, "device_at_hand", lambda: DEVICES["h200"])
@@ -228,6 +236,8 @@ def test_a_decision_is_found_again(graph: Any, monkeypatch: pytest.MonkeyPatch) 
         assert not gm.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)
     assert len(made) == 1 and made[0].planned[1].keys() == {"mm", "mm_1", "mm_2"}
     assert notes[1] == (*notes[0], "kernels='fast': this was decided by an earlier compile")
+    graph({}, marked)
+    assert len(made) == 2  # a mark may forbid what the plan was
     assert any("'wa', 'wb', 'wc': 4 x 64 by 64, bfloat16: sums 1 x 64" in note for note in notes[0]), notes
 
 
