@@ -190,9 +190,13 @@ def synthesized(layout: Layout) -> torch.Tensor:
     """Return a tensor of random numbers: normal ones, but for float32, which scales have, those from 0.5 to 1.5."""
     value = layout.empty()
     generator = torch.Generator(value.device).manual_seed(0)
+    # All of its memory, since elements of an expanded tensor share some, and torch writes none of these.
+    whole = value.as_strided((value.untyped_storage().nbytes() // value.element_size(),), (1,))
     if value.dtype == torch.float32:
-        return value.uniform_(0.5, 1.5, generator=generator)
-    return value.copy_(torch.randn(layout.shape, device=value.device, generator=generator))
+        whole.uniform_(0.5, 1.5, generator=generator)
+    else:
+        whole.copy_(torch.randn(whole.shape, device=value.device, generator=generator))
+    return value
 
 
 def wide(rows: torch.Tensor, scale: torch.Tensor | None, rows_of_block: int) -> torch.Tensor:

@@ -76,6 +76,10 @@ def described(node: fx.Node, weight: fx.Node) -> WeightProduct | str:
         return "its sizes are dynamic, and a form is chosen for one number of rows"
     if values[0].shape[0] > ROWS_LIMIT:
         return ""
+    if 0 in (*values[0].shape, *values[1].shape):
+        return "it is empty"
+    if any(size > 1 and stride == 0 for size, stride in zip(values[1].shape, values[1].stride(), strict=True)):
+        return "elements of its weight share memory"
     if not keeps_layouts():
         return LAYOUTS_MAY_CHANGE
     operands = {"x": x, "w": w, **_others(node, given)} if not (reason := _unusual(node, given)) else {}

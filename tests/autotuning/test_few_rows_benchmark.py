@@ -13,6 +13,7 @@ from torch import fx
 
 from graphstreams.autotuning import few_rows_benchmark
 from graphstreams.autotuning.few_rows_benchmark import allowed_error, times_of_products
+from graphstreams.autotuning.synthetic_inputs import Layout
 from graphstreams.costs.few_rows import FormTime, ProductTimes
 from graphstreams.inductor.few_rows import WeightProduct
 from graphstreams.ir.devices import DEVICES
@@ -129,3 +130,9 @@ def test_forms_that_fail_have_no_time_and_wrong_ones_are_told(monkeypatch: pytes
     assert [(each.form, each.us) for each in times.forms] == [(wrong, 5.0), (right, 4.0)]
     assert [each.within for each in times.forms] == [False, True]
     assert times.forms[1].difference == 0.0 and times.forms[0].error > 0.1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_elements_that_share_memory_have_values_too(dtype: str) -> None:
+    value = few_rows_benchmark.synthesized(Layout((3, 8), (0, 1), dtype, "cpu"))
+    assert value.stride() == (0, 1) and torch.equal(value[0], value[2]) and len(set(value[0].tolist())) > 1

@@ -135,6 +135,14 @@ def reasons(changes: Mapping[str, Any], product: Any = aten.mm.default) -> list[
     return [each.reason for each in weight_products(made.module(made.call(product, x, w)).graph)[1]]
 
 
+def test_what_cannot_be_measured_stays_with_a_reason() -> None:
+    assert reasons({"rows": 0}) == ["it is empty"]
+    made = Graph()
+    weight = made.input("w", fake(1024, 1).expand(1024, 512))
+    _, (left,) = weight_products(made.module(made.call(aten.mm.default, made.input("x", fake(2, 1024)), weight)).graph)
+    assert left.reason == "elements of its weight share memory"
+
+
 def test_what_the_kernels_cannot_do_stays_with_a_reason() -> None:
     assert "not for float32" in reasons({"dtype": torch.float32})[0]
     made, x, w = linear()
