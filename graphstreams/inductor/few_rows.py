@@ -25,6 +25,9 @@ _TARGETS = tuple(
     )
     if hasattr(getattr(_aten, name, None), overload)
 )  # fmt: skip
+# Pairs of `torch.nn.functional.ScalingType`: of tensors, of rows, of 128 elements of a row with 128 x 128 of the weight. Shapes
+# don't tell them: _scaled_mm_v2 takes scales of 128 elements of a column as [N, K / 128], as a square weight's may be.
+_RECIPES = ((0, 0), (1, 1), (4, 5))
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ def described(node: fx.Node, weight: fx.Node) -> WeightProduct | str:
         product = product_of(**tensors, out_dtype=node.meta["val"].dtype)
     except ValueError as error:
         return str(error)
+    if product.scaling == "block" and not _is_along_depth(tensors["scale_w"]):
+        return "the scales of its weight's blocks may be meant as they are or transposed"
     return WeightProduct(node, product, operands, weight)
 
 
@@ -160,9 +165,20 @@ def _unusual(node: fx.Node, given: Mapping[str, Any]) -> str:
         return "its result is scaled"
     if any(len(given[name]) != 1 for name in ("scale_a", "scale_b") if isinstance(given.get(name), list | tuple)):
         return "its operands have scales of several kinds"
+    if given.get("recipe_a") is not None and (*given["recipe_a"], *given["recipe_b"]) not in _RECIPES:
+        return "its scales are for blocks that the kernels have nothing for"
     if any(any(given.get(name) or ()) for name in ("swizzle_a", "swizzle_b")):
         return "its scales are swizzled"
     return ""
+
+
+def _is_along_depth(scale: torch.Tensor) -> bool:
+    """Return whether a weight's scales `[K / 128, N / 128]` are told from transposed ones, by their shape or as torch does it.
+
+    Read in torch 2.15.0: `_inductor/kernel/mm.py` (_uses_cublas_blockwise128x128_layout).
+    """
+    rows, columns = scale.shape
+    return rows != columns or rows == 1 or tuple(scale.stride()) == (1, rows)
 
 
 def _others(node: fx.Node, given: Mapping[str, Any]) -> dict[str, fx.Node]:

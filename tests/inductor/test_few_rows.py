@@ -130,6 +130,34 @@ def test_float8_products_have_their_scales() -> None:
     assert "are for no product" in left.reason
 
 
+@pytest.mark.parametrize(("recipes", "known"), [((4, 5), True), ((4, 4), False), ((5, 5), False)])
+def test_scales_are_what_their_recipes_say_and_not_what_their_shapes_allow(recipes: tuple[int, int], known: bool) -> None:
+    made = Graph()
+    x, weight = made.input("x", fake(2, 256, dtype=FLOAT8)), made.input("w", fake(256, 256, dtype=FLOAT8))
+    w = made.call(aten.permute.default, weight, [1, 0])
+    of_x, of_w = (made.input(f"scale_{i}", fake(rows, 2, dtype=torch.float32)) for i, rows in enumerate((2, 256)))
+    of_w.meta["val"] = of_w.meta["val"] if recipes[1] == 4 else fake(2, 2, dtype=torch.float32).t()
+    given = [of_x], [recipes[0]], [0], [of_w], [recipes[1]], [0], None, BFLOAT16
+    call = made.call(aten._scaled_mm_v2.default, x, w, *given, value=fake(2, 256))
+    found, left = weight_products(made.module(call).graph)
+    assert bool(found) == known == (not left)
+    assert known or left[0].reason == "its scales are for blocks that the kernels have nothing for"
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_square_scales_of_blocks_are_known_by_their_strides(transposed: bool) -> None:
+    made = Graph()
+    x, weight = made.input("x", fake(2, 256, dtype=FLOAT8)), made.input("w", fake(256, 256, dtype=FLOAT8))
+    w = made.call(aten.permute.default, weight, [1, 0])
+    scale = fake(2, 2, dtype=torch.float32)
+    scales = made.input("scale_x", fake(2, 2, dtype=torch.float32)), made.input("scale_w", scale.t() if transposed else scale)
+    call = made.call(aten._scaled_mm.default, x, w, *scales, out_dtype=BFLOAT16, value=fake(2, 256))
+    found, left = weight_products(made.module(call).graph)
+    assert bool(found) == transposed and [each.reason for each in left] == (
+        [] if transposed else ["the scales of its weight's blocks may be meant as they are or transposed"]
+    )
+
+
 def reasons(changes: Mapping[str, Any], product: Any = aten.mm.default) -> list[str]:
     made, x, w = linear(**changes)
     return [each.reason for each in weight_products(made.module(made.call(product, x, w)).graph)[1]]
