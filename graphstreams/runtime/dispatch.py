@@ -114,7 +114,7 @@ def adopt(kernel: Any, like: Any = None) -> None:
     It is the one that `like` was tuned to, the serial body's kernel with the same operators and sizes; otherwise the first.
     Elsewhere Inductor tunes the kernel when it is launched.
     """
-    if len(kernel.launchers) == 1 or not _capturing():  # type: ignore[misc]
+    if len(kernel.launchers) < 2 or not _capturing():  # type: ignore[misc]
         return
     tuned = _described(like.launchers[0]) if like is not None and len(like.launchers) == 1 else None
     alike = [launcher for launcher in kernel.launchers if _described(launcher) == tuned]

@@ -136,6 +136,13 @@ def test_a_kernel_takes_what_its_likeness_in_the_serial_body_was_tuned_to_once_i
     assert (launcher.config.num_warps, launcher.config.found_by_coordesc) == (expected, True)
 
 
+def test_a_kernel_that_is_loaded_when_it_runs_is_left_to_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "_capturing", lambda: True)
+    own = kernel_of()
+    adopt(own)
+    assert own.launchers == []
+
+
 def test_a_kernel_without_a_likeness_takes_its_first_configuration_in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_capturing", lambda: True)
     own = kernel_of(4, 8)
