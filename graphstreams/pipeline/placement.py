@@ -123,6 +123,7 @@ def _warn_if_nothing_has_that_name(pattern: str, graph: str) -> None:
     later = (f"{first + ahead}_{kind}" for ahead in range(GRAPHS_AHEAD) for kind in GRAPH_KINDS)
     if not any(fnmatch.fnmatchcase(name, pattern) for name in later) and is_news(OF_GRAPHS, pattern):
         log.warning(
-            "graphstreams: %s: the options pin and exclude have names for a graph %r, and there is none; this one is %r",
+            "graphstreams: %s: the options pin and exclude have names for a graph %r, and none of those planned so far is "
+            "one, nor can be a later one; this one is %r",
             on_rank(graph), pattern, graph,
         )  # fmt: skip

@@ -300,7 +300,8 @@ def test_a_name_that_no_graph_can_have_is_one_warning(name: str, caplog: pytest.
     for _ in range(2):
         placed(GRAPH, Options(pin={name: {"a": 1}}))  # type: ignore[arg-type]
     assert warnings_of(caplog) == [
-        f"graphstreams: 0_inference: the options pin and exclude have names for a graph {name!r}, and there is none; "
+        f"graphstreams: 0_inference: the options pin and exclude have names for a graph {name!r}, and none of those planned so "
+        "far is one, nor can be a later one; "
         "this one is '0_inference'"
     ]
 
