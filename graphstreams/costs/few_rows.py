@@ -15,6 +15,8 @@ from graphstreams.kernels.few_rows import program
 from graphstreams.kernels.few_rows_forms import Form, Product, fields_of, form_of
 
 MARGIN = 0.97  # of the time of torch's product, that a form has to stay below: medians of equal launches differ by up to 2 %
+# Of the largest value: if torch's product lies farther from the one in float64, the operands mean something else to torch.
+ANOTHER_PRODUCT = 0.05
 WORSE = 4.0  # times the error of torch's product that is more than another order of a sum makes
 # Blocks for each SM that a form has at most if a neighbour is to run beside it, and how much of the time of torch's product
 # it may take alone for that: first those that leave half of the SMs free, then those that are all there from the start.
@@ -56,7 +58,9 @@ class ProductTimes:
 
 
 def right_forms(times: ProductTimes) -> list[FormTime]:
-    """Return the forms whose sums are as exact as they have to be, the fastest first."""
+    """Return the forms whose sums are as exact as they have to be, the fastest first; none if torch computes something else."""
+    if not times.torch_error <= ANOTHER_PRODUCT:
+        return []
     right = [each for each in times.forms if each.within and each.error <= WORSE * times.torch_error]
     return sorted(right, key=lambda each: each.us)
 

@@ -123,7 +123,7 @@ def test_the_constants_of_a_users_kernel_make_another_graph_and_their_numbers_do
 
     def key(number: int) -> str:
         module = fx.GraphModule(torch.nn.Module(), fx.Graph())
-        given = {"kernel_idx": number, "constant_args_idx": number}
+        given: dict[str, Any] = {"kernel_idx": number, "constant_args_idx": number}
         module.graph.call_function(torch.ops.higher_order.triton_kernel_wrapper_mutation, (), given)
         module.graph.output(())
         return cache_keys.plan_key(replace(reading_of(DIAMOND), module=module), Options())

@@ -30,6 +30,12 @@ def test_a_form_with_larger_errors_is_none() -> None:
     assert fastest_alone(timed({MANY: 8.0}, error=5e-3)) is None
 
 
+def test_nothing_is_right_beside_a_product_of_torchs_that_is_another_one() -> None:
+    for error in (0.3, float("nan")):
+        times = ProductTimes(10.0, error, (FormTime(MANY, 8.0, 1e-3, error, True),))
+        assert right_forms(times) == [] and fastest_alone(times) is None and fastest_beside(PRODUCT, times, SMS) is None
+
+
 def test_beside_others_a_form_of_few_blocks_may_take_longer() -> None:
     times = timed({MANY: 7.0, SOME: 8.0, FEW: 10.9})
     taken = fastest_beside(PRODUCT, times, SMS)
