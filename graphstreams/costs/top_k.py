@@ -61,7 +61,7 @@ class TopKTimes:
             raise ValueError(f"no times of top-k: {type(error).__name__}: {error}") from None
         for each in rows:
             unknown = sorted(each.us.keys() - forms.keys() - {ATEN})
-            if unknown or ATEN not in each.us:
+            if unknown or ATEN not in each.us or (each.direct_us and ATEN not in each.direct_us):
                 raise ValueError(f"no times of top-k: {each.rows} x {each.length} has {unknown or 'no time of aten'}")
         return found
 

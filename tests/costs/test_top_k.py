@@ -122,6 +122,13 @@ def test_times_of_forms_that_are_not_described_are_refused() -> None:
         TopKTimes.loads(json.dumps(data))
 
 
+def test_direct_times_without_atens_are_refused() -> None:
+    made = table({ONE: 8.0}, aten=17.0)
+    made["times"][0]["direct_us"] = {form_name(ONE): 8.0}
+    with pytest.raises(ValueError, match="has no time of aten"):
+        TopKTimes.loads(json.dumps(made))
+
+
 def test_the_shipped_times_are_readable() -> None:
     for device in DEVICES.values():
         times = times_of(device)
