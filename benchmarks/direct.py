@@ -36,7 +36,7 @@ from graphstreams.benchmark.timing import summary
 
 ROOT = Path(__file__).parents[1]
 ROWS = ("block-16-1", "block-128-1", "block-16-64", "block-128-64", "block-16-64-2048", "block-128-64-2048",
-        "layer-tp8-1", "layer-tp1-1", "layer-tp8-16", "layer-tp8-32", "layer-tp8-64",
+        "layer-tp8-1", "layer-tp1-1", "layer-tp8-16", "layer-tp8-32", "layer-tp8-64", "layer-tp8-1-65536", "layer-tp8-8-65536",
         "block-16-1-fp8", "block-128-1-fp8", "layer-tp8-1-fp8", "layer-tp8-32-fp8",
         "v4-flash-csa-1", "v4-flash-hca-1", "v4-pro-csa-1", "v4-pro-csa-32", "experts", "wide", "huge")  # fmt: skip
 CAPTURES, REPLAYS = 5, 20  # of each graph, and in a sample

@@ -50,7 +50,8 @@ def outcome_of(source: str) -> GraphCompilation:
         return captured(source)
     config = deepseek_v32.Config(tokens=LAYERS[source], tp=8)
     module, inputs = deepseek_v32.build(config, "meta"), deepseek_v32.example_inputs(config, "meta")
-    (outcome,) = capture(module, inputs, "h200", {"min_gain": 0.0, "streams": 2})
+    # The graph is lowered again, when torch has forgotten the Triton kernels that top-k would be.
+    (outcome,) = capture(module, inputs, "h200", {"min_gain": 0.0, "streams": 2, "top_k": False})
     return outcome
 
 
