@@ -40,7 +40,7 @@ class Replays:
             end.record()
             self._events.append((start, end))
 
-        torch.cuda.CUDAGraph.replay = noted  # type: ignore[method-assign]
+        torch.cuda.CUDAGraph.replay = noted  # type: ignore[assignment, method-assign]
 
     def take(self) -> list[float]:
         """Return the us of each replay since the last call, and forget them."""
