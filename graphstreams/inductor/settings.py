@@ -183,8 +183,3 @@ def unusable_setting() -> str:
 def _value(name: str) -> Any:
     start: Any = config
     return functools.reduce(lambda value, part: getattr(value, part, _UNKNOWN), name.split("."), start)
-
-
-def captures_graphs() -> bool:
-    """Return whether Inductor captures what it compiles in CUDA graphs, as in the mode "reduce-overhead"."""
-    return bool(config.triton.cudagraphs)  # type: ignore[attr-defined]

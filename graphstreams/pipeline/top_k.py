@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import fx
 
 from graphstreams.costs.top_k import choose_form, times_of
-from graphstreams.inductor.settings import captures_graphs
 from graphstreams.inductor.top_k import replace_top_k
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.kernels.top_k import Choice, TopK
 from graphstreams.options import Options
+from graphstreams.runtime.verdicts import captures_graphs
 
 
 def use_top_k_kernels(gm: fx.GraphModule, options: Options, device: Device | None = None) -> None:

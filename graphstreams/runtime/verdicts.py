@@ -126,7 +126,7 @@ def say(verdict: Verdict, source: str = "", captured: bool = False) -> None:
     verdict = replace(verdict, module=verdict.module or _told.module)
     _said.append(verdict)
     level, text = (logging.INFO if verdict.verdict == "clean" else logging.WARNING), f"{verdict}{source}"
-    if verdict.verdict == "clean" and not verdict.direct and not captured and not _captured():
+    if verdict.verdict == "clean" and not verdict.direct and not captured and not captures_graphs():
         level, text = logging.WARNING, f"{text}; {CAPTURE_IT}"
     log.log(level, "graphstreams: %s", on_rank(text))
 
@@ -161,8 +161,8 @@ def listening(module: str = "") -> Iterator[Loaded]:
         _told.loaded, _told.module = before
 
 
-def _captured() -> bool:
-    """Whether Inductor captures what it compiles in CUDA graphs, as in the mode "reduce-overhead"."""
+def captures_graphs() -> bool:
+    """Return whether Inductor captures what it compiles in CUDA graphs, as in the mode "reduce-overhead"."""
     from torch._inductor import config
 
     return bool(config.triton.cudagraphs)
