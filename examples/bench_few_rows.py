@@ -16,7 +16,6 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,13 +27,13 @@ from deepseek_v32 import Linear
 from few_rows_cases import KINDS, LAYERS, Case, Shape, case_of, copies_of, layer_of, shape_of, shapes
 
 from graphstreams.autotuning.cuda_graph import CapturedFunction
+from graphstreams.autotuning.few_rows_benchmark import compile_ahead
 from graphstreams.autotuning.timing import times_in_turns
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import environment, write, write_or_print
 from graphstreams.benchmark.run import has_gpu, release
 from graphstreams.benchmark.timing import summary
 from graphstreams.ir.devices import Device, device_at_hand
-from graphstreams.kernels.few_rows import kernel, program
 from graphstreams.kernels.few_rows_candidates import candidates, sweep
 from graphstreams.kernels.few_rows_forms import Form, Product, fields_of, form_name
 
@@ -44,7 +43,6 @@ DEVICE = "cuda"
 ROWS = (1, 2, 4, 8, 16, 32, 64)
 REPEATS = 3  # replays in a sample
 WORSE = 4  # times cuBLAS's error that is more than another order of a sum makes
-TENSORS = {"scale_x": torch.float32, "scale_w": torch.float32, "partial": torch.float32}
 
 
 def calls_of(case: Case, sm_count: int, wider: bool, inductor: bool) -> tuple[dict[str, Call], dict[str, Form]]:
@@ -61,22 +59,6 @@ def _compiled(x: torch.Tensor, layers: Sequence[Linear]) -> Call:
     torch.compiler.reset()
     linear = torch.compile(torch.nn.functional.linear, mode="max-autotune-no-cudagraphs", dynamic=False)
     return lambda index: linear(x, layers[index].weight)
-
-
-def compile_ahead(work: Sequence[tuple[Product, Form]]) -> None:
-    """Compile the kernels of forms on all cores, for aligned operands. What fails to compile fails again when it is timed."""
-    import triton
-
-    with ThreadPoolExecutor() as pool, triton.AsyncCompileMode(pool, ignore_errors=True):
-        for product, form in work:
-            made = program(product, form)
-            kinds = {**TENSORS, "x": product.dtype, "w": product.dtype, "bias": product.dtype, "out": product.out}
-            for each in made.launches:
-                named = {
-                    parameter: torch.empty(64, dtype=kinds[name], device=DEVICE) for parameter, name in each.tensors.items()
-                }
-                arguments = {**named, **each.numbers, **each.constants}
-                kernel(each.kernel).warmup(**arguments, grid=each.grid, num_warps=each.warps)
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor) -> float:

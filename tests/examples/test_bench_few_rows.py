@@ -130,11 +130,11 @@ def test_kernels_are_compiled_ahead_for_the_launches_that_follow(monkeypatch: py
     target, compiled = GPUTarget("cuda", 90, 32), []
     stand_in = {"get_current_target": lambda: target, "get_current_device": lambda: 0, "get_current_stream": lambda device: 0}
     monkeypatch.setattr(driver, "_active", SimpleNamespace(**stand_in))
-    monkeypatch.setattr(bench_few_rows, "DEVICE", "cpu")
     product = Product(3, 96, 512, torch.bfloat16, torch.bfloat16, (512, 1), (1, 512), biased=True)
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.jit_post_compile_hook = lambda **told: compiled.append(told["fn"].name.rpartition(".")[2])
-        bench_few_rows.compile_ahead([(product, TensorCores(32, 64)), (product, MultiplyAndSum(2, 256, splits=2))])
+        work = [(product, TensorCores(32, 64)), (product, MultiplyAndSum(2, 256, splits=2))]
+        bench_few_rows.compile_ahead(work, "cpu")
     assert sorted(compiled) == ["few_rows_dot", "few_rows_splits", "few_rows_sum"]
 
 

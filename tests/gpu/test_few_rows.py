@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from bench_few_rows import compile_ahead
 
 from graphstreams.autotuning.cuda_graph import CapturedFunction
+from graphstreams.autotuning.few_rows_benchmark import compile_ahead
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.kernels.few_rows import launch, product_of
 from graphstreams.kernels.few_rows_candidates import candidates, sweep
