@@ -59,7 +59,7 @@ SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
 FORMS: tuple[Form, ...] = (
     OneProgram(8), OneProgram(16), OneProgram(32), SeveralPrograms(), SeveralPrograms(warps=(16, 16, 16)),
     SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(slack=8, spare=2.0, warps=(16, 16, 16)),
-    SeveralPrograms(slack=32, spare=2.0),
+    SeveralPrograms(slack=32, spare=2.0), SeveralPrograms(programs=64, slack=8, spare=2.0),
 )  # fmt: skip
 SWEEP: tuple[Form, ...] = (
     OneProgram(4), OneProgram(8), OneProgram(16), OneProgram(32),
@@ -67,6 +67,9 @@ SWEEP: tuple[Form, ...] = (
     SeveralPrograms(slack=8, spare=2.0), SeveralPrograms(slack=4, spare=2.0), SeveralPrograms(warps=(4, 4, 4)),
     SeveralPrograms(slack=8, spare=2.0, warps=(16, 16, 16)), SeveralPrograms(warps=(16, 16, 16)),
     SeveralPrograms(warps=(8, 8, 16)), SeveralPrograms(warps=(16, 8, 8)), SeveralPrograms(programs=16, warps=(16, 16, 16)),
+    SeveralPrograms(programs=64, slack=8, spare=2.0), SeveralPrograms(programs=64, slack=4, spare=2.0),
+    SeveralPrograms(programs=64, slack=16, spare=2.0), SeveralPrograms(programs=64, slack=8, spare=2.0, warps=(4, 4, 4)),
+    SeveralPrograms(programs=64, slack=8, spare=2.0, warps=(8, 4, 4)),
 )  # fmt: skip
 
 

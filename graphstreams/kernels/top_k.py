@@ -11,7 +11,7 @@ import torch
 from graphstreams.kernels.launches import Buffer, Launch, Program
 
 ROW_LIMIT = 32_768  # elements that one program keeps, and that packed counts of 16 bits take
-PROGRAMS_LIMIT = 32  # so that one warp sums what programs left for the next launch
+PROGRAMS_LIMIT = 64  # every program of the next launch sums what all of these left
 ROWS_LIMIT = 2**31  # the most blocks of a grid's first dimension
 KEYS_LIMIT = 2**31 - 2**24  # of a row: places are numbers of 32 bits, also those behind the last element
 DTYPES = (

@@ -19,7 +19,10 @@ from tests.support.top_k_times import times
 pytestmark = pytest.mark.gpu
 
 # The last has a list that is nearly always too short.
-FORMS: tuple[Form, ...] = (OneProgram(16), SeveralPrograms(), SeveralPrograms(programs=13, slack=40, spare=0.01))
+FORMS: tuple[Form, ...] = (
+    OneProgram(16), SeveralPrograms(), SeveralPrograms(programs=64, slack=8, spare=2.0),
+    SeveralPrograms(programs=13, slack=40, spare=0.01),
+)  # fmt: skip
 FLOATS = [dtype for dtype in DTYPES if dtype.is_floating_point]
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.kernels.top_k import DTYPES, Form, OneProgram, SeveralPrograms, TopK, launch, program, select
+from graphstreams.kernels.top_k import DTYPES, PROGRAMS_LIMIT, Form, OneProgram, SeveralPrograms, TopK, launch, program, select
 from tests.support.top_k_cases import ADVERSARIAL, FORMS, adversarial, random_rows
 from tests.support.top_k_reference import bits, reference
 
@@ -90,6 +90,11 @@ def test_a_tail_of_equal_elements_leaves_a_short_list() -> None:
     assert listed(x, 300, form)[0] < 200
     check(x, 300, True, form)
     check(x, 1000, True, form)
+
+
+def test_a_row_that_as_many_programs_share_as_can() -> None:
+    form = SeveralPrograms(programs=PROGRAMS_LIMIT)
+    check(random_rows(1, 32 * PROGRAMS_LIMIT - 5, torch.float32, seed=5), 700, True, form)
 
 
 def test_the_largest_row_of_one_program() -> None:

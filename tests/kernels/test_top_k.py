@@ -73,7 +73,7 @@ def test_the_list_has_room_for_what_random_rows_leave() -> None:
         ({"rows": 0}, SeveralPrograms()),
         ({"dtype": torch.float8_e4m3fn}, SeveralPrograms()),
         ({"length": 32 * 8192 + 1}, SeveralPrograms(warps=(16, 8, 16))),
-        ({}, SeveralPrograms(programs=33)),
+        ({}, SeveralPrograms(programs=65)),
     ],
 )
 def test_a_form_refuses_what_it_cannot_do(changed: dict[str, object], form: OneProgram | SeveralPrograms) -> None:
