@@ -7,6 +7,7 @@ The first needs a GPU. Bits and order are compared with aten's first, then all c
 fastest form, that of one launch and aten's are then compiled by Inductor, each alone in a graph, and called directly in turns.
 Writes DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. The second needs none: it writes the table
 of times by which graphstreams chooses a form, from results of the first, of which a later one counts where shapes are the same.
+A table that was written before may stand for the results that it is from.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
 LENGTHS = (2049, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 DTYPES = ("float32", "bfloat16")
 ALIKE = 64  # neighbours that share most of their value where neighbours are alike
+SHAPE = ("dtype", "rows", "length", "k")  # by which times in the table are told apart
 SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
 
 FORMS: tuple[Form, ...] = (
@@ -233,21 +235,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def rule(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the table of times by which graphstreams chooses a form: us of aten and of each form that never was wrong."""
-    timed = [(result["k"], row) for result in results for row in result["rows"] if "failed" not in row]
-    wrong = {name for _, row in timed for name, count in row["wrong"].items() if count}
-    table = {}
-    for k, row in timed:
-        shape = {"dtype": row["dtype"], "rows": row["rows"], "length": row["length"], "k": k}
-        us, direct = (_medians(row.get(way, {}), wrong) for way in ("graph", "direct"))
-        table[tuple(shape.values())] = {**shape, "us": us, "direct_us": direct}
+    """Return the table of times by which graphstreams chooses a form: us of aten and of each form that never was wrong.
+
+    `results` may have tables among them that this function has returned. Raises SystemExit if they are of several devices or
+    versions.
+    """
+    rows = [row for result in results for row in result.get("rows", ()) if "failed" not in row]
+    wrong = {name for row in rows for name, count in row["wrong"].items() if count}
+    found = [_as_table(result) for result in results]
     places = ("device", "driver", "cuda", "torch", "triton")
-    if len({tuple(result[name] for name in places) for result in results}) > 1:
+    if len({tuple(each["measured"][name] for name in places) for each in found}) > 1:
         raise SystemExit("the results are of several devices or versions")
-    measured = {name: results[-1][name] for name in (*places, "date")}
-    measured["command"] = "; ".join(result["command"] for result in results)
+    table = {tuple(row[name] for name in SHAPE): _without(wrong, row) for each in found for row in each["times"]}
+    measured = {**found[-1]["measured"], "command": "; ".join(each["measured"]["command"] for each in found)}
     used = {name for entry in table.values() for name in entry["us"]}
-    known = {name: fields for result in results for name, fields in result["forms"].items()}
+    known = {name: fields for each in found for name, fields in each["forms"].items()}
     return {
         "measured": measured,
         "forms": {name: known[name] for name in sorted(used & known.keys())},
@@ -255,8 +257,27 @@ def rule(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _medians(way: Mapping[str, Any], wrong: Container[str]) -> dict[str, float]:
-    return {name: own["median"] for name, own in way.items() if name != FLASHINFER and name not in wrong}
+def _as_table(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the times of one result of the benchmark as `rule` does, of all forms; a table as it is."""
+    if "times" in result:
+        return result
+    measured = {name: result[name] for name in ("device", "driver", "cuda", "torch", "triton", "date", "command")}
+    times = []
+    for row in result["rows"]:
+        if "failed" not in row:
+            us, direct_us = (_medians(row.get(way, {})) for way in ("graph", "direct"))
+            times.append({**row, "k": result["k"], "us": us, "direct_us": direct_us})
+    return {"measured": measured, "forms": result["forms"], "times": times}
+
+
+def _without(names: Container[str], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of a table without some forms."""
+    times = {way: {name: us for name, us in row[way].items() if name not in names} for way in ("us", "direct_us")}
+    return {**{name: row[name] for name in SHAPE}, **times}
+
+
+def _medians(way: Mapping[str, Any]) -> dict[str, float]:
+    return {name: own["median"] for name, own in way.items() if name != FLASHINFER}
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -9,6 +9,7 @@ measurements, because times go in steps: aten takes other kernels from some leng
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: boo
     known = [
         name
         for name, form in times.forms.items()
-        if supports(top_k, form) and all(_may_serve(name, each, captured) for group in groups for each in group)
+        if supports(top_k, form) and all(_may_serve(name, each, times.forms, captured) for group in groups for each in group)
     ]
     if not known:
         why = "" if captured else ", or none is known to be as fast as aten's launched by the host"
@@ -114,10 +115,23 @@ def _extremes(name: str, group: Sequence[Measured]) -> tuple[float, float]:
     return max(each.us[name] for each in group), min(each.us[ATEN] for each in group)
 
 
-def _may_serve(name: str, measured: Measured, captured: bool) -> bool:
+def _may_serve(name: str, measured: Measured, forms: Mapping[str, Form], captured: bool) -> bool:
     """Return whether a form has a time on a shape, and is known to be no slower than aten there if the host launches it."""
-    direct = measured.direct_us
-    return name in measured.us and (captured or (name in direct and direct[name] <= DIRECT_MARGIN * direct[ATEN]))
+    if name not in measured.us or captured:
+        return name in measured.us
+    return _direct_us(name, measured, forms) <= DIRECT_MARGIN * measured.direct_us.get(ATEN, 0.0)
+
+
+def _direct_us(name: str, measured: Measured, forms: Mapping[str, Form]) -> float:
+    """Return the most us that a form takes launched by the host; infinity if no form of as many launches was timed so.
+
+    The host takes as long for another form of as many launches, and the GPU takes longer by no more than it does replayed.
+    """
+    direct, us = measured.direct_us, measured.us
+    if name in direct:
+        return direct[name]
+    alike = [other for other in direct.keys() & us.keys() - {ATEN} if type(forms[other]) is type(forms[name])]
+    return min((direct[other] + max(0.0, us[name] - us[other]) for other in alike), default=math.inf)
 
 
 def _ratio(name: str, group: Sequence[Measured]) -> float:

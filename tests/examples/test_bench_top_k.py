@@ -75,6 +75,7 @@ def test_a_later_result_counts_where_shapes_are_the_same(result: dict[str, Any])
     rule = bench_top_k.rule([result, later])
     assert {entry["length"]: entry["us"]["aten"] for entry in rule["times"]} == {16_384: 30.0, 8192: 20.0}
     assert rule["measured"]["date"] == "later" and rule["measured"]["command"] == "command; command"
+    assert bench_top_k.rule([bench_top_k.rule([result]), later]) == rule  # what was written before, with a later result
     with pytest.raises(SystemExit, match="several devices or versions"):
         bench_top_k.rule([result, {**later, "torch": "another"}])
 
