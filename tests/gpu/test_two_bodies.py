@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,12 +282,13 @@ print(json.dumps({"sums": sums, "forks": found}))
 
 
 def first_call(cache: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    """Return what the first call of a fresh process gives; or nothing, and the last line of the error."""
+    """Return what the first call of a fresh process gives; or nothing, and the line that names the error."""
     given = environment({"TORCHINDUCTOR_CACHE_DIR": str(cache)})
     command = [sys.executable, "-c", FIRST_CALL, *arguments]
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     if done.returncode:
-        return {}, (done.stderr.strip().splitlines() or ["no word"])[-1]
+        lines = done.stderr.strip().splitlines() or ["no word"]
+        return {}, next((line for line in reversed(lines) if re.match(r"[\w.]*(Error|Exception): ", line)), lines[-1])
     return json.loads(done.stdout.strip().splitlines()[-1]), ""
 
 
