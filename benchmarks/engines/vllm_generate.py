@@ -47,7 +47,7 @@ class Side:
         self.dump = out / "reports" / label
         given = {
             **MODELS[arguments.model].sides[name], "VLLM_CACHE_ROOT": str(CACHES / label),
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCHINDUCTOR_COMPILE_THREADS": "4", **WITHOUT_AUTOTUNING,
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0", **WITHOUT_AUTOTUNING,
         }  # fmt: skip
         if name == OURS:
             given["GRAPHSTREAMS_DUMP"] = str(self.dump)

@@ -33,13 +33,14 @@ log = logging.getLogger("graphstreams")
 PASS_KEY = "post_grad_custom_post_pass"
 CACHE = "vllm_kv_cache"  # the keys and values of all layers, which operators find by a layer's name
 WORKSPACE = "vllm_workspace"  # the scratch memory that operators of one engine share
-# What vLLM's own operators touch beside their arguments (`model_executor/layers/attention/`, `v1/worker/workspace.py`). All
-# others of its namespace are unknown: they keep their place.
+# What vLLM's own operators touch beside their arguments (`model_executor/layers/attention/`, `v1/worker/workspace.py`,
+# `compilation/passes/fusion/mla_rope_kvcache_cat_fusion.py`). All others of its namespace are unknown: they keep their place.
 DECLARED: Declarations = (
     ("vllm::unified_attention_with_output", (CACHE, WORKSPACE)),
     ("vllm::unified_kv_cache_update", (CACHE,)),
     ("vllm::unified_mla_attention_with_output", (CACHE, WORKSPACE)),
     ("vllm::unified_mla_kv_cache_update", (CACHE,)),
+    ("vllm::fused_rope_unified_mla_kv_cache_update", (CACHE,)),  # what vLLM makes of it where it does not cut there
 )
 
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.engines import vllm_generate, vllm_models
+from benchmarks.engines import vllm_generate, vllm_models, vllm_worker
 from benchmarks.engines.vllm_models import BY_HAND, MODELS, MODES, OURS, SERIAL, compilation_of, config_of
 
 
@@ -41,3 +42,32 @@ def test_texts_and_times_are_compared_with_the_plain_side_of_the_mode() -> None:
     assert equal == {("FULL", OURS): (False, "1/2")}
     table = vllm_generate._table(sides, equal)
     assert "2.000 (1.500x)" in table and "1/2" in table and "- FULL, graphstreams: one" in table
+
+
+def test_weights_differ_and_keep_the_size_of_what_they_multiply() -> None:
+    one, other = torch.zeros(64, 256, dtype=torch.bfloat16), torch.zeros(64, 256, dtype=torch.bfloat16)
+    vllm_worker.fill(one, "weight", 1)
+    vllm_worker.fill(other, "weight", 2)
+    assert not torch.equal(one, other)
+    assert 0.9 < float((torch.ones(1, 256) * one.float()).norm(dim=1).mean()) < 1.1
+    bias, norm, ids = torch.ones(8), torch.zeros(8), torch.arange(8)
+    for name, tensor in {"e_score_correction_bias": bias, "weight": norm, "ids": ids}.items():
+        vllm_worker.fill(tensor, name, 3)
+    assert not bias.any() and bool((norm == 1).all()) and torch.equal(ids, torch.arange(8))
+
+
+def test_replays_of_the_prompt_are_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = object.__new__(vllm_worker.Engine)
+    engine._vocabulary = 100
+    found: list[float] = []
+    engine.replays = SimpleNamespace(on=False, take=lambda: [found.pop(0) for _ in range(len(found))])  # type: ignore[assignment]
+    monkeypatch.setattr(vllm_worker, "_seconds", lambda call: call() and 0.0)
+
+    def generate(prompts: list[list[int]], tokens: int) -> list[list[int]]:
+        if engine.replays.on:
+            found.extend([100.0] * 3 + [7.0] * (tokens - 1))
+        return [[1]]
+
+    monkeypatch.setattr(engine, "_generate", generate)
+    answer = engine.decode({"batch": 1, "seed": 0, "tokens": 5, "graph_tokens": 17})
+    assert answer["graphs_us"] == 7.0 and answer["replays"] == 16
