@@ -48,8 +48,8 @@ class Decision:
 class Variants(Protocol):
     """What plans and times variants of a graph: KernelVariants."""
 
-    def plan(self, forms: Forms) -> set[str]:
-        """Plan a variant, and return the weights whose products run beside other kernels."""
+    def plan(self, *several: Forms) -> set[str]:
+        """Plan variants, and return the weights whose products run beside other kernels in the last of them."""
 
     def times(self) -> list[Times]:
         """Return the times of all variants."""
@@ -115,8 +115,7 @@ def decide(
     if not alone:
         return Decision({}, (f"kernels='fast': no form takes less than {MARGIN:.0%} of the time of torch's product alone",))
     tried: list[Forms] = [{}, alone]
-    variants.plan({})
-    beside = variants.plan(alone)
+    beside = variants.plan(*tried)
     few = {
         each.node.name: form
         for each in found

@@ -13,6 +13,9 @@ from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.compile_ahead import start_compiling
+from graphstreams.autotuning.garbage import NewGarbage
+from graphstreams.autotuning.plan_benchmark import BEHIND
 from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, means_within, repeats_within, times_in_turns
 from graphstreams.costs.few_rows import FormTime
 from graphstreams.errors import Unmeasurable
@@ -24,7 +27,7 @@ from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import Progress
-from graphstreams.pipeline.run import ReadGraph, choose_plan, read_graph, run_stages
+from graphstreams.pipeline.run import ReadGraph, choose_plan, finish_stages, read_graph
 from graphstreams.pipeline.select_plan import PlanChoice, Task
 
 Forms = Mapping[str, FormTime]  # by the name of the product's node
@@ -59,11 +62,22 @@ def put_forms(gm: fx.GraphModule, forms: Forms) -> None:
 class Trial:
     """A variant of a graph, as it was planned by measuring, and what can time it further."""
 
-    forms: Forms
+    progress: Progress  # of reading and choosing, with which the recipe can go on
+    task: Task
     graph: ReadGraph
     choice: PlanChoice
-    us: tuple[float, ...]  # of each kernel
     autotuner: Autotuner
+
+    @property
+    def us(self) -> tuple[float, ...]:
+        """The us of each kernel."""
+        return self.progress.report.us
+
+    @property
+    def searched_us(self) -> float:
+        """What the graph took in its search at best."""
+        found = self.choice.measurement
+        return min(found.serial_us, found.played_us or found.serial_us) if found else sum(self.us)
 
     @property
     def plan(self) -> Plan | None:
@@ -93,22 +107,37 @@ class KernelVariants:
         self._given = replace(given, options=replace(given.options, plan=()))
         self._trials: list[Trial] = []
         self._open = contextlib.ExitStack()
+        # The variants' own would look at all objects of the program once the first of them is closed.
+        self._open.callback(NewGarbage().collect)
 
-    def plan(self, forms: Forms) -> set[str]:
-        """Plan the graph with these forms by measuring, and return the weights whose products run beside other kernels.
+    def plan(self, *several: Forms) -> set[str]:
+        """Plan the graph with each of these forms by measuring, and return the weights whose products the last one's plan puts
+        beside other kernels.
 
-        Raises Unmeasurable if it can't be measured, and StaySerial or Unsupported if it can't be read.
+        All are read before any is measured, so that their kernels compile meanwhile. The last is measured first: the search of
+        another one ends early if it is clearly behind. Raises Unmeasurable if one can't be measured, and StaySerial or
+        Unsupported if one can't be read.
         """
+        read, planned = [self._read(forms) for forms in several], list[Trial]()
+        for progress, task, graph in reversed(read):
+            fastest = min((each.searched_us for each in (*self._trials, *planned)), default=None)
+            planned.append(self._planned(progress, replace(task, beat_us=fastest), graph))
+        self._trials += reversed(planned)
+        plan = planned[0].plan
+        return weights_beside_others(planned[0].graph.reading, plan) if plan else set()
+
+    def _read(self, forms: Forms) -> tuple[Progress, Task, ReadGraph]:
         given, progress = self._given, Progress(self._given.name)
         graph = read_graph(progress, self._module(forms), given.options, given.input_names, None, None, given.marked)
-        task = Task(graph.reading, device_at_hand(), given.options)
-        choice, autotuner = choose_plan(progress, task, given.inputs, graph)
+        start_compiling(graph.serial.source)
+        return progress, Task(graph.reading, device_at_hand(), given.options, graph.joined), graph
+
+    def _planned(self, progress: Progress, task: Task, graph: ReadGraph) -> Trial:
+        choice, autotuner = choose_plan(progress, task, self._given.inputs, graph)
         if autotuner is None:
             raise Unmeasurable("; ".join(progress.report.notes[-1:]) or "the graph was not measured")
         self._open.callback(autotuner.close)
-        trial = Trial(forms, graph, choice, progress.report.us, autotuner)
-        self._trials.append(trial)
-        return weights_beside_others(graph.reading, trial.plan) if trial.plan else set()
+        return Trial(progress, task, graph, choice, autotuner)
 
     def times(self) -> list[Times]:
         """Return the times of all variants, in the order in which they were planned."""
@@ -132,15 +161,14 @@ class KernelVariants:
     def lasting(self, number: int, times: Times) -> tuple[float, str]:
         """Return what a variant takes in the end, once its code is generated, proved and timed, and what it runs as.
 
-        The other variants are closed before.
+        What was read and compiled to time it is used on. The other variants are closed before.
         """
         trial = self._trials[number]
         self.keep(number)
-        self.close()
-        given = self._given
-        report = run_stages(
-            self._module(trial.forms), given.options, given.name, given.input_names, inputs=given.inputs, marked=given.marked
-        ).report
+        for other in self._trials:
+            if other is not trial:
+                other.autotuner.close()
+        report = finish_stages(trial.progress, trial.task, trial.graph, trial.choice, trial.autotuner)
         made, found = report.measurement, trial.choice.measurement
         if report.verdict != "clean" or report.plan is None or made is None or not made.compiled_us:
             return times.serial_us, f"serially ({report.reason})" if report.reason else "serially"
@@ -149,9 +177,10 @@ class KernelVariants:
         return made.compiled_us * scale, f"on {report.plan.used} streams"
 
     def keep(self, number: int) -> None:
-        """Keep the plan of a variant, for the compile that runs it."""
+        """Keep the plan of a variant, for the compile that runs it, unless its search may have ended early."""
         trial = self._trials[number]
-        if trial.choice.plan is not None and trial.choice.measurement is not None:
+        behind = trial.task.beat_us is not None and trial.searched_us > BEHIND * trial.task.beat_us
+        if trial.choice.plan is not None and trial.choice.measurement is not None and not behind:
             trial.autotuner.save(trial.us, trial.choice.plan, trial.choice.measurement)
 
     def close(self) -> None:

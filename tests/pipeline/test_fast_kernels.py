@@ -57,9 +57,9 @@ class Variants:
     planned: list[dict[str, Form]] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
 
-    def plan(self, forms: Forms) -> set[str]:
-        self.planned.append({name: each.form for name, each in forms.items()})
-        return self.beside if forms else set()
+    def plan(self, *several: Forms) -> set[str]:
+        self.planned += [{name: each.form for name, each in forms.items()} for forms in several]
+        return self.beside if several[-1] else set()
 
     def times(self) -> list[Times]:
         return [Times(us + 5, us, 400.0 + 20 * place) for place, us in enumerate(self.us[: len(self.planned)])]
