@@ -140,9 +140,11 @@ class PlanBenchmark:
         return partial(self.replayer.run, self._caller(serial.source, serial))
 
     def outputs(self, serial: Lowered) -> list[Any]:
-        """Return what Inductor's serial code returns for the inputs that everything is measured on."""
+        """Return what Inductor's serial code returns on the inputs that all is measured on, and which of them it changes."""
+        names, changed = serial.graph.graph_input_names, set(serial.graph.mutated_inputs)
         with torch.no_grad():
-            return clones(leaves(self.direct_call(serial)()))
+            returned = leaves(self.direct_call(serial)())
+            return clones([*returned, *(own for name, own in zip(names, self._arguments, strict=True) if name in changed)])
 
     def _caller(self, source: str, serial: Lowered) -> Callable[[], Any]:
         """Return what calls a wrapper for the graph that `serial` is lowered from."""

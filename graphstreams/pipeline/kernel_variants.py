@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from graphstreams.autotuning.autotuner import Autotuner
 from graphstreams.autotuning.compile_ahead import start_compiling
 from graphstreams.autotuning.garbage import NewGarbage
+from graphstreams.autotuning.output_differences import largest_difference
 from graphstreams.autotuning.plan_benchmark import BEHIND
 from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, means_within, repeats_within, times_in_turns
 from graphstreams.costs.few_rows import FormTime
@@ -152,11 +153,11 @@ class KernelVariants:
         return [replace(own, direct_us=statistics.median(us)) for own, us in zip(times, direct, strict=True)]
 
     def difference(self, number: int) -> float:
-        """Return how far the outputs of a variant lie from those of the first one, on the inputs that are known."""
+        """Return how far outputs and changed inputs of a variant lie from the first one's, on the inputs that are known."""
         with unset_fake_temporarily():
             both = (self._trials[0], self._trials[number])
             first, other = (each.autotuner.benchmark.outputs(each.graph.serial) for each in both)
-            return max(map(_difference, first, other), default=0.0)
+            return largest_difference(first, other)
 
     def lasting(self, number: int, times: Times) -> tuple[float, str]:
         """Return what a variant takes in the end, once its code is generated, proved and timed, and what it runs as.
@@ -203,13 +204,3 @@ def weights_beside_others(reading: Reading, plan: Plan) -> set[str]:
             read = {access.storage for access in reading.kernels.kernels[each.kernel].reads}
             found.update(name for storage, name in storages.items() if storage in read)
     return found
-
-
-def _difference(first: Any, second: Any) -> float:
-    """Return the largest difference of two tensors as a share of the largest value; of whole numbers, how many differ."""
-    if not isinstance(first, torch.Tensor) or not first.numel():
-        return 0.0
-    if not first.is_floating_point():
-        return float((first != second).double().mean())
-    gap, largest = ((first.double() - second.double()).abs(), first.double().abs())
-    return float(gap.nan_to_num(0.0, 0.0).max() / largest.nan_to_num(0.0, 0.0).max().clamp(min=1e-300))
