@@ -64,16 +64,18 @@ class Variants(Protocol):
         """Keep a variant's plan for the compile that runs it."""
 
 
-def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> None:
+def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> bool:
     """Replace products of the graph under `kernels="fast"` if that was measured to be faster; else say why not.
 
     Notes in the graph's meta say what was chosen, and why. `at_hand` says whether the GPU to plan for is there. Never raises
-    what measuring raises: then all products stay as they are.
+    what measuring raises: then all products stay as they are. Return whether it was decided: if measuring failed, a later
+    compile may succeed, so this one's code must not be found in a cache. What a graph can't have is decided.
     """
     if given.options.kernels != "fast":
-        return
+        return True
     try:
         add_notes(given.module, _replaced(given, at_hand))
+        return True
     except Exception as error:  # faster kernels are not worth a compile
         log.debug("kernels can't be chosen", exc_info=True)
         known = isinstance(error, Unmeasurable | StaySerial | Unsupported)
@@ -81,6 +83,7 @@ def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             reason = "the GPU has not enough free memory to measure them"
         add_notes(given.module, [f"kernels='fast': all products stay torch's: {reason}"])
+        return isinstance(error, StaySerial | Unsupported)
 
 
 def _replaced(given: GivenGraph, at_hand: bool) -> list[str]:

@@ -16,7 +16,7 @@ from torch import fx
 import graphstreams
 from graphstreams.autotuning.cache_keys import kernels_key
 from graphstreams.costs.few_rows import FormTime, ProductTimes
-from graphstreams.errors import Unmeasurable
+from graphstreams.errors import StaySerial, Unmeasurable
 from graphstreams.inductor.few_rows import WeightProduct, weight_products
 from graphstreams.inductor.own_kernels import NOTES
 from graphstreams.ir.devices import DEVICES
@@ -198,17 +198,20 @@ def test_modelled_times_measure_nothing(graph: Any) -> None:
 
 
 def test_what_measuring_raises_leaves_the_graph_as_it_was(graph: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for error, text in (
-        (Unmeasurable("it holds a collective"), "it holds a collective"),
-        (KeyError("x"), "please report it"),
-        (torch.OutOfMemoryError("CUDA out of memory"), "not enough free memory"),
+    decided: list[bool] = []
+    for error, text, whether in (
+        (Unmeasurable("it holds a collective"), "it holds a collective", False),
+        (KeyError("x"), "please report it", False),
+        (torch.OutOfMemoryError("CUDA out of memory"), "not enough free memory", False),
+        (StaySerial("serial", "it has no kernels"), "it has no kernels", True),  # and it never will
     ):
 
         def fails(*_: Any, error: Exception = error) -> Any:
             raise error
 
         monkeypatch.setattr(fast_kernels, "times_of_products", fails)
-        gm = graph({})
+        gm = graph({}, lambda given: decided.append(use_fast_kernels(given)))
+        assert decided.pop() == whether
         assert text in notes_of(gm)[-1] and "all products stay torch's" in notes_of(gm)[-1]
         assert len(gm.graph.find_nodes(op="call_function", target=torch.ops.aten.mm.default)) == 3
 
