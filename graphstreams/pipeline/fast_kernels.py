@@ -24,7 +24,7 @@ from graphstreams.inductor.few_rows import WeightProduct, weight_products
 from graphstreams.inductor.lowering import copy_graph
 from graphstreams.inductor.own_kernels import add_notes
 from graphstreams.ir.devices import device_at_hand
-from graphstreams.kernels.few_rows_forms import Product, fields_of, form_of
+from graphstreams.kernels.few_rows_forms import fields_of, form_of
 from graphstreams.messages import with_type
 from graphstreams.pipeline.fast_kernels_notes import notes_on_choice, notes_on_left
 from graphstreams.pipeline.kernel_variants import Forms, GivenGraph, KernelVariants, Times, put_forms
@@ -107,14 +107,12 @@ def _replaced(given: GivenGraph, at_hand: bool) -> list[str]:
     return [*notes, *own, *decision.notes]
 
 
-def decide(
-    found: Sequence[WeightProduct], times: Mapping[Product, ProductTimes], sm_count: int, variants: Variants
-) -> Decision:
+def decide(found: Sequence[WeightProduct], times: Mapping[str, ProductTimes], sm_count: int, variants: Variants) -> Decision:
     """Return which products take which forms: those of the fastest variant of the graph, if it stays the fastest when compiled.
 
     The first variant has torch's products, so nothing is taken that makes the graph slower.
     """
-    alone = {each.node.name: form for each in found if (form := fastest_alone(times[each.product]))}
+    alone = {each.node.name: form for each in found if (form := fastest_alone(times[each.operation]))}
     if not alone:
         return Decision({}, (f"kernels='fast': no form takes less than {MARGIN:.0%} of the time of torch's product alone",))
     tried: list[Forms] = [{}, alone]
@@ -122,7 +120,7 @@ def decide(
     few = {
         each.node.name: form
         for each in found
-        if each.weight.name in beside and (form := fastest_beside(each.product, times[each.product], sm_count))
+        if each.weight.name in beside and (form := fastest_beside(each.product, times[each.operation], sm_count))
     }
     if few and {**alone, **few} != alone:
         tried.append({**alone, **few})
@@ -194,7 +192,7 @@ def _is_dynamic(value: Any) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def _decision(given: GivenGraph, found: Sequence[WeightProduct]) -> tuple[Decision, Mapping[Product, ProductTimes]]:
+def _decision(given: GivenGraph, found: Sequence[WeightProduct]) -> tuple[Decision, Mapping[str, ProductTimes]]:
     """Return what an earlier compile of the same graph has decided, or decide now, and the times of products alone."""
     device, started = device_at_hand(), time.perf_counter()
     placed = tuple(given.input_names), tuple(given.marked)

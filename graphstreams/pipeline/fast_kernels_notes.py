@@ -9,20 +9,20 @@ from torch import fx
 
 from graphstreams.costs.few_rows import ProductTimes, right_forms
 from graphstreams.inductor.few_rows import Left, WeightProduct
-from graphstreams.kernels.few_rows_forms import Product, form_name
+from graphstreams.kernels.few_rows_forms import form_name
 from graphstreams.messages import listed
 from graphstreams.pipeline.kernel_variants import Forms
 from graphstreams.reading.naming import named_inputs
 
 
 def notes_on_choice(
-    found: Sequence[WeightProduct], times: Mapping[Product, ProductTimes], forms: Forms, input_names: Sequence[str],
+    found: Sequence[WeightProduct], times: Mapping[str, ProductTimes], forms: Forms, input_names: Sequence[str],
     gm: fx.GraphModule,
 ) -> list[str]:  # fmt: skip
     """Return a note for the products of each shape that take the same kernel: which, and what was measured of both alone."""
     names, groups = named_inputs(gm, input_names), defaultdict[str, list[str]](list)
     for each in found:
-        groups[_told(each, times[each.product], forms)].append(repr(_name(each.weight, names)))
+        groups[_told(each, times[each.operation], forms)].append(repr(_name(each.weight, names)))
     return [f"kernels='fast': {listed(weights)}: {text}" for text, weights in groups.items()]
 
 

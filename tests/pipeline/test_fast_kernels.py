@@ -75,7 +75,7 @@ class Variants:
 
 
 def decided(variants: Variants, us: Mapping[Form, float] = {MANY: 7.0, FEW: 9.0}) -> Decision:
-    return decide([product_named("a"), product_named("b")], {PRODUCT: timed(us)}, SMS, variants)
+    return decide([product_named("a"), product_named("b")], {product_named("a").operation: timed(us)}, SMS, variants)
 
 
 def test_forms_that_are_faster_in_the_whole_graph_are_taken() -> None:
@@ -224,8 +224,8 @@ def test_a_decision_is_found_again(graph: Any, monkeypatch: pytest.MonkeyPatch) 
         made[-1].close = lambda: None  # type: ignore[attr-defined]
         return made[-1]
 
-    def times(found: Sequence[WeightProduct], device: Any) -> dict[Product, ProductTimes]:
-        return {each.product: timed({MultiplyAndSum(1, 64): 5.0}) for each in found}
+    def times(found: Sequence[WeightProduct], device: Any) -> dict[str, ProductTimes]:
+        return {each.operation: timed({MultiplyAndSum(1, 64): 5.0}) for each in found}
 
     def marked(given: GivenGraph) -> None:
         use_fast_kernels(replace(given, marked=[MarkedModule("wa", 1)]))
