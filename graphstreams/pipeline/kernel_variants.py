@@ -19,7 +19,7 @@ from graphstreams.autotuning.output_differences import largest_difference
 from graphstreams.autotuning.plan_benchmark import BEHIND
 from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, means_within, repeats_within, times_in_turns
 from graphstreams.costs.few_rows import FormTime
-from graphstreams.errors import Unmeasurable
+from graphstreams.errors import Unmeasurable, Unsupported
 from graphstreams.inductor.few_rows import replace_product, weight_products
 from graphstreams.inductor.lowering import copy_graph
 from graphstreams.ir.devices import device_at_hand
@@ -130,6 +130,7 @@ class KernelVariants:
     def _read(self, forms: Forms) -> tuple[Progress, Task, ReadGraph]:
         given, progress = self._given, Progress(self._given.name)
         graph = read_graph(progress, self._module(forms), given.options, given.input_names, None, None, given.marked)
+        _check_measurable(graph.reading)
         start_compiling(graph.serial.source)
         return progress, Task(graph.reading, device_at_hand(), given.options, graph.joined), graph
 
@@ -192,6 +193,14 @@ class KernelVariants:
         module = copy_graph(self._given.module)
         put_forms(module, forms)
         return module
+
+
+def _check_measurable(reading: Reading) -> None:
+    """Raise Unsupported if no compile of the graph can time it, which is no matter of memory or of what else runs."""
+    if reading.kernels.has_collectives():
+        raise Unsupported("it holds collectives, each of which takes all ranks")
+    if unknown := [kernel.name for kernel in reading.kernels.kernels if kernel.exclusive]:
+        raise Unsupported(f"what {unknown[0]!r} does when it is repeated is not known")
 
 
 def weights_beside_others(reading: Reading, plan: Plan) -> set[str]:

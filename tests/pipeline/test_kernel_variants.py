@@ -13,7 +13,7 @@ import torch
 
 import graphstreams
 from graphstreams.costs.few_rows import FormTime
-from graphstreams.errors import Unmeasurable
+from graphstreams.errors import Unmeasurable, Unsupported
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
@@ -193,6 +193,29 @@ def test_variants_are_read_and_compile_before_the_last_of_them_is_measured_first
 
     on_graph(monkeypatch, act)
     assert [each.log for each in tuned] == [["saved", "closed"], ["closed"], ["closed"]]
+
+
+def test_what_no_compile_can_measure_is_told_from_what_failed(monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner]) -> None:
+    """A kernel that nobody knows stays one: the graph is decided, and may be found in a cache."""
+    changes: list[dict[str, Any]] = [{"exclusive": True}, {"collective": "start"}]
+    reads, texts = kernel_variants.read_graph, ["when it is repeated is not known", "it holds collectives"]
+
+    def read(*given: Any) -> ReadGraph:
+        graph = reads(*given)
+        first, *others = graph.reading.kernels.kernels
+        kernels = replace(graph.reading.kernels, kernels=(replace(first, **changes[0]), *others))
+        return replace(graph, reading=replace(graph.reading, kernels=kernels))
+
+    monkeypatch.setattr(kernel_variants, "read_graph", read)
+
+    def act(variants: KernelVariants) -> None:
+        while changes:
+            with pytest.raises(Unsupported, match=texts.pop(0)):
+                variants.plan({})
+            del changes[0]
+
+    on_graph(monkeypatch, act)
+    assert tuned == []
 
 
 def test_a_graph_that_cannot_be_measured_is_named(monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner]) -> None:
