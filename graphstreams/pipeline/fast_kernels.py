@@ -26,13 +26,12 @@ from graphstreams.inductor.own_kernels import add_notes
 from graphstreams.ir.devices import device_at_hand
 from graphstreams.kernels.few_rows_forms import fields_of, form_of
 from graphstreams.messages import with_type
-from graphstreams.pipeline.fast_kernels_notes import notes_on_choice, notes_on_left
+from graphstreams.pipeline.fast_kernels_notes import notes_on_choice, notes_on_left, told_difference, told_direct
 from graphstreams.pipeline.kernel_variants import Forms, GivenGraph, KernelVariants, Times, put_forms
 from graphstreams.runtime.ranks import several_ranks
 
 log = logging.getLogger("graphstreams")
 
-SLOWER = 1.02  # times what calls with torch's products take, from which on calls count as slower
 NOT_AT_HAND = "kernels are chosen by measuring, and the GPU is not at hand"
 KEEPS = 0.99  # of the time with torch's products, that a variant has to stay below: medians in turns differ by less
 
@@ -141,23 +140,6 @@ def decide(found: Sequence[WeightProduct], times: Mapping[str, ProductTimes], sm
     text = f"the graph takes {lasting:.1f} us, {runs}, with {len(tried[best])} products replaced ({kind}): {told}"
     told_all = (text, told_direct(measured[best].direct_us, measured[0].direct_us), told_difference(difference))
     return Decision(tried[best], tuple(f"kernels='fast': {each}" for each in told_all))
-
-
-def told_direct(us: float, torch_us: float) -> str:
-    """Return what calls take that the host launches, and that they should be captured if they take longer, in words."""
-    advice = "; it is only faster in a CUDA graph, so capture it" if us > SLOWER * torch_us else ""
-    return f"launched by the host the serial code takes {us:.1f} us, with torch's products {torch_us:.1f}{advice}"
-
-
-def told_difference(difference: float) -> str:
-    """Return how far outputs and changed inputs lie from those of Inductor's serial code with torch's products, in words."""
-    return (
-        "the largest difference from Inductor's serial code with torch's products, measured on the inputs of this compile: "
-        f"{difference:.1e} of a tensor's largest value, or of whole numbers that share differs, in outputs and changed inputs. "
-        "max_autotune's difference from the same code, which it is to stay below, would take another compile: "
-        "examples/bench_deepseek.py --autotuned measures both. The sums of each product lie within a bound computed from their "
-        "length"
-    )
 
 
 def _why_not(given: GivenGraph, at_hand: bool) -> str:

@@ -27,6 +27,7 @@ from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
+from graphstreams.pipeline.beside_others import weights_beside_others
 from graphstreams.pipeline.compilation import Progress
 from graphstreams.pipeline.run import ReadGraph, choose_plan, finish_stages, read_graph
 from graphstreams.pipeline.select_plan import PlanChoice, Task
@@ -35,7 +36,6 @@ Forms = Mapping[str, FormTime]  # by the name of the product's node
 
 SECONDS = 1.5  # for all variants in turns
 DIRECT_REPEATS = 5  # calls that the host launches in a sample
-OVERLAP_US = 0.5  # for which two kernels run at the same time if they run beside each other
 
 
 @dataclass(frozen=True)
@@ -201,15 +201,3 @@ def _check_measurable(reading: Reading) -> None:
         raise Unsupported("it holds collectives, each of which takes all ranks")
     if unknown := [kernel.name for kernel in reading.kernels.kernels if kernel.exclusive]:
         raise Unsupported(f"what {unknown[0]!r} does when it is repeated is not known")
-
-
-def weights_beside_others(reading: Reading, plan: Plan) -> set[str]:
-    """Return the inputs of a graph that are read by kernels which a plan lets run beside a kernel on another stream."""
-    storages = {storage: node.name for node, storage in reading.storages.items() if node.op == "placeholder"}
-    found: set[str] = set()
-    for each in plan.placements:
-        others = (other for other in plan.placements if other.stream != each.stream)
-        if any(min(each.end_us, other.end_us) - max(each.start_us, other.start_us) > OVERLAP_US for other in others):
-            read = {access.storage for access in reading.kernels.kernels[each.kernel].reads}
-            found.update(name for storage, name in storages.items() if storage in read)
-    return found
