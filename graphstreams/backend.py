@@ -20,6 +20,7 @@ from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Un
 from graphstreams.inductor.compile import compile_graph, graph_name, input_names, module_name, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.settings import unusable_setting
+from graphstreams.inductor.undecided import mark_of, mark_undecided
 from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
@@ -87,7 +88,8 @@ class StreamPass(PostGradPass):
     def prepare(self, gm: fx.GraphModule) -> None:
         """Take this package's kernels for top-k, and if asked for products of few rows, where they are faster."""
         use_top_k_kernels(gm, self.options)
-        use_fast_kernels(GivenGraph(gm, self.options, graph_name(), self.inputs, self.input_names, self.marked))
+        if not use_fast_kernels(GivenGraph(gm, self.options, graph_name(), self.inputs, self.input_names, self.marked)):
+            mark_undecided(self.input_names, self.inputs)
 
     def planned_with(self, gm: fx.GraphModule) -> tuple[Options, Sequence[Any]]:
         """Return the options and the inputs, as far as they are known, that a graph is planned with."""
@@ -132,7 +134,7 @@ class StreamPass(PostGradPass):
         content = fingerprint() + profile + plans
         seen = (
             options, source_hash(), self.input_names, bool(self.inputs), self.marked, unsupported_allocator(),
-            why_not_now() if self.options.kernels == "fast" else "",
+            *((why_not_now(), mark_of(self.input_names, self.inputs)) if self.options.kernels == "fast" else ()),
         )  # fmt: skip
         return hashlib.sha256(repr(seen).encode() + content).hexdigest()
 

@@ -188,6 +188,29 @@ def test_the_uuid_of_fast_kernels_changes_with_whether_they_can_be_measured(monk
     assert len(set(exact)) == 1 and len(set(fast)) == 3
 
 
+def test_code_is_not_found_again_if_fast_kernels_could_not_be_measured(monkeypatch, tmp_path):
+    """Out of memory for once, torch's products would else stay in Inductor's caches for all processes."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("graphstreams.backend.use_top_k_kernels", lambda *_: None)
+    monkeypatch.setattr("graphstreams.backend.use_fast_kernels", lambda given: decided.pop())
+
+    def passes():
+        narrow, wide = [torch.zeros(4, 64)], [torch.zeros(4, 128)]
+        fast = [StreamPass({"kernels": "fast"}, ["x"], inputs) for inputs in (narrow, wide)]
+        return [*fast, StreamPass({"kernels": "fast"}, ["y"], narrow), StreamPass({}, ["x"], narrow)]
+
+    decided, before = [True], [each.uuid() for each in passes()]
+    passes()[0].prepare(torch.fx.symbolic_trace(torch.nn.ReLU()))
+    assert [each.uuid() for each in passes()] == before
+    for _ in range(2):  # what the second failure leaves is not found either
+        decided.append(False)
+        passes()[0].prepare(torch.fx.symbolic_trace(torch.nn.ReLU()))
+        after = [each.uuid() for each in passes()]
+        assert after[0] != before[0] and after[1:] == before[1:]
+        assert after == [each.uuid() for each in passes()]
+        before = after
+
+
 def test_the_uuid_changes_with_what_a_plan_holds_and_without_it_nothing_is_cached(tmp_path):
     plan = tmp_path / "plan.json"
     plan.write_text('{"version": 1, "kernels": [{"name": "wa", "stream": 0}]}')

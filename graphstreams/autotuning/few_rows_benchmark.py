@@ -44,26 +44,27 @@ SMALLEST = {torch.bfloat16: 0.0, torch.float16: 2.0**-25, torch.float32: 0.0}  #
 TENSORS = {"scale_x": torch.float32, "scale_w": torch.float32, "partial": torch.float32}
 
 
-def times_of_products(found: Sequence[WeightProduct], device: Device) -> dict[Product, ProductTimes]:
-    """Return what forms of each of the products take alone, from disk or measured now on the GPU at hand.
+def times_of_products(found: Sequence[WeightProduct], device: Device) -> dict[str, ProductTimes]:
+    """Return, by operation, what forms of each product take alone, from disk or measured now on the GPU at hand.
 
     Raises what torch's own product raises. A form that can't be compiled or run has no time.
     """
     store = Store(cache_folder(), setting(device))
-    times: dict[Product, ProductTimes] = {}
-    missing: dict[Product, WeightProduct] = {}
+    times: dict[str, ProductTimes] = {}
+    missing: dict[str, WeightProduct] = {}
     for each in found:
         kept = _kept(store.get(_key(each)))
         if kept is not None:
-            times[each.product] = kept
+            times[each.operation] = kept
         else:
-            missing.setdefault(each.product, each)
+            missing.setdefault(each.operation, each)
     if missing:
         with unset_fake_temporarily(), torch.no_grad():
-            compile_ahead([(each, form) for each in missing for form in candidates(each, device.sm_count)])
-            for product, each in missing.items():
-                times[product] = _measured(each, device)
-                store.put(_key(each), times[product].as_dict())
+            products = dict.fromkeys(each.product for each in missing.values())
+            compile_ahead([(each, form) for each in products for form in candidates(each, device.sm_count)])
+            for operation, each in missing.items():
+                times[operation] = _measured(each, device)
+                store.put(_key(each), times[operation].as_dict())
             torch.cuda.empty_cache()
     return times
 
@@ -85,8 +86,7 @@ def compile_ahead(work: Sequence[tuple[Product, Form]], device: str = "cuda") ->
 
 
 def _key(found: WeightProduct) -> str:
-    bias = found.operands["bias"].meta["val"].dtype if found.product.biased else None
-    return f"few rows {source_hash().hex()} {found.node.target} {found.product} {bias}"
+    return f"few rows {source_hash().hex()} {found.operation}"
 
 
 def _kept(fields: object) -> ProductTimes | None:

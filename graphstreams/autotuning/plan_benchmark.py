@@ -42,6 +42,7 @@ SCREENING_KERNELS, SCREENING_PLANS = 125, 32
 SEARCH_SECONDS = 4.0  # half to measure plans, a quarter each to measure the top candidates again and the generated code
 SCREENING_ROUNDS = 3
 TOP_CANDIDATES = 6  # plans that are measured again, for longer, before one is chosen
+BEHIND_PLANS, BEHIND = 8, 1.05  # plans after which a search ends whose best one takes so many times what there is to beat
 PRIORITIZED = 4  # how many of these are measured with priorities too
 COLD_UP_TO_US = 1000.0  # L2 can hold less than 2 % of what a longer graph reads (H200: 60 MB, read in 13 us)
 TIE_RATIO = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
@@ -69,16 +70,26 @@ class PlanBenchmark:
         (once,) = medians_in_turns([self._serial], 1, 1)
         return medians_in_turns([self._serial], 9, repeats_within(SEARCH_SECONDS / 8, once, 9 + DISCARDED, 20))[0]
 
-    def search(self, space: SearchSpace, first: Sequence[Plan] = ()) -> tuple[Plan, Measurement]:
+    def search(self, space: SearchSpace, first: Sequence[Plan] = (), beat_us: float | None = None) -> tuple[Plan, Measurement]:
         """Return the fastest plan that a search measured, with its measurement. The search measures the plans of `first` too.
 
-        It ends after about SEARCH_SECONDS; of a graph that takes long it measures fewer plans.
+        It ends after about SEARCH_SECONDS; of a graph that takes long it measures fewer plans, and so it does if the best of
+        the first BEHIND_PLANS takes over BEHIND times `beat_us` us.
         """
         kernels, _ = len(space.us), self._serial_us  # measured first, because it does not count as time of the search
         ends = time.monotonic() + SEARCH_SECONDS / 2
         count = min(self._options.search, max(FEWEST_PLANS, MEASURED_KERNELS // max(1, kernels)))
         screen = self._screen if kernels <= SCREENING_KERNELS and count <= SCREENING_PLANS else None
-        found = search_by_measuring(space, self._measure, count, 0, first, lambda: time.monotonic() > ends, screen)
+        measured: list[float] = []
+
+        def measure(plan: Plan) -> float:
+            measured.append(self._measure(plan))
+            return measured[-1]
+
+        def behind() -> bool:
+            return beat_us is not None and len(measured) >= BEHIND_PLANS and min(measured) > BEHIND * beat_us
+
+        found = search_by_measuring(space, measure, count, 0, first, lambda: behind() or time.monotonic() > ends, screen)
         plan, measurement = self.fastest(self._top_candidates(space, found))
         plans = tuple((round(each.plan.streamed_us, 2), round(each.measured_us, 2)) for each in found)
         return plan, replace(measurement, tried=len(found), plans=plans)
@@ -133,9 +144,11 @@ class PlanBenchmark:
         return partial(self.replayer.run, self._caller(serial.source, serial))
 
     def outputs(self, serial: Lowered) -> list[Any]:
-        """Return what Inductor's serial code returns for the inputs that everything is measured on."""
+        """Return what Inductor's serial code returns on the inputs that all is measured on, and which of them it changes."""
+        names, changed = serial.graph.graph_input_names, set(serial.graph.mutated_inputs)
         with torch.no_grad():
-            return clones(leaves(self.direct_call(serial)()))
+            returned = leaves(self.direct_call(serial)())
+            return clones([*returned, *(own for name, own in zip(names, self._arguments, strict=True) if name in changed)])
 
     def _caller(self, source: str, serial: Lowered) -> Callable[[], Any]:
         """Return what calls a wrapper for the graph that `serial` is lowered from."""

@@ -66,6 +66,21 @@ def compare_bits(run: WorkloadRun, inputs: Inputs, replays: int, direct_runs: in
             run.drop_failed()
 
 
+def measure_differences(run: WorkloadRun, inputs: Inputs, count: int) -> None:
+    """Write down how far each compiled variant's outputs and changed inputs lie from serial's, on `count` fresh inputs."""
+    for name in run.compiled:
+        if name != SERIAL:
+            run.records[name]["difference"] = 0.0
+    for seed in range(1, count + 1):
+        fresh = inputs(seed)
+        expected = run.compiled[SERIAL].results(fresh)
+        for name, other in run.compiled.items():
+            if name != SERIAL:
+                with run.record(name) as record:
+                    record["difference"] = max(record["difference"], difference(expected, other.results(fresh)))
+        run.drop_failed()
+
+
 def _compare(record: dict[str, Any], other: CompiledVariant, fresh: Sequence[Any], expected: Sequence[Any], way: str) -> None:
     found = other.results(fresh, way == "direct")
     if not _count(record, expected, found, way):

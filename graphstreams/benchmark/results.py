@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.benchmark import tables
+from graphstreams.benchmark import reference, tables
 from graphstreams.benchmark.timing import REPEATS, captures_in
 from graphstreams.benchmark.variants import OURS
 from graphstreams.runtime.ranks import folder_of_rank
@@ -137,6 +137,14 @@ def report(result: Mapping[str, Any]) -> str:
         if not rows:
             continue
         parts.append(f"## Speed, {SETTINGS[setting]}\n\n{tables.speed_table(rows, groups)}\n\n{_LEGEND}")
+        autotuned = reference.asked_for(rows)
+        if autotuned:
+            against = reference.reference_table(rows, groups)
+            parts.append(f"### Against serial Inductor at its best\n\n{against}\n\n{reference.REFERENCE_LEGEND}")
+        compared = any("difference" in record for row in rows for record in row["rivals"].values())
+        if compared and (autotuned or setting != "deterministic"):  # else they stand in the table of bits
+            apart = reference.differences_table(rows)
+            parts.append(f"### Largest difference from serial\n\n{apart}\n\n{reference.DIFFERENCES_LEGEND}")
         if setting == "deterministic":
             parts.append(f"### Policies on the same kernels\n\n{tables.policy_table(rows)}\n\n{_POLICY_LEGEND}")
             parts.append(f"### Bits\n\n{tables.bits_table(rows)}\n\n{_BITS_LEGEND}")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from graphstreams.benchmark.bits import compare_bits, compare_reduce_overhead
+from graphstreams.benchmark.bits import compare_bits, compare_reduce_overhead, measure_differences
 from graphstreams.benchmark.compile_variants import capture_plans, compile_own_variants, compile_variants, load_serial_graph
 from graphstreams.benchmark.timing import time_in_turns
 from graphstreams.benchmark.variants import BenchmarkSpec, Inputs, Settings, WorkloadRun
@@ -62,6 +62,8 @@ def _compile_and_measure(
         compare_bits(run, inputs, spec.replays, spec.direct_runs)
         if spec.reduce_overhead_runs:
             compare_reduce_overhead(run, module, inputs, spec, settings)
+    elif spec.differences:
+        measure_differences(run, inputs, spec.differences)
     time_in_turns(run, values, spec.rounds)
 
 

@@ -36,6 +36,7 @@ Compiler = Callable[[torch.nn.Module, Settings], Function]
 Policy = Callable[[KernelGraph, Sequence[float], Sequence[float]], Assignment]
 
 SERIAL, OURS, REPLAYED = "serial", "graphstreams", "played"  # names of variants, or what they begin with
+AUTOTUNED = "max-autotune"  # serial Inductor with that setting
 OWN_VARIANTS: dict[str, dict[str, Any]] = {  # options of graphstreams by the variant's name
     "roofline": {"costs": "roofline", "search": 0},
     "measured": {"costs": "measured", "search": 0},
@@ -107,6 +108,7 @@ class BenchmarkSpec:
     rounds: int = 40  # of timing
     replays: int = 50  # whose bits are compared
     direct_runs: int = 5  # launched by the host, whose bits are compared; no more than replays
+    differences: int = 0  # fresh inputs on which differences from serial are measured if bits are not compared
     reduce_overhead_runs: int = 0  # of Inductor's own CUDA graphs, whose bits are compared
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: OWN_VARIANTS)
 

@@ -39,6 +39,13 @@ class WeightProduct:
     operands: Mapping[str, fx.Node]  # by the names that launches have
     weight: fx.Node  # the graph's input
 
+    @property
+    def operation(self) -> str:
+        """What tells torch's own product from others: operator, shapes, dtypes, and arguments that are no tensors."""
+        names, bias = {node: name for name, node in self.operands.items()}, self.operands.get("bias")
+        arguments = fx.map_arg((self.node.args, self.node.kwargs), lambda node: names.get(node, ""))
+        return f"{self.node.target} {self.product} {bias.meta['val'].dtype if bias is not None else None} {arguments}"
+
 
 @dataclass(frozen=True)
 class Left:

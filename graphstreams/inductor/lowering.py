@@ -41,6 +41,7 @@ class Lowered:
     graph: GraphLowering
     values: dict[fx.Node, Any]
     source: str = ""  # the wrapper, if code was generated
+    stores_shared: bool = False  # whether no operator has a copy to itself of what several read
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which Inductor answers questions about this graph's nodes."""
@@ -122,12 +123,15 @@ class _Recorder(GraphLowering):
         super().__init__(*args, **kwargs)
         self._stores_shared, self._moved, self._scheduler = stores_shared, constants or {}, scheduler
         self.recorded: dict[fx.Node, Any] = {}
+        self.all_stored = True  # whether nothing was, or would have been, stored for `stores_shared`
 
     def run_node(self, n: fx.Node) -> object:
-        if self._stores_shared and maybe_layout_constraints(n.target):  # type: ignore[arg-type]
+        if maybe_layout_constraints(n.target):  # type: ignore[arg-type]
             for shared in (node for node in n.all_input_nodes if len(node.users) > 1):
                 if isinstance(value := self.env[shared], ir.TensorBox):
-                    value.realize()
+                    self.all_stored = self.all_stored and storage_name(value) is not None
+                    if self._stores_shared:
+                        value.realize()
         with as_noted(n):
             value = super().run_node(n)
         store_if_copied(n, value)
@@ -178,7 +182,7 @@ def lower(
             else:
                 graph.init_wrapper_code()
                 graph._update_scheduler()
-    return Lowered(graph, graph.recorded, source)
+    return Lowered(graph, graph.recorded, source, stores_shared or graph.all_stored)
 
 
 def lower_to_buffers(gm: fx.GraphModule) -> _Recorder:

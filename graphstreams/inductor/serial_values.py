@@ -2,7 +2,8 @@
 
 To lower a graph a second time to its last fused kernel takes as long as Inductor took. Its values take a quarter of that: the
 graph is lowered once more, up to the buffers, and nothing is scheduled. Both have the same buffers if they have the same
-operations of the same nodes, in one order, under the same names. Read in torch 2.15.0: `_inductor/graph.py` (run,
+operations of the same nodes, in one order, under the same names. A lowering that this package has made has the values, and they
+are those of streams if nothing in it was copied for one operator. Read in torch 2.15.0: `_inductor/graph.py` (run,
 register_operation), `_inductor/scheduler.py` (Scheduler._init).
 """
 
@@ -27,6 +28,8 @@ def with_values(serial: Lowered) -> Lowered | None:
     with serial.active():
         if settings_off() or any(is_foreach(node) or node.is_template() for node in serial.nodes):
             return None
+    if serial.values and serial.stores_shared:
+        return serial
     found = lower_to_buffers(serial.graph.module)  # type: ignore[arg-type]
     if _operations(found) != _operations(serial.graph):
         return None

@@ -24,15 +24,14 @@ from graphstreams.inductor.few_rows import WeightProduct, weight_products
 from graphstreams.inductor.lowering import copy_graph
 from graphstreams.inductor.own_kernels import add_notes
 from graphstreams.ir.devices import device_at_hand
-from graphstreams.kernels.few_rows_forms import Product, fields_of, form_of
+from graphstreams.kernels.few_rows_forms import fields_of, form_of
 from graphstreams.messages import with_type
-from graphstreams.pipeline.fast_kernels_notes import notes_on_choice, notes_on_left
+from graphstreams.pipeline.fast_kernels_notes import notes_on_choice, notes_on_left, told_difference, told_direct
 from graphstreams.pipeline.kernel_variants import Forms, GivenGraph, KernelVariants, Times, put_forms
 from graphstreams.runtime.ranks import several_ranks
 
 log = logging.getLogger("graphstreams")
 
-SLOWER = 1.02  # times what calls with torch's products take, from which on calls count as slower
 NOT_AT_HAND = "kernels are chosen by measuring, and the GPU is not at hand"
 KEEPS = 0.99  # of the time with torch's products, that a variant has to stay below: medians in turns differ by less
 
@@ -48,8 +47,8 @@ class Decision:
 class Variants(Protocol):
     """What plans and times variants of a graph: KernelVariants."""
 
-    def plan(self, forms: Forms) -> set[str]:
-        """Plan a variant, and return the weights whose products run beside other kernels."""
+    def plan(self, *several: Forms) -> set[str]:
+        """Plan variants, and return the weights whose products run beside other kernels in the last of them."""
 
     def times(self) -> list[Times]:
         """Return the times of all variants."""
@@ -64,16 +63,18 @@ class Variants(Protocol):
         """Keep a variant's plan for the compile that runs it."""
 
 
-def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> None:
+def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> bool:
     """Replace products of the graph under `kernels="fast"` if that was measured to be faster; else say why not.
 
     Notes in the graph's meta say what was chosen, and why. `at_hand` says whether the GPU to plan for is there. Never raises
-    what measuring raises: then all products stay as they are.
+    what measuring raises: then all products stay as they are. Return whether it was decided: if measuring failed, a later
+    compile may succeed, so this one's code must not be found in a cache. What a graph can't have is decided.
     """
     if given.options.kernels != "fast":
-        return
+        return True
     try:
         add_notes(given.module, _replaced(given, at_hand))
+        return True
     except Exception as error:  # faster kernels are not worth a compile
         log.debug("kernels can't be chosen", exc_info=True)
         known = isinstance(error, Unmeasurable | StaySerial | Unsupported)
@@ -81,6 +82,7 @@ def use_fast_kernels(given: GivenGraph, at_hand: bool = True) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             reason = "the GPU has not enough free memory to measure them"
         add_notes(given.module, [f"kernels='fast': all products stay torch's: {reason}"])
+        return isinstance(error, StaySerial | Unsupported)
 
 
 def _replaced(given: GivenGraph, at_hand: bool) -> list[str]:
@@ -104,23 +106,20 @@ def _replaced(given: GivenGraph, at_hand: bool) -> list[str]:
     return [*notes, *own, *decision.notes]
 
 
-def decide(
-    found: Sequence[WeightProduct], times: Mapping[Product, ProductTimes], sm_count: int, variants: Variants
-) -> Decision:
+def decide(found: Sequence[WeightProduct], times: Mapping[str, ProductTimes], sm_count: int, variants: Variants) -> Decision:
     """Return which products take which forms: those of the fastest variant of the graph, if it stays the fastest when compiled.
 
     The first variant has torch's products, so nothing is taken that makes the graph slower.
     """
-    alone = {each.node.name: form for each in found if (form := fastest_alone(times[each.product]))}
+    alone = {each.node.name: form for each in found if (form := fastest_alone(times[each.operation]))}
     if not alone:
         return Decision({}, (f"kernels='fast': no form takes less than {MARGIN:.0%} of the time of torch's product alone",))
     tried: list[Forms] = [{}, alone]
-    variants.plan({})
-    beside = variants.plan(alone)
+    beside = variants.plan(*tried)
     few = {
         each.node.name: form
         for each in found
-        if each.weight.name in beside and (form := fastest_beside(each.product, times[each.product], sm_count))
+        if each.weight.name in beside and (form := fastest_beside(each.product, times[each.operation], sm_count))
     }
     if few and {**alone, **few} != alone:
         tried.append({**alone, **few})
@@ -141,21 +140,6 @@ def decide(
     text = f"the graph takes {lasting:.1f} us, {runs}, with {len(tried[best])} products replaced ({kind}): {told}"
     told_all = (text, told_direct(measured[best].direct_us, measured[0].direct_us), told_difference(difference))
     return Decision(tried[best], tuple(f"kernels='fast': {each}" for each in told_all))
-
-
-def told_direct(us: float, torch_us: float) -> str:
-    """Return what calls take that the host launches, and that they should be captured if they take longer, in words."""
-    advice = "; it is only faster in a CUDA graph, so capture it" if us > SLOWER * torch_us else ""
-    return f"launched by the host the serial code takes {us:.1f} us, with torch's products {torch_us:.1f}{advice}"
-
-
-def told_difference(difference: float) -> str:
-    """Return how far outputs lie from those of torch's products, in words."""
-    return (
-        f"on the inputs of this compile its outputs differ from those with torch's products by up to {difference:.1e} of a "
-        "tensor's largest value, or of whole numbers that share differs; the sums of each product lie within a bound computed "
-        "from their length, and max_autotune's are not measured beside them"
-    )
 
 
 def _why_not(given: GivenGraph, at_hand: bool) -> str:
@@ -190,7 +174,7 @@ def _is_dynamic(value: Any) -> bool:
     return isinstance(value, torch.SymInt)
 
 
-def _decision(given: GivenGraph, found: Sequence[WeightProduct]) -> tuple[Decision, Mapping[Product, ProductTimes]]:
+def _decision(given: GivenGraph, found: Sequence[WeightProduct]) -> tuple[Decision, Mapping[str, ProductTimes]]:
     """Return what an earlier compile of the same graph has decided, or decide now, and the times of products alone."""
     device, started = device_at_hand(), time.perf_counter()
     placed = tuple(given.input_names), tuple(given.marked)

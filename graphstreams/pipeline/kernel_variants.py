@@ -13,9 +13,13 @@ from torch import fx
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from graphstreams.autotuning.autotuner import Autotuner
+from graphstreams.autotuning.compile_ahead import start_compiling
+from graphstreams.autotuning.garbage import NewGarbage
+from graphstreams.autotuning.output_differences import largest_difference
+from graphstreams.autotuning.plan_benchmark import BEHIND
 from graphstreams.autotuning.timing import DISCARDED, LONG_ROUNDS, means_within, repeats_within, times_in_turns
 from graphstreams.costs.few_rows import FormTime
-from graphstreams.errors import Unmeasurable
+from graphstreams.errors import Unmeasurable, Unsupported
 from graphstreams.inductor.few_rows import replace_product, weight_products
 from graphstreams.inductor.lowering import copy_graph
 from graphstreams.ir.devices import device_at_hand
@@ -23,15 +27,15 @@ from graphstreams.ir.placement_rules import MarkedModule
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.reading import Reading
 from graphstreams.options import Options
+from graphstreams.pipeline.beside_others import weights_beside_others
 from graphstreams.pipeline.compilation import Progress
-from graphstreams.pipeline.run import ReadGraph, choose_plan, read_graph, run_stages
+from graphstreams.pipeline.run import ReadGraph, choose_plan, finish_stages, read_graph
 from graphstreams.pipeline.select_plan import PlanChoice, Task
 
 Forms = Mapping[str, FormTime]  # by the name of the product's node
 
 SECONDS = 1.5  # for all variants in turns
 DIRECT_REPEATS = 5  # calls that the host launches in a sample
-OVERLAP_US = 0.5  # for which two kernels run at the same time if they run beside each other
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,22 @@ def put_forms(gm: fx.GraphModule, forms: Forms) -> None:
 class Trial:
     """A variant of a graph, as it was planned by measuring, and what can time it further."""
 
-    forms: Forms
+    progress: Progress  # of reading and choosing, with which the recipe can go on
+    task: Task
     graph: ReadGraph
     choice: PlanChoice
-    us: tuple[float, ...]  # of each kernel
     autotuner: Autotuner
+
+    @property
+    def us(self) -> tuple[float, ...]:
+        """The us of each kernel."""
+        return self.progress.report.us
+
+    @property
+    def searched_us(self) -> float:
+        """What the graph took in its search at best."""
+        found = self.choice.measurement
+        return min(found.serial_us, found.played_us or found.serial_us) if found else sum(self.us)
 
     @property
     def plan(self) -> Plan | None:
@@ -93,22 +108,38 @@ class KernelVariants:
         self._given = replace(given, options=replace(given.options, plan=()))
         self._trials: list[Trial] = []
         self._open = contextlib.ExitStack()
+        # The variants' own would look at all objects of the program once the first of them is closed.
+        self._open.callback(NewGarbage().collect)
 
-    def plan(self, forms: Forms) -> set[str]:
-        """Plan the graph with these forms by measuring, and return the weights whose products run beside other kernels.
+    def plan(self, *several: Forms) -> set[str]:
+        """Plan the graph with each of these forms by measuring, and return the weights whose products the last one's plan puts
+        beside other kernels.
 
-        Raises Unmeasurable if it can't be measured, and StaySerial or Unsupported if it can't be read.
+        All are read before any is measured, so that their kernels compile meanwhile. The last is measured first: the search of
+        another one ends early if it is clearly behind. Raises Unmeasurable if one can't be measured, and StaySerial or
+        Unsupported if one can't be read.
         """
+        read, planned = [self._read(forms) for forms in several], list[Trial]()
+        for progress, task, graph in reversed(read):
+            fastest = min((each.searched_us for each in (*self._trials, *planned)), default=None)
+            planned.append(self._planned(progress, replace(task, beat_us=fastest), graph))
+        self._trials += reversed(planned)
+        plan = planned[0].plan
+        return weights_beside_others(planned[0].graph.reading, plan) if plan else set()
+
+    def _read(self, forms: Forms) -> tuple[Progress, Task, ReadGraph]:
         given, progress = self._given, Progress(self._given.name)
         graph = read_graph(progress, self._module(forms), given.options, given.input_names, None, None, given.marked)
-        task = Task(graph.reading, device_at_hand(), given.options)
-        choice, autotuner = choose_plan(progress, task, given.inputs, graph)
+        _check_measurable(graph.reading)
+        start_compiling(graph.serial.source)
+        return progress, Task(graph.reading, device_at_hand(), given.options, graph.joined), graph
+
+    def _planned(self, progress: Progress, task: Task, graph: ReadGraph) -> Trial:
+        choice, autotuner = choose_plan(progress, task, self._given.inputs, graph)
         if autotuner is None:
             raise Unmeasurable("; ".join(progress.report.notes[-1:]) or "the graph was not measured")
         self._open.callback(autotuner.close)
-        trial = Trial(forms, graph, choice, progress.report.us, autotuner)
-        self._trials.append(trial)
-        return weights_beside_others(graph.reading, trial.plan) if trial.plan else set()
+        return Trial(progress, task, graph, choice, autotuner)
 
     def times(self) -> list[Times]:
         """Return the times of all variants, in the order in which they were planned."""
@@ -123,24 +154,23 @@ class KernelVariants:
         return [replace(own, direct_us=statistics.median(us)) for own, us in zip(times, direct, strict=True)]
 
     def difference(self, number: int) -> float:
-        """Return how far the outputs of a variant lie from those of the first one, on the inputs that are known."""
+        """Return how far outputs and changed inputs of a variant lie from the first one's, on the inputs that are known."""
         with unset_fake_temporarily():
             both = (self._trials[0], self._trials[number])
             first, other = (each.autotuner.benchmark.outputs(each.graph.serial) for each in both)
-            return max(map(_difference, first, other), default=0.0)
+            return largest_difference(first, other)
 
     def lasting(self, number: int, times: Times) -> tuple[float, str]:
         """Return what a variant takes in the end, once its code is generated, proved and timed, and what it runs as.
 
-        The other variants are closed before.
+        What was read and compiled to time it is used on. The other variants are closed before.
         """
         trial = self._trials[number]
         self.keep(number)
-        self.close()
-        given = self._given
-        report = run_stages(
-            self._module(trial.forms), given.options, given.name, given.input_names, inputs=given.inputs, marked=given.marked
-        ).report
+        for other in self._trials:
+            if other is not trial:
+                other.autotuner.close()
+        report = finish_stages(trial.progress, trial.task, trial.graph, trial.choice, trial.autotuner)
         made, found = report.measurement, trial.choice.measurement
         if report.verdict != "clean" or report.plan is None or made is None or not made.compiled_us:
             return times.serial_us, f"serially ({report.reason})" if report.reason else "serially"
@@ -149,9 +179,10 @@ class KernelVariants:
         return made.compiled_us * scale, f"on {report.plan.used} streams"
 
     def keep(self, number: int) -> None:
-        """Keep the plan of a variant, for the compile that runs it."""
+        """Keep the plan of a variant, for the compile that runs it, unless its search may have ended early."""
         trial = self._trials[number]
-        if trial.choice.plan is not None and trial.choice.measurement is not None:
+        behind = trial.task.beat_us is not None and trial.searched_us > BEHIND * trial.task.beat_us
+        if trial.choice.plan is not None and trial.choice.measurement is not None and not behind:
             trial.autotuner.save(trial.us, trial.choice.plan, trial.choice.measurement)
 
     def close(self) -> None:
@@ -164,23 +195,9 @@ class KernelVariants:
         return module
 
 
-def weights_beside_others(reading: Reading, plan: Plan) -> set[str]:
-    """Return the inputs of a graph that are read by kernels which a plan lets run beside a kernel on another stream."""
-    storages = {storage: node.name for node, storage in reading.storages.items() if node.op == "placeholder"}
-    found: set[str] = set()
-    for each in plan.placements:
-        others = (other for other in plan.placements if other.stream != each.stream)
-        if any(min(each.end_us, other.end_us) - max(each.start_us, other.start_us) > OVERLAP_US for other in others):
-            read = {access.storage for access in reading.kernels.kernels[each.kernel].reads}
-            found.update(name for storage, name in storages.items() if storage in read)
-    return found
-
-
-def _difference(first: Any, second: Any) -> float:
-    """Return the largest difference of two tensors as a share of the largest value; of whole numbers, how many differ."""
-    if not isinstance(first, torch.Tensor) or not first.numel():
-        return 0.0
-    if not first.is_floating_point():
-        return float((first != second).double().mean())
-    gap, largest = ((first.double() - second.double()).abs(), first.double().abs())
-    return float(gap.nan_to_num(0.0, 0.0).max() / largest.nan_to_num(0.0, 0.0).max().clamp(min=1e-300))
+def _check_measurable(reading: Reading) -> None:
+    """Raise Unsupported if no compile of the graph can time it, which is no matter of memory or of what else runs."""
+    if reading.kernels.has_collectives():
+        raise Unsupported("it holds collectives, each of which takes all ranks")
+    if unknown := [kernel.name for kernel in reading.kernels.kernels if kernel.exclusive]:
+        raise Unsupported(f"what {unknown[0]!r} does when it is repeated is not known")

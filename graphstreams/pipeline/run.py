@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,6 +51,7 @@ from graphstreams.reading.eligibility import check_graph
 from graphstreams.reading.naming import inputs_by_position, named_inputs, sizes_named
 from graphstreams.reading.reader import read
 from graphstreams.reading.stored_values import storages_of
+from graphstreams.reports.report import Report
 from graphstreams.rewriting.event_comments import event_headings
 from graphstreams.rewriting.regions import rewrite
 from graphstreams.rewriting.two_bodies import Joined
@@ -113,31 +114,40 @@ def run_stages(
         with progress.stage("report"):
             progress.tell(graph_serial=readable_code(graph.reading.module), owners_serial=owners(graph.reading.regions))
 
-        def go_on(choice: PlanChoice, autotuner: Autotuner | None) -> None:
-            dispatch = _dispatch(progress, task, choice, autotuner, graph)
-            bodies = Bodies(graph.serial, _rewrite(progress, task, graph), graph.host)
-            finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
-
         def as_given(given: GivenPlan) -> None:
             choice, autotuner = choose_plan(progress, task, inputs, graph, given)
             with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
-                go_on(choice, autotuner)
+                _run_plan(progress, task, graph, choice, autotuner)
 
         if not run_given_plan(progress, task, as_given):
-            _plan_and_run(progress, task, inputs, graph, go_on)
+            choice, autotuner = choose_plan(progress, task, inputs, graph)
+            with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
+                _run_choice(progress, task, graph, choice, autotuner)
     return progress.compilation
 
 
-def _plan_and_run(
-    progress: Progress, task: Task, inputs: Sequence[Any] | None, graph: ReadGraph,
-    go_on: Callable[[PlanChoice, Autotuner | None], None],
-) -> None:  # fmt: skip
-    """Choose a plan and go on with it, or with another one if its code is refused."""
-    choice, autotuner = choose_plan(progress, task, inputs, graph)
+def finish_stages(progress: Progress, task: Task, graph: ReadGraph, choice: PlanChoice, autotuner: Autotuner) -> Report:
+    """Go on from a plan that was chosen by measuring: rewrite, lower, join, prove and measure as `run_stages` does.
+
+    `progress` is that of reading and choosing. Nothing is read, compiled or searched again. The caller closes the autotuner.
+    Never raises for a graph that has to stay serial: the report says why.
+    """
+    with progress.until_stopped():
+        _run_choice(progress, task, graph, choice, autotuner)
+    return progress.report
+
+
+def _run_choice(progress: Progress, task: Task, graph: ReadGraph, choice: PlanChoice, autotuner: Autotuner | None) -> None:
+    """Go on with the chosen plan, or with another one if its code is refused."""
     progress.note(*note_on_layers(graph.reading.kernels))
     progress.note(*cost_of_undeclared(task, progress.report.us, choice.plan))
-    with contextlib.closing(autotuner) if autotuner else contextlib.nullcontext():
-        run_with_other_plans(progress, task, choice, lambda choice: go_on(choice, autotuner), autotuner)
+    run_with_other_plans(progress, task, choice, lambda other: _run_plan(progress, task, graph, other, autotuner), autotuner)
+
+
+def _run_plan(progress: Progress, task: Task, graph: ReadGraph, choice: PlanChoice, autotuner: Autotuner | None) -> None:
+    dispatch = _dispatch(progress, task, choice, autotuner, graph)
+    bodies = Bodies(graph.serial, _rewrite(progress, task, graph), graph.host)
+    finish(progress, task, bodies, dispatch, graph.tokens.example if graph.tokens else None, autotuner)
 
 
 def finish(

@@ -41,6 +41,7 @@ class Task:
     device: Device
     options: Options
     joined: tuple[frozenset[int], ...] = ()  # kernels by id of which the serial code makes one launch
+    beat_us: float | None = None  # what another variant of the graph takes: a search ends early if it is clearly behind that
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class MeasuredPlans:
         if reason := path_too_long(task.reading.kernels, prices.us, task.options):
             return PlanChoice(None, rejected=reason)
         plan, measurement = self._search(replace(task, options=self.autotuner.options), prices.us)
-        if task.reading.kernels.has_collectives() or plan.streams == 1 or measurement.gain < task.options.min_gain:
+        unused = task.reading.kernels.has_collectives() or plan.streams == 1 or measurement.gain < task.options.min_gain
+        if unused and task.beat_us is None:  # a search that may have ended early is not for other compiles
             self.autotuner.save(prices.us, plan, measurement)
         return checked_choice(task, prices.us, plan, measurement)
 
@@ -150,7 +152,7 @@ class MeasuredPlans:
                 first.append(search_on_simulator(space.prioritized(HIGH_PRIORITY)))
         # Without a search these are measured too, because the simulator is not always right.
         benchmark = self.autotuner.benchmark
-        return benchmark.search(space, first) if options.search else benchmark.fastest(first)
+        return benchmark.search(space, first, task.beat_us) if options.search else benchmark.fastest(first)
 
 
 def checked_choice(task: Task, us: Sequence[float], plan: Plan, measurement: Measurement | None = None) -> PlanChoice:

@@ -74,6 +74,17 @@ def test_no_more_plans_are_measured_than_asked_for(monkeypatch: pytest.MonkeyPat
     assert found(graph, search=5)[2].tried == 5
 
 
+@pytest.mark.parametrize(("beat_us", "tried"), [(None, 20), (6.0, 20), (5.8, 20), (5.7, 8), (1.0, 8)])
+def test_a_search_that_is_clearly_behind_another_variant_ends_early(
+    monkeypatch: pytest.MonkeyPatch, beat_us: float | None, tried: int
+) -> None:
+    """6 us are 5 % more than 5.71."""
+    graph = graph_of(6)
+    clock(monkeypatch, times_by(10.0, 6.0))
+    _, measurement = make_autotuner(graph, search=20).benchmark.search(space(graph), (), beat_us)
+    assert (measurement.tried, measurement.played_us) == (tried, 6.0)
+
+
 def test_a_few_plans_are_screened_in_turns_before_the_fastest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = clock(monkeypatch, lambda graph: 10.0 if graph == SERIAL else 5.0 + len(graph.events) / 10)
     graph = graph_of(6)

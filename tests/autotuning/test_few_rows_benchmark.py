@@ -87,10 +87,28 @@ def test_times_are_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     products = [found_in(random_case(rows, 64, 20, torch.bfloat16)) for rows in (1, 1, 2)]
     for _ in range(2):
         found = times_of_products(products, H200)
-        assert found == {each.product: times for each in products}
+        assert found == {each.operation: times for each in products}
     assert len(measured) == 2
     times_of_products(products[:1], DEVICES["h100"])
     assert len(measured) == 3
+
+
+def test_operators_that_compute_the_same_product_are_timed_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of them with another argument, such as the accumulation of float8, may take another time and have other errors."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    us = iter((5.0, 6.0, 7.0))
+    monkeypatch.setattr(few_rows_benchmark, "_measured", lambda found, device: ProductTimes(next(us), 1e-3, ()))
+    compiled: list[Any] = []
+    monkeypatch.setattr(few_rows_benchmark, "compile_ahead", lambda work: compiled.extend(work))
+    plain, same, fast = (found_in(random_case(1, 64, 20, torch.bfloat16)) for _ in range(3))
+    fast.node.kwargs = {"use_fast_accum": True}
+    other = found_in(random_case(1, 64, 20, torch.bfloat16))
+    other.node.target = torch.ops.aten.mm.dtype
+    assert plain.operation == same.operation and len({each.operation for each in (plain, fast, other)}) == 3
+    for _ in range(2):
+        found = times_of_products([plain, same, fast, other], H200)
+        assert [found[each.operation].torch_us for each in (plain, same, fast, other)] == [5.0, 5.0, 6.0, 7.0]
+    assert len(set(compiled)) == len(compiled)  # the forms are the same for all
 
 
 class _Graph:

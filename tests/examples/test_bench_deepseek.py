@@ -282,6 +282,26 @@ def test_fast_kernels_and_max_autotune_are_columns_if_asked_for(
     assert list(row["rivals"]) == ["serial", "max-autotune", "graphstreams: fast"]
     header = next(line for line in (tmp_path / "bench.md").read_text().splitlines() if line.startswith("| workload"))
     assert "Inductor, max-autotune" in header and "graphstreams, fast kernels" in header
+    assert row["rivals"]["max-autotune"]["difference"] == 0.0 < row["rivals"]["graphstreams: fast"]["difference"]
+    assert "### Against serial Inductor at its best" in (tmp_path / "bench.md").read_text()
+    assert "### Largest difference from serial" in (tmp_path / "bench.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_max_autotune_is_never_dropped_without_a_word(
+    on_cpu: CpuReplayer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(module: Any, settings: Any) -> Any:
+        raise RuntimeError("no template compiles")
+
+    monkeypatch.setattr(bench, "autotuned", failing)
+    given = ["--settings", "default", "--hand", "--custom", "--own", "fast", "--autotuned"]
+    for limit, text in (("1000", "no template compiles"), ("1e-9", "s had passed")):
+        bench.run(arguments(tmp_path, *given, "--limit", limit))
+        table = (tmp_path / "bench.md").read_text().split("### Against serial Inductor at its best")[1].split("How many")[0]
+        lines = table.strip().splitlines()[2:]
+        assert len(lines) == 2 and all(text in line for line in lines)
+        assert all({*line.replace(" ", "").strip("|").split("|")[3:]} == {"-"} for line in lines)  # no ratio
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -123,7 +123,7 @@ def test_float8_layers_products_are_timed_and_right(monkeypatch: pytest.MonkeyPa
         return measured[-1]
 
     def decide(found: Sequence[WeightProduct], times: Any, *_: Any) -> fast_kernels.Decision:
-        fastest = {each.node.name: right_forms(times[each.product])[0] for each in found}
+        fastest = {each.node.name: right_forms(times[each.operation])[0] for each in found}
         return fast_kernels.Decision(fastest, ("the fastest alone",))
 
     monkeypatch.setattr(fast_kernels, "times_of_products", times)
@@ -132,10 +132,10 @@ def test_float8_layers_products_are_timed_and_right(monkeypatch: pytest.MonkeyPa
     module, inputs = deepseek_v32.build(config, "cuda"), deepseek_v32.example_inputs(config, "cuda", 0)
     captured, _, report = compiled(module, inputs, tmp_path / "dump", kernels="fast", min_gain=0.0)
     assert "the fastest alone" in report["notes"]
-    for product, own in measured[0].items():
+    for operation, own in measured[0].items():
         right = right_forms(own)
-        print(product, own.torch_us, own.torch_error, right[:2])
-        assert len(right) == len(own.forms) > 0, product
+        print(operation, own.torch_us, own.torch_error, right[:2])
+        assert len(right) == len(own.forms) > 0, operation
     with torch.no_grad():
         captured.load(inputs)
         captured.replay()

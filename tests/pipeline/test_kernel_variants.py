@@ -13,14 +13,14 @@ import torch
 
 import graphstreams
 from graphstreams.costs.few_rows import FormTime
-from graphstreams.errors import Unmeasurable
+from graphstreams.errors import Unmeasurable, Unsupported
 from graphstreams.ir.devices import DEVICES
 from graphstreams.ir.measurement import Measurement
 from graphstreams.ir.plan import Plan
 from graphstreams.kernels.few_rows_forms import TensorCores
 from graphstreams.options import Options
 from graphstreams.pipeline import explain, kernel_variants
-from graphstreams.pipeline.compilation import GraphCompilation, Progress
+from graphstreams.pipeline.compilation import Progress
 from graphstreams.pipeline.kernel_variants import GivenGraph, KernelVariants, Times
 from graphstreams.pipeline.run import ReadGraph, read_graph
 from graphstreams.pipeline.select_plan import PlanChoice, Task
@@ -57,13 +57,20 @@ class Autotuner:
 
 
 @pytest.fixture
-def tuned(monkeypatch: pytest.MonkeyPatch) -> list[Autotuner]:
+def beaten() -> list[float | None]:
+    """What there was to beat in each search, in us."""
+    return []
+
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch, beaten: list[float | None]) -> list[Autotuner]:
     """The autotuners of all variants, which choose the plan of the simulator for equal kernels."""
     made: list[Autotuner] = []
 
     def choose(progress: Progress, task: Task, inputs: Any, graph: ReadGraph) -> tuple[PlanChoice, Any]:
         us = [10.0] * len(task.reading.kernels.kernels)
         progress.tell(us=tuple(us))
+        beaten.append(task.beat_us)
         plan = simulated_plan(task.reading.kernels, us, H200, task.options)
         made.append(Autotuner(f"variant {len(made)}"))
         return PlanChoice(plan, Measurement(plan.serial_us, plan.streamed_us)), made[-1]
@@ -74,6 +81,7 @@ def tuned(monkeypatch: pytest.MonkeyPatch) -> list[Autotuner]:
     monkeypatch.setattr(kernel_variants, "choose_plan", choose)
     monkeypatch.setattr(kernel_variants, "read_graph", read)
     monkeypatch.setattr(kernel_variants, "device_at_hand", lambda: H200)
+    monkeypatch.setattr(kernel_variants, "start_compiling", lambda source: False)
     return made
 
 
@@ -119,11 +127,11 @@ def test_all_variants_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, tuned:
         variants.plan({"mm": FORM})
         assert variants.times() == [Times(0.0, 1.0, 8.0), Times(2.0, 3.0, 8.0)]
         assert variants.difference(1) == 0.0
-        variants.keep(1)
+        variants.keep(0)
 
     on_graph(monkeypatch, act)
     assert asked == [["variant 0 serial", "variant 0 plan", "variant 1 serial", "variant 1 plan"]]
-    assert [each.log for each in tuned] == [[], ["saved"]]
+    assert [each.log for each in tuned] == [["saved"], []]
 
 
 @pytest.mark.parametrize(
@@ -132,25 +140,82 @@ def test_all_variants_are_timed_in_turns(monkeypatch: pytest.MonkeyPatch, tuned:
 def test_what_lasts_is_the_time_of_the_code(
     monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner], verdict: str, lasts: tuple[float, str]
 ) -> None:
-    found, used = list[Any](), list[int]()
+    found, used, trial = list[Any](), list[int](), list[Any]()
 
-    def stages(plan: Plan, *_: Any, **__: Any) -> GraphCompilation:
+    def stages(plan: Plan, progress: Progress, task: Task, graph: ReadGraph, choice: PlanChoice, autotuner: Any) -> Report:
+        assert (graph, choice.plan, autotuner) == (trial[0].graph, plan, tuned[0])  # nothing is read or compiled again
+        assert autotuner.log == ["saved"] and tuned[1].log == ["closed"]
         reason = "" if verdict == "clean" else "its plan had a race"
         # 10 % more than its kernels as played took in the search.
         measured = Measurement(plan.serial_us, plan.streamed_us, compiled_us=1.1 * plan.streamed_us)
-        return GraphCompilation(Report("g", verdict, reason, plan=replace(plan), measurement=measured))
+        return Report("g", verdict, reason, plan=replace(plan), measurement=measured)
 
     def act(variants: KernelVariants) -> None:
         variants.plan({"mm": FORM})
-        plan = variants._trials[0].choice.plan
+        variants.plan({})
+        trial.extend(variants._trials)
+        plan = trial[0].choice.plan
         assert plan is not None and plan.used > 1
         used.append(plan.used)
-        monkeypatch.setattr(kernel_variants, "run_stages", partial(stages, plan))
+        monkeypatch.setattr(kernel_variants, "finish_stages", partial(stages, plan))
         found.append(variants.lasting(0, Times(40.0, 30.0)))
+        variants.close()
 
     on_graph(monkeypatch, act)
     assert found[0][1] == lasts[1].format(*used) and found[0][0] == pytest.approx(lasts[0])
     assert tuned[0].log == ["saved", "closed"]
+
+
+def test_variants_are_read_and_compile_before_the_last_of_them_is_measured_first(
+    monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner], beaten: list[float | None]
+) -> None:
+    compiling: list[tuple[int, bool]] = []  # how many variants had been measured, and whether a kernel of ours compiles
+    monkeypatch.setattr(
+        kernel_variants, "start_compiling", lambda source: compiling.append((len(tuned), "few_rows_dot" in source))
+    )
+
+    def act(variants: KernelVariants) -> None:
+        variants.plan({}, {"mm": FORM})
+        assert compiling == [(0, False), (0, True)]
+        first, second = (len(each.graph.reading.kernels.kernels) for each in variants._trials)
+        assert second == first + 1
+        assert [each.autotuner.serial for each in variants._trials] == ["variant 1", "variant 0"]
+        ours = variants._trials[1].searched_us
+        assert beaten == [None, ours] and ours == variants._trials[1].choice.measurement.played_us  # type: ignore[union-attr]
+        variants.plan({"mm": FORM, "mm_1": FORM})
+        assert beaten[2] == min(each.searched_us for each in variants._trials[:2])
+        behind = replace(variants._trials[0].task, beat_us=variants._trials[0].searched_us / 1.06)
+        variants._trials[0] = replace(variants._trials[0], task=behind)
+        assert variants._trials[1].task.beat_us is None
+        variants.keep(0)  # its search may have ended early
+        variants.keep(1)
+        variants.close()
+
+    on_graph(monkeypatch, act)
+    assert [each.log for each in tuned] == [["saved", "closed"], ["closed"], ["closed"]]
+
+
+def test_what_no_compile_can_measure_is_told_from_what_failed(monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner]) -> None:
+    """A kernel that nobody knows stays one: the graph is decided, and may be found in a cache."""
+    changes: list[dict[str, Any]] = [{"exclusive": True}, {"collective": "start"}]
+    reads, texts = kernel_variants.read_graph, ["when it is repeated is not known", "it holds collectives"]
+
+    def read(*given: Any) -> ReadGraph:
+        graph = reads(*given)
+        first, *others = graph.reading.kernels.kernels
+        kernels = replace(graph.reading.kernels, kernels=(replace(first, **changes[0]), *others))
+        return replace(graph, reading=replace(graph.reading, kernels=kernels))
+
+    monkeypatch.setattr(kernel_variants, "read_graph", read)
+
+    def act(variants: KernelVariants) -> None:
+        while changes:
+            with pytest.raises(Unsupported, match=texts.pop(0)):
+                variants.plan({})
+            del changes[0]
+
+    on_graph(monkeypatch, act)
+    assert tuned == []
 
 
 def test_a_graph_that_cannot_be_measured_is_named(monkeypatch: pytest.MonkeyPatch, tuned: list[Autotuner]) -> None:

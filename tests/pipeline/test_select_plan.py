@@ -63,7 +63,7 @@ class FakeAutotuner:
         self._called("blocks")
         return {kernel.id: [(8, 132)] for kernel in self.kernels}
 
-    def search(self, space: SearchSpace, first: Sequence[Plan]) -> tuple[Plan, Measurement]:
+    def search(self, space: SearchSpace, first: Sequence[Plan], beat_us: float | None = None) -> tuple[Plan, Measurement]:
         self._called("search")
         # For measured and for modelled times and, unless one is given, with a priority.
         several = 3 if self.options.priority is None else 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from torch import fx, nn
 
 from graphstreams.errors import Unsupported
+from graphstreams.inductor import serial_values
 from graphstreams.inductor.collective_operators import settings_for
 from graphstreams.inductor.collectives import collectives_of
-from graphstreams.inductor.lowering import copy_graph, lower
+from graphstreams.inductor.lowering import copy_graph, lower, lower_to_buffers
 from graphstreams.inductor.serial_values import with_values
 from graphstreams.inductor.settings import stream_settings, under_settings
 from graphstreams.ir.reading import Reading
@@ -27,12 +29,18 @@ IN_GRAPH_ORDER = {"reorder_for_peak_memory": False, "aten_distributed_optimizati
 
 
 def both_ways(gm: fx.GraphModule, lowered_again: bool = False) -> tuple[Reading, Reading]:
-    """Return what is read of a graph lowered once more, and of its serial lowering, which may have to be done again too."""
+    """Return what is read of a graph lowered once more, and of its serial lowering, which may have to be done again too.
+
+    Of a serial lowering without values, as Inductor makes it, the same is read.
+    """
     with as_on_h200(gm), under_settings(IN_GRAPH_ORDER):
         again = read(copy_graph(gm), settings={**stream_settings(), **settings_for(gm)})
         serial = lower(gm, generate_code=True)
-        assert (with_values(serial) is None) == lowered_again
-        return again, read(gm, settings=stream_settings(), serial=serial)
+        inductors = replace(serial, values={}, stores_shared=False)
+        assert (with_values(serial) is None) == (with_values(inductors) is None) == lowered_again
+        found, same = (read(gm, settings=stream_settings(), serial=each) for each in (serial, inductors))
+        assert told(same) == told(found)
+        return again, found
 
 
 def told(reading: Reading) -> list[Any]:
@@ -44,6 +52,18 @@ def told(reading: Reading) -> list[Any]:
     joined = sorted(node.name for node in reading.concatenations)
     rest = joined, reading.divided, reading.mutated, reading.order, reading.peak_memory, reading.held_memory
     return [reading.kernels, regions, realized, names, storages, *rest]
+
+
+def test_a_lowering_of_this_package_is_not_lowered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless an operator has a copy to itself of what another one reads too."""
+    asked: list[str] = []
+    monkeypatch.setattr(serial_values, "lower_to_buffers", lambda gm: asked.append("lowered") or lower_to_buffers(gm))
+    for sample, times in (("diamond", 0), ("custom_mutation_of_temporary", 1)):
+        gm = reading_of(sample).module
+        with as_on_h200(gm):
+            serial = lower(gm, generate_code=True)
+            assert (with_values(serial) is serial) == serial.stores_shared == (not times)
+        assert len(asked) == times
 
 
 @pytest.mark.parametrize("sample", STREAMABLE)
