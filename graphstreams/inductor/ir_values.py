@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch._inductor import ir
@@ -12,3 +13,14 @@ def without_boxes(value: Any) -> Any:
     while isinstance(value, ir.MutableBox):
         value = value.data
     return value
+
+
+def same_buffers(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Return whether arguments are as they were, apart from other IR nodes for the same buffers."""
+
+    def name(value: Any) -> str | None:
+        return value.maybe_get_name() if isinstance(value, ir.IRNode) else None
+
+    return all(
+        before[key] is value or (name(value) is not None and name(before[key]) == name(value)) for key, value in after.items()
+    )

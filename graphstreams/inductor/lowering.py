@@ -25,11 +25,12 @@ from torch._inductor.lowering import maybe_layout_constraints
 from torch._inductor.memory import estimate_peak_memory, prepare_planning_info
 from torch._inductor.scheduler import Scheduler
 from torch._inductor.virtualized import V
+from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.utils._ordered_set import OrderedSet
 
 from graphstreams.inductor.concatenation_kinds import as_noted, store_as_noted
 from graphstreams.inductor.foreach import ForeachScheduler
-from graphstreams.inductor.ir_values import without_boxes
+from graphstreams.inductor.ir_values import same_buffers, without_boxes
 from graphstreams.inductor.settings import settings_alone
 from graphstreams.inductor.stored_operands import store_if_copied
 
@@ -60,7 +61,7 @@ def copy_graph(gm: fx.GraphModule) -> fx.GraphModule:
     result = graph.graph_copy(gm.graph, copied)
     output = graph.output(result)
     output.meta = dict(gm.graph.output_node().meta)
-    copy = fx.GraphModule(gm, graph)
+    copy = _LazyGraphModule(gm, graph)  # whose code is written if somebody asks for it
     copy.meta = dict(gm.meta)
     return copy
 
@@ -143,6 +144,17 @@ class _Recorder(GraphLowering):
         value = super().call_function(target, args, kwargs)
         store_as_noted(self.current_node, value)  # before Inductor chooses a layout
         return value
+
+    def propagate_mutation(self, fx_node: fx.Node, *ways: Any) -> None:
+        """Copy what a node has written to a copy back to what was copied.
+
+        Inductor makes Triton's IR of each launch of a user's kernel a second time to see what that could be. It is not made for
+        a launch that was given no copies.
+        """
+        old, new = ways[1].get("kwargs"), ways[3].get("kwargs")
+        if fx_node.target is torch.ops.higher_order.triton_kernel_wrapper_mutation and same_buffers(old, new):
+            return
+        super().propagate_mutation(fx_node, *ways)
 
     def constant_name(self, name: str, device_override: torch.device | None) -> str:
         if device_override is not None and self.constants[name] is self._moved.get(name):

@@ -1,10 +1,10 @@
 """Read a graph from the lowering that Inductor has made of it for its serial code, which has all but the nodes' values.
 
-To lower a graph a second time to its last fused kernel takes as long as Inductor took. Its values take a quarter of that: the
-graph is lowered once more, up to the buffers, and nothing is scheduled. Both have the same buffers if they have the same
-operations of the same nodes, in one order, under the same names. A lowering that this package has made has the values, and they
-are those of streams if nothing in it was copied for one operator. Read in torch 2.15.0: `_inductor/graph.py` (run,
-register_operation), `_inductor/scheduler.py` (Scheduler._init).
+To lower a graph a second time to its last fused kernel takes as long as Inductor took. The values of its nodes may have been
+kept (`kept_values.py`), and a lowering that this package has made has them; they are those of streams if nothing in it was
+copied for one operator. Else they take a quarter of that: the graph is lowered once more, up to the buffers, and nothing is
+scheduled. Both have the same buffers if they have the same operations of the same nodes, in one order, under the same names.
+Read in torch 2.15.0: `_inductor/graph.py` (run, register_operation), `_inductor/scheduler.py` (Scheduler._init).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from torch._inductor.graph import GraphLowering
 
 from graphstreams.inductor.foreach import is_foreach
+from graphstreams.inductor.kept_values import shares_operands
 from graphstreams.inductor.lowering import Lowered, lower_to_buffers
 from graphstreams.inductor.settings import settings_off
 
@@ -28,8 +29,8 @@ def with_values(serial: Lowered) -> Lowered | None:
     with serial.active():
         if settings_off() or any(is_foreach(node) or node.is_template() for node in serial.nodes):
             return None
-    if serial.values and serial.stores_shared:
-        return serial
+        if serial.values and (serial.stores_shared or shares_operands(serial.graph, serial.values)):
+            return serial
     found = lower_to_buffers(serial.graph.module)  # type: ignore[arg-type]
     if _operations(found) != _operations(serial.graph):
         return None

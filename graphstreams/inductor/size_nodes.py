@@ -27,20 +27,26 @@ class SizeNodes:
     """The numbers that a graph is given or computes from those, and new nodes for what can be computed from them."""
 
     def __init__(self, graph: fx.Graph) -> None:
+        self._graph = graph
         inputs = graph.find_nodes(op="placeholder")
         self._behind = inputs[-1] if inputs else None
-        self._known: dict[sympy.Expr, fx.Node] = {}
         self._in_front = set(inputs)  # nodes that all others may use
-        host = set(inputs)  # what is known without running a kernel
-        for node in graph.nodes:
+
+    @functools.cached_property
+    def _known(self) -> dict[sympy.Expr, fx.Node]:
+        """What is known without running a kernel. The whole graph is looked through, and not at all for fixed sizes."""
+        known: dict[sympy.Expr, fx.Node] = {}
+        host = set(self._graph.find_nodes(op="placeholder"))
+        for node in self._graph.nodes:
             value = node.meta.get("val")
             if isinstance(value, torch.SymInt) and (node in host or host.issuperset(node.all_input_nodes)):
                 host.add(node)
-                self._known.setdefault(value.node.expr, node)
+                known.setdefault(value.node.expr, node)
+        return known
 
     def can_tell(self, expression: sympy.Expr) -> bool:
         """Return whether `node` takes an expression: a polynomial in numbers of the graph."""
-        if expression in self._known or isinstance(expression, sympy.Integer):
+        if isinstance(expression, sympy.Integer) or expression in self._known:
             return True
         if isinstance(expression, sympy.Pow):
             return expression.exp.is_Integer and expression.exp > 0 and self.can_tell(expression.base)

@@ -8,7 +8,6 @@ in torch 2.15.0: `_inductor/fx_passes/control_dependencies.py`, `_inductor/lower
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +51,11 @@ def ordered(
     for each in (call, node):
         set_stream(each, stream)
     return node
+
+
+def empty_module(root: fx.GraphModule) -> fx.GraphModule:
+    """Return a module with an empty graph, whose code is written if somebody asks for it."""
+    return _LazyGraphModule(root, fx.Graph())
 
 
 def events_of(module: fx.GraphModule) -> dict[str, tuple[int, int | None]]:
@@ -98,15 +102,28 @@ def force_realize(module: fx.GraphModule, values: Sequence[fx.Node], strides: Ma
 def _append(
     module: fx.GraphModule, name: str, inner: fx.Graph, dependencies: Sequence[fx.Node], values: Sequence[fx.Node]
 ) -> fx.Node:
-    attribute = base = f"graphstreams_{name}"
-    number = itertools.count(2)
-    while hasattr(module, attribute):
-        attribute = f"{base}_{next(number)}"
+    attribute = _free_name(module, f"graphstreams_{name}")
     setattr(module, attribute, _LazyGraphModule(torch.nn.Module(), inner))  # whose code nobody asks for
     arguments: Any = (tuple(dependencies), module.graph.get_attr(attribute), *values)
     node = module.graph.create_node("call_function", control_deps, arguments, name=attribute.removeprefix("graphstreams_"))
     node.meta["val"] = None
     return node
+
+
+def _free_name(module: fx.GraphModule, base: str) -> str:
+    """Return a name that no attribute of a module has: `base`, or with the next number behind it.
+
+    Names are given in order, so the last one is searched for by halves: a deep graph has thousands.
+    """
+    if not hasattr(module, base):
+        return base
+    taken, free = 1, 2
+    while hasattr(module, f"{base}_{free}"):
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        taken, free = (middle, free) if hasattr(module, f"{base}_{middle}") else (taken, middle)
+    return f"{base}_{free}"
 
 
 def _placeholder(graph: fx.Graph, value: fx.Node) -> fx.Node:

@@ -18,6 +18,7 @@ from torch._inductor.custom_graph_pass import CustomInferenceAwareGraphPass
 from torch._inductor.virtualized import V
 
 from graphstreams.inductor.compile import graph_name
+from graphstreams.inductor.kept_values import keep_values, take_values
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.wrapper_codegen import Code, SerialWrapperCodegen, StreamWrapperCodegen
 
@@ -105,6 +106,7 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
 
         def add_body(lowered: Any, source: str) -> Code:
             lowered.module.meta.pop(SEEN, None)  # Inductor may copy the graph into its cache
-            return self.code_for(Lowered(lowered, {}, source), name)
+            return self.code_for(Lowered(lowered, take_values(lowered), source), name)
 
         gm.meta[SEEN] = add_body
+        keep_values(gm.graph)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from graphstreams.rewriting.kernel_sources import canonical_source
+from graphstreams.rewriting.kernel_sources import kernels_of
 from graphstreams.rewriting.two_bodies import STREAMED
 
 CALLER = "the caller's stream"
@@ -76,29 +76,29 @@ def _crossing(launch: _Launch, launches: list[_Launch]) -> str:
 
 def _launches(source: str) -> list[_Launch]:
     tree = ast.parse(source)
-    kernels = dict(_kernels(tree))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and _LAUNCHING.fullmatch(node.name)]
+    kernels = dict(kernels_of(tree))
+    methods = [statement for each in tree.body if isinstance(each, ast.ClassDef) for statement in each.body]
+    defined = [each for each in (*tree.body, *methods) if isinstance(each, ast.FunctionDef)]
+    functions = [function for function in defined if _LAUNCHING.fullmatch(function.name)]
     functions += [_with_plain_names(function) for function in _subgraphs(tree, functions)]
     return [launch for function in functions for launch in _Reader(kernels).launches(function.body, CALLER)]
 
 
-def _kernels(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Yield the kernels that a wrapper defines, each with its source without names."""
-    for statement in tree.body:
-        if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call)):
-            continue
-        call, target = statement.value, statement.targets[0]
-        if isinstance(target, ast.Name) and ast.unparse(call.func).startswith("async_compile."):
-            texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
-            name = texts[0] if len(texts) > 1 else target.id
-            yield target.id, canonical_source(name, texts[-1]) if texts else ast.unparse(call)
-
-
 def _subgraphs(tree: ast.Module, callers: Sequence[ast.FunctionDef]) -> list[ast.FunctionDef]:
     """Return the functions that `callers` call for one operator of the graph, such as a product that is split along K."""
+    others = [s for s in tree.body if isinstance(s, ast.FunctionDef) and s.name != STREAMED and s not in callers]
+    if not others:
+        return []
     calls = (node.func for caller in callers for node in ast.walk(caller) if isinstance(node, ast.Call))
     called = {function.id for function in calls if isinstance(function, ast.Name)}
-    return [s for s in tree.body if isinstance(s, ast.FunctionDef) and s.name in called and s.name != STREAMED]
+    return [function for function in others if function.name in called]
+
+
+def _called(function: ast.expr) -> str:
+    """Return the text of what is called. A wrapper has thousands of calls, nearly all of a dotted name."""
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name | ast.Attribute):
+        return f"{_called(function.value)}.{function.attr}"
+    return function.id if isinstance(function, ast.Name) else ast.unparse(function)
 
 
 def _with_plain_names(function: ast.FunctionDef) -> ast.FunctionDef:
@@ -135,7 +135,7 @@ class _Reader:
     def _statement(self, statement: ast.Expr | ast.Assign, stream: str) -> Iterator[_Launch]:
         value = statement.value
         for call in (node for node in ast.walk(value) if isinstance(node, ast.Call)):
-            called = ast.unparse(call.func)
+            called = _called(call.func)
             if called.startswith("assert_size_stride"):
                 self._assert(call)
             elif kernel := self._kernel(called):
@@ -160,7 +160,7 @@ class _Reader:
 
     def _described(self, argument: ast.expr) -> str:
         """Return an argument in words without names: a tensor by its layout, a size by its value."""
-        if isinstance(argument, ast.Call) and ast.unparse(argument.func) == "reinterpret_tensor":
+        if isinstance(argument, ast.Call) and _called(argument.func) == "reinterpret_tensor":
             *layout, offset = (ast.unparse(part) for part in argument.args[1:])
             return f"tensor {', '.join([*layout, *([offset] if offset != '0' else [])])}"
         if isinstance(argument, ast.Name):
@@ -181,7 +181,7 @@ class _Reader:
         elif isinstance(value, ast.Name):
             self._layouts[name] = self._layouts.get(value.id, "")
         elif isinstance(value, ast.Call):
-            called = ast.unparse(value.func)
+            called = _called(value.func)
             if called.startswith("empty_strided"):
                 self._layouts[name] = _layout(value.args[:2])
             elif called == "reinterpret_tensor":

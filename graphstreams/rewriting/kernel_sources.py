@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from typing import Any
 
 _POINTER = re.compile(r"(in_out|in|out)_ptr\d+")
@@ -39,6 +40,18 @@ def canonical_source(name: str, source: str) -> str:
     kinds = _kinds(_take_metadata(kernel), parameters)
     _Parts(pointers.found, kinds).visit(kernel)
     return "\n".join([ast.unparse(tree), *_describe_parameters(kinds, pointers.found)])
+
+
+def kernels_of(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the kernels that a wrapper defines, each with its source without names."""
+    for statement in tree.body:
+        if not (isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Call)):
+            continue
+        call, target = statement.value, statement.targets[0]
+        if isinstance(target, ast.Name) and ast.unparse(call.func).startswith("async_compile."):
+            texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            name = texts[0] if len(texts) > 1 else target.id
+            yield target.id, canonical_source(name, texts[-1]) if texts else ast.unparse(call)
 
 
 class _Pointers(ast.NodeTransformer):

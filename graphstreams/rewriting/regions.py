@@ -51,7 +51,7 @@ class _Builder:
 
     def __init__(self, reading: Reading, plan: Plan) -> None:
         self.reading, self.plan = reading, plan
-        self.module = fx.GraphModule(reading.module, fx.Graph())
+        self.module = stream_ops.empty_module(reading.module)
         self.module.meta = dict(reading.module.meta)
         self.graph = self.module.graph
         self.latest: dict[fx.Node, fx.Node] = {}  # old node -> the latest new node that stands for its value

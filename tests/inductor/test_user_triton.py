@@ -6,6 +6,9 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from torch._higher_order_ops import triton_kernel_wrap
+from torch._inductor.graph import GraphLowering
+from torch._inductor.virtualized import V
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
@@ -212,6 +215,21 @@ def test_a_triton_kernel_that_fills_a_temporary_is_read():
     graph = read(_Adding(), torch.empty(4, 64))
     written = short_names(graph)[[k.kind for k in graph.kernels].index("triton")]
     assert {("wa", written, "RAW"), (written, "mul", "RAW")} <= named_edges(graph)
+
+
+@pytest.mark.usefixtures("h200_driver")
+def test_tritons_ir_of_a_launch_is_made_once_in_each_of_two_lowerings(monkeypatch):
+    made, make = [], triton_kernel_wrap.generate_ttir
+
+    def counting(*args):
+        if isinstance(V.graph, GraphLowering):  # AOTAutograd asks for it, too
+            made.append(V.graph)
+        return make(*args)
+
+    monkeypatch.setattr(triton_kernel_wrap, "generate_ttir", counting)
+    (outcome,) = capture(_Adding(), (torch.empty(4, 64),), "h200", FREE_EVENTS)
+    assert outcome.report.verdict == "clean"
+    assert len(made) == len(set(made)) == 2
 
 
 @pytest.mark.usefixtures("h200_driver")
