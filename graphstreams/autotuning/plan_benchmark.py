@@ -44,7 +44,6 @@ SCREENING_ROUNDS = 3
 TOP_CANDIDATES = 6  # plans that are measured again, for longer, before one is chosen
 BEHIND_PLANS, BEHIND = 8, 1.05  # plans after which a search ends whose best one takes so many times what there is to beat
 PRIORITIZED = 4  # how many of these are measured with priorities too
-COLD_UP_TO_US = 1000.0  # L2 can hold less than 2 % of what a longer graph reads (H200: 60 MB, read in 13 us)
 TIE_RATIO = 1.002  # times the fastest, within which the plan with the fewest records and waits is taken
 
 
@@ -113,8 +112,7 @@ class PlanBenchmark:
         `source` is the wrapper with both bodies, in which every call runs the streamed one; `serial` is the graph as Inductor
         has lowered it. Both are timed as CUDA graphs, in turns with the serial graph of replayed kernels. Their times are
         scaled to that graph's time in `measurement`, because the GPU's clock may differ now. Both are also timed as the host
-        launches them, until a call of the first returns, and behind an empty L2 cache: replayed alone, a layer finds weights
-        there that other layers of its model would have evicted.
+        launches them, and until a call of the first returns.
         """
         functions = [self._caller(source, serial), self._caller(serial.source, serial)]
         code: list[Callable[[], CudaGraph]] = [partial(self.replayer.capture_call, function) for function in functions]
@@ -126,12 +124,10 @@ class PlanBenchmark:
             repeats = repeats_within(SEARCH_SECONDS / 8, once, len(functions) * (LONG_ROUNDS + DISCARDED), 20)
             direct_us, direct_serial_us = self.replayer.direct_times(functions, LONG_ROUNDS, repeats)
             (host,) = self.replayer.direct_times(functions[:1], LONG_ROUNDS, 1, host_us)  # more would fill the GPU's queue
-            cold_us, cold_inductor_us = self._cold_times(functions) if inductor_us <= COLD_UP_TO_US else (0.0, 0.0)
         scale = measurement.serial_us / replayed_us
         return replace(
             measurement, compiled_us=streamed_us * scale, inductor_us=inductor_us * scale,
             direct_us=direct_us, direct_serial_us=direct_serial_us, direct_host_us=host,
-            cold_us=cold_us, cold_inductor_us=cold_inductor_us,
         )  # fmt: skip
 
     def captures(self, serial: Lowered, plan: Plan | None) -> list[Callable[[], CudaGraph]]:
@@ -154,14 +150,6 @@ class PlanBenchmark:
         """Return what calls a wrapper for the graph that `serial` is lowered from."""
         call = load_call(source, serial.graph.constants)
         return lambda: call(list(self._arguments))
-
-    def _cold_times(self, functions: Sequence[Callable[[], Any]]) -> list[float]:
-        """Return the us of calls of functions behind an empty L2 cache; 0 if there is no memory to empty it with."""
-        try:
-            return self.replayer.cold_times(functions)
-        except torch.OutOfMemoryError:
-            log.debug("no memory to empty the L2 cache with")
-            return [0.0] * len(functions)
 
     def _screen(self, plans: Sequence[Plan]) -> int:
         repeats = self._repeats(SCREENED * (SCREENING_ROUNDS + DISCARDED), 4)

@@ -17,15 +17,7 @@ import torch
 from graphstreams.autotuning.cuda_graph import CudaGraph
 from graphstreams.autotuning.occupancy import Occupancy, blocks_of_graph
 from graphstreams.autotuning.recorded_launches import RecordedLaunch
-from graphstreams.autotuning.timing import (
-    CAPTURES,
-    LONG_ROUNDS,
-    device_us,
-    eviction,
-    intervals_in_replays,
-    medians_in_turns,
-    times_in_turns,
-)
+from graphstreams.autotuning.timing import device_us, intervals_in_replays, medians_in_turns, times_in_turns
 from graphstreams.errors import Unmeasurable
 from graphstreams.ir.plan import Plan
 from graphstreams.runtime.streams import acquire, capture_stream
@@ -130,17 +122,6 @@ class KernelReplayer:
         event_us = (sum(measured) - medians_in_turns([serial])[0]) / len(order)
         return {kernel: max(us - event_us, SHORTEST_US) for kernel, us in zip(order, measured, strict=True)}
 
-    def cold_times(self, functions: Sequence[Callable[[], Any]]) -> list[float]:
-        """Return the time in us of one call of each function in a CUDA graph in which the L2 cache was emptied before it.
-
-        It is the mean of medians over several captures, of which those of the functions take turns. Raises
-        torch.OutOfMemoryError if there is no memory to empty the cache with.
-        """
-        evict = eviction()
-        evict()
-        found = [[self._cold_us(function, evict) for function in functions] for _ in range(CAPTURES)]
-        return [statistics.fmean(own) for own in zip(*found, strict=True)]
-
     def direct_times(
         self, functions: Sequence[Callable[[], Any]], rounds: int, repeats: int,
         us_of: Callable[[Callable[[], Any], int], float] = device_us,
@@ -176,18 +157,6 @@ class KernelReplayer:
                     for kernel in range(len(self._launches)):
                         self._launch(kernel)
                 torch.cuda.current_stream().wait_stream(stream)
-
-    def _cold_us(self, function: Callable[[], Any], evict: Callable[[], Any]) -> float:
-        events = [torch.cuda.Event(enable_timing=True, external=True) for _ in range(2)]
-
-        def enqueue() -> None:
-            evict()
-            events[0].record(self._stream)
-            function()
-            events[1].record(self._stream)
-
-        (us,) = intervals_in_replays(self._capture(enqueue), events, LONG_ROUNDS)
-        return us
 
     def _restored(self, enqueue: Callable[[], Any]) -> None:
         self._restore()

@@ -15,7 +15,6 @@ from graphstreams.autotuning.cuda_graph import CudaGraph
 DISCARDED = 2  # rounds before those that count
 CAPTURES = 3  # captures of each graph if its time decides
 ROUNDS, LONG_ROUNDS = 5, 11  # for one of several captures, and for an only one
-EVICTING = 4  # times the L2 cache, which need not evict what is oldest
 
 
 def device_us(function: Callable[[], Any], repeats: int) -> float:
@@ -95,18 +94,6 @@ def means_within(seconds: float, captures: Sequence[Callable[[], CudaGraph]], re
 def repeats_within(seconds: float, us: float, calls: int, most: int) -> int:
     """Return how often each of `calls` calls that take `us` us can be repeated in `seconds`, from once to `most` times."""
     return max(1, min(most, int(seconds * 1e6 / (us * calls))))
-
-
-def eviction() -> Callable[[], Any]:
-    """Return what empties the L2 cache of the current device: it reads EVICTING times as much.
-
-    It reads and does not write, because a cache full of changed lines would have to write them back behind it. Raises
-    torch.OutOfMemoryError if there is no room for what is read.
-    """
-    size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-    read = torch.zeros(EVICTING * size // 4, device="cuda")
-    largest = torch.zeros((), device="cuda")
-    return lambda: torch.amax(read, dim=0, out=largest)
 
 
 def intervals_in_replays(graph: CudaGraph, events: Sequence[torch.cuda.Event], replays: int) -> list[float]:

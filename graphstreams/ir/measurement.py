@@ -20,8 +20,6 @@ class Measurement:
     direct_us: float = 0.0  # a call of the generated code launched by the host; 0 if that was not measured
     direct_serial_us: float = 0.0  # the same of Inductor's serial code
     direct_host_us: float = 0.0  # until a call of the generated code returns to the host, which the GPU may be behind
-    cold_us: float = 0.0  # the generated code, if L2 has nothing of what it reads; 0 if that was not measured
-    cold_inductor_us: float = 0.0  # the same of Inductor's serial code
     tried: int = 0  # plans measured
     from_disk: bool = False  # found by an earlier compile
     plans: tuple[tuple[float, float], ...] = ()  # of each plan: the simulated and the measured us
@@ -38,11 +36,6 @@ class Measurement:
         """The share of the serial time that is saved, by the last thing measured, against the serial code beside it."""
         serial_us, streamed_us = self.replay_us or (1.0, 1.0)
         return 1 - streamed_us / serial_us
-
-    @property
-    def cold_gain(self) -> float | None:
-        """The share of the serial time that is saved if L2 has nothing of what is read; None if it was not measured."""
-        return 1 - self.cold_us / self.cold_inductor_us if self.cold_us and self.cold_inductor_us else None
 
     @property
     def direct_gain(self) -> float | None:
@@ -66,8 +59,6 @@ class Measurement:
         if self.compiled_us:
             serial = f" of Inductor's {self.inductor_us:.1f} us" if self.inductor_us else ""
             parts.append(f"{self.compiled_us:.1f} us the generated code ({1 / (1 - self.gain):.2f}x{serial})")
-        if self.cold_us:
-            parts.append(f"{self.cold_us:.1f} us with a cold L2 cache, serially {self.cold_inductor_us:.1f} us")
         if self.direct_us:
             parts.append(f"{self.direct_us:.1f} us a direct call of it, serially {self.direct_serial_us:.1f} us")
         source = "by an earlier compile" if self.from_disk else "now"

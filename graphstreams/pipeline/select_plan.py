@@ -177,8 +177,7 @@ def gain_too_small(
     """Return why a plan gains less than `options.min_gain`, measured if it was, else predicted; empty if it gains enough.
 
     `lost_fusions` is how many launches more than the serial code the plan's code has, without those that the serial code joins
-    into one (combo kernels); those save it at most `joined_us` us. Neither counts once the generated code was measured. If it
-    was measured with a cold L2 cache too, it has to gain enough there as well.
+    into one (combo kernels); those save it at most `joined_us` us. Neither counts once the generated code was measured.
     """
     # On one stream only another order beside collectives can be faster.
     if plan.streams == 1 and plan.streamed_us >= (1 - ROUNDING) * plan.serial_us:
@@ -191,10 +190,7 @@ def gain_too_small(
     streamed_us, serial_us = streamed_us + max(0, lost_fusions) * device.launch_us, serial_us - joined_us
     gain = 1 - streamed_us / serial_us if serial_us > 0 else 0.0
     if gain >= options.min_gain:
-        cold = measurement.cold_gain if measurement is not None else None
-        if cold is None or cold >= options.min_gain:
-            return ""
-        return f"the {what} is {gain:.1%}, but with a cold L2 cache it is {cold:.1%}, less than min_gain={options.min_gain:.1%}"
+        return ""
     lost = f", {lost_fusions} launches more than serial counted in" if lost_fusions > 0 else ""
     lost += f", {joined_us:.1f} us that serial's combo kernels may save counted in" if joined_us > 0 else ""
     return f"the {what} is {gain:.1%}{lost}, less than min_gain={options.min_gain:.1%}"

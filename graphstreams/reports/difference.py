@@ -23,8 +23,7 @@ _FIELDS = {
 _MEASURED = {
     "serial_us": "kernels on one stream", "played_us": "kernels as planned", "inductor_us": "Inductor's serial code",
     "compiled_us": "generated code", "direct_serial_us": "serial code launched by the host",
-    "direct_us": "generated code launched by the host", "cold_inductor_us": "serial code with a cold L2 cache",
-    "cold_us": "generated code with a cold L2 cache",
+    "direct_us": "generated code launched by the host",
 }  # fmt: skip
 _REASONS = ("exclusive_reason", "joined", "why_here", "why_not_beside")
 _TEXTS = ("races", "differences", "notes")

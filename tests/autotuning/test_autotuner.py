@@ -236,20 +236,6 @@ def test_the_generated_code_is_measured_beside_inductors_serial_code(monkeypatch
     assert {tuple(functions) for functions in own.launched} == {("ours",), ("ours", "Inductor's")}
 
 
-@pytest.mark.parametrize(("clock_us", "us"), [(12.0, (8.0, 9.0)), (1000.0, (8.0, 9.0)), (1001.0, (0.0, 0.0))])
-def test_short_code_is_measured_behind_an_empty_cache_too(
-    monkeypatch: pytest.MonkeyPatch, code: type[Code], clock_us: float, us: tuple[float, float]
-) -> None:
-    monkeypatch.setattr(plan_benchmark, "load_call", lambda source, _: lambda arguments: source)
-    clock(monkeypatch, lambda graph: clock_us)
-    code.direct, code.on_host, code.cold = {"ours": 5.0, "plain": 5.0}, {"ours": 3.0}, {"ours": 8.0, "plain": 9.0}
-    serial = Lowered(SimpleNamespace(constants={}), {}, "plain")  # type: ignore[arg-type]
-    benchmark = make_autotuner(values={0: "x", 1: "y"}).benchmark
-    found = benchmark.time_generated_code("ours", serial, Measurement(clock_us, clock_us))
-    assert (found.cold_us, found.cold_inductor_us) == us
-    assert found.cold_gain == (pytest.approx(1 / 9) if us[0] else None)
-
-
 def test_closed_it_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     class Buffer:
         pass

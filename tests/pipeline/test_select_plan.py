@@ -31,7 +31,6 @@ class FakeAutotuner:
     def __init__(self, played: float = 30.0, compiled: float = 30.0) -> None:
         self.played, self.compiled = played, compiled
         self.direct = 0.0, 0.0, 0.0  # us of a call that the host launches: on streams, serially, and until the former returns
-        self.cold = 0.0, 0.0  # us of a replay with nothing in L2: on streams, and serially
         self.on_disk: tuple[list[float], Plan, Measurement] | None = None
         self.failing: dict[str, BaseException] = {}
         self.calls: list[str] = []
@@ -81,10 +80,7 @@ class FakeAutotuner:
         assert "if _runs_on_streams(args, True):" in source  # and every call of it runs on streams
         assert verify(serial.source) == [] and "_runs_on_streams" not in serial.source
         own, serial, host = self.direct
-        return replace(
-            measurement, compiled_us=self.compiled, direct_us=own, direct_serial_us=serial, direct_host_us=host,
-            cold_us=self.cold[0], cold_inductor_us=self.cold[1],
-        )  # fmt: skip
+        return replace(measurement, compiled_us=self.compiled, direct_us=own, direct_serial_us=serial, direct_host_us=host)
 
     def save(self, us: Sequence[float], plan: Plan, measurement: Measurement) -> None:
         self._called("save")
@@ -234,20 +230,6 @@ def test_and_its_code_has_to_gain(measured: Measured, compiled: float, verdict: 
         said, _, held = report.reason.partition(": ")
         assert said == "the generated code's measured gain is 1.5%, less than min_gain=2.0%"
         assert held.startswith("its longest path of kernels takes ")
-
-
-@pytest.mark.parametrize(("cold", "verdict"), [((49.3, 50.0), "serial"), ((49.0, 50.0), "clean"), ((0.0, 0.0), "clean")])
-def test_and_has_to_gain_if_l2_has_none_of_its_weights(measured: Measured, cold: tuple[float, float], verdict: str) -> None:
-    """A block of which a replay alone finds all weights in L2 gains 25 % there and may gain nothing inside of its model."""
-    autotuner = FakeAutotuner(30.0, 30.0)
-    autotuner.cold = cold
-    report = measured(autotuner).report
-    assert report.verdict == verdict
-    if verdict == "serial":
-        said, _, _ = report.reason.partition(": ")
-        told = "the generated code's measured gain is 25.0%, but with a cold L2 cache it is 1.4%, less than min_gain=2.0%"
-        assert said == told
-    assert measured(autotuner, min_gain=0.0).report.verdict == "clean"
 
 
 def test_what_is_measured_decides_and_not_what_is_predicted(measured: Measured) -> None:

@@ -73,8 +73,6 @@ def test_the_file_has_every_number(tmp_path: Path) -> None:
         "direct_us": 90.0,
         "direct_serial_us": 80.0,
         "direct_host_us": 70.0,
-        "cold_us": 0.0,
-        "cold_inductor_us": 0.0,
         "tried": 32,
         "from_disk": True,
         "plans": [[39.5, 40.0], [41.0, 44.25]],

@@ -45,7 +45,6 @@ class KernelReplayer:
     def __init__(self, us: Mapping[int, float]) -> None:
         self.us, self.measured, self.asked = us, list[list[int]](), list[int]()
         self.direct, self.on_host, self.launched = dict[Any, float](), dict[Any, float](), list[list[Any]]()
-        self.cold: Mapping[Any, float] | None = None
 
     def capture_serial(self, order: Sequence[int]) -> Any:
         return SERIAL
@@ -61,11 +60,6 @@ class KernelReplayer:
     ) -> list[float]:
         self.launched.append([function() for function in functions])
         return [(self.direct if us_of is device_us else self.on_host)[result] for result in self.launched[-1]]
-
-    def cold_times(self, functions: Sequence[Callable[[], Any]]) -> list[float]:
-        if self.cold is None:
-            raise torch.OutOfMemoryError("no room")
-        return [self.cold[function()] for function in functions]
 
     def blocks(self, kernel: int) -> list[Occupancy]:
         self.asked.append(kernel)
@@ -84,7 +78,6 @@ class Code:
     us: Mapping[int, float]
     direct: Mapping[Any, float] = {}
     on_host: Mapping[Any, float] = {}
-    cold: Mapping[Any, float] | None = None  # None: there is no memory to empty the cache with
     error: Exception | None = None
 
     def __init__(self, reading: Reading, serial: Any = None) -> None:
@@ -102,7 +95,6 @@ class Code:
         self.replayers.append(KernelReplayer(self.us))
         self.replayers[-1].direct.update(self.direct)
         self.replayers[-1].on_host.update(self.on_host)
-        self.replayers[-1].cold = self.cold
         return self.replayers[-1]
 
 
