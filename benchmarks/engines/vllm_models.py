@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-SERIAL, OURS, BY_HAND = "vllm", "graphstreams", "by hand"
+SERIAL, OURS, AGAIN, BY_HAND = "vllm", "graphstreams", "vllm again", "by hand"
 PASS = {"post_grad_custom_post_pass": "graphstreams.integrations.vllm.vllm_pass"}
 DUAL_STREAM = "VLLM_COHERE2_ATTN_MOE_DUAL_STREAM_TOKEN_THRESHOLD"  # of vLLM's cohere2_moe; 0 turns its own streams off
 
@@ -25,7 +25,7 @@ class Model:
     config: Mapping[str, Any]
     layers: int
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    sides: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {SERIAL: {}, OURS: {}})
+    sides: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: {SERIAL: {}, OURS: {}, AGAIN: {}})
 
 
 _SIZES_7B = {
@@ -66,7 +66,7 @@ MODELS: Mapping[str, Model] = {
          "expert_selection_fn": "sigmoid", "norm_topk_prob": True, "logit_scale": 0.0625, "layer_norm_eps": 1e-5,
          "tie_word_embeddings": True, "head_dim": 128, "sliding_window": 4096},
         layers=12,
-        sides={SERIAL: {DUAL_STREAM: "0"}, OURS: {DUAL_STREAM: "0"}, BY_HAND: {DUAL_STREAM: "256"}},
+        sides={SERIAL: {DUAL_STREAM: "0"}, OURS: {DUAL_STREAM: "0"}, AGAIN: {DUAL_STREAM: "0"}, BY_HAND: {DUAL_STREAM: "256"}},
     ),
     "deepseek_v3": Model(_V3, layers=6),
     "deepseek_v32": Model(_V32, layers=6, arguments={"kv_cache_dtype": "auto"}),

@@ -289,7 +289,9 @@ def _dispatch(progress: Progress, task: Task, choice: PlanChoice, autotuner: Aut
     smaller, why_not = smaller_sizes(task, tokens, us, choice) if choice.rejected else (None, "")
     if choice.rejected and smaller is None:
         progress.note(why_not)
-        raise StaySerial("serial", choice.rejected)
+        limit = task.options.max_tokens  # where it is why the call's own number was not tried, calls with fewer are what counts
+        beyond = limit is not None and tokens.example > limit
+        raise StaySerial("serial", f"{choice.rejected}; {why_not}" if beyond else choice.rejected)
     if smaller is not None:
         # This call, and others with as many tokens, will run the serial body.
         count = smaller.costs.tokens.example

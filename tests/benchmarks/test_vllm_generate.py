@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks.engines import vllm_generate, vllm_models, vllm_worker
-from benchmarks.engines.vllm_models import BY_HAND, MODELS, MODES, OURS, SERIAL, compilation_of, config_of
+from benchmarks.engines.vllm_models import AGAIN, BY_HAND, MODELS, MODES, OURS, SERIAL, compilation_of, config_of
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -29,7 +29,8 @@ def test_only_our_side_has_the_pass(mode: str) -> None:
 
 def test_vllms_own_streams_are_off_but_by_hand() -> None:
     sides = MODELS["cohere2_moe"].sides
-    assert {name: given[vllm_models.DUAL_STREAM] for name, given in sides.items()} == {SERIAL: "0", OURS: "0", BY_HAND: "256"}
+    given = {name: side[vllm_models.DUAL_STREAM] for name, side in sides.items()}
+    assert given == {SERIAL: "0", OURS: "0", AGAIN: "0", BY_HAND: "256"}
 
 
 def side(name: str, texts: list[list[int]], **samples: list[float]) -> Any:
@@ -42,6 +43,15 @@ def test_texts_and_times_are_compared_with_the_plain_side_of_the_mode() -> None:
     assert equal == {("FULL", OURS): (False, "1/2")}
     table = vllm_generate._table(sides, equal)
     assert "2.000 (1.500x)" in table and "1/2" in table and "- FULL, graphstreams: one" in table
+
+
+def test_a_text_in_which_vllm_differs_from_itself_tells_nothing_of_ours() -> None:
+    texts = {SERIAL: [[1], [2], [3]], AGAIN: [[1], [2], [4]], OURS: [[1], [2], [5]]}
+    sides = [side(name, own) for name, own in texts.items()]
+    equal = vllm_generate._equal_texts(sides)
+    assert equal == {("FULL", AGAIN): (True, "2/3"), ("FULL", OURS): (True, "2/3, 2/2 of those that vLLM repeats")}
+    sides[2].texts = [[1], [7], [3]]
+    assert vllm_generate._equal_texts(sides)["FULL", OURS] == (False, "2/3, 1/2 of those that vLLM repeats")
 
 
 def test_weights_differ_and_keep_the_size_of_what_they_multiply() -> None:

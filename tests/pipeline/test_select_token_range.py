@@ -66,6 +66,12 @@ def test_a_note_says_that_fewer_tokens_would_not_gain_either():
     assert re.fullmatch(rf"nor would fewer tokens than {ROWS} \(s\d+\) gain enough", report.notes[-1])
 
 
+def test_the_reason_is_not_the_users_limit_alone_where_fewer_tokens_do_not_gain_either():
+    reason = planned(max_tokens=8, min_gain=0.9).reason
+    more = rf"there are {ROWS} tokens, more than max_tokens=8"
+    assert re.fullmatch(rf"{more}; nor would fewer tokens than {ROWS} \(s\d+\) gain enough", reason)
+
+
 def test_a_note_says_why_no_plan_for_fewer_tokens_was_made(monkeypatch):
     def unknown(*arguments):
         raise ValueError("no example value for the dynamic size 's9'")
