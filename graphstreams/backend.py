@@ -81,9 +81,20 @@ class StreamPass(PostGradPass):
         if disabled() or (not is_inference and name.endswith("_backward")):  # its forward graph said that it is training
             return True
         reason = _why_not(gm, is_inference)
-        if reason:
+        told = {(report.name, report.reason) for report in self.reports}
+        if reason and (name, reason) not in told:  # which was told of a graph's subgraphs, such as the branches of a condition
             self._done(Report(name, "serial", reason, "read"))
         return bool(reason)
+
+    def tells_of_skipped(self, gm: fx.GraphModule, name: str) -> bool:
+        """Return whether a graph that was skipped with a reason has CUDA tensors: only CUDA's wrappers are this package's."""
+        return _has_cuda(gm, "val") and any(report.name == name for report in self.reports)
+
+    def code_of_skipped(self, source: str, name: str) -> Code:
+        """Return the wrapper of a skipped graph with its verdict, which is told if the wrapper comes from a cache."""
+        report = next(report for report in reversed(self.reports) if report.name == name)
+        verdicts.compiled(report.as_verdict())
+        return _with_verdict(source, report)
 
     def prepare(self, gm: fx.GraphModule) -> None:
         """Take this package's kernels for top-k, and if asked for products of few rows, where they are faster."""
@@ -188,7 +199,7 @@ def graphstreams(
         finally:
             stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
     if not stream_pass.reports and not loaded.cached:
-        silent = _say_of_cached(module, example_inputs, bool(loaded.known))
+        silent = _say_of_cached(module, example_inputs, bool(loaded.known), _has_cuda(gm, "example_value"))
         if silent is not None:
             stream_pass.publish_cached(silent)
     return compiled
@@ -239,24 +250,32 @@ class _Callable(ModuleType):
 sys.modules[__name__].__class__ = _Callable
 
 
-def _say_of_cached(module: str, inputs: Sequence[Any], known: bool) -> verdicts.Verdict | None:
+def _say_of_cached(module: str, inputs: Sequence[Any], known: bool, on_cuda: bool = False) -> verdicts.Verdict | None:
     """Say what can be said of a graph from a cache whose wrapper says nothing, and return it if that is a verdict.
 
-    `known` says that this process has compiled the graph.
+    `known` says that this process has compiled the graph, and `on_cuda` that it has CUDA tensors beside its inputs.
     """
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     reason = ""
-    if not torch.cuda.is_available() and not any(value.is_cuda for value in tensors):
-        reason = NO_CUDA_TENSORS
-    elif torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
+    if torch.is_grad_enabled() and any(value.requires_grad for value in tensors):
         reason = TRAINS
+    elif not on_cuda and not any(value.is_cuda for value in tensors):
+        reason = NO_CUDA_TENSORS
     if reason and not known:
         verdict = verdicts.Verdict("graph", "serial", "read", reason, module=module)
         verdicts.say(verdict, " (from a cache)")
         return verdict
     text = "it was found in a cache of this process; what was said when it was compiled still holds"
+    if not known:
+        text = "it was found in a cache, and runs serially; its code does not say why"
     log.info("graphstreams: %s", on_rank(f"{module or 'a graph'}: {text}"))
     return None
+
+
+def _has_cuda(gm: fx.GraphModule, key: str) -> bool:
+    """Return whether a node has a CUDA tensor under a key of its meta, where a graph's values stand."""
+    values = (node.meta.get(key) for node in gm.graph.nodes)
+    return any(isinstance(value, torch.Tensor) and value.is_cuda for value in values)
 
 
 def _why_not(gm: fx.GraphModule, is_inference: bool) -> str:

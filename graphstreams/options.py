@@ -162,6 +162,8 @@ class Options:
 
     def _check_plans(self) -> None:
         """Raise OptionError for a plan that there is not, and for one that the report of a graph would be written over."""
+        if self.dump == "":
+            raise OptionError("option 'dump' is empty; give a folder, or None for no report")
         written = None if self.dump is None else os.path.realpath(self.dump)
         for path in self.plan:
             if not os.path.exists(path):

@@ -157,6 +157,11 @@ def test_integers_stand_for_floats_and_paths_for_strings():
     assert isinstance(chosen.event_us, float)
 
 
+def test_reports_have_a_folder() -> None:
+    with pytest.raises(OptionError, match="option 'dump' is empty; give a folder, or None for no report"):
+        options({"dump": ""})
+
+
 @pytest.mark.parametrize("name", ["max_tokens", "event_us", "dump"])
 def test_none_is_a_value_where_it_is_the_default(name):
     assert getattr(options({name: None}), name) is None

@@ -80,6 +80,14 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
     def skips(self, gm: fx.GraphModule, name: str, is_inference: bool) -> bool:
         """Return whether the graph keeps the code that Inductor generates."""
 
+    def tells_of_skipped(self, gm: fx.GraphModule, name: str) -> bool:
+        """Return whether the code of a skipped graph gets lines that tell of it, as `code_of_skipped` returns it."""
+        return False
+
+    def code_of_skipped(self, source: str, name: str) -> Code:
+        """Return the code to run for a skipped graph, whose serial wrapper is `source`."""
+        return source, ()
+
     def prepare(self, gm: fx.GraphModule) -> None:
         """Change a graph that is not skipped, before Inductor's last passes run on it. By default nothing is changed."""
 
@@ -99,14 +107,18 @@ class PostGradPass(CustomInferenceAwareGraphPass):  # type: ignore[misc]
             if isinstance(module, fx.GraphModule):
                 module.meta.pop(SEEN, None)
         name = self.name_of(graph_name())
-        if self.skips(gm, name, is_inference):
+        skipped = self.skips(gm, name, is_inference)
+        if skipped and (foreign_generator() or not self.tells_of_skipped(gm, name)):
             return
-        self.prepare(gm)
+        if not skipped:
+            self.prepare(gm)
+            keep_values(gm.graph)
         register()
 
         def add_body(lowered: Any, source: str) -> Code:
             lowered.module.meta.pop(SEEN, None)  # Inductor may copy the graph into its cache
+            if skipped:
+                return self.code_of_skipped(source, name)
             return self.code_for(Lowered(lowered, take_values(lowered), source), name)
 
         gm.meta[SEEN] = add_body
-        keep_values(gm.graph)

@@ -19,6 +19,8 @@ from graphstreams.ir.reading import Region
 
 OTHER_NAMES = {"inductor_force_stride_order": "copy"}  # of operations whose own tells little
 PREFETCH = "prefetch_"  # how the names of kernels begin that bring a weight into the cache and compute nothing of its module
+# Of code behind a break: names hold lines, which move (read in torch 2.15.0, `_dynamo/resume_execution.py`).
+_RESUMED = re.compile(r"^torch_dynamo_resume_in_(\w+)_at_\d+$")
 ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
@@ -64,8 +66,9 @@ def _module_path(node: fx.Node) -> str:
 
 
 def _function(node: fx.Node) -> str:
+    """Return the function that a node's line stands in; for code behind a break the one that Dynamo has cut."""
     frames = re.findall(r"line \d+, in (\w+)", node.meta.get("stack_trace") or "")
-    return frames[-1] if frames else ""
+    return _RESUMED.sub(r"\1", frames[-1]) if frames else ""
 
 
 def parameters(region: Region, input_names: Sequence[str]) -> tuple[str, ...]:

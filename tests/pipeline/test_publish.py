@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
-from graphstreams import StreamPass
+import graphstreams
+from graphstreams import StreamPass, backend
 from graphstreams.pipeline import publish
 from graphstreams.pipeline.publish import cached_report, keep_report
 from graphstreams.reports.kept import SUFFIX
 from graphstreams.reports.report import FILES, Report
+from graphstreams.runtime import verdicts
 from graphstreams.runtime.verdicts import Verdict
 from tests.support.cpu_backend import Mix, as_on_a_gpu
 from tests.support.sample_modules import captured
@@ -91,6 +94,34 @@ def test_a_dump_is_written_again_of_a_graph_that_this_process_has_compiled(cache
     one, two = (json.loads(path.read_text()) for path in (first, second))
     assert (one["from_cache"], two["from_cache"]) == (False, True)
     assert one["name"] == two["name"] and one["reason"] == two["reason"]
+
+
+def test_a_graph_that_is_skipped_for_a_reason_carries_it_into_the_caches(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a graph of a GPU with a size that depends on data, or with a setting that streams don't bear."""
+    model, x = Mix(), torch.ones(4, 8)
+    said = []
+    with as_on_a_gpu(), torch.inference_mode():
+        monkeypatch.setattr(backend, "_why_not", lambda gm, is_inference: "it is odd")
+        monkeypatch.setattr(backend, "_has_cuda", lambda gm, key: True)
+        for _ in range(2):  # in the second the thread has forgotten what it compiled, as another process has
+            torch._dynamo.reset()
+            monkeypatch.setattr(verdicts, "_said", [])
+            monkeypatch.setattr(verdicts._told, "compiled", set())
+            before = counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"]
+            torch.compile(model, backend="graphstreams")(x)
+            hits = counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"] - before
+            said.append((hits > 0, [(verdict.stage, verdict.reason) for verdict in graphstreams.reports()]))
+    assert said == [(False, [("read", "it is odd")]), (True, [("read", "it is odd")])]
+
+
+def test_branches_of_a_condition_are_no_graphs_of_their_own(caches: Path) -> None:
+    def choose(x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda y: y.sin() + 1, lambda y: y.cos() * 2, (x,))  # type: ignore[no-any-return]
+
+    before = len(graphstreams.reports())
+    with torch.inference_mode():
+        torch.compile(choose, backend="graphstreams")(torch.ones(8))
+    assert len(graphstreams.reports()) == before + 1
 
 
 def test_a_pass_of_plain_inductor_writes_what_comes_from_a_cache_too(caches: Path, tmp_path: Path) -> None:

@@ -117,6 +117,18 @@ def test_of_a_known_graph_from_a_cache_nothing_new_is_said(caplog: pytest.LogCap
     assert "what was said when it was compiled still holds" in caplog.messages[0] and graphstreams.reports() == []
 
 
+def test_of_a_silent_graph_that_another_process_compiled_nothing_is_claimed(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "graphstreams"):
+        assert _say_of_cached("Linear", [torch.ones(1, 3)], known=False, on_cuda=True) is None
+    assert "its code does not say why" in caplog.messages[0] and "this process" not in caplog.messages[0]
+
+
+def test_a_model_on_the_cpu_is_told_of_from_a_cache_also_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    said = _say_of_cached("Linear", [torch.ones(1, 3)], known=False)
+    assert said is not None and said.reason.startswith("it has no CUDA tensors")
+
+
 class Hearer:
     def __init__(self) -> None:
         self.heard: list[Verdict] = []
