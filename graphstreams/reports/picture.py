@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graphstreams.ir.kernels import Access, KernelGraph, value_of
+from graphstreams.ir.module_paths import path_of
 from graphstreams.ir.plan import FORK, JOIN, Plan
 from graphstreams.reports.reasons import why_here, why_not_beside, why_one_unit
 from graphstreams.reports.relations import Relations, relations, serial_spans
@@ -63,6 +64,7 @@ class Card:
     end_us: float
     alone_us: float
     launches: tuple[str, ...]
+    modules: tuple[str, ...]  # the paths of those that it computes something of
     parameters: tuple[str, ...]
     ops: tuple[str, ...]
     bytes_read: int | None  # None if a dynamic size is not known
@@ -155,6 +157,7 @@ def _cards(related: Relations, us: Sequence[float], code: Mapping[int, str], wra
             end_us=place.end_us,
             alone_us=us[kernel.id],
             launches=kernel.launches,
+            modules=tuple(path for module in kernel.modules if (path := path_of(module))),
             parameters=kernel.parameters,
             ops=kernel.ops,
             bytes_read=bytes_of(kernel.reads, graph.sizes),

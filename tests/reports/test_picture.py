@@ -51,6 +51,7 @@ def test_the_fork_and_the_join_are_on_the_callers_lane() -> None:
 def test_a_card_has_what_is_known_of_a_kernel() -> None:
     load, short, long, _, keep = picture(PLAN, GRAPH, US, {1: "relu = ..."}, {1: "7: a.run()"}).cards
     assert (load.name, load.kind, load.launches, load.parameters) == ("load", "gemm", ("extern_kernels.mm",), ("load.weight",))
+    assert (load.modules, short.modules) == (("layers.0", "layers.1.norm"), ())
     assert (load.bytes_read, load.bytes_written) == (4096 + 2 * 8, 512)
     assert (long.start_us, long.end_us, long.alone_us, long.critical) == (2.0, 8.0, 5.0, True)
     assert (short.beside, long.beside, load.beside) == ((("long", 2.5),), (("short", 2.5),), ())

@@ -17,7 +17,9 @@ from graphstreams.ir.plan import Event, Placement, Plan, Wait
 KERNELS = (
     Kernel(0, "load", "gemm", nodes=("mm",), launches=("extern_kernels.mm",), parameters=("load.weight",),
            reads=(Access("arg0", sympy.Integer(4096)), Access("arg1", sympy.Symbol("s0") * 2)),
-           writes=(Access("buf0", sympy.Integer(512)),)),
+           writes=(Access("buf0", sympy.Integer(512)),),
+           modules=("L['self']._modules['layers']._modules['0']",
+                    "L['self']._modules['layers']._modules['1']._modules['norm']")),
     Kernel(1, "short", "pointwise", nodes=("relu",), launches=("a", "b"), joined="they write the pieces of one buffer"),
     Kernel(2, "long", "reduction", nodes=("sum_1",), launches=("c",)),
     Kernel(3, "add", "pointwise", nodes=("add",), launches=("d",)),

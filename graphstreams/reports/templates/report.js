@@ -167,6 +167,7 @@
     fact(list, "beside it", kernel.beside.map((each) => each[0] + " (" + us(each[1]) + " us)").join(", "));
     fact(list, "waits for", kernel.waits.join(", "));
     fact(list, "needs", kernel.needs.join(", "));
+    fact(list, "modules", kernel.modules.join(", "));
     fact(list, "kind", kernel.kind);
     fact(list, "launches", kernel.launches.join(", "));
     fact(list, "operations", kernel.ops.join(", "));
