@@ -100,13 +100,13 @@ def test_a_graph_that_is_skipped_for_a_reason_carries_it_into_the_caches(caches:
     """As a graph of a GPU with a size that depends on data, or with a setting that streams don't bear."""
     model, x = Mix(), torch.ones(4, 8)
     said = []
-    with as_on_a_gpu(), torch.inference_mode():
-        monkeypatch.setattr(backend, "_why_not", lambda gm, is_inference: "it is odd")
-        monkeypatch.setattr(backend, "_has_cuda", lambda gm, key: True)
+    with as_on_a_gpu(), monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(backend, "_why_not", lambda gm, is_inference: "it is odd")  # a patch over one of `as_on_a_gpu`
+        patch.setattr(backend, "_has_cuda", lambda gm, key: True)
         for _ in range(2):  # in the second the thread has forgotten what it compiled, as another process has
             torch._dynamo.reset()
-            monkeypatch.setattr(verdicts, "_said", [])
-            monkeypatch.setattr(verdicts._told, "compiled", set())
+            patch.setattr(verdicts, "_said", [])
+            patch.setattr(verdicts._told, "compiled", set())
             before = counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"]
             torch.compile(model, backend="graphstreams")(x)
             hits = counters["aot_autograd"]["autograd_cache_hit"] + counters["inductor"]["fxgraph_cache_hit"] - before
