@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -171,6 +172,16 @@ def test_a_folder_that_can_not_be_written_is_no_error(caches: Path) -> None:
     keep_report(Report("g", "serial", graph_key="a"))
 
 
+def listed_by_tlparse(folder: Path) -> dict[str, str]:
+    """Return name and text of each file of ours that the index lists which tlparse makes of the only trace of a folder."""
+    (log,) = folder.glob("*.log")
+    out = folder / "tlparse"
+    command = [Path(sys.executable).with_name("tlparse"), log, "--no-browser", "-o", out]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    links = re.findall(r'<a href="([^"]*/(graphstreams_\w+?)_\d+\.(\w+))"', (out / "index.html").read_text(encoding="utf-8"))
+    return {f"{name}.{kind}": (out / path).read_text(encoding="utf-8") for path, name, kind in links}
+
+
 TRACED = """
 from tests.support.sample_modules import compiled_by_pass
 print(compiled_by_pass("three_arms")[0].verdict)
@@ -183,7 +194,10 @@ def test_the_trace_of_a_graph_has_its_report_plan_and_code(tmp_path: Path) -> No
         [sys.executable, "-c", TRACED], env=environment, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     assert done.stdout.split() == ["clean"]
+    listed = listed_by_tlparse(tmp_path)
     report, plan, graph = artifacts(tmp_path)
     assert report[:2] == ("graphstreams_report", "json") and json.loads(report[2])["verdict"] == "clean"
     assert plan[:2] == ("graphstreams_plan", "string") and "predicted: " in plan[2]
     assert graph[:2] == ("graphstreams_graph", "string") and "# ==== " in graph[2] and "def forward(" in graph[2]
+    assert json.loads(listed.pop("graphstreams_report.json")) == json.loads(report[2])  # tlparse sorts the keys
+    assert listed == {"graphstreams_plan.txt": plan[2], "graphstreams_graph.txt": graph[2]}
