@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from graphstreams.command_line.arguments import parser
 from graphstreams.messages import one_line, with_type
 
 if TYPE_CHECKING:
-    from graphstreams.options import Options
+    from graphstreams.pipeline.given_options import GivenOptions
     from graphstreams.reports.report import Report
 
 MOST_ROUNDS, MOST_REPLAYS = 100_000, 1_000_000
@@ -88,7 +89,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     from graphstreams.command_line.guards import guarded, held_back
     from graphstreams.command_line.importer import module_and_inputs
-    from graphstreams.costs.profile import load_profile
+    from graphstreams.costs.profile_files import check_profiles
     from graphstreams.errors import CannotPlan
     from graphstreams.files import make_folder
     from graphstreams.ir.devices import device_at_hand, device_by_name
@@ -96,8 +97,8 @@ def _explain(arguments: argparse.Namespace) -> int:
 
     options = _options_to_explain(arguments)
     device = device_at_hand() if arguments.target is None else device_by_name(arguments.target)
-    if options.profile is not None:
-        load_profile(options.profile)
+    if options.options.profile is not None:
+        check_profiles(options.options.profile)
     if arguments.dump:
         make_folder(arguments.dump)
     elif arguments.open:
@@ -117,14 +118,18 @@ def _explain(arguments: argparse.Namespace) -> int:
     return 2 if arguments.strict and any(report.verdict != "clean" for report in reports) else 0
 
 
-def _options_to_explain(arguments: argparse.Namespace) -> Options:
-    from graphstreams.options import Options
+def _options_to_explain(arguments: argparse.Namespace) -> GivenOptions:
+    """Return the options without `dump`, which is written here: of one graph into the folder itself."""
+    from graphstreams.pipeline.given_options import read_options, read_texts
 
-    given = Options.from_texts(arguments.option, "--option")
+    given = read_texts(arguments.option, "--option")
     if "dump" in given:
         raise ValueError("--option dump: give --dump")
+    if "streams" in given and arguments.streams is not None:
+        raise ValueError("the option streams is given twice, by --streams and by --option; give one of them")
     dump = {} if arguments.dump is None else {"dump": arguments.dump}
-    return Options.from_dict({**given, **_streams(arguments), **dump})
+    found = read_options({**given, **_streams(arguments), **dump})
+    return replace(found, options=replace(found.options, dump=None))
 
 
 def _print_reports(reports: Sequence[Report], dump: Path | None, opened: bool) -> None:
@@ -251,9 +256,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> int:
-    from graphstreams.options import Options
+    from graphstreams.options import ALSO_TAKEN, Options
 
-    print(Options.table())
+    print(f"{Options.table()}\n\n{ALSO_TAKEN}")
     return 0
 
 

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import fx
 
 from graphstreams.autotuning.cache_keys import graph_key, source_hash
 from graphstreams.costs.calibration import fingerprint
+from graphstreams.costs.profile_files import hash_of_profiles
 from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
 from graphstreams.inductor.compile import compile_graph, graph_name, input_names, module_name, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
@@ -131,14 +131,9 @@ class StreamPass(PostGradPass):
         reports.
         """
         verdicts.tell(self.publish_cached)
-        profile = b""
-        if self.options.profile is not None:
-            try:
-                profile = Path(self.options.profile).read_bytes()
-            except OSError:
-                return None
+        profile = b"" if self.options.profile is None else hash_of_profiles(self.options.profile)
         plans = hash_of_plans(self.options.plan)
-        if plans is None:
+        if profile is None or plans is None:
             return None
         # A report is not part of the code.
         options = "disabled" if disabled() else repr((replace(self.options, dump=None), all_declared(())))

@@ -10,7 +10,7 @@ LARGEST = 16 * 2**20  # bytes
 
 
 def read_text(path: str | os.PathLike[str], largest: int = LARGEST) -> str:
-    """Return the text of a file in UTF-8.
+    """Return the text of a file in UTF-8, without the mark that some editors put in front of it.
 
     Raises ValueError, without the file's name, if there are more than `largest` bytes or they are no text; OSError as `open`
     does.
@@ -20,9 +20,18 @@ def read_text(path: str | os.PathLike[str], largest: int = LARGEST) -> str:
     if len(content) > largest:
         raise ValueError(f"it has more than {largest} bytes")
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not text in UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def files_in_folder(folder: Path, own: str, name: str) -> list[Path]:
+    """Return the files in a folder that are called `name` or <something>.<name>, and those called `name` in folders below it.
+
+    `own` is the folder of this rank in it: if it is there, its files are meant and no others.
+    """
+    base = folder / own if (folder / own).is_dir() else folder
+    return sorted({*base.glob(name), *base.glob(f"*.{name}"), *base.glob(f"*/{name}")})
 
 
 def make_folder(path: Path) -> None:

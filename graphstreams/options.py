@@ -10,6 +10,7 @@ import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -23,6 +24,11 @@ log = logging.getLogger("graphstreams")
 
 PREFIX = "GRAPHSTREAMS_"
 SWITCHES = ("disable", "vllm")  # variables that are no options
+ALSO_TAKEN = """\
+options= also takes "mode", which torch.compile refuses beside it, and every setting of Inductor by its name, at the top or in
+a dict under "inductor".
+Each option can be set in the environment as GRAPHSTREAMS_<NAME>, such as GRAPHSTREAMS_STREAMS=3; options= comes first.
+GRAPHSTREAMS_DISABLE=1 turns everything off; GRAPHSTREAMS_VLLM=1 puts the pass into every engine of vLLM."""
 
 
 def _field(
@@ -47,6 +53,12 @@ def _paths(value: Any) -> tuple[str, ...]:
     return tuple(os.fspath(path) for path in given if os.fspath(path))
 
 
+def _has_profile(path: str) -> bool:
+    """Return whether a path is a file, or a folder of reports or of ranks' reports, each with a profile."""
+    places = ("*profile.json", "*/profile.json", "*/*/profile.json")
+    return os.path.isfile(path) or (bool(path) and any(any(Path(path).glob(place)) for place in places))
+
+
 COSTS = ("auto", "measured", "roofline")  # any other value is the path of a profile
 
 
@@ -55,7 +67,7 @@ class Options:
     """The options of the backend, of `StreamPass` and of `explain`.
 
     Each can be set in `torch.compile(..., options={name: value})` or in the environment as GRAPHSTREAMS_<NAME>, which the
-    former overrides. Raises OptionError for a value out of range, and for `costs` that are neither known nor a file.
+    former overrides. Raises OptionError for a value out of range, and for `costs` that are neither known nor a file or folder.
     """
 
     streams: int = _field(
@@ -66,7 +78,8 @@ class Options:
     )
     costs: str = _field(
         "auto", str, None,
-        "where kernel times come from: 'measured' on the GPU at hand, 'roofline', or the path of a profile file (JSON, us); "
+        "where kernel times come from: 'measured' on the GPU at hand, 'roofline', or the path of a profile (JSON, us) or of a "
+        "folder with one for each graph; "
         "'auto': measured if there is a GPU, else roofline",
     )  # fmt: skip
     search: int = _field(
@@ -142,11 +155,11 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
-        if self.profile is not None and not os.path.isfile(self.profile):
+        if self.profile is not None and not _has_profile(self.profile):
             near = _nearest(self.profile, COSTS)
             known = ", ".join(map(repr, COSTS))
-            text = f"is {self.profile!r}; did you mean {near!r}? Known: {known}; anything else has to be an existing file"
-            raise OptionError(f"option 'costs' {text}")
+            rest = "anything else has to be an existing file, or a folder of profiles"
+            raise OptionError(f"option 'costs' is {self.profile!r}; did you mean {near!r}? Known: {known}; {rest}")
         self._check_pins()
         self._check_plans()
 
@@ -173,7 +186,7 @@ class Options:
 
     @property
     def profile(self) -> str | None:
-        """The path of the profile that kernel times come from; None if `costs` names another source."""
+        """The path of the profile that kernel times come from, or of a folder of them; None if `costs` names another source."""
         return None if self.costs in COSTS else self.costs
 
     @classmethod
@@ -194,22 +207,13 @@ class Options:
         return cls(**{**values, **(given or {})})
 
     @classmethod
-    def from_texts(cls, texts: Iterable[str], where: str) -> dict[str, Any]:
-        """Return values of options from texts "name=value", each as the environment has it. `where` is their place in messages.
+    def from_text(cls, name: str, text: str, where: str) -> Any:
+        """Return the value of an option from a text, as the environment has it. `where` is its place in messages.
 
-        Raises OptionError for another form, and as `from_dict` does.
+        Raises OptionError for a text that is no value of it.
         """
-        fields = {field.name: field for field in dataclasses.fields(cls)}
-        found: dict[str, Any] = {}
-        for text in texts:
-            name, equals, value = text.partition("=")
-            if not equals or not value:
-                raise OptionError(f"{where} {shown(text)} has to be NAME=VALUE")
-            if name not in fields:
-                known = f"did you mean {_nearest(name, fields)!r}? Known: {', '.join(fields)}"
-                raise OptionError(f"unknown option {shown(name)}; {known}")
-            found[name] = _value(f"{where} {name}", fields[name].metadata, value)
-        return found
+        (field,) = (field for field in dataclasses.fields(cls) if field.name == name)
+        return _value(f"{where} {name}", field.metadata, text)
 
     @classmethod
     def table(cls) -> str:

@@ -134,12 +134,33 @@ def test_explain_takes_options_and_says_how_to_keep_the_plan(capsys, example, tm
         ("streams=two", "--option streams='two' is not a whole number"),
         ("streams=9", "option 'streams' is 9; it has to be from 1 to 8"),
         ("dump=x", "--option dump: give --dump"),
+        ("mode=fast", "unknown mode 'fast'; Inductor knows "),
+        ("max_autotun=True", "unknown option 'max_autotun'; did you mean Inductor's 'max_autotune'"),
+        ("pin=/wq=1", "'/wq' has nothing before its '/'; give GRAPH/NAME, or NAME for every graph"),
+        ("exclude=0_inference/", "'0_inference/' has nothing behind its '/'"),
         ("plan=gone.json", "option 'plan' has 'gone.json', which is neither a file nor a folder"),
     ],
 )
 def test_explain_says_what_is_no_option(capsys, example, option, told):
     status, out, err = run(capsys, "explain", f"{example}:make", "--target", "h200", "--option", option)
     assert (status, out) == (2, "") and told in err
+
+
+def test_explain_takes_each_option_once(capsys, example):
+    command = ["explain", f"{example}:make", "--target", "h200"]
+    for more, told in (
+        (["--option", "search=1", "--option", "search=2"], "--option search is given twice, as 1 and '2'; give one of them"),
+        (["--streams", "3", "--option", "streams=2"], "streams is given twice, by --streams and by --option"),
+    ):
+        status, out, err = run(capsys, *command, *more)
+        assert (status, out) == (2, "") and told in err
+
+
+def test_explain_takes_a_mode_and_settings_of_inductor(capsys, example):
+    options = [each for text in ("mode=max-autotune", "cpp_wrapper=True") for each in ("--option", text)]
+    status, out, _ = run(capsys, "explain", f"{example}:make", "--target", "h200", *options)
+    assert status == 0 and "Inductor's setting cpp_wrapper is on: only Python wrappers know streams" in out
+    assert "off, for without that GPU nothing can be run: max_autotune" in out
 
 
 def test_explain_plans_for_dynamic_sizes(capsys, example):

@@ -85,11 +85,12 @@ def test_a_value_of_another_type_gets_the_type(name, value, kind):
     ("wrong", "near"),
     [("measurd", "measured"), ("Roofline", "roofline"), ("autos", "auto"), ("gone/a.json", ""), ("", ""), (".", "")],
 )
-def test_costs_that_are_neither_known_nor_a_file_get_the_nearest(wrong, near):
+def test_costs_that_are_neither_known_nor_a_file_get_the_nearest(wrong, near, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a folder without profiles
     with pytest.raises(OptionError, match=f"option 'costs' is '{wrong}'; did you mean '{near}") as raised:
         options({"costs": wrong})
     assert all(repr(known) in str(raised.value) for known in COSTS)
-    assert "anything else has to be an existing file" in str(raised.value)
+    assert "anything else has to be an existing file, or a folder of profiles" in str(raised.value)
 
 
 def test_costs_may_be_a_file(tmp_path, monkeypatch):

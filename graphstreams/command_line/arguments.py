@@ -26,7 +26,7 @@ def parser(version: str) -> argparse.ArgumentParser:
     explain.add_argument(
         "--open", action="store_true", help="open report.html in a browser; without --dump in a temporary folder"
     )
-    option = "an option of the backend, as in the environment, such as pin=q_b_proj=1; may be given again"
+    option = "an option as options= takes it, such as pin=q_b_proj=1 or mode=reduce-overhead; for each option once"
     explain.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=option)
     explain.add_argument("--dynamic", action="store_true", help="plan for sizes that each call chooses")
     explain.add_argument("--strict", action="store_true", help="exit with 2 if the graph would run serially")

@@ -19,15 +19,15 @@ def compare(one: Path, other: Path) -> list[str]:
     A path is a report.json, the folder of one, or a folder of such folders. Graphs are compared by name, or if each path has
     one only, whatever its name is. Raises ValueError, with the path, if there is no report.
     """
-    before, after = load_reports(one), load_reports(other)
+    before, after, where = load_reports(one), load_reports(other), f"{one} and {other}"
     if len(before) == len(after) == 1:
-        return _of_one_graph(*before.values(), *after.values())
+        return _of_one_graph(where, *before.values(), *after.values())
     lines = []
     for name in sorted({*before, *after}):
         if name not in after or name not in before:
             lines.append(f"{name}: only in {one if name in before else other}")
         else:
-            lines += _of_one_graph(before[name], after[name])
+            lines += _of_one_graph(where, before[name], after[name])
     return lines
 
 
@@ -59,11 +59,11 @@ def _files(path: Path) -> Iterator[tuple[Path, str]]:
     yield from ((file, f"{file.parent.parent.name}/") for file in sorted(path.glob(f"rank*/*/{NAME}")))
 
 
-def _of_one_graph(one: Data, other: Data) -> list[str]:
+def _of_one_graph(where: str, one: Data, other: Data) -> list[str]:
     names = [str(data.get("name")) for data in (one, other)]
     try:
         lines = difference(one, other)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the reports on {' and '.join(names)} can't be compared: {one_line(error)}") from None
+        raise ValueError(f"{where}: the reports on {' and '.join(names)} can't be compared: {one_line(error)}") from None
     title = names[0] if names[0] == names[1] else f"{names[0]} -> {names[1]}"
     return [title, *(f"  {line}" for line in lines)] if lines else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from graphstreams.costs.profile import Profile
+from graphstreams.costs.profile_files import Profile
 from graphstreams.costs.roofline import Roofline
 from graphstreams.ir.devices import Device
 from graphstreams.ir.kernels import KernelGraph

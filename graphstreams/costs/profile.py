@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from os import PathLike
 from typing import Any
@@ -25,27 +24,6 @@ MOST_KERNELS = 10_000
 MOST_DEPENDENCES = 50_000  # entries of all 'after' together
 LONGEST_NAME = 1000  # characters
 MOST_TO_COMPARE = 2000  # names among which a similar one is looked for
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The cost model that takes times from a profile which names the graph's kernels."""
-
-    name: str  # path of the file
-
-    def price(self, graph: KernelGraph) -> list[float]:
-        """Return the time of each kernel of `graph` in us.
-
-        Raises ProfileError if the profile lacks a kernel, with the nearest name that it has, and as `load_profile` does.
-        """
-        profile, us = load_profile(self.name)
-        times = {kernel.name: time for kernel, time in zip(profile.kernels, us, strict=True)}
-        for kernel in graph.kernels:
-            if kernel.name not in times:
-                near = get_close_matches(kernel.name, list(times)[:MOST_TO_COMPARE], n=1, cutoff=0.0)[0]
-                text = f"has no time for kernel {kernel.name!r}; the nearest name it has is {near!r}"
-                raise ProfileError(f"the profile {self.name} {text}")
-        return [times[kernel.name] for kernel in graph.kernels]
 
 
 def load_profile(source: str | PathLike[str] | Mapping[str, Any]) -> tuple[KernelGraph, list[float]]:

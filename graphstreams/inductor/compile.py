@@ -31,6 +31,11 @@ def compile_graph(gm: fx.GraphModule, example_inputs: Sequence[Any], settings: M
     return compile_fx(gm, example_inputs, config_patches=dict(settings))
 
 
+def given_settings(settings: Mapping[str, Any]) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which Inductor has `settings`."""
+    return config.patch(dict(settings))  # type: ignore[no-any-return]
+
+
 def recompile_limit(limit: int) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which Dynamo compiles one function up to `limit` times before it gives up."""
     return torch._dynamo.config.patch(recompile_limit=limit)

@@ -167,6 +167,9 @@ def _text(value: Any, takes: str) -> str:
 
 def _graph_and_pattern(text: Any) -> tuple[str, Any]:
     graph, slash, pattern = text.partition("/") if isinstance(text, str) else ("", "", text)
+    if slash and not (graph and pattern):
+        side = "before" if pattern else "behind"
+        raise OptionError(f"{shown(text)} has nothing {side} its '/'; give GRAPH/NAME, or NAME for every graph")
     return (graph, pattern) if slash else (EVERY_GRAPH, text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from graphstreams.errors import CannotPlan, GraphstreamsError
-from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, graph_name
+from graphstreams.files import make_folder
+from graphstreams.inductor.compile import PostGradBackend, fresh_dynamo, given_settings, graph_name
 from graphstreams.inductor.fakes import faked
 from graphstreams.inductor.offline import offline, settings_that_run
 from graphstreams.inductor.offline_operators import ShapesOfGraphs, TooManyValues, values_taken_for_one
@@ -22,8 +24,10 @@ from graphstreams.messages import with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.fast_kernels import use_fast_kernels
+from graphstreams.pipeline.given_options import GivenOptions, read_options
 from graphstreams.pipeline.kernel_variants import GivenGraph
 from graphstreams.pipeline.placement import marks_of
+from graphstreams.pipeline.publish import folder_in
 from graphstreams.pipeline.run import run_stages
 from graphstreams.pipeline.top_k import use_top_k_kernels
 from graphstreams.reports.report import Report
@@ -40,10 +44,12 @@ def explain(
 
     `module` is a torch.nn.Module, a function or a method. `inputs` are a tuple or list of what it is called with, a dict of
     keyword arguments, or one tensor. Nothing runs: tensors may be on any device, "meta" included, and only their shapes,
-    strides, dtypes and shared memory count. `target` is the GPU to plan for ("h200"), by default the one at hand. Of several
-    graphs the report is on the one with most kernels, and its notes name the others.
-    Raises ValueError for an unknown target, RuntimeError without a target where there is no GPU, CannotPlan if `module` can't
-    be called, `inputs` are something else, a tensor is not dense, or there is nothing to plan.
+    strides, dtypes and shared memory count. `target` is the GPU to plan for ("h200"), by default the one at hand. `options`
+    are the backend's, with a mode and settings of Inductor among them; the report on each graph goes into the folder of `dump`.
+    Of several graphs the report is on the one with most kernels, and its notes name the others.
+    Raises OptionError for options that are none, ValueError for an unknown target and a `dump` that can't be written,
+    RuntimeError without a target where there is no GPU, CannotPlan if `module` can't be called, `inputs` are something else, a
+    tensor is not dense, or there is nothing to plan.
     """
     reports = explain_graphs(module, inputs, target, options, dynamic)
     most = largest(reports)
@@ -60,36 +66,44 @@ def explain_graphs(
     module: Callable[..., Any],
     inputs: Any,
     target: str | Device | None = None,
-    options: Options | Mapping[str, Any] | None = None,
+    options: GivenOptions | Options | Mapping[str, Any] | None = None,
     dynamic: bool | None = None,
 ) -> list[Report]:
     """As `explain`, with the report on each graph, in the order in which they are compiled. Never empty.
 
     If there are several, their notes number them.
     """
-    found = [compilation.report for compilation in capture(module, inputs, target, options, dynamic)]
-    if len(found) == 1:
-        return found
-    numbered = [f"graph {number} of {len(found)} that the call compiles" for number in range(1, len(found) + 1)]
-    return [replace(report, notes=(*report.notes, note)) for report, note in zip(found, numbered, strict=True)]
+    given = _given(options)
+    if given.options.dump is not None:
+        make_folder(Path(given.options.dump))
+    found = [compilation.report for compilation in capture(module, inputs, target, given, dynamic)]
+    if len(found) > 1:
+        numbered = [f"graph {number} of {len(found)} that the call compiles" for number in range(1, len(found) + 1)]
+        found = [replace(report, notes=(*report.notes, note)) for report, note in zip(found, numbered, strict=True)]
+    if given.options.dump is not None:
+        for report in found:
+            report.save(folder_in(given.options.dump, report))
+    return found
 
 
 def capture(
     module: Callable[..., Any],
     inputs: Any,
     target: str | Device | None = None,
-    options: Options | Mapping[str, Any] | None = None,
+    options: GivenOptions | Options | Mapping[str, Any] | None = None,
     dynamic: bool | None = None,
 ) -> list[GraphCompilation]:
     """As `explain`, with every graph's GraphCompilation: its report, the rewritten module and what was read. Never empty."""
     _check_function(module)
-    given = _arguments(inputs)
-    chosen = options if isinstance(options, Options) else Options.from_dict(options)
+    arguments = _arguments(inputs)
+    given = _given(options)
+    chosen = given.options
     device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
     compilations: list[GraphCompilation] = []
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapesOfGraphs())
     at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
-    notes = [] if at_hand else _settings_off()
+    with given_settings(given.settings):
+        notes = [] if at_hand else _settings_off()
     marked: list[MarkedModule] = []
 
     def find_marks(gm: fx.GraphModule) -> None:
@@ -104,9 +118,10 @@ def capture(
     with (
         unset_fake_temporarily(),  # a caller's own
         torch.random.fork_rng(devices=[]),
+        given_settings(given.settings),
         contextlib.nullcontext() if at_hand else offline(device),
         values_taken_for_one() as taken,
-        faked(module, given, mode) as (called, fakes),
+        faked(module, arguments, mode) as (called, fakes),
         mode,
         torch.no_grad(),
         fresh_dynamo(),
@@ -126,6 +141,12 @@ def capture(
     if taken:
         notes.append(f"values of tensors that Python reads, such as for an `if`: {len(taken)}, which were taken for 1 here")
     return [replace(each, report=replace(each.report, notes=(*each.report.notes, *notes))) for each in compilations]
+
+
+def _given(options: GivenOptions | Options | Mapping[str, Any] | None) -> GivenOptions:
+    if isinstance(options, GivenOptions):
+        return options
+    return GivenOptions(options, {}) if isinstance(options, Options) else read_options(options)
 
 
 def _settings_off() -> list[str]:

@@ -6,9 +6,10 @@ torch.compile refuses `mode=` beside `options=`, so the mode may be one of the o
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,36 @@ def read_options(given: Mapping[str, Any] | None = None, mode: str | None = None
     if asked is not None and mode not in (None, "default", asked):
         raise OptionError(f"the mode is {shown(mode)}, and {shown(asked)} in the options; give one of them")
     return GivenOptions(Options.from_dict(own), {**mode_settings(mode if asked is None else asked), **settings})
+
+
+def read_texts(texts: Iterable[str], where: str) -> dict[str, Any]:
+    """Return what stands in texts "NAME=VALUE" as `read_options` takes it. `where` is their place in messages.
+
+    An option of ours has its value as in the environment, a setting of Inductor's as a Python literal, or else as a text.
+    Raises OptionError for another form, for a name that is given twice, and as `read_options` does.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise OptionError(f"{where} {shown(text)} has to be NAME=VALUE")
+        if name in found:
+            raise OptionError(f"{where} {name} is given twice, as {shown(found[name])} and {shown(value)}; give one of them")
+        if name in OWN:
+            found[name] = Options.from_text(name, value, where)
+        elif name == "mode":
+            found[name] = value
+        else:
+            found[name] = _literal(value)
+    read_options(found)
+    return found
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _given_settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphstreams.errors import PlanFileError
-from graphstreams.files import read_text
+from graphstreams.files import files_in_folder, read_text
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.plan_file import PlanFile, TokenRange
@@ -30,7 +30,7 @@ class GivenPlan:
     refused: str = ""  # why the file that was meant for the graph is not used
     others: str = ""  # if no file was meant for the graph: which is nearest, and why it is not the graph's
     rival: str = ""  # a later file that is for the graph too, and says otherwise
-    several: bool = False  # whether there are several files, of which some may be of graphs that this process does not have
+    several: bool = False  # whether there are several files, none with this graph's name: they may all be for others
 
     @property
     def serial(self) -> bool:
@@ -83,7 +83,8 @@ def plan_for(graph: KernelGraph, given: Sequence[str], streams: int) -> GivenPla
     why = f"{path}: {misfit(nearest, graph)}"
     if likeness(nearest, graph) >= FOR_THIS_GRAPH:
         return GivenPlan(str(path), refused=why)
-    return GivenPlan(others=why, several=len(files) > 1)
+    named = any(file.graph == graph.name for _, file in files)
+    return GivenPlan(others=why, several=len(files) > 1 and not named)
 
 
 def _of_graph(path: Path, file: PlanFile, graph: KernelGraph, streams: int) -> GivenPlan:
@@ -98,9 +99,7 @@ def _of_graph(path: Path, file: PlanFile, graph: KernelGraph, streams: int) -> G
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    own = folder / folder_of_rank()
-    base = own if own.is_dir() else folder
-    found = sorted({*base.glob(NAME), *base.glob(f"*.{NAME}"), *base.glob(f"*/{NAME}")})
+    found = files_in_folder(folder, folder_of_rank(), NAME)
     if not found:
         raise PlanFileError(f"the folder {folder} has no {NAME}, nor one in a folder below it")
     return found

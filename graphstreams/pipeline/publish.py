@@ -38,7 +38,7 @@ def publish(report: Report, dump: str | None) -> Path | None:
     folder = None
     try:
         if dump is not None:
-            folder = report.save(folder_for(Path(dump) / folder_of_rank() / report.name, report.as_verdict().report_key))
+            folder = report.save(folder_in(dump, report))
         if is_traced():
             _trace(report)
     except Exception as error:
@@ -46,6 +46,11 @@ def publish(report: Report, dump: str | None) -> Path | None:
         log.debug("the report of %s failed", name, exc_info=True)
         log.warning("graphstreams: %s: its report is not written: %s", name, with_type(error))
     return folder
+
+
+def folder_in(dump: str, report: Report) -> Path:
+    """Return the folder for a report in that of `dump`, by rank and by the name of the graph."""
+    return folder_for(Path(dump) / folder_of_rank() / report.name, report.as_verdict().report_key)
 
 
 def publishes(dump: str | None) -> bool:

@@ -72,6 +72,8 @@ def test_every_option_is_printed_with_its_default(capsys: pytest.CaptureFixture[
         assert line.split()[1] == repr(field.default)
         assert field.metadata["text"].split()[0] in line
     assert max(map(len, lines)) <= 140
+    text = " ".join(lines[-5:])
+    assert all(each in text for each in ('"mode"', '"inductor"', "GRAPHSTREAMS_<NAME>", "GRAPHSTREAMS_DISABLE=1"))
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

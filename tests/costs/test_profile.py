@@ -113,7 +113,7 @@ def test_names_the_members_of_a_cycle_and_no_others():
         ("9" * 5000, "is not JSON"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
-        ("\ufeff{}", "is not JSON"),
+        ("\ufeff\ufeff{}", "is not JSON"),
         ('{"unit": "us", "kernels": [{"id": "a"}]}', "kernel 'a' has no 'us'"),
         ('{"unit": "us", "kernels": [{"id": "a", "us": NaN}]}', "kernel 'a' has 'us' nan"),
     ],

@@ -6,6 +6,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +198,15 @@ def test_a_graph_without_a_plan_of_its_own_goes_on_and_the_log_names_the_nearest
     )
     assert warnings_of(caplog) == [f"graphstreams: {report.name}: {note}"]
     caplog.clear()
-    (tmp_path / "same.plan.json").write_text(kept.read_text())
-    (tmp_path / "plan.json").write_text(kept.read_text())
-    for given in ([kept, tmp_path / "plan.json"], tmp_path):  # of several plans some may be for other graphs
+    for name in ("same.plan.json", "plan.json"):
+        edited(kept, tmp_path, lambda kernels: None, graph="7_inference").rename(tmp_path / name)
+    several = [tmp_path / "same.plan.json", tmp_path / "plan.json"]
+    for given in (several, tmp_path):  # all may be for other graphs
         reported(given, "norms")
         assert warnings_of(caplog) == []
+    graph = replace(captured("norms").reading.kernels, name="7_inference")
+    assert plan_for(replace(graph, name="8_inference"), tuple(map(str, several)), 5).several
+    assert not plan_for(graph, tuple(map(str, several)), 5).several  # their name says that they were meant
 
 
 @pytest.mark.parametrize(

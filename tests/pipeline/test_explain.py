@@ -8,8 +8,10 @@ index (Falcon), a grid sampler (RAFT), an empty tensor made on the GPU (transfor
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.testing._internal.two_tensor import TwoTensor
 
-from graphstreams.errors import CannotPlan
+from graphstreams.errors import CannotPlan, OptionError
 from graphstreams.pipeline.explain import capture, explain, explain_graphs
 from graphstreams.testing.equal_on_cpu import equal_on_cpu
 from tests.support.sample_modules import FREE_EVENTS
@@ -239,3 +241,24 @@ def test_values_are_unknown_again_outside() -> None:
         pytest.raises(torch._subclasses.fake_tensor.DataDependentOutputException),
     ):
         torch.ones(()).item()
+
+
+def test_a_mode_and_settings_of_inductor_are_taken_as_the_backend_takes_them() -> None:
+    (plain,) = explain_graphs(Two(), (X,), "h200", FREE_EVENTS)
+    (told,) = explain_graphs(Two(), (X,), "h200", {**FREE_EVENTS, "mode": "max-autotune", "cpp_wrapper": True})
+    assert plain.verdict == "clean" and told.verdict == "serial"
+    assert told.reason == "Inductor's setting cpp_wrapper is on: only Python wrappers know streams"
+    assert any(note.endswith("max_autotune") for note in told.notes) and not torch._inductor.config.cpp_wrapper
+    with pytest.raises(OptionError, match="unknown option 'max_autotun'"):
+        explain(Two(), (X,), "h200", {"max_autotun": True})
+
+
+def test_a_dump_has_the_report_on_each_graph(tmp_path: Path) -> None:
+    reports = explain_graphs(Item(), (X,), "h200", {**FREE_EVENTS, "dump": tmp_path / "dump"})
+    assert len(reports) == 2
+    for report in reports:
+        data = json.loads((tmp_path / "dump" / report.name / "report.json").read_text())
+        assert data["notes"] == list(report.notes) and data["verdict"] == report.verdict
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is no folder that can be written"):
+        explain(Two(), (X,), "h200", {"dump": tmp_path / "file"})
