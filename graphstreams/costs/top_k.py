@@ -90,15 +90,14 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: boo
     """
     if times is None:
         return Choice(None, f"no times of the kernels are known for {device}")
-    rows = top_k.rows if isinstance(top_k.rows, int) else "any number"
-    shape = f"{rows} x {top_k.length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}"
+    shape = _shape(top_k)
     groups = _around(top_k, times.measured)
     if not groups:
         return Choice(None, f"{shape} lies outside of what was measured on {times.device}")
     known = [
         name
         for name, form in times.forms.items()
-        if supports(top_k, form) and all(_may_serve(name, each, times.forms, captured) for group in groups for each in group)
+        if supports(top_k, form) and all(_may_serve(name, group, times.forms, captured) for group in groups)
     ]
     if not known:
         why = "" if captured else ", or none is known to be as fast as aten's launched by the host"
@@ -110,52 +109,86 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: boo
     return Choice(times.forms[best], told, slowest) if slowest < MARGIN * aten else Choice(None, told)
 
 
-def _extremes(name: str, group: Sequence[Measured]) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Group:
+    """The measurements on shapes that stand for one top-k."""
+
+    longest: tuple[Measured, ...]  # around the longest row, for which launches are made
+    shorter: tuple[Measured, ...]  # of the lengths below those, down to the one below the shortest row
+
+
+def _shape(top_k: TopK) -> str:
+    rows = top_k.rows if isinstance(top_k.rows, int) else "any number"
+    length = f"{top_k.shortest} to {top_k.length}" if top_k.dynamic else str(top_k.length)
+    return f"{rows} x {length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}"
+
+
+def _extremes(name: str, group: _Group) -> tuple[float, float]:
     """Return the longest time of a form, and the shortest of aten, on shapes that stand for one."""
-    return max(each.us[name] for each in group), min(each.us[ATEN] for each in group)
+    return max(each.us[name] for each in group.longest), min(each.us[ATEN] for each in (*group.longest, *group.shorter))
 
 
-def _may_serve(name: str, measured: Measured, forms: Mapping[str, Form], captured: bool) -> bool:
-    """Return whether a form has a time on a shape, and is known to be no slower than aten there if the host launches it."""
-    if name not in measured.us or captured:
-        return name in measured.us
-    return _direct_us(name, measured, forms) <= DIRECT_MARGIN * measured.direct_us.get(ATEN, 0.0)
+def _may_serve(name: str, group: _Group, forms: Mapping[str, Form], captured: bool) -> bool:
+    """Return whether a form has times on shapes, and is known to be no slower than aten there if the host launches it.
+
+    On shorter rows than the longest it is taken to last as long as on these: its launches are the same, with fewer elements.
+    """
+    if not all(name in each.us for each in group.longest):
+        return False
+    longest_us, _ = _extremes(name, group)
+    asked = [(each, each.us[name], each.direct_us.get(name)) for each in group.longest]
+    asked += [(each, longest_us, None) for each in group.shorter]
+    return captured or all(
+        _direct_us(name, us, direct_us, each, forms) <= DIRECT_MARGIN * each.direct_us.get(ATEN, 0.0)
+        for each, us, direct_us in asked
+    )
 
 
-def _direct_us(name: str, measured: Measured, forms: Mapping[str, Form]) -> float:
+def _direct_us(name: str, us: float, direct_us: float | None, measured: Measured, forms: Mapping[str, Form]) -> float:
     """Return the most us that a form takes launched by the host; infinity if no form of as many launches was timed so.
 
-    The host takes as long for another form of as many launches, and the GPU takes longer by no more than it does replayed.
+    That is `direct_us`, if it was measured. The host takes as long for another form of as many launches, and the GPU takes
+    longer by no more than it does replayed, where the form takes `us`.
     """
-    direct, us = measured.direct_us, measured.us
-    if name in direct:
-        return direct[name]
-    alike = [other for other in direct.keys() & us.keys() - {ATEN} if type(forms[other]) is type(forms[name])]
-    return min((direct[other] + max(0.0, us[name] - us[other]) for other in alike), default=math.inf)
+    if direct_us is not None:
+        return direct_us
+    others = measured.direct_us.keys() & measured.us.keys() - {ATEN}
+    alike = [other for other in others if type(forms[other]) is type(forms[name])]
+    return min((measured.direct_us[other] + max(0.0, us - measured.us[other]) for other in alike), default=math.inf)
 
 
-def _ratio(name: str, group: Sequence[Measured]) -> float:
+def _ratio(name: str, group: _Group) -> float:
     slowest, aten = _extremes(name, group)
     return slowest / aten
 
 
-def _around(top_k: TopK, measured: Sequence[Measured]) -> list[list[Measured]]:
+def _around(top_k: TopK, measured: Sequence[Measured]) -> list[_Group]:
     """Return the measurements on shapes next to that of a top-k, on both sides; empty if it lies outside of all.
 
     They are one group. For a dynamic number of rows there is a group for each number that was measured, in each of which a
-    form has to be faster: more rows are taken to behave like the most that were measured.
+    form has to be faster: more rows are taken to behave like the most that were measured. For a dynamic length a group has
+    every length that was measured from the one next to the shortest row on.
     """
     alike = [each for each in measured if each.itemsize == top_k.dtype.itemsize]
     of_k = [each for each in alike if LEAST_SHARE_OF_K * each.k <= top_k.k <= each.k]
-    known = {each.rows for each in of_k}
-    lengths = _next_to(top_k.length, {each.length for each in of_k})
+    known, of_lengths = {each.rows for each in of_k}, {each.length for each in of_k}
+    longest, shortest = _next_to(top_k.length, of_lengths), _next_to(top_k.shortest, of_lengths)
+    if not longest or not shortest:
+        return []
+    lengths = {length for length in of_lengths if min(shortest) <= length <= max(longest)}
     groups = [_next_to(top_k.rows, known)] if isinstance(top_k.rows, int) else [{rows} for rows in sorted(known)]
     found = [[each for each in of_k if each.rows in rows and each.length in lengths] for rows in groups]
     complete = all(
         {(each.rows, each.length) for each in group} == {(row, length) for row in rows for length in lengths} and group
         for group, rows in zip(found, groups, strict=True)
     )
-    return found if complete else []
+    return [_group(each, longest) for each in found] if complete else []
+
+
+def _group(measured: Sequence[Measured], longest: set[int]) -> _Group:
+    return _Group(
+        tuple(each for each in measured if each.length in longest), tuple(each for each in measured if each.length not in longest)
+    )
 
 
 def _next_to(value: int, known: set[int]) -> set[int]:

@@ -64,7 +64,7 @@ def stored(graph: fx.Graph, x: fx.Node) -> fx.Node:
     One that was added for an earlier launch is used again.
     """
     value, operator = x.meta["val"], torch.ops.prims.inductor_force_stride_order.default
-    arguments = x, list(value.stride())
+    arguments = x, _as_nodes(value.stride(), SizeNodes(graph))
     for user in x.users:
         if user.target is operator and (user.args[0], list(user.args[1])) == arguments:  # type: ignore[arg-type]
             return user
@@ -98,7 +98,8 @@ def _launch(
     written = [name for name in launch.tensors.values() if name in launch.writes]
     tensors = {parameter: buffers[name] for parameter, name in launch.tensors.items()}
     parameters = {name: parameter for parameter, name in launch.tensors.items()}
-    arguments = {**tensors, **launch.numbers, **launch.constants}
+    numbers = dict(zip(launch.numbers, _as_nodes([*launch.numbers.values()], sizes), strict=True))
+    arguments = {**tensors, **numbers, **launch.constants}
     grid = (*launch.grid, 1, 1)[:DIMENSIONS]
     given: dict[str, Any] = {
         "kernel_idx": kernel_side_table.add_kernel(function),

@@ -52,19 +52,39 @@ Form = OneProgram | SeveralPrograms
 
 
 @dataclass(frozen=True)
+class DynamicLength:
+    """The length of a row that each call has, in elements: `size`, which is never less than `shortest`."""
+
+    size: int | torch.SymInt
+    shortest: int
+
+
+@dataclass(frozen=True)
 class TopK:
     """A top-k of `rows` rows of `length` elements, whose elements are `stride` apart and rows `row_stride`.
 
-    The number of rows may be dynamic: then it is compared with nothing, and is at least 1.
+    The number of rows may be dynamic: then it is compared with nothing, and is at least 1. If the length is dynamic, `length` is
+    the greatest that a call can have, and launches are for rows of that length, of which a call uses a part.
     """
 
     rows: int | torch.SymInt
     length: int
     k: int
     dtype: torch.dtype
-    row_stride: int
+    row_stride: int | torch.SymInt
     stride: int = 1
     largest: bool = True
+    dynamic: DynamicLength | None = None
+
+    @property
+    def shortest(self) -> int:
+        """Return the least length that a row can have, in elements."""
+        return self.dynamic.shortest if self.dynamic else self.length
+
+    @property
+    def size(self) -> int | torch.SymInt:
+        """Return the length of a row in a call, in elements."""
+        return self.dynamic.size if self.dynamic else self.length
 
 
 @dataclass(frozen=True)
@@ -78,7 +98,7 @@ class Choice:
 
 def supports(top_k: TopK, form: Form) -> bool:
     """Return whether a form can do a top-k."""
-    if top_k.dtype not in DTYPES or not (1 <= top_k.k <= top_k.length < KEYS_LIMIT):
+    if top_k.dtype not in DTYPES or not (1 <= top_k.k <= top_k.shortest <= top_k.length < KEYS_LIMIT):
         return False
     if isinstance(top_k.rows, int) and not 1 <= top_k.rows < ROWS_LIMIT:
         return False
@@ -89,7 +109,11 @@ def supports(top_k: TopK, form: Form) -> bool:
 
 
 def program(top_k: TopK, form: Form) -> Program:
-    """Return what a form does for a top-k. Raises ValueError for a top-k that it can't do."""
+    """Return what a form does for a top-k. Raises ValueError for a top-k that it can't do.
+
+    With a dynamic length tiles, programs and lists are for the longest row. A program whose part of the row is empty in a call
+    counts and writes nothing.
+    """
     if not supports(top_k, form):
         raise ValueError(f"{form} can't do {top_k}")
     shape = (top_k.rows, top_k.k)
@@ -120,7 +144,7 @@ def form_of(fields: Mapping[str, Any]) -> Form:
 
 
 def _row_launch(top_k: TopK, form: OneProgram) -> Launch:
-    numbers = {"n": top_k.length, "k": top_k.k, "row_stride": top_k.row_stride, "stride": top_k.stride}
+    numbers = {"n": top_k.size, "k": top_k.k, "row_stride": top_k.row_stride, "stride": top_k.stride}
     constants = {"largest": top_k.largest, **_tile(_power(top_k.length), top_k.dtype)}
     return Launch("top_k_row", (top_k.rows,), _named("x", *_RESULTS), _RESULTS, numbers, constants, form.warps)
 
@@ -139,7 +163,7 @@ def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) ->
         Buffer("list_keys", (rows, capacity), key),
         Buffer("list_places", (rows, capacity), torch.int32),
     )
-    row = {"n": length, "row_stride": top_k.row_stride, "stride": top_k.stride}
+    row = {"n": top_k.size, "row_stride": top_k.row_stride, "stride": top_k.stride}
     shared = {"largest": top_k.largest, "programs": form.programs}
     tiled = {**shared, "padded": _power(form.programs), **_tile(tile, top_k.dtype), "capacity": capacity}
     found = ("bounds", "listed")
