@@ -18,6 +18,7 @@ DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64,
 )  # fmt: skip
+PLACES_LIMIT = 2**31  # from one program's first element to its last, which it counts with 32 bits
 WARP_LIMIT = 1024  # elements that a warp keeps: with more than 32 a thread, registers are spilled
 SHARED_MEMORY = 160 * 1024  # bytes that a program may take: of 227 KiB on an H200, 163 KiB on an A100
 USUAL_LIMIT, LIST_LIMIT = 8192, 16_384  # elements of a list that programs load at once; that they keep at most
@@ -103,7 +104,7 @@ def supports(top_k: TopK, form: Form) -> bool:
     if isinstance(top_k.rows, int) and not 1 <= top_k.rows < ROWS_LIMIT:
         return False
     if isinstance(form, OneProgram):
-        return _fits(_power(top_k.length), form.warps, top_k.dtype)
+        return top_k.length * top_k.stride < PLACES_LIMIT and _fits(_power(top_k.length), form.warps, top_k.dtype)
     share = -(-top_k.length // form.programs)
     return form.programs <= PROGRAMS_LIMIT and _fits(_power(share), min(form.warps), top_k.dtype)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.kernels.top_k import OneProgram, SeveralPrograms, TopK, program, supports, usual_list
+from graphstreams.kernels.top_k import DynamicLength, OneProgram, SeveralPrograms, TopK, program, supports, usual_list
 from tests.support.paths import ROOT
 
 LONG = TopK(rows=2, length=131_072, k=2048, dtype=torch.float32, row_stride=131_072)
@@ -58,6 +58,19 @@ def test_several_programs_a_row_are_three_launches() -> None:
     assert work.launches[2].constants["usual"] == 4096  # 4 times 4 roots of 2048 * 32
 
 
+@pytest.mark.parametrize("form", [OneProgram(32), SeveralPrograms()], ids=["one", "shared"])
+def test_with_a_dynamic_length_launches_are_those_for_the_longest_row_but_for_its_length(
+    form: OneProgram | SeveralPrograms,
+) -> None:
+    longest = replace(LONG, length=30_000, row_stride=30_000)
+    fixed = program(longest, form)
+    for size in (2048, 5001, 30_000):
+        work = program(replace(longest, dynamic=DynamicLength(size, shortest=2048)), form)
+        assert work.buffers == fixed.buffers
+        assert [each.numbers["n"] for each in work.launches] == [size] * len(fixed.launches)
+        assert [replace(each, numbers={}) for each in work.launches] == [replace(each, numbers={}) for each in fixed.launches]
+
+
 def test_the_list_has_room_for_what_random_rows_leave() -> None:
     assert usual_list(131_072, 2048, SeveralPrograms(programs=32, spare=1.0)) == 1024  # 4 roots of 2048 * 32
     assert usual_list(131_072, 131_072 - 2047, SeveralPrograms(programs=32, spare=1.0)) == 1024
@@ -74,6 +87,8 @@ def test_the_list_has_room_for_what_random_rows_leave() -> None:
         ({"dtype": torch.float8_e4m3fn}, SeveralPrograms()),
         ({"length": 32 * 8192 + 1}, SeveralPrograms(warps=(16, 8, 16))),
         ({}, SeveralPrograms(programs=65)),
+        ({"dynamic": DynamicLength(4096, shortest=2047)}, SeveralPrograms()),
+        ({"length": 4096, "stride": 2**20}, OneProgram(16)),
     ],
 )
 def test_a_form_refuses_what_it_cannot_do(changed: dict[str, object], form: OneProgram | SeveralPrograms) -> None:
