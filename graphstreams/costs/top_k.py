@@ -124,20 +124,22 @@ def _shape(top_k: TopK) -> str:
 
 
 def _extremes(name: str, group: _Group) -> tuple[float, float]:
-    """Return the longest time of a form, and the shortest of aten, on shapes that stand for one."""
-    return max(each.us[name] for each in group.longest), min(each.us[ATEN] for each in (*group.longest, *group.shorter))
+    """Return the longest time of a form, and the shortest of aten, on shapes that stand for one.
+
+    The form has a time of each of the longest rows. On shorter ones it is taken to last no longer than on these, or than what
+    was measured there: its launches are those for the longest row, with fewer elements.
+    """
+    measured = (*group.longest, *group.shorter)
+    return max(each.us[name] for each in measured if name in each.us), min(each.us[ATEN] for each in measured)
 
 
 def _may_serve(name: str, group: _Group, forms: Mapping[str, Form], captured: bool) -> bool:
-    """Return whether a form has times on shapes, and is known to be no slower than aten there if the host launches it.
-
-    On shorter rows than the longest it is taken to last as long as on these: its launches are the same, with fewer elements.
-    """
+    """Return whether a form has times of the longest rows, and is no slower than aten on any if the host launches it."""
     if not all(name in each.us for each in group.longest):
         return False
-    longest_us, _ = _extremes(name, group)
+    slowest, _ = _extremes(name, group)
     asked = [(each, each.us[name], each.direct_us.get(name)) for each in group.longest]
-    asked += [(each, longest_us, None) for each in group.shorter]
+    asked += [(each, slowest, None) for each in group.shorter]
     return captured or all(
         _direct_us(name, us, direct_us, each, forms) <= DIRECT_MARGIN * each.direct_us.get(ATEN, 0.0)
         for each, us, direct_us in asked

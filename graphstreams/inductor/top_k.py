@@ -23,6 +23,7 @@ log = logging.getLogger("graphstreams")
 
 _aten = torch.ops.aten
 Choose = Callable[[TopK], Choice]
+_ADVICE = "torch._dynamo.mark_dynamic with min and max, or an `if` on the length, tells one"
 
 
 def replace_top_k(gm: fx.GraphModule, choose: Choose) -> list[str]:
@@ -98,10 +99,7 @@ def _bounds(length: int | torch.SymInt) -> tuple[int, int] | str:
         return length, length
     found = length.node.shape_env.bound_sympy(length.node.expr)
     if not isinstance(found.upper, sympy.Integer):
-        return (
-            f"its rows have {found.lower} elements or more, and a form is for rows up to some length; "
-            "torch._check(length <= most), or mark_dynamic with max, gives one"
-        )
+        return f"its rows have {found.lower} elements or more without a greatest length, and a form is for one; {_ADVICE}"
     return int(found.lower), int(found.upper)
 
 

@@ -13,7 +13,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from graphstreams.costs.top_k import TopKTimes, choose_form, times_of
 from graphstreams.ir.devices import DEVICES
-from graphstreams.kernels.top_k import Choice, OneProgram, SeveralPrograms, TopK, fields_of, form_name
+from graphstreams.kernels.top_k import Choice, DynamicLength, OneProgram, SeveralPrograms, TopK, fields_of, form_name
 from tests.support.top_k_times import MADE_UP, ONE, SHARED, table
 
 OTHER = SeveralPrograms(slack=8)  # as many launches as SHARED
@@ -55,6 +55,49 @@ def test_for_any_number_of_rows_a_form_has_to_be_faster_for_each_that_was_measur
     assert chosen(rows=any_rows(), length=65_536).form == SHARED
     assert chosen(rows=any_rows(), length=2049).form is None  # slower for 8 rows
     assert chosen(rows=any_rows(), length=2048).form is None
+
+
+def chosen_for_lengths(shortest: int, longest: int, captured: bool = False, **changes: Any) -> Choice:
+    asked = replace(ROW, length=longest, dynamic=DynamicLength(longest, shortest), **changes)
+    return choose_form(asked, MADE_UP, "a GPU", captured)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "changes", "form", "told"),
+    [
+        ((4096, 16_384), {}, ONE, "1 x 4096 to 16384, k 2048, float32: 1 program, 16 warps, up to 12.0 us; aten 17.0 us or more"),
+        ((3000, 10_000), {"k": 512}, ONE, "up to 12.0 us; aten 16.0 us or more"),  # measured below and above both ends
+        ((20_000, 100_000), {}, SHARED, "up to 15.0 us; aten 50.0 us or more"),
+        ((16_384, 131_072), {"rows": 8}, SHARED, "up to 22.0 us; aten 50.0 us or more"),
+        ((2049, 16_384), {"rows": 8}, None, "none is known to be as fast"),  # 17 us of the shortest, aten's are 16
+        ((4096, 131_072), {}, None, "none is known to be as fast"),  # what the host takes for three launches of the shortest
+    ],
+)
+def test_for_any_length_a_form_has_to_be_faster_than_aten_on_each_that_was_measured(
+    lengths: tuple[int, int], changes: dict[str, Any], form: Any, told: str
+) -> None:
+    found = chosen_for_lengths(*lengths, **changes)
+    assert found.form == form and told in found.reason
+
+
+def test_in_cuda_graphs_a_dynamic_length_takes_the_form_whose_longest_time_is_below_atens_shortest() -> None:
+    assert chosen_for_lengths(4096, 131_072, captured=True).form == SHARED  # 15 us, aten's 17 and more
+    assert chosen_for_lengths(4096, 131_072, captured=True, rows=8).form is None  # 22 us
+    slower = chosen_for_lengths(2049, 16_384, captured=True, rows=8)  # SHARED takes 14 us, aten 16 and more; ONE 17
+    assert slower.form == SHARED
+
+
+def test_for_any_length_and_number_of_rows_both_rules_hold() -> None:
+    found = chosen_for_lengths(4096, 16_384, rows=any_rows())
+    assert found.form == ONE and found.reason.startswith("any number x 4096 to 16384, k 2048, float32: 1 program, 16 warps")
+    assert chosen_for_lengths(4096, 131_072, captured=True, rows=any_rows()).form is None
+
+
+@pytest.mark.parametrize("lengths", [(2048, 16_384), (4096, 131_073)])
+def test_a_range_of_lengths_that_was_not_measured_stays_as_it_is(lengths: tuple[int, int]) -> None:
+    found = chosen_for_lengths(*lengths)
+    assert found.form is None
+    assert found.reason == f"1 x {lengths[0]} to {lengths[1]}, k 2048, float32 lies outside of what was measured on NVIDIA H200"
 
 
 def test_the_reason_has_both_times() -> None:
