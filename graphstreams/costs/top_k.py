@@ -12,7 +12,7 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Measured:
     k: int
     us: Mapping[str, float]
     direct_us: Mapping[str, float] = field(default_factory=dict)  # of those that were called directly too
+    sorted: bool = False  # whether results were sorted, by aten's top-k itself and behind the launches of forms
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TopKTimes:
 
 def _measured(entry: Mapping[str, Any]) -> Measured:
     size, shape = getattr(torch, entry["dtype"]).itemsize, (entry["rows"], entry["length"], entry["k"])
-    return Measured(size, *shape, entry["us"], entry.get("direct_us", {}))
+    return Measured(size, *shape, entry["us"], entry.get("direct_us", {}), entry.get("sorted", False))
 
 
 def times_of(device: Device) -> TopKTimes | None:
@@ -90,6 +91,8 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: boo
     """
     if times is None:
         return Choice(None, f"no times of the kernels are known for {device}")
+    if top_k.sorted and not any(each.sorted for each in times.measured):
+        return Choice(None, f"no times of sorted results are known for {device}; pass sorted=False if the order does not matter")
     shape = _shape(top_k)
     groups = _around(top_k, times.measured)
     if not groups:
@@ -106,7 +109,15 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: boo
     best = min(known, key=lambda name: (_ratio(name, worst[name]), name))
     slowest, aten = _extremes(best, worst[best])
     told = f"{shape}: {best}, up to {slowest:.1f} us; aten {aten:.1f} us or more ({times.device}, {times.date})"
-    return Choice(times.forms[best], told, slowest) if slowest < MARGIN * aten else Choice(None, told)
+    return Choice(times.forms[best], told, _launches_us(best, top_k, times)) if slowest < MARGIN * aten else Choice(None, told)
+
+
+def _launches_us(name: str, top_k: TopK, times: TopKTimes) -> float:
+    """Return the longest time of a form's launches alone, without a sort behind them, around a shape; 0 if not measured."""
+    groups = _around(replace(top_k, sorted=False), times.measured)
+    if not groups or not all(name in each.us for group in groups for each in group.longest):
+        return 0.0
+    return _extremes(name, max(groups, key=lambda group: _ratio(name, group)))[0]
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,7 @@ class _Group:
 def _shape(top_k: TopK) -> str:
     rows = top_k.rows if isinstance(top_k.rows, int) else "any number"
     length = f"{top_k.shortest} to {top_k.length}" if top_k.dynamic else str(top_k.length)
-    return f"{rows} x {length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}"
+    return f"{rows} x {length}, k {top_k.k}, {str(top_k.dtype).removeprefix('torch.')}{', sorted' * top_k.sorted}"
 
 
 def _extremes(name: str, group: _Group) -> tuple[float, float]:
@@ -171,7 +182,7 @@ def _around(top_k: TopK, measured: Sequence[Measured]) -> list[_Group]:
     form has to be faster: more rows are taken to behave like the most that were measured. For a dynamic length a group has
     every length that was measured from the one next to the shortest row on.
     """
-    alike = [each for each in measured if each.itemsize == top_k.dtype.itemsize]
+    alike = [each for each in measured if each.itemsize == top_k.dtype.itemsize and each.sorted == top_k.sorted]
     of_k = [each for each in alike if LEAST_SHARE_OF_K * each.k <= top_k.k <= each.k]
     known, of_lengths = {each.rows for each in of_k}, {each.length for each in of_k}
     longest, shortest = _next_to(top_k.length, of_lengths), _next_to(top_k.shortest, of_lengths)

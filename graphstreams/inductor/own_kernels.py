@@ -81,7 +81,7 @@ def _empty(
     value = like.new_empty(list(shape), dtype=buffer.dtype)
     options: dict[str, Any] = {"dtype": buffer.dtype, "layout": torch.strided, "device": like.device, "pin_memory": False}
     given = _as_nodes(shape, sizes), list(value.stride())
-    return _noted(graph.call_function(torch.ops.aten.empty_strided.default, given, options), origin, value)
+    return noted(graph.call_function(torch.ops.aten.empty_strided.default, given, options), origin, value)
 
 
 def _as_nodes(numbers: Sequence[int | torch.SymInt], sizes: SizeNodes) -> list[Any]:
@@ -111,17 +111,18 @@ def _launch(
     }
     after = {parameters[name]: buffers[name].meta["val"].clone() for name in written}
     call = graph.call_function(torch.ops.higher_order.triton_kernel_wrapper_functional, (), given)
-    _noted(call, origin, after)
+    noted(call, origin, after)
     values = {name: each.meta["val"] if isinstance(each, fx.Node) else each for name, each in arguments.items()}
     # By these Inductor gives the kernel its inputs with the very strides that are among its numbers.
     call.meta["eager_input_vals"] = ((), {**given, "grid": [grid], "kwargs": values})
     return {
-        name: _noted(graph.call_function(operator.getitem, (call, parameters[name])), origin, after[parameters[name]])
+        name: noted(graph.call_function(operator.getitem, (call, parameters[name])), origin, after[parameters[name]])
         for name in written
     }
 
 
-def _noted(node: fx.Node, origin: fx.Node, value: Any) -> fx.Node:
+def noted(node: fx.Node, origin: fx.Node, value: Any) -> fx.Node:
+    """Return a new node with its value noted, and where `origin`, whose place it takes, comes from."""
     node.meta.update({key: origin.meta[key] for key in _KEPT_META if key in origin.meta})
     node.meta["val"] = value
     return node

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import fx
 
 from graphstreams.inductor.lowering import copy_graph
-from graphstreams.inductor.own_kernels import LAYOUTS_MAY_CHANGE, add_notes, keeps_layouts, launch_program, stored
+from graphstreams.inductor.own_kernels import LAYOUTS_MAY_CHANGE, add_notes, keeps_layouts, launch_program, noted, stored
 from graphstreams.inductor.size_nodes import SizeNodes, expressions
 from graphstreams.kernels.launches import Program
 from graphstreams.kernels.top_k import Choice, DynamicLength, TopK, kernel, program
@@ -66,8 +67,6 @@ def _chosen(node: fx.Node, choose: Choose) -> tuple[TopK | None, Choice]:
 def described(node: fx.Node) -> TopK | str:
     """Return what a call of `aten.topk` does as the kernels see it, or else why they can't do it."""
     value, given = _input(node).meta["val"], _arguments(node)
-    if given["sorted"]:
-        return "its result is sorted, and the kernels' is not; pass sorted=False if the order does not matter"
     if value.dim() == 0 or given["dim"] not in (-1, value.dim() - 1):
         return "it is not along the last dimension"
     if not isinstance(given["k"], int) or not isinstance(value.stride(-1), int):
@@ -87,7 +86,9 @@ def described(node: fx.Node) -> TopK | str:
     if isinstance(bounds, str):
         return bounds
     dynamic = DynamicLength(value.shape[-1], bounds[0]) if bounds[0] < bounds[1] else None
-    return TopK(rows, bounds[1], given["k"], value.dtype, row_stride, value.stride(-1), given["largest"], dynamic)
+    return TopK(
+        rows, bounds[1], given["k"], value.dtype, row_stride, value.stride(-1), given["largest"], dynamic, given["sorted"]
+    )  # fmt: skip
 
 
 def _bounds(length: int | torch.SymInt) -> tuple[int, int] | str:
@@ -134,12 +135,24 @@ def _row_stride(value: torch.Tensor) -> int | torch.SymInt | None:
 
 def _replace(gm: fx.GraphModule, node: fx.Node, work: Program, us: float) -> None:
     """Replace a top-k by launches that take `us` us together, if that is known. Its results keep the shape of aten's."""
-    shape = node.meta["val"][0].shape
+    shape, given = node.meta["val"][0].shape, _arguments(node)
     with gm.graph.inserting_before(node):
         operands = {"x": stored(gm.graph, _input(node))}
         made = launch_program(gm.graph, node, work, operands, kernel, us, {"values": shape, "indices": shape})
-    results = [made[buffer.name] for buffer in work.buffers[:2]]
+        results = [made[buffer.name] for buffer in work.buffers[:2]]
+        if given["sorted"]:
+            results = _in_order(gm.graph, node, results, given["largest"])
     for user in list(node.users):
         user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
         gm.graph.erase_node(user)
     gm.graph.erase_node(node)
+
+
+def _in_order(graph: fx.Graph, node: fx.Node, results: list[fx.Node], largest: bool) -> list[fx.Node]:
+    """Add what `graphstreams.kernels.top_k.in_order` does to the values and indices of a top-k `node`."""
+    values, indices = results
+    sort = noted(graph.call_function(_aten.sort.default, (values, -1, largest)), node, node.meta["val"])
+    ordered, order = (
+        noted(graph.call_function(operator.getitem, (sort, place)), node, value) for place, value in enumerate(sort.meta["val"])
+    )
+    return [ordered, noted(graph.call_function(_aten.gather.default, (indices, -1, order)), node, indices.meta["val"])]

@@ -76,6 +76,7 @@ class TopK:
     stride: int = 1
     largest: bool = True
     dynamic: DynamicLength | None = None
+    sorted: bool = False  # which launches don't do: `in_order` comes behind them
 
     @property
     def shortest(self) -> int:
@@ -110,7 +111,7 @@ def supports(top_k: TopK, form: Form) -> bool:
 
 
 def program(top_k: TopK, form: Form) -> Program:
-    """Return what a form does for a top-k. Raises ValueError for a top-k that it can't do.
+    """Return what a form does for a top-k, not sorted. Raises ValueError for a top-k that it can't do.
 
     With a dynamic length tiles, programs and lists are for the longest row. A program whose part of the row is empty in a call
     counts and writes nothing.
@@ -231,6 +232,15 @@ def select(x: torch.Tensor, k: int, largest: bool, form: Form) -> tuple[torch.Te
     top_k = TopK(x.shape[0], x.shape[1], k, x.dtype, x.stride(0), x.stride(1), largest)
     buffers = launch(x, program(top_k, form))
     return buffers["values"], buffers["indices"]
+
+
+def in_order(values: torch.Tensor, indices: torch.Tensor, largest: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values and indices `[rows, k]` of a top-k that is not sorted as `aten.topk` with `sorted=True` has them.
+
+    The order of elements that compare equal is that of aten.sort: NaN are alike and largest, and so are zeros of both signs.
+    """
+    values, order = values.sort(-1, descending=largest)
+    return values, indices.gather(-1, order)
 
 
 def launch(x: torch.Tensor, work: Program) -> dict[str, torch.Tensor]:

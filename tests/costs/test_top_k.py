@@ -14,7 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from graphstreams.costs.top_k import TopKTimes, choose_form, times_of
 from graphstreams.ir.devices import DEVICES
 from graphstreams.kernels.top_k import Choice, DynamicLength, OneProgram, SeveralPrograms, TopK, fields_of, form_name
-from tests.support.top_k_times import MADE_UP, ONE, SHARED, table
+from tests.support.top_k_times import MADE_UP, ONE, SHARED, table, together
 
 OTHER = SeveralPrograms(slack=8)  # as many launches as SHARED
 ROW = TopK(rows=1, length=4096, k=2048, dtype=torch.float32, row_stride=4096)
@@ -154,6 +154,41 @@ def test_a_form_whose_direct_calls_were_not_timed_is_for_cuda_graphs_only() -> N
     assert choose_form(asked, times, "NVIDIA H200", captured=True).form == ONE
     choice = choose_form(asked, times, "NVIDIA H200")
     assert choice.form is None and choice.reason.endswith("is known to be as fast as aten's launched by the host")
+
+
+def test_without_times_of_sorted_results_they_stay_atens() -> None:
+    found = chosen(sorted=True)
+    assert found.form is None
+    assert found.reason == "no times of sorted results are known for a GPU; pass sorted=False if the order does not matter"
+
+
+def test_sorted_results_have_times_of_their_own() -> None:
+    """Not sorted, ONE is faster, and sorted SHARED is; the launches of SHARED alone take 9 us."""
+    both = together(table({ONE: 8.0, SHARED: 9.0}, 17.0), of_sorted=[table({ONE: 25.0, SHARED: 20.0}, 27.0)])
+    assert chosen(both) == Choice(ONE, "1 x 4096, k 2048, float32: 1 program, 16 warps, up to 8.0 us; aten 17.0 us or more "
+                                       "(NVIDIA H200, 2026-11-30)", 8.0)  # fmt: skip
+    found = chosen(both, sorted=True)
+    assert (found.form, found.us) == (SHARED, 9.0)
+    assert found.reason == (
+        "1 x 4096, k 2048, float32, sorted: 32 programs, 8, 8, 8 warps, slack 16, spare 4, up to 20.0 us; aten 27.0 us or more "
+        "(NVIDIA H200, 2026-11-30)"
+    )
+
+
+def test_a_sort_may_cost_what_the_launches_save() -> None:
+    both = together(table({ONE: 8.0}, 17.0), of_sorted=[table({ONE: 26.0}, 27.0)])
+    assert chosen(both).form == ONE and chosen(both, sorted=True).form is None
+
+
+def test_of_sorted_times_alone_that_of_the_launches_is_not_known() -> None:
+    found = chosen(together(of_sorted=[table({ONE: 20.0}, 27.0)]), sorted=True)
+    assert (found.form, found.us) == (ONE, 0.0)
+
+
+def test_sorted_times_are_for_their_shapes_only() -> None:
+    both = together(table({ONE: 8.0}, 17.0, length=8192), of_sorted=[table({ONE: 20.0}, 27.0)])
+    assert "lies outside of what was measured" in chosen(both, sorted=True, length=8192).reason
+    assert "lies outside of what was measured" in chosen(both, length=4096).reason
 
 
 def test_without_times_nothing_is_chosen() -> None:

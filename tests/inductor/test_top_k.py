@@ -96,6 +96,27 @@ def test_the_results_are_atens_in_shape_type_and_order() -> None:
     assert node.kwargs["grid"] == [(6, 1, 1)] and node.kwargs["kwargs"]["largest"] is False
 
 
+@pytest.mark.parametrize("largest", [True, False])
+def test_a_sorted_result_is_the_launches_result_sorted_and_its_indices_gathered(largest: bool) -> None:
+    gm, _ = replaced(FORM, fake(2, 3, 1000), 7, -1, largest)
+    indices, values = gm.graph.output_node().args[0]
+    (sort,) = gm.graph.find_nodes(op="call_function", target=torch.ops.aten.sort.default)
+    (launch,) = launches_of(gm)
+    assert sort.args[0].args == (launch, "values") and sort.args[1:] == (-1, largest)
+    assert (values.target, values.args) == (operator.getitem, (sort, 0))
+    assert indices.target is torch.ops.aten.gather.default
+    of_launch, dimension, order = indices.args
+    assert of_launch.args == (launch, "indices") and dimension == -1 and order.args == (sort, 1)
+    found = [(tuple(node.meta["val"].shape), node.meta["val"].dtype, node.meta["stack_trace"]) for node in (indices, values)]
+    assert found == [((2, 3, 7), torch.int64, "where it stands"), ((2, 3, 7), torch.float32, "where it stands")]
+
+
+def test_a_top_k_is_sorted_unless_it_is_told_otherwise() -> None:
+    for args, is_sorted in (((4,), True), ((4, -1, True, True), True), ((4, -1, True, False), False)):
+        found = described(graph_with(fake(2, 100), *args)[1])
+        assert isinstance(found, TopK) and found.sorted is is_sorted
+
+
 def test_inductor_is_told_the_strides_that_the_kernel_is_given() -> None:
     gm, _ = replaced(FORM, fake(4, 100, strides=(300, 2)), 7, sorted=False)
     (node,) = launches_of(gm)
@@ -118,7 +139,6 @@ def test_rows_may_lie_anywhere_at_one_distance(shape: tuple[int, ...], strides: 
 @pytest.mark.parametrize(
     ("value", "args", "reason"),
     [
-        (fake(2, 100), (4,), "its result is sorted"),
         (fake(2, 100), (4, 0, True, False), "not along the last dimension"),
         (fake(2, 3, 100, strides=(1000, 300, 1)), (4, -1, True, False), "not the same distance apart"),
         (dynamic(2, 100), (4, -1, True, False), "the number of its rows depends on data"),  # no input tells it
