@@ -10,8 +10,8 @@ import torch
 def equal_but_for_ties(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
     """Return whether two sorted top-k, each of values and indices `[rows, k]`, agree in all but the order of ties.
 
-    Values have to be equal place by place: zeros of both signs are, and so are NaN of any bits. For each run of equal values the
-    same indices have to be there, in any order. Types and shapes have to agree.
+    Values have to be equal place by place: zeros of both signs are, and so are NaN of any bits. For each run of equal values
+    the same indices have to be there, in any order. Types and shapes have to agree.
     """
     (values, indices), (other_values, other_indices) = expected, found
     if _kind(values) != _kind(other_values) or _kind(indices) != _kind(other_indices):

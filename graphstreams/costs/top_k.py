@@ -92,7 +92,9 @@ def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: boo
     if times is None:
         return Choice(None, f"no times of the kernels are known for {device}")
     if top_k.sorted and not any(each.sorted for each in times.measured):
-        return Choice(None, f"no times of sorted results are known for {device}; pass sorted=False if the order does not matter")
+        return Choice(
+            None, f"no times of sorted results are known for {device}; pass sorted=False if the order does not matter"
+        )
     shape = _shape(top_k)
     groups = _around(top_k, times.measured)
     if not groups:
@@ -200,7 +202,8 @@ def _around(top_k: TopK, measured: Sequence[Measured]) -> list[_Group]:
 
 def _group(measured: Sequence[Measured], longest: set[int]) -> _Group:
     return _Group(
-        tuple(each for each in measured if each.length in longest), tuple(each for each in measured if each.length not in longest)
+        tuple(each for each in measured if each.length in longest),
+        tuple(each for each in measured if each.length not in longest),
     )
 
 

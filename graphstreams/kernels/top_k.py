@@ -64,8 +64,8 @@ class DynamicLength:
 class TopK:
     """A top-k of `rows` rows of `length` elements, whose elements are `stride` apart and rows `row_stride`.
 
-    The number of rows may be dynamic: then it is compared with nothing, and is at least 1. If the length is dynamic, `length` is
-    the greatest that a call can have, and launches are for rows of that length, of which a call uses a part.
+    The number of rows may be dynamic: then it is compared with nothing, and is at least 1. If the length is dynamic, `length`
+    is the greatest that a call can have, and launches are for rows of that length, of which a call uses a part.
     """
 
     rows: int | torch.SymInt

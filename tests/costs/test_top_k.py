@@ -65,7 +65,7 @@ def chosen_for_lengths(shortest: int, longest: int, captured: bool = False, **ch
 @pytest.mark.parametrize(
     ("lengths", "changes", "form", "told"),
     [
-        ((4096, 16_384), {}, ONE, "1 x 4096 to 16384, k 2048, float32: 1 program, 16 warps, up to 12.0 us; aten 17.0 us or more"),
+        ((4096, 16_384), {}, ONE, "1 x 4096 to 16384, k 2048, float32: 1 program, 16 warps, up to 12.0 us; aten 17.0 us"),
         ((3000, 10_000), {"k": 512}, ONE, "up to 12.0 us; aten 16.0 us or more"),  # measured below and above both ends
         ((20_000, 100_000), {}, SHARED, "up to 15.0 us; aten 50.0 us or more"),
         ((16_384, 131_072), {"rows": 8}, SHARED, "up to 22.0 us; aten 50.0 us or more"),

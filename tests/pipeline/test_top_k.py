@@ -201,7 +201,7 @@ class _Sorting(torch.nn.Module):
 
     def __init__(self, k: int) -> None:
         super().__init__()
-        self.logits, self.beside, self.k = torch.nn.Linear(64, 2000), torch.nn.Linear(64, 64), k
+        self.logits, self.beside, self.k = torch.nn.Linear(64, 2048), torch.nn.Linear(64, 64), k
 
     def forward(self, x: torch.Tensor) -> Any:
         values, indices = torch.topk(self.logits(x), self.k)
@@ -211,14 +211,14 @@ class _Sorting(torch.nn.Module):
 @pytest.mark.parametrize("k", [8, 600], ids=["sorted by a Triton kernel", "sorted by aten"])
 @pytest.mark.parametrize("form", [ONE, SHARED], ids=["one", "shared"])
 def test_a_sorted_top_k_is_launches_and_a_sort(monkeypatch: pytest.MonkeyPatch, form: Form, k: int) -> None:
-    shape = {"rows": 4, "length": 2000, "k": k}
+    shape = {"rows": 4, "length": 2048, "k": k}
     made = together(table({form: 2.0}, 9.0, **shape), of_sorted=[table({form: 5.0}, 12.0, **shape)])
     monkeypatch.setattr(stage, "times_of", lambda device: made)
     report = graphstreams.explain(_Sorting(k), (torch.randn(4, 64),), "h200", {"min_gain": 0.0})
     assert report.verdict == "clean", report.reason
-    assert any(f"is replaced: 4 x 2000, k {k}, float32, sorted" in note for note in report.notes)
+    assert any(f"is replaced: 4 x 2048, k {k}, float32, sorted" in note for note in report.notes)
     assert ATEN not in report.wrapper and verify(report.wrapper) == []
-    assert ("torch.ops.aten.sort" in report.wrapper) == (k == 600)
+    assert ("torch.ops.aten.sort.stable(" in report.wrapper) == (k == 600)
     assert report.kernels is not None
     kernels = [each for each in report.kernels.kernels if each.launches and each.launches[0].startswith("top_k_")]
     own = [report.us[each.id] for each in kernels]
@@ -226,7 +226,7 @@ def test_a_sorted_top_k_is_launches_and_a_sort(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_without_times_of_sorted_results_a_sorted_top_k_stays_atens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "times_of", lambda device: times({ONE: 2.0}, 9.0, rows=4, length=2000, k=8))
+    monkeypatch.setattr(stage, "times_of", lambda device: times({ONE: 2.0}, 9.0, rows=4, length=2048, k=8))
     report = graphstreams.explain(_Sorting(8), (torch.randn(4, 64),), "h200", {"min_gain": 0.0})
     assert ATEN in report.wrapper and "top_k_row" not in report.wrapper
     assert any("no times of sorted results are known for NVIDIA H200; pass sorted=False" in note for note in report.notes)
