@@ -182,16 +182,16 @@ def test_a_compiled_graph_has_serials_bits(
     assert any("is replaced" in note for note in report["notes"])
 
 
-class _Scoring(torch.nn.Module):
-    """The best of keys whose number each call has, beside two products that need none of them."""
+class _Choosing(torch.nn.Module):
+    """The largest of logits whose number each call has, beside two products that need none of them."""
 
     def __init__(self, is_sorted: bool) -> None:
         super().__init__()
         self.beside, self.also = (torch.nn.Linear(512, 2048, bias=False) for _ in range(2))
         self.sorted = is_sorted
 
-    def forward(self, x: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        values, indices = (x @ keys.T).float().topk(1024, sorted=self.sorted)
+    def forward(self, x: torch.Tensor, logits: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values, indices = logits.float().topk(1024, sorted=self.sorted)
         return values, indices, self.beside(x).relu(), self.also(x).relu()
 
 
@@ -205,16 +205,16 @@ def test_a_graph_that_is_compiled_once_takes_rows_of_several_lengths(
     made = [table({form: 1.0}, 9.0, rows=1, length=length, k=1024) for length in (2000, longest)]
     monkeypatch.setattr("graphstreams.pipeline.top_k.times_of", lambda device: together(*made, of_sorted=made))
     torch.manual_seed(0)
-    module = _Scoring(is_sorted).to("cuda", torch.bfloat16)
+    module = _Choosing(is_sorted).to("cuda", torch.bfloat16)
     torch._dynamo.reset()
     options = {"min_gain": 0.0, "strict": "refused", "force_disable_caches": True, "deterministic": True, "dump": str(tmp_path)}
     with torch.no_grad():
         ours = torch.compile(module, backend="graphstreams", options=options)
         for length in (5000, 2000, 2001, 7777, longest):
-            x, keys = (torch.randn(rows, 512, device="cuda", dtype=torch.bfloat16) for rows in (1, length))
-            torch._dynamo.mark_dynamic(keys, 0, min=2000, max=longest)
-            found = [*ours(x, keys)]
-            expected = [*(x @ keys.T).float().topk(1024, sorted=is_sorted)]
+            x, logits = (torch.randn(1, size, device="cuda", dtype=torch.bfloat16) for size in (512, length))
+            torch._dynamo.mark_dynamic(logits, 1, min=2000, max=longest)
+            found = [*ours(x, logits)]
+            expected = [*logits.float().topk(1024, sorted=is_sorted)]
             same = equal_but_for_ties(expected, found[:2]) if is_sorted else equal_bits(expected, found[:2])
             assert same, length
     (report,) = [json.loads(path.read_text()) for path in tmp_path.glob("*/report.json")]

@@ -111,7 +111,7 @@ def test_a_form_refuses_what_it_cannot_do(changed: dict[str, object], form: OneP
 
 
 def check_order(x: torch.Tensor, k: int, largest: bool) -> None:
-    """Check that the elements which CUDA takes, in order, are those that the CPU's top-k has, with the bits and indices of x."""
+    """Check that the elements which CUDA takes, in order, have the values of the CPU's top-k, and the bits and indices of x."""
     taken = reference(x, k, largest)
     values, indices = in_order(*taken, largest)
     expected = torch.topk(x, k, largest=largest).values
