@@ -98,7 +98,9 @@ def _bounds(length: int | torch.SymInt) -> tuple[int, int] | str:
     """
     if isinstance(length, int):
         return length, length
-    found = length.node.shape_env.bound_sympy(length.node.expr)
+    env = length.node.shape_env
+    assert env is not None  # a size that is symbolic has one
+    found = env.bound_sympy(length.node.expr)
     if not isinstance(found.upper, sympy.Integer):
         return f"its rows have {found.lower} elements or more without a greatest length, and a form is for one; {_ADVICE}"
     return int(found.lower), int(found.upper)
