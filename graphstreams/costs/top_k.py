@@ -24,8 +24,8 @@ from graphstreams.kernels.top_k import Choice, Form, TopK, form_of, supports
 
 ATEN = "aten"  # the name of aten's own kernels in the file
 MARGIN = 0.95  # of aten's time, that a form has to stay below: medians of equal launches differ by up to 2 %
-# The same for a dynamic length, which is not known to be a multiple of 16: then elements are loaded one by one, and no longer 16
-# bytes at once. On 2,049 elements that took up to 18 % more than on 4,096 (one program, bfloat16, an H200).
+# The same for a dynamic length, which is not known to be a multiple of 16: elements are loaded one by one then, not 16 bytes at
+# once. On 2,049 elements that took up to 18 % more than on 4,096 (one program, bfloat16, an H200).
 DYNAMIC_MARGIN = 0.8
 DIRECT_MARGIN = 1.02  # of aten's time in direct calls, that a form has to stay below
 LEAST_SHARE_OF_K = 0.25  # of the k of a measurement, that a k which it stands for has at least; at most it is the same

@@ -64,7 +64,9 @@ def stored(graph: fx.Graph, x: fx.Node) -> fx.Node:
     One that was added for an earlier launch is used again.
     """
     value, operator = x.meta["val"], torch.ops.prims.inductor_force_stride_order.default
-    arguments = x, _as_nodes(value.stride(), SizeNodes(graph))
+    sizes, strides = SizeNodes(graph), value.stride()
+    told = all(map(sizes.can_tell, expressions(strides)))
+    arguments = x, _as_nodes(strides, sizes) if told else list(strides)  # Inductor asks for their order only
     for user in x.users:
         if user.target is operator and (user.args[0], list(user.args[1])) == arguments:  # type: ignore[arg-type]
             return user
