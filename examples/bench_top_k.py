@@ -46,11 +46,10 @@ from graphstreams.kernels.top_k import (
     fields_of,
     form_name,
     form_of,
-    in_order,
-    launch,
     program,
     supports,
 )
+from graphstreams.kernels.top_k_calls import in_order, launch
 
 DEVICE = "cuda"
 REPEATS = {"graph": 20, "direct": 10}  # calls in a sample of a time

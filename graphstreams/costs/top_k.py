@@ -3,88 +3,25 @@
 A form is taken if the longest of its times that were measured around a shape is shorter than the shortest of aten's, as CUDA
 graphs, and, unless Inductor captures the graph, if it was no slower in direct calls there. Nothing is drawn between two
 measurements, because times go in steps: aten takes other kernels from some length on, and a form's tiles are powers of two.
-`examples/bench_top_k.py --rule` writes the file.
+For a range of lengths one form has to be faster on each that was measured in it.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-import torch
+from graphstreams.costs.top_k_times import ATEN, Measured, TopKTimes
+from graphstreams.kernels.top_k import Choice, Form, TopK, supports
 
-from graphstreams.ir.devices import DEVICES, Device
-from graphstreams.kernels.top_k import Choice, Form, TopK, form_of, supports
-
-ATEN = "aten"  # the name of aten's own kernels in the file
 MARGIN = 0.95  # of aten's time, that a form has to stay below: medians of equal launches differ by up to 2 %
 # The same for a dynamic length, which is not known to be a multiple of 16: elements are loaded one by one then, not 16 bytes at
 # once. On 2,049 elements that took up to 18 % more than on 4,096 (one program, bfloat16, an H200).
 DYNAMIC_MARGIN = 0.8
 DIRECT_MARGIN = 1.02  # of aten's time in direct calls, that a form has to stay below
 LEAST_SHARE_OF_K = 0.25  # of the k of a measurement, that a k which it stands for has at least; at most it is the same
-_PACKAGED = Path(__file__).parent / "data" / "top_k"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The us of aten and of forms, by name, on rows of one shape."""
-
-    itemsize: int  # bytes of an element
-    rows: int
-    length: int
-    k: int
-    us: Mapping[str, float]
-    direct_us: Mapping[str, float] = field(default_factory=dict)  # of those that were called directly too
-    sorted: bool = False  # whether results were sorted, by aten's top-k itself and behind the launches of forms
-
-
-@dataclass(frozen=True)
-class TopKTimes:
-    """What top-k takes on one GPU. `forms` has the form of each name but aten's in the measurements."""
-
-    device: str  # the driver's name of the GPU
-    date: str  # of the measurements, YYYY-MM-DD
-    forms: Mapping[str, Form]
-    measured: tuple[Measured, ...]
-
-    @staticmethod
-    def loads(text: str) -> TopKTimes:
-        """Return the times in a file's text. Raises ValueError, which says why, if it holds none."""
-        try:
-            data = json.loads(text)
-            forms = {name: form_of(fields) for name, fields in data["forms"].items()}
-            rows = [_measured(each) for each in data["times"]]
-            found = TopKTimes(data["measured"]["device"], data["measured"]["date"], forms, tuple(rows))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no times of top-k: {type(error).__name__}: {error}") from None
-        for each in rows:
-            unknown = sorted(each.us.keys() - forms.keys() - {ATEN})
-            if unknown or ATEN not in each.us or (each.direct_us and ATEN not in each.direct_us):
-                raise ValueError(f"no times of top-k: {each.rows} x {each.length} has {unknown or 'no time of aten'}")
-        return found
-
-
-def _measured(entry: Mapping[str, Any]) -> Measured:
-    size, shape = getattr(torch, entry["dtype"]).itemsize, (entry["rows"], entry["length"], entry["k"])
-    return Measured(size, *shape, entry["us"], entry.get("direct_us", {}), entry.get("sorted", False))
-
-
-def times_of(device: Device) -> TopKTimes | None:
-    """Return the package's times of a device; None if it has none."""
-    own = [key for key, known in DEVICES.items() if known.name == device.name]
-    return _shipped(own[0]) if own and (_PACKAGED / f"{own[0]}.json").is_file() else None
-
-
-@cache
-def _shipped(key: str) -> TopKTimes:
-    return TopKTimes.loads((_PACKAGED / f"{key}.json").read_text(encoding="utf-8"))
 
 
 def choose_form(top_k: TopK, times: TopKTimes | None, device: str, captured: bool = False) -> Choice:

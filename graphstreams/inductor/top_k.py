@@ -17,7 +17,8 @@ from graphstreams.inductor.lowering import copy_graph
 from graphstreams.inductor.own_kernels import LAYOUTS_MAY_CHANGE, add_notes, keeps_layouts, launch_program, noted, stored
 from graphstreams.inductor.size_nodes import SizeNodes, expressions
 from graphstreams.kernels.launches import Program
-from graphstreams.kernels.top_k import Choice, DynamicLength, TopK, kernel, program
+from graphstreams.kernels.top_k import Choice, DynamicLength, TopK, program
+from graphstreams.kernels.top_k_calls import kernel
 from graphstreams.messages import with_type
 
 log = logging.getLogger("graphstreams")

@@ -11,7 +11,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from graphstreams.costs.top_k import TopKTimes, choose_form, times_of
+from graphstreams.costs.top_k import choose_form
+from graphstreams.costs.top_k_times import TopKTimes, times_of
 from graphstreams.ir.devices import DEVICES
 from graphstreams.kernels.top_k import Choice, DynamicLength, OneProgram, SeveralPrograms, TopK, fields_of, form_name
 from tests.support.top_k_times import MADE_UP, ONE, SHARED, table, together

@@ -12,7 +12,8 @@ import bench_top_k_report
 import pytest
 import torch
 
-from graphstreams.costs.top_k import TopKTimes, choose_form
+from graphstreams.costs.top_k import choose_form
+from graphstreams.costs.top_k_times import TopKTimes
 from graphstreams.kernels.top_k import OneProgram, SeveralPrograms, TopK, fields_of, form_name, form_of
 
 ONE, SHARED = OneProgram(16), SeveralPrograms()

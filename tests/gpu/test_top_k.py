@@ -13,19 +13,8 @@ import torch
 from graphstreams.autotuning.cuda_graph import CapturedFunction
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.ties import equal_but_for_ties
-from graphstreams.kernels.top_k import (
-    DTYPES,
-    DynamicLength,
-    Form,
-    OneProgram,
-    SeveralPrograms,
-    TopK,
-    in_order,
-    launch,
-    program,
-    select,
-    supports,
-)
+from graphstreams.kernels.top_k import DTYPES, DynamicLength, Form, OneProgram, SeveralPrograms, TopK, program, supports
+from graphstreams.kernels.top_k_calls import in_order, launch, select
 from tests.support.top_k_cases import ADVERSARIAL, adversarial, random_rows
 from tests.support.top_k_times import table, times, together
 

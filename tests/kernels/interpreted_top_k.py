@@ -7,18 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.kernels.top_k import (
-    DTYPES,
-    PROGRAMS_LIMIT,
-    DynamicLength,
-    Form,
-    OneProgram,
-    SeveralPrograms,
-    TopK,
-    launch,
-    program,
-    select,
-)
+from graphstreams.kernels.top_k import DTYPES, PROGRAMS_LIMIT, DynamicLength, Form, OneProgram, SeveralPrograms, TopK, program
+from graphstreams.kernels.top_k_calls import launch, select
 from tests.support.top_k_cases import ADVERSARIAL, FORMS, adversarial, random_rows
 from tests.support.top_k_reference import bits, reference
 

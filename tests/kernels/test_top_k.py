@@ -11,17 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from graphstreams.kernels.top_k import (
-    DTYPES,
-    DynamicLength,
-    OneProgram,
-    SeveralPrograms,
-    TopK,
-    in_order,
-    program,
-    supports,
-    usual_list,
-)
+from graphstreams.kernels.top_k import DTYPES, DynamicLength, OneProgram, SeveralPrograms, TopK, program, supports, usual_list
+from graphstreams.kernels.top_k_calls import in_order
 from tests.support.paths import ROOT
 from tests.support.top_k_cases import ADVERSARIAL, adversarial, random_rows
 from tests.support.top_k_reference import bits, reference

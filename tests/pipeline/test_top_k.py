@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import graphstreams
-from graphstreams.costs.top_k import TopKTimes
+from graphstreams.costs.top_k_times import TopKTimes
 from graphstreams.kernels.top_k import Form
 from graphstreams.pipeline import top_k as stage
 from graphstreams.pipeline.explain import capture

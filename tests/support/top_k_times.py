@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphstreams.costs.top_k import ATEN, TopKTimes
+from graphstreams.costs.top_k_times import ATEN, TopKTimes
 from graphstreams.kernels.top_k import Form, OneProgram, SeveralPrograms, fields_of, form_name
 
 ONE, SHARED = OneProgram(16), SeveralPrograms()
