@@ -187,6 +187,40 @@ def test_a_dynamic_length_is_an_argument_of_launches_for_the_longest_row(
         assert given[-3] == rows and given.count(length) == 2  # the length, and the distance between rows
 
 
+class _Choosing(torch.nn.Module):
+    """The largest of given logits, beside a product that needs none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beside = torch.nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor, logits: torch.Tensor) -> Any:
+        values, indices = torch.topk(logits * 2, 4, sorted=False)
+        return values, indices, self.beside(x)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "note"),
+    [
+        ({"min": 16, "max": 100}, "is replaced: 1 x 16 to 100, k 4"),
+        ({}, "stays as aten has it: its rows have 4 elements or more without a greatest length"),  # as many as k
+    ],
+    ids=["bounded", "not bounded"],
+)
+def test_mark_dynamic_tells_the_range_of_a_length(
+    monkeypatch: pytest.MonkeyPatch, bounds: dict[str, int], note: str
+) -> None:  # fmt: skip
+    made = together(*(table({ONE: 2.0}, 9.0, rows=1, length=length, k=4) for length in (16, 128)))
+    monkeypatch.setattr(stage, "times_of", lambda device: made)
+    logits = torch.randn(1, 40)
+    torch._dynamo.mark_dynamic(logits, 1, **bounds)
+    report = graphstreams.explain(_Choosing(), (torch.randn(1, 64), logits), "h200", {"min_gain": 0.0})
+    assert report.verdict == "clean", report.reason
+    assert any(note in each for each in report.notes)
+    assert ("top_k_row" in report.wrapper) == bool(bounds) and (ATEN in report.wrapper) != bool(bounds)
+    assert verify(report.wrapper) == []
+
+
 def test_a_range_of_lengths_beyond_the_measured_ones_stays_atens(monkeypatch: pytest.MonkeyPatch) -> None:
     report = scored(monkeypatch, ONE, 64)
     assert ATEN in report.wrapper and "top_k_row" not in report.wrapper
