@@ -5,7 +5,8 @@
 
 The first needs a GPU. Bits and order are compared with aten's first, then all columns are timed in turns as CUDA graphs. The
 fastest form, that of one launch and aten's are then compiled by Inductor, each alone in a graph, and called directly in turns.
-Writes DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. The second needs none: it writes the table
+Writes DIR/top_k.md and DIR/top_k.json after every shape. `--sweep` times more forms. `--sorted` times sorted results: aten's
+own, and a sort behind each form's launches, whose ties may stand in another order. The second needs none: it writes the table
 of times by which graphstreams chooses a form, from results of the first, of which a later one counts where shapes are the same.
 A table that was written before may stand for the results that it is from.
 """
@@ -31,6 +32,7 @@ from graphstreams.autotuning.timing import times_in_turns
 from graphstreams.benchmark.bits import equal_bits
 from graphstreams.benchmark.results import environment, write, write_or_print
 from graphstreams.benchmark.run import has_gpu, release
+from graphstreams.benchmark.ties import equal_but_for_ties
 from graphstreams.benchmark.timing import captures_in, samples_over_captures, summary
 from graphstreams.inductor.top_k import replace_top_k
 from graphstreams.kernels.launches import Program
@@ -44,10 +46,10 @@ from graphstreams.kernels.top_k import (
     fields_of,
     form_name,
     form_of,
-    launch,
     program,
     supports,
 )
+from graphstreams.kernels.top_k_calls import in_order, launch
 
 DEVICE = "cuda"
 REPEATS = {"graph": 20, "direct": 10}  # calls in a sample of a time
@@ -55,7 +57,7 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 256)
 LENGTHS = (2049, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144)
 DTYPES = ("float32", "bfloat16")
 ALIKE = 64  # neighbours that share most of their value where neighbours are alike
-SHAPE = ("dtype", "rows", "length", "k")  # by which times in the table are told apart
+SHAPE = ("dtype", "rows", "length", "k")  # by which times in the table are told apart, besides whether results were sorted
 SHORTEST_SHARED = 8192  # of the rows that are timed with several programs a row
 
 FORMS: tuple[Form, ...] = (
@@ -108,19 +110,25 @@ def forms_of(top_k: TopK, sweep: bool) -> list[Form]:
     return [form for form in asked if supports(top_k, form) and (shared or isinstance(form, OneProgram))]
 
 
-def selected(x: torch.Tensor, work: Program) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return values and indices of a top-k."""
+def selected(x: torch.Tensor, work: Program, is_sorted: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values and indices of the largest elements."""
     buffers = launch(x, work)
-    return buffers["values"], buffers["indices"]
+    values, indices = buffers["values"], buffers["indices"]
+    return in_order(values, indices, largest=True) if is_sorted else (values, indices)
+
+
+def agree(top_k: TopK, expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> bool:
+    """Return whether a result has the bits and order of aten's; if it is sorted, ties may stand in another order."""
+    return equal_but_for_ties(expected, found) if top_k.sorted else equal_bits(expected, found)
 
 
 def columns(top_k: TopK, sweep: bool, other: Callable[..., Any] | None) -> dict[str, Callable[[torch.Tensor], Any]]:
-    """Return the functions to time on a shape, by name. `other` is FlashInfer's."""
-    k = top_k.k
-    found: dict[str, Callable[[torch.Tensor], Any]] = {ATEN: lambda x: torch.topk(x, k, sorted=False)}
+    """Return the functions to time on a shape, by name. `other` is FlashInfer's, which does not sort."""
+    k, is_sorted = top_k.k, top_k.sorted
+    found: dict[str, Callable[[torch.Tensor], Any]] = {ATEN: lambda x: torch.topk(x, k, sorted=is_sorted)}
     for form in forms_of(top_k, sweep):
-        found[form_name(form)] = partial(selected, work=program(top_k, form))
-    if other is not None:
+        found[form_name(form)] = partial(selected, work=program(top_k, form), is_sorted=is_sorted)
+    if other is not None and not is_sorted:
         found[FLASHINFER] = lambda x: other(x, k)
     return found
 
@@ -132,7 +140,7 @@ def wrong_runs(functions: Mapping[str, Callable[[torch.Tensor], Any]], top_k: To
         x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, seed)
         expected = [*functions[ATEN](x)]
         for name in wrong:
-            wrong[name] += not equal_bits(expected, [*functions[name](x)])
+            wrong[name] += not agree(top_k, expected, [*functions[name](x)])
     return wrong
 
 
@@ -176,24 +184,24 @@ class UseForm(CustomGraphPass):
 
 
 def called_directly(top_k: TopK, forms: Sequence[Form], rounds: int) -> dict[str, Any]:
-    """Return the times of aten's kernels and of forms, each compiled by Inductor and called directly, and if bits are equal."""
+    """Return the times of aten's kernels and of forms, each compiled by Inductor and called directly, and if results agree."""
     x = rows_of(int(top_k.rows), top_k.length, top_k.dtype, 0)
     torch._dynamo.reset()
-    compiled = {ATEN: torch.compile(_selecting(top_k.k), dynamic=False)}
+    compiled = {ATEN: torch.compile(_selecting(top_k.k, top_k.sorted), dynamic=False)}
     for form in forms:
         own: dict[str, Any] = {"post_grad_custom_post_pass": UseForm(form)}
-        compiled[form_name(form)] = torch.compile(_selecting(top_k.k), dynamic=False, options=own)
+        compiled[form_name(form)] = torch.compile(_selecting(top_k.k, top_k.sorted), dynamic=False, options=own)
     expected, *results = [[*function(x)] for function in compiled.values()]
     samples = times_in_turns([partial(function, x) for function in compiled.values()], rounds, REPEATS["direct"])
     times = {name: summary(taken) for name, taken in zip(compiled, samples, strict=True)}
-    return {"direct": times, "direct_equal": all(equal_bits(expected, result) for result in results)}
+    return {"direct": times, "direct_equal": all(agree(top_k, expected, result) for result in results)}
 
 
-def _selecting(k: int) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+def _selecting(k: int, is_sorted: bool = False) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     """Return a function that Dynamo has not seen: what it compiles for one of the same code stands in for another's."""
 
     def selecting(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.topk(x, k, sorted=False)
+        return torch.topk(x, k, sorted=is_sorted)
 
     return types.FunctionType(
         selecting.__code__.replace(), selecting.__globals__, selecting.__name__, closure=selecting.__closure__
@@ -211,12 +219,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the benchmark and return what top_k.json holds. Errors of a shape are noted in its row."""
     started = time.perf_counter()
     result: dict[str, Any] = {**environment(), "repeats": REPEATS, "captures": captures_in(arguments.rounds), "rows": []}
-    result.update({name: getattr(arguments, name) for name in ("k", "rounds", "seeds", "sweep")})
+    result.update({name: getattr(arguments, name) for name in ("k", "rounds", "seeds", "sweep", "sorted")})
     result["forms"] = {form_name(form): fields_of(form) for form in {*FORMS, *SWEEP}}
     other = flashinfer()
     shapes = [(d, rows, length) for d in arguments.dtypes for length in arguments.lengths for rows in arguments.rows]
     for dtype, rows, length in shapes:
-        top_k = TopK(rows, length, min(arguments.k, length), getattr(torch, dtype), length)
+        k = min(arguments.k, length)
+        top_k = TopK(rows, length, k, getattr(torch, dtype), length, sorted=arguments.sorted)
         row: dict[str, Any] = {"dtype": dtype, "rows": rows, "length": length}
         try:
             functions = columns(top_k, arguments.sweep, other)
@@ -246,7 +255,7 @@ def rule(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     places = ("device", "driver", "cuda", "torch", "triton")
     if len({tuple(each["measured"][name] for name in places) for each in found}) > 1:
         raise SystemExit("the results are of several devices or versions")
-    table = {tuple(row[name] for name in SHAPE): _without(wrong, row) for each in found for row in each["times"]}
+    table = {_shape(row): _without(wrong, row) for each in found for row in each["times"]}
     measured = {**found[-1]["measured"], "command": "; ".join(each["measured"]["command"] for each in found)}
     used = {name for entry in table.values() for name in entry["us"]}
     known = {name: fields for each in found for name, fields in each["forms"].items()}
@@ -266,14 +275,20 @@ def _as_table(result: Mapping[str, Any]) -> Mapping[str, Any]:
     for row in result["rows"]:
         if "failed" not in row:
             us, direct_us = (_medians(row.get(way, {})) for way in ("graph", "direct"))
-            times.append({**row, "k": result["k"], "us": us, "direct_us": direct_us})
+            asked = {"k": result["k"], "sorted": result.get("sorted", False)}
+            times.append({**row, **asked, "us": us, "direct_us": direct_us})
     return {"measured": measured, "forms": result["forms"], "times": times}
 
 
+def _shape(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (*(row[name] for name in SHAPE), row.get("sorted", False))
+
+
 def _without(names: Container[str], row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry of a table without some forms."""
+    """Return the entry of a table without some forms. Only that of sorted results says whether they were."""
     times = {way: {name: us for name, us in row[way].items() if name not in names} for way in ("us", "direct_us")}
-    return {**{name: row[name] for name in SHAPE}, **times}
+    in_sorted = {"sorted": True} if row.get("sorted", False) else {}
+    return {**{name: row[name] for name in SHAPE}, **in_sorted, **times}
 
 
 def _medians(way: Mapping[str, Any]) -> dict[str, float]:
@@ -292,6 +307,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--rounds", type=int, default=20, help="samples of each time")
     add("--seeds", type=int, default=8, help="rows whose bits are compared, for each shape")
     add("--sweep", action="store_true", help="time more forms")
+    add("--sorted", action="store_true", help="time sorted results")
     add("--direct", action=argparse.BooleanOptionalAction, default=True, help="compile and call the best form (default yes)")
     add("--rule", type=Path, nargs="+", metavar="JSON", help="write the table of times of results instead of measuring")
     add("--to", type=Path, metavar="JSON", help="where the table of times goes")

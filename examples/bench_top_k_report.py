@@ -20,6 +20,11 @@ LEGEND = (
     "FlashInfer gives the same elements in another order."
 )
 
+OF_SORTED = (
+    "Results are sorted, so a form's time has that of the sort behind its launches, and runs are wrong if values differ, or "
+    "indices of another run of equal values. FlashInfer does not sort."
+)
+
 
 def cells(row: Mapping[str, Any]) -> list[str]:
     """Return the cells of one shape, under HEADERS."""
@@ -51,10 +56,10 @@ def tables(result: Mapping[str, Any]) -> str:
     how = f"Medians of {result['rounds']} rounds, all columns in turns, over {result['captures']} captures of each"
     lines = [line for row in result["rows"] for line in forms_table(row)]
     parts = (
-        f"# Top-k of {result['k']} elements, not sorted",
+        f"# Top-k of {result['k']} elements, {'sorted' if result.get('sorted') else 'not sorted'}",
         f"{versions(result)}. {how}; `{result['command']}`.",
         markdown([cells(row) for row in result["rows"]], HEADERS),
-        LEGEND,
+        f"{LEGEND} {OF_SORTED}" if result.get("sorted") else LEGEND,
         "## All forms",
         markdown(lines, ("shape", "form", "CUDA graph us", "alike us", "direct us")),
     )

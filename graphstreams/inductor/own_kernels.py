@@ -64,7 +64,9 @@ def stored(graph: fx.Graph, x: fx.Node) -> fx.Node:
     One that was added for an earlier launch is used again.
     """
     value, operator = x.meta["val"], torch.ops.prims.inductor_force_stride_order.default
-    arguments = x, list(value.stride())
+    sizes, strides = SizeNodes(graph), value.stride()
+    told = all(map(sizes.can_tell, expressions(strides)))
+    arguments = x, _as_nodes(strides, sizes) if told else list(strides)  # Inductor asks for their order only
     for user in x.users:
         if user.target is operator and (user.args[0], list(user.args[1])) == arguments:  # type: ignore[arg-type]
             return user
@@ -81,7 +83,7 @@ def _empty(
     value = like.new_empty(list(shape), dtype=buffer.dtype)
     options: dict[str, Any] = {"dtype": buffer.dtype, "layout": torch.strided, "device": like.device, "pin_memory": False}
     given = _as_nodes(shape, sizes), list(value.stride())
-    return _noted(graph.call_function(torch.ops.aten.empty_strided.default, given, options), origin, value)
+    return noted(graph.call_function(torch.ops.aten.empty_strided.default, given, options), origin, value)
 
 
 def _as_nodes(numbers: Sequence[int | torch.SymInt], sizes: SizeNodes) -> list[Any]:
@@ -98,7 +100,8 @@ def _launch(
     written = [name for name in launch.tensors.values() if name in launch.writes]
     tensors = {parameter: buffers[name] for parameter, name in launch.tensors.items()}
     parameters = {name: parameter for parameter, name in launch.tensors.items()}
-    arguments = {**tensors, **launch.numbers, **launch.constants}
+    numbers = dict(zip(launch.numbers, _as_nodes([*launch.numbers.values()], sizes), strict=True))
+    arguments = {**tensors, **numbers, **launch.constants}
     grid = (*launch.grid, 1, 1)[:DIMENSIONS]
     given: dict[str, Any] = {
         "kernel_idx": kernel_side_table.add_kernel(function),
@@ -110,17 +113,18 @@ def _launch(
     }
     after = {parameters[name]: buffers[name].meta["val"].clone() for name in written}
     call = graph.call_function(torch.ops.higher_order.triton_kernel_wrapper_functional, (), given)
-    _noted(call, origin, after)
+    noted(call, origin, after)
     values = {name: each.meta["val"] if isinstance(each, fx.Node) else each for name, each in arguments.items()}
     # By these Inductor gives the kernel its inputs with the very strides that are among its numbers.
     call.meta["eager_input_vals"] = ((), {**given, "grid": [grid], "kwargs": values})
     return {
-        name: _noted(graph.call_function(operator.getitem, (call, parameters[name])), origin, after[parameters[name]])
+        name: noted(graph.call_function(operator.getitem, (call, parameters[name])), origin, after[parameters[name]])
         for name in written
     }
 
 
-def _noted(node: fx.Node, origin: fx.Node, value: Any) -> fx.Node:
+def noted(node: fx.Node, origin: fx.Node, value: Any) -> fx.Node:
+    """Return a new node with its value noted, and where `origin`, whose place it takes, comes from."""
     node.meta.update({key: origin.meta[key] for key in _KEPT_META if key in origin.meta})
     node.meta["val"] = value
     return node

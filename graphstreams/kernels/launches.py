@@ -26,7 +26,7 @@ class Launch:
     grid: tuple[int | torch.SymInt, ...]
     tensors: Mapping[str, str]  # parameter: name of a buffer or of an operand
     writes: tuple[str, ...]  # those of the buffers that it writes
-    numbers: Mapping[str, int]
+    numbers: Mapping[str, int | torch.SymInt]
     constants: Mapping[str, Any]
     warps: int
 

@@ -18,6 +18,7 @@ DTYPES = (
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
     torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64,
 )  # fmt: skip
+PLACES_LIMIT = 2**31  # from one program's first element to its last, which it counts with 32 bits
 WARP_LIMIT = 1024  # elements that a warp keeps: with more than 32 a thread, registers are spilled
 SHARED_MEMORY = 160 * 1024  # bytes that a program may take: of 227 KiB on an H200, 163 KiB on an A100
 USUAL_LIMIT, LIST_LIMIT = 8192, 16_384  # elements of a list that programs load at once; that they keep at most
@@ -52,19 +53,40 @@ Form = OneProgram | SeveralPrograms
 
 
 @dataclass(frozen=True)
+class DynamicLength:
+    """The length of a row that each call has, in elements: `size`, which is never less than `shortest`."""
+
+    size: int | torch.SymInt
+    shortest: int
+
+
+@dataclass(frozen=True)
 class TopK:
     """A top-k of `rows` rows of `length` elements, whose elements are `stride` apart and rows `row_stride`.
 
-    The number of rows may be dynamic: then it is compared with nothing, and is at least 1.
+    The number of rows may be dynamic: then it is compared with nothing, and is at least 1. If the length is dynamic, `length`
+    is the greatest that a call can have, and launches are for rows of that length, of which a call uses a part.
     """
 
     rows: int | torch.SymInt
     length: int
     k: int
     dtype: torch.dtype
-    row_stride: int
+    row_stride: int | torch.SymInt
     stride: int = 1
     largest: bool = True
+    dynamic: DynamicLength | None = None
+    sorted: bool = False  # which launches don't do: `in_order` comes behind them
+
+    @property
+    def shortest(self) -> int:
+        """Return the least length that a row can have, in elements."""
+        return self.dynamic.shortest if self.dynamic else self.length
+
+    @property
+    def size(self) -> int | torch.SymInt:
+        """Return the length of a row in a call, in elements."""
+        return self.dynamic.size if self.dynamic else self.length
 
 
 @dataclass(frozen=True)
@@ -78,18 +100,22 @@ class Choice:
 
 def supports(top_k: TopK, form: Form) -> bool:
     """Return whether a form can do a top-k."""
-    if top_k.dtype not in DTYPES or not (1 <= top_k.k <= top_k.length < KEYS_LIMIT):
+    if top_k.dtype not in DTYPES or not (1 <= top_k.k <= top_k.shortest <= top_k.length < KEYS_LIMIT):
         return False
     if isinstance(top_k.rows, int) and not 1 <= top_k.rows < ROWS_LIMIT:
         return False
     if isinstance(form, OneProgram):
-        return _fits(_power(top_k.length), form.warps, top_k.dtype)
+        return top_k.length * top_k.stride < PLACES_LIMIT and _fits(_power(top_k.length), form.warps, top_k.dtype)
     share = -(-top_k.length // form.programs)
     return form.programs <= PROGRAMS_LIMIT and _fits(_power(share), min(form.warps), top_k.dtype)
 
 
 def program(top_k: TopK, form: Form) -> Program:
-    """Return what a form does for a top-k. Raises ValueError for a top-k that it can't do."""
+    """Return what a form does for a top-k, not sorted. Raises ValueError for a top-k that it can't do.
+
+    With a dynamic length tiles, programs and lists are for the longest row. A program whose part of the row is empty in a call
+    counts and writes nothing.
+    """
     if not supports(top_k, form):
         raise ValueError(f"{form} can't do {top_k}")
     shape = (top_k.rows, top_k.k)
@@ -120,7 +146,7 @@ def form_of(fields: Mapping[str, Any]) -> Form:
 
 
 def _row_launch(top_k: TopK, form: OneProgram) -> Launch:
-    numbers = {"n": top_k.length, "k": top_k.k, "row_stride": top_k.row_stride, "stride": top_k.stride}
+    numbers = {"n": top_k.size, "k": top_k.k, "row_stride": top_k.row_stride, "stride": top_k.stride}
     constants = {"largest": top_k.largest, **_tile(_power(top_k.length), top_k.dtype)}
     return Launch("top_k_row", (top_k.rows,), _named("x", *_RESULTS), _RESULTS, numbers, constants, form.warps)
 
@@ -139,7 +165,7 @@ def _several(top_k: TopK, form: SeveralPrograms, results: tuple[Buffer, ...]) ->
         Buffer("list_keys", (rows, capacity), key),
         Buffer("list_places", (rows, capacity), torch.int32),
     )
-    row = {"n": length, "row_stride": top_k.row_stride, "stride": top_k.stride}
+    row = {"n": top_k.size, "row_stride": top_k.row_stride, "stride": top_k.stride}
     shared = {"largest": top_k.largest, "programs": form.programs}
     tiled = {**shared, "padded": _power(form.programs), **_tile(tile, top_k.dtype), "capacity": capacity}
     found = ("bounds", "listed")
@@ -189,29 +215,3 @@ def _fits(size: int, warps: int, dtype: torch.dtype) -> bool:
 def _power(number: int) -> int:
     """Return the least power of 2 that is not less than a number."""
     return 1 << max(number - 1, 0).bit_length()
-
-
-def kernel(name: str) -> Any:
-    """Return a kernel by the name that launches have. Triton is imported here, for it need not be there otherwise."""
-    from graphstreams.kernels import top_k_chunks, top_k_row
-
-    return getattr(top_k_row if name == "top_k_row" else top_k_chunks, name)
-
-
-def select(x: torch.Tensor, k: int, largest: bool, form: Form) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the values and indices `[rows, k]` of the k largest, or smallest, elements of each row of `x` `[rows, length]`.
-
-    They are those of `aten.topk` with `sorted=False` on CUDA, in the same order. Raises ValueError for what the form can't do.
-    """
-    top_k = TopK(x.shape[0], x.shape[1], k, x.dtype, x.stride(0), x.stride(1), largest)
-    buffers = launch(x, program(top_k, form))
-    return buffers["values"], buffers["indices"]
-
-
-def launch(x: torch.Tensor, work: Program) -> dict[str, torch.Tensor]:
-    """Allocate the buffers of `work`, launch its kernels on `x` and return the buffers by name."""
-    buffers = {each.name: torch.empty(each.shape, dtype=each.dtype, device=x.device) for each in work.buffers}
-    for each in work.launches:
-        pointers = {name: x if name == "x" else buffers[name] for name in each.tensors}
-        kernel(each.kernel)[each.grid](**pointers, **each.numbers, **each.constants, num_warps=each.warps)
-    return buffers

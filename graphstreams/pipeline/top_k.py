@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import fx
 
-from graphstreams.costs.top_k import choose_form, times_of
+from graphstreams.costs.top_k import choose_form
+from graphstreams.costs.top_k_times import times_of
 from graphstreams.inductor.top_k import replace_top_k
 from graphstreams.ir.devices import Device, device_at_hand
 from graphstreams.kernels.top_k import Choice, TopK

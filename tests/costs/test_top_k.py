@@ -11,10 +11,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from graphstreams.costs.top_k import TopKTimes, choose_form, times_of
+from graphstreams.costs.top_k import choose_form
+from graphstreams.costs.top_k_times import TopKTimes, times_of
 from graphstreams.ir.devices import DEVICES
-from graphstreams.kernels.top_k import Choice, OneProgram, SeveralPrograms, TopK, fields_of, form_name
-from tests.support.top_k_times import MADE_UP, ONE, SHARED, table
+from graphstreams.kernels.top_k import Choice, DynamicLength, OneProgram, SeveralPrograms, TopK, fields_of, form_name
+from tests.support.top_k_times import MADE_UP, ONE, SHARED, table, together
 
 OTHER = SeveralPrograms(slack=8)  # as many launches as SHARED
 ROW = TopK(rows=1, length=4096, k=2048, dtype=torch.float32, row_stride=4096)
@@ -55,6 +56,64 @@ def test_for_any_number_of_rows_a_form_has_to_be_faster_for_each_that_was_measur
     assert chosen(rows=any_rows(), length=65_536).form == SHARED
     assert chosen(rows=any_rows(), length=2049).form is None  # slower for 8 rows
     assert chosen(rows=any_rows(), length=2048).form is None
+
+
+def chosen_for_lengths(shortest: int, longest: int, captured: bool = False, **changes: Any) -> Choice:
+    asked = replace(ROW, length=longest, dynamic=DynamicLength(longest, shortest), **changes)
+    return choose_form(asked, MADE_UP, "a GPU", captured)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "changes", "form", "told"),
+    [
+        ((4096, 16_384), {}, ONE, "1 x 4096 to 16384, k 2048, float32: 1 program, 16 warps, up to 12.0 us; aten 17.0 us"),
+        ((3000, 10_000), {"k": 512}, ONE, "up to 12.0 us; aten 16.0 us or more"),  # measured below and above both ends
+        ((20_000, 100_000), {}, SHARED, "up to 15.0 us; aten 50.0 us or more"),
+        ((16_384, 131_072), {"rows": 8}, SHARED, "up to 22.0 us; aten 50.0 us or more"),
+        ((2049, 16_384), {"rows": 8}, None, "none is known to be as fast"),  # 17 us of the shortest, aten's are 16
+        ((4096, 131_072), {}, None, "none is known to be as fast"),  # what the host takes for three launches of the shortest
+    ],
+)
+def test_for_any_length_a_form_has_to_be_faster_than_aten_on_each_that_was_measured(
+    lengths: tuple[int, int], changes: dict[str, Any], form: Any, told: str
+) -> None:
+    found = chosen_for_lengths(*lengths, **changes)
+    assert found.form == form and told in found.reason
+
+
+@pytest.mark.parametrize(("longest_us", "shorter_us", "form"), [(15.9, 8.0, SHARED), (16.1, 8.0, None), (15.9, 16.1, None)])
+def test_in_cuda_graphs_a_dynamic_length_takes_a_form_that_is_a_fifth_faster_throughout(
+    longest_us: float, shorter_us: float, form: Any
+) -> None:
+    """16.0 us are 80 % of aten's shortest time. Of the shortest rows no form of three launches has a direct time."""
+    shortest = table({SHARED: shorter_us}, aten=20.0)
+    shortest["times"][0]["direct_us"] = {"aten": 20.0}
+    times = together(shortest, table({SHARED: longest_us}, aten=70.0, length=16_384))
+    asked = replace(ROW, length=16_384, dynamic=DynamicLength(16_384, 4096))
+    found = choose_form(asked, times, "a GPU", captured=True)
+    assert found.form == form
+    assert (", and 20% less are asked of a dynamic length" in found.reason) == (form is None)
+    assert choose_form(asked, times, "a GPU").form is None
+
+
+def test_a_form_need_not_have_been_measured_on_shorter_rows_if_the_host_does_not_launch_it() -> None:
+    times = together(table({ONE: 8.0}, aten=20.0), table({SHARED: 15.0}, aten=70.0, length=16_384))
+    asked = replace(ROW, length=16_384, dynamic=DynamicLength(16_384, 4096))
+    assert choose_form(asked, times, "a GPU", captured=True).form == SHARED
+    assert choose_form(asked, times, "a GPU").form is None
+
+
+def test_for_any_length_and_number_of_rows_both_rules_hold() -> None:
+    found = chosen_for_lengths(4096, 16_384, rows=any_rows())
+    assert found.form == ONE and found.reason.startswith("any number x 4096 to 16384, k 2048, float32: 1 program, 16 warps")
+    assert chosen_for_lengths(4096, 131_072, captured=True, rows=any_rows()).form is None
+
+
+@pytest.mark.parametrize("lengths", [(2048, 16_384), (4096, 131_073)])
+def test_a_range_of_lengths_that_was_not_measured_stays_as_it_is(lengths: tuple[int, int]) -> None:
+    found = chosen_for_lengths(*lengths)
+    assert found.form is None
+    assert found.reason == f"1 x {lengths[0]} to {lengths[1]}, k 2048, float32 lies outside of what was measured on NVIDIA H200"
 
 
 def test_the_reason_has_both_times() -> None:
@@ -111,6 +170,41 @@ def test_a_form_whose_direct_calls_were_not_timed_is_for_cuda_graphs_only() -> N
     assert choose_form(asked, times, "NVIDIA H200", captured=True).form == ONE
     choice = choose_form(asked, times, "NVIDIA H200")
     assert choice.form is None and choice.reason.endswith("is known to be as fast as aten's launched by the host")
+
+
+def test_without_times_of_sorted_results_they_stay_atens() -> None:
+    found = chosen(sorted=True)
+    assert found.form is None
+    assert found.reason == "no times of sorted results are known for a GPU; pass sorted=False if the order does not matter"
+
+
+def test_sorted_results_have_times_of_their_own() -> None:
+    """Not sorted, ONE is faster, and sorted SHARED is; the launches of SHARED alone take 9 us."""
+    both = together(table({ONE: 8.0, SHARED: 9.0}, 17.0), of_sorted=[table({ONE: 25.0, SHARED: 20.0}, 27.0)])
+    assert chosen(both) == Choice(ONE, "1 x 4096, k 2048, float32: 1 program, 16 warps, up to 8.0 us; aten 17.0 us or more "
+                                       "(NVIDIA H200, 2026-11-30)", 8.0)  # fmt: skip
+    found = chosen(both, sorted=True)
+    assert (found.form, found.us) == (SHARED, 9.0)
+    assert found.reason == (
+        "1 x 4096, k 2048, float32, sorted: 32 programs, 8, 8, 8 warps, slack 16, spare 4, up to 20.0 us; aten 27.0 us or more "
+        "(NVIDIA H200, 2026-11-30)"
+    )
+
+
+def test_a_sort_may_cost_what_the_launches_save() -> None:
+    both = together(table({ONE: 8.0}, 17.0), of_sorted=[table({ONE: 26.0}, 27.0)])
+    assert chosen(both).form == ONE and chosen(both, sorted=True).form is None
+
+
+def test_of_sorted_times_alone_that_of_the_launches_is_not_known() -> None:
+    found = chosen(together(of_sorted=[table({ONE: 20.0}, 27.0)]), sorted=True)
+    assert (found.form, found.us) == (ONE, 0.0)
+
+
+def test_sorted_times_are_for_their_shapes_only() -> None:
+    both = together(table({ONE: 8.0}, 17.0, length=8192), of_sorted=[table({ONE: 20.0}, 27.0)])
+    assert "lies outside of what was measured" in chosen(both, sorted=True, length=8192).reason
+    assert "lies outside of what was measured" in chosen(both, length=4096).reason
 
 
 def test_without_times_nothing_is_chosen() -> None:

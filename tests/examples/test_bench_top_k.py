@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import bench_top_k_report
 import pytest
 import torch
 
+from graphstreams.costs.top_k import choose_form
+from graphstreams.costs.top_k_times import TopKTimes
 from graphstreams.kernels.top_k import OneProgram, SeveralPrograms, TopK, fields_of, form_name, form_of
 
 ONE, SHARED = OneProgram(16), SeveralPrograms()
@@ -80,6 +83,43 @@ def test_a_later_result_counts_where_shapes_are_the_same(result: dict[str, Any])
         bench_top_k.rule([result, {**later, "torch": "another"}])
 
 
+def test_times_of_sorted_results_stand_beside_the_others_in_the_table(result: dict[str, Any]) -> None:
+    of_sorted = {**result, "sorted": True, "rows": [_row(16_384)]}
+    of_sorted["rows"][0]["graph"] = _times(aten=30.0, **{form_name(ONE): 25.0})
+    rule = bench_top_k.rule([result, of_sorted])
+    assert [(entry["length"], entry.get("sorted"), entry["us"]["aten"]) for entry in rule["times"]] == [
+        (16_384, None, 20.0),
+        (16_384, True, 30.0),
+    ]
+    assert bench_top_k.rule([rule, of_sorted])["times"] == rule["times"]  # what was written before, with a later result
+    times = TopKTimes.loads(json.dumps(rule))
+    asked = TopK(1, 16_384, 2048, torch.float32, 16_384, sorted=True)
+    assert choose_form(asked, times, "device").form == ONE
+    assert choose_form(replace(asked, sorted=False), times, "device").form == SHARED
+
+
+def test_the_result_says_that_it_is_sorted(result: dict[str, Any]) -> None:
+    assert "elements, not sorted" in bench_top_k_report.tables(result)
+    text = bench_top_k_report.tables({**result, "sorted": True})
+    assert "# Top-k of 2048 elements, sorted" in text and "FlashInfer does not sort" in text
+
+
+def test_sorted_results_agree_if_only_ties_stand_in_another_order() -> None:
+    values, indices, other = torch.tensor([[1.0, 1.0]]), torch.tensor([[0, 1]]), torch.tensor([[1, 0]])
+    for is_sorted in (True, False):
+        asked = TopK(1, 2, 2, torch.float32, 2, sorted=is_sorted)
+        assert bench_top_k.agree(asked, (values, indices), (values, other)) is is_sorted
+
+
+def test_flashinfer_is_not_timed_beside_sorted_results() -> None:
+    asked = TopK(1, 4096, 2048, torch.float32, 4096)
+    assert "FlashInfer" in bench_top_k.columns(asked, sweep=False, other=torch.topk)
+    found = bench_top_k.columns(replace(asked, sorted=True), sweep=False, other=torch.topk)
+    assert "FlashInfer" not in found
+    values, _ = found["aten"](torch.arange(4096.0).reshape(1, -1))
+    assert values[0, :2].tolist() == [4095.0, 4094.0]
+
+
 def test_called_directly_are_the_fastest_form_and_the_fastest_of_one_launch(result: dict[str, Any]) -> None:
     row = _row(16_384)
     assert bench_top_k.to_call(row, result["forms"]) == [SHARED, ONE]
@@ -90,12 +130,17 @@ def test_functions_of_one_text_are_compiled_apart() -> None:
     first, second = bench_top_k._selecting(2), bench_top_k._selecting(2)
     assert first.__code__ is not second.__code__
     assert torch.equal(first(torch.arange(4.0))[1].sort()[0], torch.tensor([2, 3]))
+    assert bench_top_k._selecting(2, is_sorted=True)(torch.arange(4.0))[1].tolist() == [3, 2]
 
 
 def test_a_sweep_has_fewer_rows() -> None:
     assert bench_top_k.parse_args(["--sweep"]).rows == [1, 8, 64]
     assert bench_top_k.parse_args([]).rows == list(bench_top_k.ROWS)
     assert bench_top_k.parse_args(["--sweep", "--rows", "3"]).rows == [3]
+
+
+def test_results_are_sorted_if_that_is_asked_for() -> None:
+    assert bench_top_k.parse_args(["--sorted"]).sorted and not bench_top_k.parse_args([]).sorted
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphstreams.kernels.top_k import DTYPES, PROGRAMS_LIMIT, Form, OneProgram, SeveralPrograms, TopK, launch, program, select
+from graphstreams.kernels.top_k import DTYPES, PROGRAMS_LIMIT, DynamicLength, Form, OneProgram, SeveralPrograms, TopK, program
+from graphstreams.kernels.top_k_calls import launch, select
 from tests.support.top_k_cases import ADVERSARIAL, FORMS, adversarial, random_rows
 from tests.support.top_k_reference import bits, reference
 
@@ -90,6 +91,47 @@ def test_a_tail_of_equal_elements_leaves_a_short_list() -> None:
     assert listed(x, 300, form)[0] < 200
     check(x, 300, True, form)
     check(x, 1000, True, form)
+
+
+LONGEST = 300
+
+
+def check_length(x: torch.Tensor, k: int, largest: bool, form: Form, longest: int = LONGEST) -> None:
+    """Check what launches for rows of up to `longest` elements make of shorter ones."""
+    rows, length = x.shape
+    work = program(TopK(rows, longest, k, x.dtype, x.stride(0), 1, largest, DynamicLength(length, k)), form)
+    buffers, (values, indices) = launch(x, work), reference(x, k, largest)
+    assert buffers["indices"].tolist() == indices.tolist()
+    assert bits(buffers["values"]).tolist() == bits(values).tolist()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("length", [40, 41, 64, 97, 128, 255, 257, LONGEST])
+def test_rows_shorter_than_the_launches_are_for(length: int, form: Form) -> None:
+    """From k itself to the longest, in blocks that are full, partly empty and empty."""
+    for dtype in (torch.float32, torch.bfloat16, torch.int64):
+        check_length(random_rows(2, length, dtype, seed=length), 40, length % 2 == 0, form)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("name", ADVERSARIAL)
+def test_adversarial_rows_shorter_than_the_launches_are_for(name: str, form: Form) -> None:
+    for length in (60, 131):
+        check_length(adversarial(name, 1, length, torch.float32), 60, True, form)
+
+
+def test_a_row_far_shorter_than_its_programs_are_many() -> None:
+    form = SeveralPrograms(programs=PROGRAMS_LIMIT)
+    for length in (1, 2, 31, 33):
+        check_length(random_rows(1, length, torch.float32, seed=length), 1, True, form, longest=32 * PROGRAMS_LIMIT)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.data())
+def test_any_length_up_to_the_longest(data: st.DataObject) -> None:
+    length = data.draw(st.integers(1, LONGEST))
+    x = random_rows(1, length, torch.float32, seed=length)
+    check_length(x, data.draw(st.integers(1, length)), data.draw(st.booleans()), data.draw(st.sampled_from(FORMS)))
 
 
 def test_a_row_that_as_many_programs_share_as_can() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from graphstreams.costs.top_k import ATEN, TopKTimes
+from graphstreams.costs.top_k_times import ATEN, TopKTimes
 from graphstreams.kernels.top_k import Form, OneProgram, SeveralPrograms, fields_of, form_name
 
 ONE, SHARED = OneProgram(16), SeveralPrograms()
@@ -15,6 +15,14 @@ ONE, SHARED = OneProgram(16), SeveralPrograms()
 def times(us: Mapping[Form, float], aten: float, rows: int, length: int, k: int) -> TopKTimes:
     """Return times that were measured on one shape of float32."""
     return TopKTimes.loads(json.dumps(table(us, aten, rows, length, k)))
+
+
+def together(*tables: Mapping[str, Any], of_sorted: Sequence[Mapping[str, Any]] = ()) -> TopKTimes:
+    """Return the times of tables of one device, and of those in which results were sorted."""
+    forms = {name: fields for each in (*tables, *of_sorted) for name, fields in each["forms"].items()}
+    found = [entry for each in tables for entry in each["times"]]
+    found += [{**entry, "sorted": True} for each in of_sorted for entry in each["times"]]
+    return TopKTimes.loads(json.dumps({**(*tables, *of_sorted)[0], "forms": forms, "times": found}))
 
 
 def table(us: Mapping[Form, float], aten: float, rows: int = 1, length: int = 4096, k: int = 2048) -> dict[str, Any]:
@@ -34,9 +42,7 @@ def _made_up() -> TopKTimes:
             shared = {SHARED: 14.0} if length > 4096 else {}
             tables.append(table({ONE: 17.0 if (rows, length) == (8, 2049) else us, **shared}, aten, rows, length))
     tables += [table({SHARED: 14.0 + rows}, 50.0, rows, length) for rows in (1, 8) for length in (65_536, 131_072)]
-    found = [each for made in tables for each in made["times"]]
-    forms = {name: fields for made in tables for name, fields in made["forms"].items()}
-    return TopKTimes.loads(json.dumps({**tables[0], "forms": forms, "times": found}))
+    return together(*tables)
 
 
 MADE_UP = _made_up()
