@@ -54,6 +54,7 @@ class StreamPass(PostGradPass):
     A graph that cannot be helped, or proved, runs as Inductor would run it. `reports` holds one Report for each graph compiled.
     """
 
+    guarded = True  # whether calls are guarded by the ranges of sizes that torch knows
     captured = False  # whether whoever compiles captures the calls in CUDA graphs, without Inductor knowing
 
     def __init__(
@@ -98,7 +99,7 @@ class StreamPass(PostGradPass):
 
     def prepare(self, gm: fx.GraphModule) -> None:
         """Take this package's kernels for top-k, and if asked for products of few rows, where they are faster."""
-        use_top_k_kernels(gm, self.options)
+        use_top_k_kernels(gm, self.options, guarded=self.guarded)
         if not use_fast_kernels(GivenGraph(gm, self.options, graph_name(), self.inputs, self.input_names, self.marked)):
             mark_undecided(self.input_names, self.inputs)
 

@@ -48,6 +48,7 @@ class VllmPass(StreamPass, inductor_pass.InductorPass):  # type: ignore[misc]
     """A StreamPass that vLLM takes for one of its own. Its options come from the environment, if none are given."""
 
     captured = True
+    guarded = False  # vLLM drops torch's guards
 
     def __init__(self, options: Options | Mapping[str, Any] | None = None) -> None:
         """Raises OptionError for options that are none."""

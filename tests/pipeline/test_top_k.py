@@ -221,6 +221,14 @@ def test_mark_dynamic_tells_the_range_of_a_length(
     assert verify(report.wrapper) == []
 
 
+def test_without_guards_a_dynamic_length_stays_atens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM drops them, so a call may have a longer row than launches would be for."""
+    unguarded = functools.partial(stage.use_top_k_kernels, guarded=False)
+    monkeypatch.setattr("graphstreams.pipeline.explain.use_top_k_kernels", unguarded)
+    report = scored(monkeypatch, ONE, 128)
+    assert ATEN in report.wrapper and any(f"stays as aten has it: {stage.UNGUARDED}" in note for note in report.notes)
+
+
 def test_a_range_of_lengths_beyond_the_measured_ones_stays_atens(monkeypatch: pytest.MonkeyPatch) -> None:
     report = scored(monkeypatch, ONE, 64)
     assert ATEN in report.wrapper and "top_k_row" not in report.wrapper
