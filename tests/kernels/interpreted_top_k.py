@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from graphstreams.kernels.top_k import DTYPES, PROGRAMS_LIMIT, Form, OneProgram, SeveralPrograms, TopK, launch, program, select
 from tests.support.top_k_cases import ADVERSARIAL, FORMS, adversarial, random_rows
 from tests.support.top_k_reference import bits, reference
+from tests.support.triton_interpreter import replace_language_once
+
+replace_language_once()
 
 
 def check(x: torch.Tensor, k: int, largest: bool, form: Form) -> None:
