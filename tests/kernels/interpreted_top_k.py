@@ -42,7 +42,7 @@ def test_strided_rows(form: Form) -> None:
     x = random_rows(4, 200, torch.float16, seed=2)
     check(x[::2, 10:170], 33, True, form)
     check(x[1:3, ::3], 7, False, form)
-    check(x.T[:9], 3, True, form)
+    check(x.T[:3], 3, True, form)
     check(x[:1].expand(2, 200), 50, True, form)
 
 
