@@ -10,6 +10,7 @@ torch 2.15.0: `_inductor/codegen/triton.py` (codegen_kernel), `_inductor/codegen
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +26,12 @@ def canonical_source(name: str, source: str) -> str:
 
     `name` is the kernel's name in `source`. A source that is not Python comes back with the kernel's name replaced only.
     """
-    text = source.replace(name, "kernel")
+    return _without_names(source.replace(name, "kernel"))
+
+
+@functools.lru_cache(maxsize=1024)  # the serial and the streamed code have nearly all kernels in common, under other names
+def _without_names(text: str) -> str:
+    """Return `canonical_source` of a text in which the kernel is called `kernel`."""
     try:
         tree = ast.parse(text)
     except SyntaxError:

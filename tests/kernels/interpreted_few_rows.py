@@ -17,6 +17,9 @@ from graphstreams.kernels.few_rows import launch
 from graphstreams.kernels.few_rows_forms import FLOAT8, Form, MultiplyAndSum, TensorCores
 from tests.support import few_rows_cases
 from tests.support.few_rows_cases import integer_case, random_case, with_bias
+from tests.support.triton_interpreter import replace_language_once
+
+replace_language_once()
 
 ROUNDING = {**few_rows_cases.ROUNDING, torch.bfloat16: 2.0**-7}
 SUMS: tuple[Form, ...] = (

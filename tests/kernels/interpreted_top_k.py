@@ -11,6 +11,9 @@ from graphstreams.kernels.top_k import DTYPES, PROGRAMS_LIMIT, DynamicLength, Fo
 from graphstreams.kernels.top_k_calls import launch, select
 from tests.support.top_k_cases import ADVERSARIAL, FORMS, adversarial, random_rows
 from tests.support.top_k_reference import bits, reference
+from tests.support.triton_interpreter import replace_language_once
+
+replace_language_once()
 
 
 def check(x: torch.Tensor, k: int, largest: bool, form: Form) -> None:
@@ -40,7 +43,7 @@ def test_strided_rows(form: Form) -> None:
     x = random_rows(4, 200, torch.float16, seed=2)
     check(x[::2, 10:170], 33, True, form)
     check(x[1:3, ::3], 7, False, form)
-    check(x.T[:9], 3, True, form)
+    check(x.T[:3], 3, True, form)
     check(x[:1].expand(2, 200), 50, True, form)
 
 

@@ -6,10 +6,8 @@ Shares nothing with `find_races` but the names of the kinds of races.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-import networkx as nx
 
 from graphstreams.verification import vector_clocks as hb
 from graphstreams.verification.trace import (
@@ -20,6 +18,7 @@ from graphstreams.verification.trace import (
     LaunchStep,
     RecordStep,
     StartStep,
+    Step,
     Trace,
     WaitStep,
 )
@@ -30,6 +29,27 @@ def places(elements: Any) -> set[int]:
     steps = zip(elements.sizes, elements.strides, strict=True)
     ranges = [[i * stride for i in range(size)] for size, stride in steps]
     return {elements.offset + sum(index) for index in itertools.product(*ranges)}
+
+
+Node = int | str  # the position of a step, or "start" or "end"
+
+
+def _descendants(edges: dict[Node, list[Node]]) -> dict[Node, set[Node]]:
+    """Return what paths lead to from each node. Edges only lead to nodes that come later in `edges`."""
+    after: dict[Node, set[Node]] = {}
+    for node, following in reversed(edges.items()):
+        after[node] = set(following).union(*(after[other] for other in following))
+    return after
+
+
+def _users(steps: Sequence[Step]) -> dict[str, list[int]]:
+    """Return the positions of the launches that use each storage."""
+    users: dict[str, list[int]] = {}
+    for i, step in enumerate(steps):
+        if isinstance(step, LaunchStep):
+            for storage in {*step.reads, *step.writes}:
+                users.setdefault(storage, []).append(i)
+    return users
 
 
 def _meet(one: LaunchStep, two: LaunchStep, storage: str) -> bool:
@@ -51,9 +71,8 @@ class Reachability:
         self._pool = dict.fromkeys(trace.inputs, CALLER) | {
             s.storage: s.stream for s in self.steps if isinstance(s, AllocateStep)
         }
-        graph = nx.DiGraph()
-        graph.add_nodes_from([*range(len(self.steps)), "start", "end"])
-        last: dict[int, object] = {CALLER: "start"}
+        edges: dict[Node, list[Node]] = {node: [] for node in ["start", *range(len(self.steps)), "end"]}
+        last: dict[int, Node] = {CALLER: "start"}
         records: dict[str, int] = {}
         collectives: dict[int, int] = {}
         self._unrecorded = False
@@ -61,22 +80,26 @@ class Reachability:
             if isinstance(step, FreeStep):
                 continue
             if step.stream in last:
-                graph.add_edge(last[step.stream], i)
+                edges[last[step.stream]].append(i)
             if isinstance(step, StartStep):
                 collectives[step.collective] = i
                 continue
             last[step.stream] = i
             if isinstance(step, FinishStep):
-                graph.add_edges_from((collectives[number], i) for number in step.collectives)
+                for number in step.collectives:
+                    edges[collectives[number]].append(i)
             if isinstance(step, RecordStep):
                 records[step.event] = i
             elif isinstance(step, WaitStep):
                 # What an earlier call recorded orders nothing in this one.
                 self._unrecorded |= step.event not in records
-                graph.add_edges_from((records[event], i) for event in {step.event} & records.keys())
-        graph.add_edge(last[CALLER], "end")
+                for event in {step.event} & records.keys():
+                    edges[records[event]].append(i)
+        edges[last[CALLER]].append("end")
         self._outputs = trace.outputs
-        self._after = {node: nx.descendants(graph, node) for node in ["start", *self.launches]}
+        after = _descendants(edges)
+        self._after = {node: after[node] for node in ["start", *self.launches]}
+        self._users = _users(self.steps)
 
     def ordered(self, first: int, second: int) -> bool:
         """Return whether the launch at one position ends before the step at another begins, in every run."""
@@ -109,7 +132,9 @@ class Reachability:
             found.add(hb.OUTPUT_ON_AUX)
         if any("end" not in self._after[i] for i in self.launches):
             found.add(hb.UNJOINED)
-        if any(self._conflict(i, j) for i in self.launches for j in self.launches if i < j):
+        # Launches can only conflict if they use the same storage.
+        pairs = {pair for users in self._users.values() for pair in itertools.combinations(users, 2)}
+        if any(not self.ordered(i, j) and self._conflict(i, j) for i, j in pairs):
             found.add(hb.UNORDERED)
         return found
 
@@ -117,28 +142,25 @@ class Reachability:
         return (i for i, step in enumerate(self.steps) if isinstance(step, FreeStep))
 
     def _conflict(self, i: int, j: int) -> bool:
+        """Return whether one of two launches writes elements that the other uses."""
         one, two = self.steps[i], self.steps[j]
         assert isinstance(one, LaunchStep)
         assert isinstance(two, LaunchStep)
         clash = set(one.writes) & {*two.reads, *two.writes} | set(two.writes) & set(one.reads)
-        return any(_meet(one, two, storage) for storage in clash) and not self.ordered(i, j)
-
-    def _users(self, storage: str) -> list[int]:
-        return [i for i in self.launches if storage in (*self.steps[i].reads, *self.steps[i].writes)]  # type: ignore[attr-defined]
+        return any(_meet(one, two, storage) for storage in clash)
 
     def _before_allocation(self, position: int) -> bool:
         """Return whether a storage is used by what is not ordered after all that its allocation is ordered after."""
-        before = [after for after in self._after.values() if position in after]
-        users = self._users(self.steps[position].storage)  # type: ignore[attr-defined]
-        return any(user not in after for user in users for after in before)
+        users = set(self._users.get(self.steps[position].storage, ()))  # type: ignore[attr-defined]
+        return any(not users <= after for after in self._after.values() if position in after)
 
     def _early(self, position: int, at_use: bool) -> bool:
         """Return whether an allocation behind a free may hand out the block while somebody still uses it."""
         storage = self.steps[position].storage  # type: ignore[attr-defined]
-        before = [i for i in self._users(storage) if i < position]
+        before = [self._after[i] for i in self._users.get(storage, ()) if i < position]
         for i, step in enumerate(self.steps):
             if i > position and isinstance(step, AllocateStep) and step.stream == self._pool[storage]:
-                places = self._users(step.storage) if at_use else [i]
-                if any(place not in self._after[user] for place in places for user in before):
+                places = set(self._users.get(step.storage, ())) if at_use else {i}
+                if any(not places <= after for after in before):
                     return True
         return False
