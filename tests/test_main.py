@@ -136,8 +136,8 @@ def test_explain_takes_options_and_says_how_to_keep_the_plan(capsys, example, tm
         ("dump=x", "--option dump: give --dump"),
         ("mode=fast", "unknown mode 'fast'; Inductor knows "),
         ("max_autotun=True", "unknown option 'max_autotun'; did you mean Inductor's 'max_autotune'"),
-        ("pin=/wq=1", "'/wq' has nothing before its '/'; give GRAPH/NAME, or NAME for every graph"),
-        ("exclude=0_inference/", "'0_inference/' has nothing behind its '/'"),
+        ("pin=/wq=1", "option 'pin' has '/wq', with nothing before its '/'; give GRAPH/NAME, or NAME for every graph"),
+        ("exclude=0_inference/", "option 'exclude' has '0_inference/', with nothing behind its '/'"),
         ("plan=gone.json", "option 'plan' has 'gone.json', which is neither a file nor a folder"),
     ],
 )

@@ -130,7 +130,7 @@ def parse_excluded(value: Any) -> tuple[PlacementRule, ...]:
     if isinstance(value, Mapping):
         found = [(graph, pattern) for graph, patterns in value.items() for pattern in _patterns(patterns)]
     else:
-        found = [_graph_and_pattern(pattern) for pattern in _patterns(value)]
+        found = [_graph_and_pattern(pattern, "exclude") for pattern in _patterns(value)]
     return tuple(PlacementRule(_text(pattern, _EXCLUDE), 0, _text(graph, _EXCLUDE), "exclude") for graph, pattern in found)
 
 
@@ -139,7 +139,7 @@ def _pins(value: Mapping[Any, Any]) -> Iterator[PlacementRule]:
         if isinstance(stream, Mapping):
             own = [(_text(name, _PIN), _text(pattern, _PIN), each) for pattern, each in stream.items()]
         else:
-            graph, pattern = _graph_and_pattern(_text(name, _PIN))
+            graph, pattern = _graph_and_pattern(_text(name, _PIN), "pin")
             own = [(_text(graph, _PIN), _text(pattern, _PIN), stream)]
         for graph, pattern, each in own:
             if not isinstance(each, int) or isinstance(each, bool) or each < 0:
@@ -165,11 +165,13 @@ def _text(value: Any, takes: str) -> str:
     return value
 
 
-def _graph_and_pattern(text: Any) -> tuple[str, Any]:
+def _graph_and_pattern(text: Any, option: str) -> tuple[str, Any]:
     graph, slash, pattern = text.partition("/") if isinstance(text, str) else ("", "", text)
     if slash and not (graph and pattern):
         side = "before" if pattern else "behind"
-        raise OptionError(f"{shown(text)} has nothing {side} its '/'; give GRAPH/NAME, or NAME for every graph")
+        raise OptionError(
+            f"option {option!r} has {shown(text)}, with nothing {side} its '/'; give GRAPH/NAME, or NAME for every graph"
+        )
     return (graph, pattern) if slash else (EVERY_GRAPH, text)
 
 
