@@ -58,6 +58,11 @@ def launches_nothing(node: Any) -> bool:
     return isinstance(node, NopKernelSchedulerNode)
 
 
+def is_size_check(node: Any) -> bool:
+    """Return whether a scheduler node lets the host check a size in each call, and nothing else."""
+    return isinstance(node.node, ir.AssertScalar)
+
+
 def is_subgraph(node: Any) -> bool:
     """Return whether a scheduler node runs a graph of several kernels, as for a product that max-autotune splits along K."""
     return isinstance(node.node, ir.SubgraphBuffer)

@@ -11,11 +11,12 @@ from torch import fx
 from graphstreams.errors import Unsupported
 from graphstreams.inductor.collective_operators import is_wait
 from graphstreams.inductor.opaque_objects import class_of_object, only_names
-from graphstreams.inductor.scheduler_nodes import is_subgraph, origins
+from graphstreams.inductor.scheduler_nodes import is_size_check, is_subgraph, origins
 from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, stream_of
-from graphstreams.messages import listed
+from graphstreams.messages import listed, shown
 
 NO_CUDA_TENSORS = "it has no CUDA tensors: only kernels on a GPU run on streams"
+CHECKED_BY_GUARD = "an `if` on the size that raises makes a guard of it, and the graph is planned"
 
 
 def check_graph(module: fx.GraphModule) -> None:
@@ -45,6 +46,8 @@ def check_graph(module: fx.GraphModule) -> None:
 
 def check_nodes(nodes: Sequence[Any]) -> None:
     """Raise Unsupported if scheduler nodes cannot run on streams of one CUDA device."""
+    if check := next((node for node in nodes if is_size_check(node)), None):
+        raise Unsupported(f"each call checks sizes ({shown(check.node.msg)}), as torch._check has it; {CHECKED_BY_GUARD}")
     devices = {node.get_device() for node in nodes} - {None}
     others = sorted({device.type for device in devices} - {"cuda"})
     if all(device.type != "cuda" for device in devices):

@@ -1,4 +1,4 @@
-"""Check that attention operators are ordinary kernels if their dropout is 0. No GPU: they are called by name."""
+"""Check attention operators, which are ordinary kernels if their dropout is 0, and checks of sizes. No GPU is needed."""
 
 import pytest
 import torch
@@ -45,3 +45,27 @@ def test_attention_draws_random_numbers_only_with_dropout(operator: str, dropout
     assert all("draws random numbers" in reason for reason in reasons)
     if not dropout:
         assert outcome.report.verdict == "clean", outcome.report.reason
+
+
+class Checked(nn.Module):
+    """Two products of rows whose number is checked."""
+
+    def __init__(self, by_guard: bool) -> None:
+        super().__init__()
+        self.by_guard, self.a, self.b = by_guard, nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.by_guard:
+            torch._check(x.shape[0] <= 100)
+        elif x.shape[0] > 100:
+            raise ValueError("too many rows")
+        return self.a(x), self.b(x)
+
+
+def test_a_size_that_each_call_checks_keeps_a_graph_serial_and_one_in_a_guard_does_not() -> None:
+    (checked,), (guarded,) = (
+        capture(Checked(by_guard), (torch.randn(4, 64),), "h200", FREE_EVENTS, dynamic=True) for by_guard in (False, True)
+    )
+    assert checked.report.verdict == "serial" and guarded.report.verdict == "clean"
+    assert checked.report.reason.startswith("each call checks sizes ('")
+    assert checked.report.reason.endswith("an `if` on the size that raises makes a guard of it, and the graph is planned")
