@@ -74,7 +74,7 @@ def launch_names(node: Any) -> list[str]:
     A subgraph's are known only once code is generated, because its scheduler is made then.
     """
     inner: Any = node.node
-    if launches_nothing(node) or isinstance(inner, ir.MultiOutput | ir.OrderingBarrier):
+    if launches_nothing(node) or isinstance(inner, ir.MultiOutput | ir.OrderingBarrier | ir.AssertScalar):
         return []
     if isinstance(inner, ir.UserDefinedTritonKernel):
         return [user_kernel_name(inner)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch._inductor import ir
 from torch._inductor.dependencies import WeakDep
 
 from graphstreams.inductor.foreach import ForeachScheduler
@@ -76,6 +77,9 @@ class RegionScheduler(ForeachScheduler):
 
     def __init__(self, nodes: Any) -> None:
         self._regions: dict[Any, frozenset[int]] = {}
+        for node in nodes:
+            if isinstance(node, ir.AssertScalar):  # which is on the CPU: around it Inductor would leave the GPU's context
+                node.layout = ir.NoneLayout(device=None)
         super().__init__(nodes)
 
     def can_fuse(self, node1: Any, node2: Any, *args: Any, **kwargs: Any) -> bool:

@@ -16,7 +16,7 @@ from graphstreams.inductor.collectives import Collectives
 from graphstreams.inductor.concatenations import pieces_of
 from graphstreams.inductor.exclusivity import resources
 from graphstreams.inductor.lowering import Lowered
-from graphstreams.inductor.scheduler_nodes import launches_nothing
+from graphstreams.inductor.scheduler_nodes import is_size_check, launches_nothing
 from graphstreams.ir.alias_sets import AliasSets
 from graphstreams.ir.declarations import Declarations
 from graphstreams.reading.dependences import StorageUse, dependences
@@ -93,6 +93,7 @@ def kernel_partition(
             must_merge.update(dict.fromkeys(_with_pieces(position, node, values, readers), PIECES))
     pieces = {name for position in divided for name in pieces_of(lowered.nodes[position])}
     nobodys = {position for position in divided if values.owner.keys().isdisjoint(lowered.nodes[position].get_buffer_names())}
+    nobodys |= {position for position, node in enumerate(lowered.nodes) if is_size_check(node)}  # the host's
     touched = [
         _storage_use(node, names, storages, declared, pieces, collectives.reads.get(position, frozenset()))
         if position not in nobodys

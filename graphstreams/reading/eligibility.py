@@ -13,10 +13,9 @@ from graphstreams.inductor.collective_operators import is_wait
 from graphstreams.inductor.opaque_objects import class_of_object, only_names
 from graphstreams.inductor.scheduler_nodes import is_size_check, is_subgraph, origins
 from graphstreams.inductor.stream_ops import control_deps, is_stream_operation, stream_of
-from graphstreams.messages import listed, shown
+from graphstreams.messages import listed
 
 NO_CUDA_TENSORS = "it has no CUDA tensors: only kernels on a GPU run on streams"
-CHECKED_BY_GUARD = "an `if` on the size that raises makes a guard of it, and the graph is planned"
 
 
 def check_graph(module: fx.GraphModule) -> None:
@@ -46,8 +45,7 @@ def check_graph(module: fx.GraphModule) -> None:
 
 def check_nodes(nodes: Sequence[Any]) -> None:
     """Raise Unsupported if scheduler nodes cannot run on streams of one CUDA device."""
-    if check := next((node for node in nodes if is_size_check(node)), None):
-        raise Unsupported(f"each call checks sizes ({shown(check.node.msg)}), as torch._check has it; {CHECKED_BY_GUARD}")
+    nodes = [node for node in nodes if not is_size_check(node)]
     devices = {node.get_device() for node in nodes} - {None}
     others = sorted({device.type for device in devices} - {"cuda"})
     if all(device.type != "cuda" for device in devices):
@@ -85,6 +83,11 @@ def is_host_value(node: fx.Node) -> bool:
     """Return whether the node's value is a number that the host computes from sizes."""
     value = node.meta.get("val")
     return isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool)
+
+
+def is_host_code(node: fx.Node) -> bool:
+    """Return whether a node is computed by the host alone: a number from sizes, or a check of sizes."""
+    return node.op == "call_function" and (is_host_value(node) or node.target is torch.ops.aten._assert_scalar.default)
 
 
 def mutates(node: fx.Node) -> bool:

@@ -37,7 +37,7 @@ from graphstreams.ir.reading import Reading, RealizedValue, Region
 from graphstreams.reading import naming
 from graphstreams.reading.condensation import Partition, kernel_partition
 from graphstreams.reading.dependences import StorageUse, dependences
-from graphstreams.reading.eligibility import check_graph, check_nodes, is_host_value
+from graphstreams.reading.eligibility import check_graph, check_nodes, is_host_code
 from graphstreams.reading.slices import regions_of
 from graphstreams.reading.stored_values import StoredValues, storages_of, stored_values, without_owner
 
@@ -96,7 +96,7 @@ def _read(
         module,
         KernelGraph(name, tuple(kernels), dependences([storage_use(k) for k in kernels]), accesses.size_hints(lowered)),
         regions=tuple(regions),
-        host=tuple(n for n in module.graph.nodes if n.op == "call_function" and is_host_value(n)),
+        host=tuple(n for n in module.graph.nodes if is_host_code(n)),
         epilogue=epilogue,
         order=tuple(groups.of[position] for position, count in launches for _ in range(count)),
         peak_memory=peak_memory(lowered),

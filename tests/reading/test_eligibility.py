@@ -1,10 +1,14 @@
 """Check attention operators, which are ordinary kernels if their dropout is 0, and checks of sizes. No GPU is needed."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from graphstreams.pipeline.explain import capture
+from graphstreams.testing.equal_on_cpu import equal_as_captured
+from graphstreams.verification.wrapper.read import verify
 from tests.support.sample_modules import FREE_EVENTS
 
 OPERATORS = torch.ops.aten
@@ -48,24 +52,30 @@ def test_attention_draws_random_numbers_only_with_dropout(operator: str, dropout
 
 
 class Checked(nn.Module):
-    """Two products of rows whose number is checked."""
+    """Two products of rows whose number each call checks."""
 
-    def __init__(self, by_guard: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.by_guard, self.a, self.b = by_guard, nn.Linear(64, 64), nn.Linear(64, 64)
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.by_guard:
-            torch._check(x.shape[0] <= 100)
-        elif x.shape[0] > 100:
-            raise ValueError("too many rows")
-        return self.a(x), self.b(x)
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        u = self.a(x)
+        torch._check(x.shape[0] <= 100)
+        torch._check(x.shape[0] + y.shape[0] != 7)
+        return u, self.b(y)
 
 
-def test_a_size_that_each_call_checks_keeps_a_graph_serial_and_one_in_a_guard_does_not() -> None:
-    (checked,), (guarded,) = (
-        capture(Checked(by_guard), (torch.randn(4, 64),), "h200", FREE_EVENTS, dynamic=True) for by_guard in (False, True)
+def test_checks_of_sizes_are_the_hosts_in_both_bodies() -> None:
+    model, inputs = Checked(), (torch.randn(4, 64), torch.randn(6, 64))
+    for each in inputs:
+        torch._dynamo.mark_dynamic(each, 0)
+    (outcome,) = capture(model, inputs, "h200", FREE_EVENTS)
+    report = outcome.report
+    assert report.verdict == "clean", report.reason
+    assert report.kernels is not None and [kernel.name for kernel in report.kernels.kernels] == ["a", "b"]
+    serial, streamed = (
+        re.findall(r"if not \((.*)\):\n +raise RuntimeError", body) for body in report.wrapper.split("class Runner")
     )
-    assert checked.report.verdict == "serial" and guarded.report.verdict == "clean"
-    assert checked.report.reason.startswith("each call checks sizes ('")
-    assert checked.report.reason.endswith("an `if` on the size that raises makes a guard of it, and the graph is planned")
+    assert sorted(serial) == sorted(streamed) and len(serial) == 2
+    assert re.search(r"raise RuntimeError\(.*with torch.cuda._DeviceGuard", report.wrapper, re.DOTALL)
+    assert verify(report.wrapper) == [] and equal_as_captured(model, inputs, [outcome]) == [True]
