@@ -16,7 +16,7 @@ from torch import fx
 from graphstreams.autotuning.cache_keys import graph_key, source_hash
 from graphstreams.costs.calibration import fingerprint
 from graphstreams.costs.profile_files import hash_of_profiles
-from graphstreams.errors import CannotJoin, GraphstreamsError, StreamsRemain, Unsupported
+from graphstreams.errors import CannotJoin, GraphstreamsError, OptionError, StreamsRemain, Unsupported
 from graphstreams.inductor.compile import compile_graph, graph_name, input_names, module_name, post_grad_passes
 from graphstreams.inductor.lowering import Lowered
 from graphstreams.inductor.settings import unusable_setting
@@ -25,6 +25,7 @@ from graphstreams.inductor.wrapper_codegen import Code
 from graphstreams.inductor.wrapper_registry import PostGradPass, foreign_generator
 from graphstreams.ir.declarations import all_declared
 from graphstreams.ir.placement_rules import MarkedModule
+from graphstreams.messages import shown
 from graphstreams.options import Options, disabled
 from graphstreams.pipeline.fast_kernels import use_fast_kernels, why_not_now
 from graphstreams.pipeline.given_options import read_options
@@ -195,7 +196,8 @@ def graphstreams(
         finally:
             stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
     if not stream_pass.reports and not loaded.cached:
-        silent = _say_of_cached(module, example_inputs, bool(loaded.known), _has_cuda(gm, "example_value"))
+        known = loaded.known[0].name if loaded.known else ""
+        silent = _say_of_cached(module, example_inputs, known, _has_cuda(gm, "example_value"))
         if silent is not None:
             stream_pass.publish_cached(silent)
     return compiled
@@ -235,21 +237,27 @@ class ConfiguredBackend:
 class _Callable(ModuleType):
     """This module, with a call: the package's name for both is `backend`."""
 
-    def __call__(self, **options: Any) -> ConfiguredBackend:
+    def __call__(self, *graph: Any, **options: Any) -> Any:
         """Return a backend for `torch.compile(model, backend=...)` with `options`, checked at once.
 
-        Raises OptionError as the compile would.
+        Raises OptionError as the compile would. Where torch calls it with a graph, because it was given as the backend itself,
+        it is one.
         """
+        if graph and isinstance(graph[0], fx.GraphModule):
+            return graphstreams(*graph, **options)
+        if graph:
+            raise OptionError(f"graphstreams.backend takes options by name, as in backend(streams=3), not {shown(graph[0])}")
         return ConfiguredBackend(options)
 
 
 sys.modules[__name__].__class__ = _Callable
 
 
-def _say_of_cached(module: str, inputs: Sequence[Any], known: bool, on_cuda: bool = False) -> verdicts.Verdict | None:
+def _say_of_cached(module: str, inputs: Sequence[Any], known: str, on_cuda: bool = False) -> verdicts.Verdict | None:
     """Say what can be said of a graph from a cache whose wrapper says nothing, and return it if that is a verdict.
 
-    `known` says that this process has compiled the graph, and `on_cuda` that it has CUDA tensors beside its inputs.
+    `known` is its name if this process has told of the graph before, and `on_cuda` says that it has CUDA tensors beside its
+    inputs.
     """
     tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
     reason = ""
@@ -258,10 +266,10 @@ def _say_of_cached(module: str, inputs: Sequence[Any], known: bool, on_cuda: boo
     elif not on_cuda and not any(value.is_cuda for value in tensors):
         reason = NO_CUDA_TENSORS
     if reason and not known:
-        verdict = verdicts.Verdict("graph", "serial", "read", reason, module=module)
-        verdicts.say(verdict, " (from a cache)")
+        verdict = verdicts.Verdict("graph", "serial", "read", reason, module=module, from_cache=True)
+        verdicts.say(verdict)
         return verdict
-    text = "it was found in a cache of this process; what was said when it was compiled still holds"
+    text = f"{known} was found in a cache; what was said of it before, when this process had it first, still holds"
     if not known:
         text = "it was found in a cache, and runs serially; its code does not say why"
     log.info("graphstreams: %s", on_rank(f"{module or 'a graph'}: {text}"))

@@ -42,7 +42,8 @@ def _field(
     form, and `values` says what may be given.
     """
     told = {"kind": kind, "limits": limits, "text": text, "words": words, "values": values, "choices": choices}
-    return dataclasses.field(default=default, metadata={**told, "read": read, "read_text": read_text or read})
+    more = {"optional": default is None, "read": read, "read_text": read_text or read}
+    return dataclasses.field(default=default, metadata={**told, **more})
 
 
 def _paths(value: Any) -> tuple[str, ...]:
@@ -53,12 +54,21 @@ def _paths(value: Any) -> tuple[str, ...]:
     return tuple(os.fspath(path) for path in given if os.fspath(path))
 
 
+def _is_path(text: str) -> bool:
+    """Return whether a file could have this path."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def _has_profile(path: str) -> bool:
     """Return whether a path is a file, or a folder of reports or of ranks' reports, each with a profile."""
     places = ("*profile.json", "*/profile.json", "*/*/profile.json")
     return os.path.isfile(path) or (bool(path) and any(any(Path(path).glob(place)) for place in places))
 
 
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 COSTS = ("auto", "measured", "roofline")  # any other value is the path of a profile
 
 
@@ -169,7 +179,7 @@ class Options:
         for rule in self.pin:
             if rule.stream >= self.streams:
                 known = f"with streams={self.streams} they are 0 to {self.streams - 1}"
-                raise OptionError(f"option 'pin' has stream {rule.stream} for {rule.pattern!r}; {known}")
+                raise OptionError(f"option 'pin' has stream {shown(rule.stream)} for {rule.pattern!r}; {known}")
             if rule.stream and (rule.graph, rule.pattern) in excluded:
                 raise OptionError(f"{rule.pattern!r} is pinned to stream {rule.stream} and excluded; give one of them")
 
@@ -177,6 +187,8 @@ class Options:
         """Raise OptionError for a plan that there is not, and for one that the report of a graph would be written over."""
         if self.dump == "":
             raise OptionError("option 'dump' is empty; give a folder, or None for no report")
+        if self.dump is not None and not _is_path(self.dump):
+            raise OptionError(f"option 'dump' is {shown(self.dump)}, which is no path")
         written = None if self.dump is None else os.path.realpath(self.dump)
         for path in self.plan:
             if not os.path.exists(path):
@@ -251,7 +263,8 @@ def _switch(name: str, environment: Mapping[str, str] | None) -> bool:
 @functools.cache
 def _warn_of_unknown(variable: str, near: str) -> None:
     """Warn of a variable, once a process: another program's, or a later version's, may begin with our name too."""
-    log.warning("graphstreams: unknown environment variable %r does nothing; did you mean %r?", variable, near)
+    told = f"did you mean {near!r}?" if near else "`graphstreams options` lists those that do something"
+    log.warning("graphstreams: unknown environment variable %r does nothing; %s", variable, told)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
@@ -262,7 +275,9 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
     known = [PREFIX + name.upper() for name in (*fields, *SWITCHES)]
     for variable in environment:
         if variable.startswith(PREFIX) and variable not in known:
-            _warn_of_unknown(variable, _nearest(variable, known))
+            names = [each.removeprefix(PREFIX) for each in known]
+            near = difflib.get_close_matches(variable.removeprefix(PREFIX).upper(), names, n=1)
+            _warn_of_unknown(variable, PREFIX + near[0] if near else "")
     disabled(environment)
     vllm_enabled(environment)
     found: dict[str, Any] = {}
@@ -275,6 +290,8 @@ def _from_environment(fields: Mapping[str, Any], environment: Mapping[str, str])
 
 
 def _value(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
+    if text == "None" and metadata["optional"]:
+        return None
     return text if text in metadata["words"] else _parsed(variable, metadata, text)
 
 
@@ -291,9 +308,9 @@ def _parsed(variable: str, metadata: Mapping[str, Any], text: str) -> Any:
 
 
 def _boolean(variable: str, text: str) -> bool:
-    if text.lower() in ("1", "true", "yes", "on"):
+    if text.lower() in TRUE:
         return True
-    if text.lower() in ("0", "false", "no", "off"):
+    if text.lower() in FALSE:
         return False
     raise OptionError(f"{variable}={shown(text)} is neither 0 nor 1")
 

@@ -191,7 +191,7 @@ def test_the_uuid_of_fast_kernels_changes_with_whether_they_can_be_measured(monk
 def test_code_is_not_found_again_if_fast_kernels_could_not_be_measured(monkeypatch, tmp_path):
     """Out of memory for once, torch's products would else stay in Inductor's caches for all processes."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr("graphstreams.backend.use_top_k_kernels", lambda *_: None)
+    monkeypatch.setattr("graphstreams.backend.use_top_k_kernels", lambda *_, **__: None)
     monkeypatch.setattr("graphstreams.backend.use_fast_kernels", lambda given: decided.pop())
 
     def passes():
@@ -444,3 +444,11 @@ def test_strict_tells_refused_graphs_from_those_that_gain_nothing(strict, verdic
             done(report)
     else:
         done(report)
+
+
+def test_the_function_that_makes_backends_is_one_too(caplog):
+    with torch.no_grad():
+        assert_right(torch.compile(two_arms, backend=graphstreams.backend)(*INPUTS))
+    assert "runs serially: read: it has no CUDA tensors" in warnings_of(caplog)[0]
+    with pytest.raises(OptionError, match=r"takes options by name, as in backend\(streams=3\), not "):
+        graphstreams.backend({"streams": 3})

@@ -214,6 +214,12 @@ def test_a_wrong_variable_is_named(variable, text, complaint):
         options(**{variable: text})
 
 
+def test_a_variable_that_is_like_none_is_compared_with_none(caplog):
+    _warn_of_unknown.cache_clear()
+    options(GRAPHSTREAMS_FOO="1")
+    assert caplog.messages[0].endswith("'GRAPHSTREAMS_FOO' does nothing; `graphstreams options` lists those that do something")
+
+
 @pytest.mark.parametrize(
     ("variable", "near"), [("GRAPHSTREAMS_STREAM", "GRAPHSTREAMS_STREAMS"), ("GRAPHSTREAMS_DISABL", "GRAPHSTREAMS_DISABLE")]
 )
@@ -252,3 +258,14 @@ def test_torch_compile_passes_the_complaint_on(given, complaint):
     torch._dynamo.reset()
     with pytest.raises(Exception, match=complaint):
         torch.compile(torch.sin, backend="graphstreams", options=given)(torch.ones(2))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+def test_a_dump_is_a_path(text):
+    with pytest.raises(OptionError, match=r"option 'dump' is .*, which is no path"):
+        options({"dump": text})
+
+
+def test_a_stream_of_any_size_is_told():
+    with pytest.raises(OptionError, match="option 'pin' has stream "):
+        options({"pin": {"q": 10**5000}})

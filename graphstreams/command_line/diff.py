@@ -40,6 +40,8 @@ def load_reports(path: Path) -> Mapping[str, Data]:
     for file, prefix in _files(path):
         try:
             data = check_report(json.loads(read_text(file)))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file}: it is not JSON: {error}") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{file}: {one_line(error)}") from None
         found[f"{prefix}{data.get('name')}"] = data

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import CodeType
-from typing import Any
+from typing import Any, get_origin
 
 import torch
 from torch import fx
@@ -146,6 +146,17 @@ def graph_name() -> str:
 def setting_names() -> frozenset[str]:
     """Return the names of Inductor's settings, such as "triton.cudagraphs"."""
     return frozenset(config._config)  # type: ignore[attr-defined]
+
+
+def why_no_value(setting: str, value: Any) -> str:
+    """Return why a value is none of a setting of Inductor, as torch.compile checks it; empty if it is one.
+
+    Read in torch 2.15.0: `__init__.py` (_TorchCompileInductorWrapper.apply_options).
+    """
+    kind = config.get_type(setting)  # type: ignore[attr-defined]
+    if get_origin(kind) is not None or isinstance(value, kind):  # of a type such as list[str] torch checks nothing
+        return ""
+    return f"it takes {getattr(kind, '__name__', str(kind))}, not {shown(value)}"
 
 
 def mode_settings(mode: str | None) -> dict[str, Any]:

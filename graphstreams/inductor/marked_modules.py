@@ -28,8 +28,9 @@ _STEP = re.compile(r"\.([^.\[]+)|\[(?:'([^']*)'|\"([^\"]*)\"|(-?\d+))\]")
 def pin(module: Marked, stream: int) -> Marked:
     """Let the kernels of a module, and of the modules in it, run on one stream, and return it. 0 is the caller's stream.
 
-    `module` is a torch.nn.Module, or a class of them. Mark it before it is compiled. A mark of a module inside wins; that of a
-    ModuleList or ModuleDict is one of each module in it. Raises OptionError for anything else.
+    `module` is a torch.nn.Module, or a class of them. Mark it before it is compiled. A later mark takes the place of an earlier
+    one of the same module, and a mark of a module inside wins; that of a ModuleList or ModuleDict is one of each module in
+    it. Raises OptionError for anything else.
     """
     return _marked(module, stream)
 

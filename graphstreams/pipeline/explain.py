@@ -20,7 +20,7 @@ from graphstreams.inductor.offline import offline, settings_that_run
 from graphstreams.inductor.offline_operators import ShapesOfGraphs, TooManyValues, values_taken_for_one
 from graphstreams.ir.devices import Device, device_at_hand, device_by_name
 from graphstreams.ir.placement_rules import MarkedModule
-from graphstreams.messages import with_type
+from graphstreams.messages import shown, with_type
 from graphstreams.options import Options
 from graphstreams.pipeline.compilation import GraphCompilation
 from graphstreams.pipeline.fast_kernels import use_fast_kernels
@@ -98,13 +98,14 @@ def capture(
     arguments = _arguments(inputs)
     given = _given(options)
     chosen = given.options
-    device = device_by_name(target) if isinstance(target, str) else target or device_at_hand()
+    device = _device(target)
     compilations: list[GraphCompilation] = []
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapesOfGraphs())
     at_hand = torch.cuda.is_available() and device.name == torch.cuda.get_device_name(0)
     with given_settings(given.settings):
         notes = [] if at_hand else _settings_off()
     marked: list[MarkedModule] = []
+    sizes: list[torch.SymInt] = []  # that are inputs of graphs
 
     def find_marks(gm: fx.GraphModule) -> None:
         marked[:] = marks_of(gm)
@@ -114,6 +115,7 @@ def capture(
             use_top_k_kernels(gm, chosen, device)
             use_fast_kernels(GivenGraph(gm, chosen, graph_name(), input_names=names), at_hand=False)
             compilations.append(run_stages(gm, chosen, graph_name(), names, device, marked=tuple(marked)))
+            sizes.extend(value for value in _values_of(gm) if isinstance(value, torch.SymInt))
 
     with (
         unset_fake_temporarily(),  # a caller's own
@@ -138,15 +140,27 @@ def capture(
     if not compilations:
         why = "it computes nothing on tensors, or torch.compile leaves that to Python (TORCH_LOGS=graph_breaks tells why)"
         raise CannotPlan(f"the module compiles to no graph: {why}")
+    if dynamic and not sizes:
+        notes.append("no size is dynamic, as was asked for: torch fixes sizes of 0 and 1; give inputs with larger ones")
     if taken:
         notes.append(f"values of tensors that Python reads, such as for an `if`: {len(taken)}, which were taken for 1 here")
     return [replace(each, report=replace(each.report, notes=(*each.report.notes, *notes))) for each in compilations]
+
+
+def _values_of(gm: fx.GraphModule) -> list[Any]:
+    return [node.meta.get("val") for node in gm.graph.find_nodes(op="placeholder")]
 
 
 def _given(options: GivenOptions | Options | Mapping[str, Any] | None) -> GivenOptions:
     if isinstance(options, GivenOptions):
         return options
     return GivenOptions(options, {}) if isinstance(options, Options) else read_options(options)
+
+
+def _device(target: str | Device | None) -> Device:
+    if target is not None and not isinstance(target, str | Device):
+        raise ValueError(f"the target is the name of a GPU, such as 'h200', or a Device, not {shown(target)}")
+    return device_by_name(target) if isinstance(target, str) else target or device_at_hand()
 
 
 def _settings_off() -> list[str]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphstreams.errors import OptionError
-from graphstreams.inductor.compile import mode_settings, setting_names
+from graphstreams.inductor.compile import mode_settings, setting_names, why_no_value
 from graphstreams.messages import shown
-from graphstreams.options import PREFIX, Options
+from graphstreams.options import FALSE, PREFIX, TRUE, Options
 
 SPECIAL = ("mode", "inductor")
 OWN = frozenset(field.name for field in dataclasses.fields(Options))
@@ -55,7 +55,8 @@ def read_options(given: Mapping[str, Any] | None = None, mode: str | None = None
 def read_texts(texts: Iterable[str], where: str) -> dict[str, Any]:
     """Return what stands in texts "NAME=VALUE" as `read_options` takes it. `where` is their place in messages.
 
-    An option of ours has its value as in the environment, a setting of Inductor's as a Python literal, or else as a text.
+    An option of ours has its value as in the environment, a setting of Inductor's as one of the words for switches, as a Python
+    literal, or else as a text.
     Raises OptionError for another form, for a name that is given twice, and as `read_options` does.
     """
     found: dict[str, Any] = {}
@@ -70,12 +71,17 @@ def read_texts(texts: Iterable[str], where: str) -> dict[str, Any]:
         elif name == "mode":
             found[name] = value
         else:
-            found[name] = _literal(value)
+            found[name] = _setting_value(_setting(name, nested=False), value)
     read_options(found)
     return found
 
 
-def _literal(text: str) -> Any:
+def _setting_value(setting: str, text: str) -> Any:
+    """Return the value that a text stands for: a switch in the words that options have, else a literal, else the text."""
+    words = {word: value for value, spelled in ((True, TRUE), (False, FALSE)) for word in spelled}
+    is_switch = not why_no_value(setting, True) and why_no_value(setting, 1)
+    if is_switch and text.lower() in words:
+        return words[text.lower()]
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
@@ -88,14 +94,22 @@ def _given_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     if nested is not None and not isinstance(nested, Mapping):
         raise OptionError(f"option 'inductor' takes a dict of Inductor's own options, not {shown(nested)}")
     settings = {_setting(name, nested=True): value for name, value in (nested or {}).items()}
+    for setting, value in settings.items():
+        _check_value(setting, value)
     for name, value in given.items():
         if name in OWN or name in SPECIAL:
             continue
         setting = _setting(name, nested=False)
         if setting in settings and settings[setting] != value:
             raise OptionError(f"Inductor's {setting!r} is given twice, as {shown(settings[setting])} and {shown(value)}")
+        _check_value(setting, value)
         settings[setting] = value
     return settings
+
+
+def _check_value(setting: str, value: Any) -> None:
+    if why := why_no_value(setting, value):
+        raise OptionError(f"the value of Inductor's {setting!r} is wrong: {why}")
 
 
 def _setting(name: object, nested: bool) -> str:

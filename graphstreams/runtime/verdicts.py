@@ -46,6 +46,7 @@ class Verdict:
     report_key: str = ""  # under which the report is kept if the graph is; empty if it can't be in a cache
     plan_file: str = ""  # the file that the plan is from, if it was given
     module: str = ""  # the name that torch.compile was given, else the class of the module; no wrapper carries it
+    from_cache: bool = False  # whether another process has compiled the graph
 
     @property
     def lines(self) -> list[str]:
@@ -63,14 +64,15 @@ class Verdict:
 
     def __str__(self) -> str:
         name = f"{self.module}: {self.name}" if self.module else self.name
+        found = " (from a cache)" if self.from_cache else ""
         if self.verdict != "clean":
-            return f"{name} runs serially: {self.stage or 'the pass'}: {self.reason}"
+            return f"{name} runs serially: {self.stage or 'the pass'}: {self.reason}{found}"
         source = "measured" + ", but for collectives" * self.collectives if self.measured else "predicted"
         times = f"{_us(self.streamed_us)} us instead of {_us(self.serial_us)} in a CUDA graph ({source})"
         sizes = f" for {self.sizes}" if self.sizes else ""
         launches = f"{self.kernels_streamed} launches, serial {self.kernels_serial}"
         given = f" as {self.plan_file} has them" if self.plan_file else ""
-        return f"{name}: {self.streams} streams{given}{sizes}, {times}, {self._direct()}; {launches}"
+        return f"{name}: {self.streams} streams{given}{sizes}, {times}, {self._direct()}; {launches}{found}"
 
     def _direct(self) -> str:
         if not self.direct:
@@ -82,19 +84,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The verdicts of wrappers that were loaded: of those that came from a cache, and of those that the thread had compiled."""
+    """The verdicts of wrappers that were loaded: of those that came from a cache, and of those that this process knew."""
 
     cached: list[Verdict] = field(default_factory=list)
     known: list[Verdict] = field(default_factory=list)
 
 
 class _Told(threading.local):
-    """The verdicts that one thread has compiled, those it has loaded since `listening` began, the module it compiles, and a
-    reference to whom it tells what it loads.
+    """The verdicts that one thread has loaded since `listening` began, the module it compiles, and a reference to whom it tells
+    what it loads.
     """
 
     def __init__(self) -> None:
-        self.compiled: set[str] = set()
         self.loaded: Loaded | None = None
         self.module = ""
         self.hearer: Callable[[], Callable[[Verdict], None] | None] = lambda: None
@@ -102,6 +103,7 @@ class _Told(threading.local):
 
 _told = _Told()
 _said: list[Verdict] = []  # of this process, in order
+_known: set[str] = set()  # as wrappers have them: those that this process has compiled, or said
 
 
 def verdicts_of(name: str | None = None) -> list[Verdict]:
@@ -113,29 +115,30 @@ def verdicts_of(name: str | None = None) -> list[Verdict]:
 
 
 def compiled(verdict: Verdict) -> None:
-    """Note that this thread compiled the graph itself, so that `announce` does not say its verdict again."""
-    _told.compiled.add(json.dumps(asdict(verdict)))
+    """Note that this process compiled the graph itself, so that `announce` does not say its verdict again."""
+    _known.add(json.dumps(asdict(verdict)))
 
 
-def say(verdict: Verdict, source: str = "", captured: bool = False) -> None:
-    """Keep a verdict, and log it in one line, which ends in `source` if there is one.
+def say(verdict: Verdict, captured: bool = False) -> None:
+    """Keep a verdict, and log it in one line.
 
     The line is a warning if the graph runs serially, and if nothing that is known of captures it in a CUDA graph. `captured`
     says that something does.
     """
     verdict = replace(verdict, module=verdict.module or _told.module)
     _said.append(verdict)
-    level, text = (logging.INFO if verdict.verdict == "clean" else logging.WARNING), f"{verdict}{source}"
+    level, text = (logging.INFO if verdict.verdict == "clean" else logging.WARNING), str(verdict)
     if verdict.verdict == "clean" and not verdict.direct and not captured and not captures_graphs():
         level, text = logging.WARNING, f"{text}; {CAPTURE_IT}"
     log.log(level, "graphstreams: %s", on_rank(text))
 
 
 def announce(text: str) -> None:
-    """Say the verdict `text`, which is JSON, of a wrapper that was loaded, unless this thread has compiled it."""
-    verdict, known = Verdict(**json.loads(text)), text in _told.compiled
+    """Say the verdict `text`, which is JSON, of a wrapper that was loaded, unless this process has compiled or said it."""
+    verdict, known = Verdict(**json.loads(text)), text in _known
     if not known:
-        say(verdict, " (from a cache)")
+        _known.add(text)
+        say(replace(verdict, from_cache=True))
     if _told.loaded is not None:
         (_told.loaded.known if known else _told.loaded.cached).append(verdict)
     if (hearer := _told.hearer()) is not None:

@@ -262,3 +262,14 @@ def test_a_dump_has_the_report_on_each_graph(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file is no folder that can be written"):
         explain(Two(), (X,), "h200", {"dump": tmp_path / "file"})
+
+
+def test_a_target_is_a_name_or_a_device() -> None:
+    with pytest.raises(ValueError, match="the target is the name of a GPU, such as 'h200', or a Device, not 3"):
+        explain(Two(), (X,), 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("rows", "told"), [(1, True), (4, False)])
+def test_sizes_that_torch_fixes_are_told_if_dynamic_ones_were_asked_for(rows: int, told: bool) -> None:
+    report = explain(Two(), (torch.randn(rows, 64),), "h200", FREE_EVENTS, dynamic=True)
+    assert any(note.startswith("no size is dynamic, as was asked for: torch fixes") for note in report.notes) is told

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from torch._inductor import config, list_mode_options
 
 from graphstreams import OptionError, Options
 from graphstreams.pipeline import given_options
-from graphstreams.pipeline.given_options import read_options
+from graphstreams.pipeline.given_options import read_options, read_texts
 
 
 @pytest.mark.parametrize("given", [None, {}])
@@ -66,6 +67,7 @@ def test_two_modes_are_an_error() -> None:
 
 def test_a_name_that_both_know_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given_options, "setting_names", lambda: frozenset({"search"}))
+    monkeypatch.setattr(given_options, "why_no_value", lambda *_: "")
     with pytest.raises(OptionError, match="'search' is known to graphstreams and to this torch's Inductor: set GRAPHSTREAMS_"):
         read_options({"search": 3})
     assert read_options({"inductor": {"search": 3}}).settings == {"search": 3}
@@ -73,3 +75,30 @@ def test_a_name_that_both_know_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_no_option_of_ours_is_one_of_inductors() -> None:
     assert not (given_options.OWN | set(given_options.SPECIAL)) & set(config._config)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", ["yes", 1, "False", None])
+def test_a_setting_has_the_type_that_torch_compile_asks_for(value: Any) -> None:
+    for given in ({"max_autotune": value}, {"inductor": {"max_autotune": value}}):
+        with pytest.raises(OptionError, match=f"the value of Inductor's 'max_autotune' is wrong: it takes bool, not {value!r}"):
+            read_options(given)
+        with pytest.raises(RuntimeError, match="Unexpected type of attr max_autotune"):
+            torch.compile(lambda x: x, options={"max_autotune": value})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("max_autotune=no", False), ("max_autotune=1", True), ("triton.cudagraphs=FALSE", False), ("max_fusion_size=1", 1),
+        ("max_autotune_gemm_backends=TRITON", "TRITON"), ("mode=default", "default"), ("max_tokens=None", None),
+        ("streams=3", 3),
+    ],
+)  # fmt: skip
+def test_texts_stand_for_values(text: str, value: Any) -> None:
+    (found,) = read_texts([text], "--option").values()
+    assert found == value and type(found) is type(value)
+
+
+def test_a_text_that_is_no_value_of_a_setting_is_named() -> None:
+    with pytest.raises(OptionError, match="Inductor's 'max_autotune' is wrong: it takes bool, not 'maybe'"):
+        read_texts(["max_autotune=maybe"], "--option")

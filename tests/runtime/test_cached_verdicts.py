@@ -35,6 +35,7 @@ def test_a_serial_wrapper_tells_from_a_cache_why_it_is_serial(
     source = lowered.source
     assert told(source, caplog) == []  # this process knows
     monkeypatch.setattr(verdicts, "_told", verdicts._Told())
+    monkeypatch.setattr(verdicts, "_known", set())
     line = f"graphstreams: {report.name} runs serially: {report.stage}: {report.reason} (from a cache)"
     assert told(source, caplog) == [line]
     added = [line for line in source.splitlines() if line not in serial.splitlines()]
@@ -51,6 +52,7 @@ def test_a_wrapper_with_two_bodies_tells_its_times(monkeypatch: pytest.MonkeyPat
     assert report.verdict == "clean", report.reason
     assert told(lowered.source, caplog) == []
     monkeypatch.setattr(verdicts, "_told", verdicts._Told())
+    monkeypatch.setattr(verdicts, "_known", set())
     verdict = report.as_verdict()
     assert verdict.streams == 3 and verdict.speedup > 1
     (line,) = told(lowered.source, caplog)

@@ -28,6 +28,7 @@ LINE = "a: 3 streams, 171 us instead of 199 in a CUDA graph (measured), serial w
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(verdicts, "_told", verdicts._Told())
     monkeypatch.setattr(verdicts, "_said", [])
+    monkeypatch.setattr(verdicts, "_known", set())
     with config.patch({"triton.cudagraphs": True}):
         yield
 
@@ -73,7 +74,7 @@ def test_each_verdict_is_said_in_one_line_and_kept(
     assert (found.cached, found.known) == ([verdict] if cached else [], [])
     end = " (from a cache)" if cached else ""
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(level, f"graphstreams: {text}{end}")]
-    assert graphstreams.reports() == [verdict]
+    assert graphstreams.reports() == [replace(verdict, from_cache=cached)]
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -111,21 +112,35 @@ def test_a_graph_that_this_process_compiled_is_not_told_again(caplog: pytest.Log
     assert caplog.records == [] and graphstreams.reports() == []
 
 
+def test_a_graph_from_a_cache_is_said_once_whatever_thread_loads_it_again(caplog: pytest.LogCaptureFixture) -> None:
+    loaded(SERIAL)
+    thread = threading.Thread(target=loaded, args=(SERIAL,))
+    thread.start()
+    thread.join()
+    with listening() as found:
+        loaded(SERIAL)
+    assert (found.cached, found.known) == ([], [SERIAL])
+    assert graphstreams.reports() == [replace(SERIAL, from_cache=True)] and len(caplog.records) == 1
+
+
 def test_of_a_known_graph_from_a_cache_nothing_new_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "graphstreams"):
-        assert _say_of_cached("Linear", [torch.ones(1, 3)], known=True) is None
-    assert "what was said when it was compiled still holds" in caplog.messages[0] and graphstreams.reports() == []
+        assert _say_of_cached("Linear", [torch.ones(1, 3)], known="0_inference") is None
+    assert (
+        "Linear: 0_inference was found in a cache; what was said of it before" in caplog.messages[0]
+        and graphstreams.reports() == []
+    )
 
 
 def test_of_a_silent_graph_that_another_process_compiled_nothing_is_claimed(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "graphstreams"):
-        assert _say_of_cached("Linear", [torch.ones(1, 3)], known=False, on_cuda=True) is None
+        assert _say_of_cached("Linear", [torch.ones(1, 3)], known="", on_cuda=True) is None
     assert "its code does not say why" in caplog.messages[0] and "this process" not in caplog.messages[0]
 
 
 def test_a_model_on_the_cpu_is_told_of_from_a_cache_also_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    said = _say_of_cached("Linear", [torch.ones(1, 3)], known=False)
+    said = _say_of_cached("Linear", [torch.ones(1, 3)], known="")
     assert said is not None and said.reason.startswith("it has no CUDA tensors")
 
 
@@ -161,7 +176,7 @@ def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
             loaded(CLEAN)
         loaded(SERIAL)
     assert (inner.cached, outer.cached) == ([CLEAN], [SERIAL])
-    announce(verdicts.json.dumps(verdicts.asdict(CLEAN)))  # nobody listens
+    announce(verdicts.json.dumps(verdicts.asdict(replace(CLEAN, name="c"))))  # nobody listens
     assert [verdict.module for verdict in graphstreams.reports()] == ["inner", "outer", ""]
 
 
@@ -243,7 +258,7 @@ def test_a_graph_whose_cached_code_says_nothing_is_told_all_the_same(
     if records:  # as on a machine with a GPU
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with nullcontext() if records else torch.no_grad():
-        said = _say_of_cached("Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight], known=False)
+        said = _say_of_cached("Linear", [torch.ones(1, 3), torch.nn.Linear(3, 3).weight], known="")
     assert said is not None and (said.verdict, said.stage, said.module) == ("serial", "read", "Linear")
     (message,) = caplog.messages
     assert ("it records gradients" if records else "it has no CUDA tensors") in message
