@@ -196,6 +196,8 @@ def graphstreams(
         finally:
             stream_pass.inputs = ()  # the pass may be kept for long; the caller's tensors must not be
     if not stream_pass.reports and not loaded.cached:
+        for verdict in loaded.known:
+            verdicts.keep_for(verdict, module)
         known = loaded.known[0].name if loaded.known else ""
         silent = _say_of_cached(module, example_inputs, known, _has_cuda(gm, "example_value"))
         if silent is not None:

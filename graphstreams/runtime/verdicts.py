@@ -133,6 +133,13 @@ def say(verdict: Verdict, captured: bool = False) -> None:
     log.log(level, "graphstreams: %s", on_rank(text))
 
 
+def keep_for(verdict: Verdict, module: str) -> None:
+    """Keep a verdict that this process has told of for a module too that has the same graph. Nothing is logged."""
+    first = next((each for each in _said if replace(each, module="", from_cache=False) == verdict), verdict)
+    if (told := replace(first, module=module)) not in _said:
+        _said.append(told)
+
+
 def announce(text: str) -> None:
     """Say the verdict `text`, which is JSON, of a wrapper that was loaded, unless this process has compiled or said it."""
     verdict, known = Verdict(**json.loads(text)), text in _known

@@ -108,7 +108,7 @@ def test_reports_of_ranks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no", "report.json: Expecting value"),
+        ("no", "report.json: it is not JSON: Expecting value"),
         ("[]", "report.json: it is not a report.json"),
         ('{"verdict": "clean", "regions": {}}', "report.json: it is not a report.json"),
         ('{"verdict": "clean", "regions": [], "version": 2}', "it is a report of version 2; this graphstreams reads version 1"),

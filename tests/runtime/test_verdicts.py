@@ -180,6 +180,16 @@ def test_who_listens_inside_leaves_the_outer_list_and_name_alone() -> None:
     assert [verdict.module for verdict in graphstreams.reports()] == ["inner", "outer", ""]
 
 
+def test_a_graph_that_is_known_has_an_entry_for_each_model_that_has_it(caplog: pytest.LogCaptureFixture) -> None:
+    with listening("one"):
+        loaded(SERIAL)
+    for _ in range(2):
+        verdicts.keep_for(SERIAL, "two")
+    verdicts.keep_for(SERIAL, "one")
+    assert graphstreams.reports() == [replace(SERIAL, module=name, from_cache=True) for name in ("one", "two")]
+    assert len(caplog.records) == 1
+
+
 def test_reports_are_found_by_model_or_graph() -> None:
     with listening("Attention"):
         say(CLEAN)
