@@ -123,6 +123,7 @@ def serve(handler: Handler) -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         answer = _answer(handler, json.loads(line))
+        sys.stdout.flush()  # whoever has the answer may end this process
         print(json.dumps(answer), file=answers, flush=True)
         if "lost" in answer:
             return
