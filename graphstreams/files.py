@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 LARGEST = 16 * 2**20  # bytes
@@ -32,6 +34,14 @@ def files_in_folder(folder: Path, own: str, name: str) -> list[Path]:
     """
     base = folder / own if (folder / own).is_dir() else folder
     return sorted({*base.glob(name), *base.glob(f"*.{name}"), *base.glob(f"*/{name}")})
+
+
+def hash_of_files(paths: Iterable[Path]) -> bytes:
+    """Return a hash of the paths and contents of files. Raises OSError as `open` does."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(repr((str(path), path.read_bytes())).encode())
+    return digest.digest()
 
 
 def make_folder(path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from graphstreams.costs.profile import MOST_TO_COMPARE, load_profile
 from graphstreams.errors import ProfileError
-from graphstreams.files import files_in_folder
+from graphstreams.files import files_in_folder, hash_of_files
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.runtime.ranks import folder_of_rank
 
@@ -66,14 +65,11 @@ def check_profiles(path: str) -> None:
 
 
 def hash_of_profiles(path: str) -> bytes | None:
-    """Return a hash of what the profiles hold, for the key of a cache; None if one can't be read."""
-    digest = hashlib.sha256()
+    """Return a hash of the paths and contents of profiles, for the key of a cache; None if one can't be read."""
     try:
-        for each in profile_paths(path):
-            digest.update(repr((each.name, each.read_bytes())).encode())
+        return hash_of_files(profile_paths(path))
     except (OSError, ProfileError):
         return None
-    return digest.digest()
 
 
 def _lacks(path: Path, name: str, times: Mapping[str, float]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphstreams.errors import PlanFileError
-from graphstreams.files import files_in_folder, read_text
+from graphstreams.files import files_in_folder, hash_of_files, read_text
 from graphstreams.ir.kernels import KernelGraph
 from graphstreams.ir.plan import Plan
 from graphstreams.ir.plan_file import PlanFile, TokenRange
@@ -51,13 +50,10 @@ def plan_paths(given: Sequence[str]) -> list[Path]:
 
 def hash_of_plans(given: Sequence[str]) -> bytes | None:
     """Return a hash of the paths and contents of plans, for the key of a cache; None if one can't be read."""
-    digest = hashlib.sha256()
     try:
-        for path in plan_paths(given):
-            digest.update(repr((str(path), path.read_bytes())).encode())
+        return hash_of_files(plan_paths(given))
     except (OSError, PlanFileError):
         return None
-    return digest.digest()
 
 
 def plan_for(graph: KernelGraph, given: Sequence[str], streams: int) -> GivenPlan:
